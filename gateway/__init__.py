@@ -1,0 +1,24 @@
+"""bullmq-proxy: BullMQ queues for every language that has WebSockets.
+
+Importing this package does nothing but name the version: the supervisor imports it before it forks and must stay free
+of asyncio, redis and websockets. `start_proxy` is looked up when it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.embed import Proxy, start_proxy
+
+__version__ = "0.1.0"
+
+__all__ = ["Proxy", "__version__", "start_proxy"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("start_proxy", "Proxy"):
+        from gateway import embed  # noqa: PLC0415 - see above: not at import
+
+        return getattr(embed, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

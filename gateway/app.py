@@ -1,0 +1,195 @@
+"""The gateway in one event loop: built from settings, started, drained. Shards run it, and so does `start_proxy`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from http import HTTPStatus
+from typing import Any, Final
+
+from websockets.http11 import Response
+
+from gateway import __version__
+from gateway.broker.address import Address
+from gateway.broker.broker import Broker, Identity
+from gateway.broker.link import LinkOptions
+from gateway.net import http
+from gateway.net.auth import Keyring
+from gateway.net.listener import Door, Listener
+from gateway.sessions.events import EventsSession
+from gateway.sessions.ports import Outlet, Session
+from gateway.sessions.queue import QueueSession
+from gateway.sessions.worker import WorkerSession
+from gateway.settings import Settings
+from gateway.wire.closing import CloseCode
+from gateway.wire.errors import ErrorCode, GatewayError
+from gateway.wire.routes import Kind, Limits, Route
+
+log = logging.getLogger(__name__)
+
+_READY_TIMEOUT: Final = 2.0  # s that /ready waits for Redis
+_READY_FRESH: Final = 0.5  # s that an answer of Redis counts for: a probe must not become a load
+_DRAIN_LOOK: Final = 0.05  # s between two looks at what is still under way
+
+
+class App:
+    """One shard's parts, and the order in which they start and stop."""
+
+    def __init__(self, settings: Settings, address: Address, identity: Identity) -> None:
+        """Build everything; nothing is opened before `start`."""
+        self.settings = settings
+        options = LinkOptions(
+            name=f"bullmq-proxy:{identity.slot}",
+            deadline=settings.redis_timeout,
+            backlog=settings.redis_backlog,
+            backlog_timeout=settings.redis_backlog_timeout,
+        )
+        self.broker = Broker(address, settings.prefix, options, identity)
+        self.listener = Listener(_door(settings), self._open_session, self._read_page)
+        self._identity = identity
+        self._draining = False
+        self._started_at = time.time()
+        self._answered_at = float("-inf")
+
+    async def start(self, *, redis_timeout: float | None, **where: Any) -> None:
+        """Connect to Redis, then accept clients.
+
+        Args:
+            redis_timeout: seconds to wait for Redis; None accepts clients at once.
+            where: `sock=`, or `host=` and `port=`.
+
+        Raises:
+            GatewayError: Redis is not there in time, or does not let us in.
+            OSError: the address cannot be listened on.
+        """
+        await self.broker.start(redis_timeout)
+        try:
+            await self.listener.start(**where)
+        except BaseException:
+            await self.broker.close()
+            raise
+
+    async def drain(self, timeout: float, code: CloseCode) -> bool:
+        """Stop accepting and fetching, let what is under way end, close everything.
+
+        Args:
+            timeout: seconds for clients to answer the jobs that they hold; what is left then goes back to wait.
+            code: that the connections are closed with.
+
+        Returns:
+            Whether everything ended in time.
+        """
+        self._draining = True
+        self.listener.stop_accepting()
+        self.broker.stop_fetching()
+        deadline = asyncio.get_running_loop().time() + timeout
+        for connection in self.listener.connections:
+            if connection.session is not None:
+                connection.session.drain(timeout)
+        in_time = await self._close_as_they_end(deadline, code)
+        await self.listener.close(code)
+        await self._jobs_are_back()
+        await self.broker.close()
+        return in_time
+
+    async def _close_as_they_end(self, deadline: float, code: CloseCode) -> bool:
+        """Close each connection as soon as nothing is under way on it: its client can reconnect elsewhere at once."""
+        while True:
+            busy = False
+            for connection in self.listener.connections:
+                if connection.session is None or connection.session.is_idle:
+                    connection.close_with(code, "the gateway stops" if code is CloseCode.GOING_AWAY else "")
+                else:
+                    busy = True
+            if not busy:
+                return True
+            if asyncio.get_running_loop().time() >= deadline:
+                log.warning("drain: %d jobs are given back unanswered", self.broker.leases)
+                return False
+            await asyncio.sleep(_DRAIN_LOOK)
+
+    async def _jobs_are_back(self) -> None:
+        """The sessions have given their jobs back; a reply to a last command says that Redis has executed it all."""
+        try:
+            async with asyncio.timeout(self.settings.redis_timeout):
+                for _ in range(2):  # giving back a counted job takes two commands, one after the other
+                    await self.broker.link.call("PING", writes=False)
+        except (TimeoutError, GatewayError):
+            log.warning("drain: Redis does not answer; its stalled check will find the jobs")
+
+    # What the listener asks for
+
+    def _open_session(self, route: Route, outlet: Outlet) -> Session:
+        queue, limit = self.broker.queue(route.queue), self.settings.max_in_flight
+        match route.kind:
+            case Kind.WORKER:
+                return WorkerSession(self.broker, queue, route.worker, outlet, limit)
+            case Kind.EVENTS:
+                assert route.events is not None
+                return EventsSession(queue, self.broker.reader(queue), route.events, outlet)
+            case _:
+                return QueueSession(queue, outlet, limit)
+
+    async def _read_page(self, kind: Kind) -> Response:
+        match kind:
+            case Kind.READY:
+                return await self._ready()
+            case Kind.METRICS:
+                return http.text(self._metrics(), http.PROMETHEUS)
+            case _:
+                return http.json_page({"status": "alive", "version": __version__})
+
+    async def _ready(self) -> Response:
+        try:
+            if self._draining:
+                raise GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
+            await self._ask_redis()
+        except GatewayError as error:
+            return http.refusal(HTTPStatus.SERVICE_UNAVAILABLE, error)
+        return http.json_page({"status": "ready"})
+
+    async def _ask_redis(self) -> None:
+        link, now = self.broker.link, asyncio.get_running_loop().time
+        if not link.is_up:
+            raise link.last_error
+        if now() - self._answered_at < _READY_FRESH:
+            return
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT):
+                await link.call("PING", writes=False)
+        except TimeoutError:
+            raise GatewayError(ErrorCode.TIMEOUT, f"Redis has not answered for {_READY_TIMEOUT:.0f} s") from None
+        self._answered_at = now()
+
+    def _metrics(self) -> str:
+        slot = self._identity.slot
+        values = (
+            ("connections", "gauge", "Open WebSocket connections.", len(self.listener.connections)),
+            (
+                "connections_accepted_total",
+                "counter",
+                "WebSocket handshakes completed.",
+                self.listener.accepted,
+            ),
+            ("jobs_held", "gauge", "Jobs in clients' hands.", self.broker.leases),
+            ("redis_up", "gauge", "Whether Redis is connected.", int(self.broker.link.is_up)),
+            ("start_time_seconds", "gauge", "When the shard started.", round(self._started_at, 3)),
+        )
+        return "".join(
+            f"# HELP bullmq_proxy_{name} {text}\n# TYPE bullmq_proxy_{name} {kind}\n"
+            f'bullmq_proxy_{name}{{slot="{slot}"}} {value}\n'
+            for name, kind, text, value in values
+        )
+
+
+def _door(settings: Settings) -> Door:
+    return Door(
+        keyring=Keyring(() if settings.no_auth else settings.auth_keys),
+        allowed_origins=settings.allowed_origins,
+        limits=Limits(max_queue_name=settings.max_queue_name, max_concurrency=settings.max_concurrency),
+        max_message_size=settings.max_message_size,
+        max_write_buffer=settings.max_write_buffer,
+        ping_interval=settings.ping_interval,
+        ping_timeout=settings.ping_timeout,
+    )

@@ -1,0 +1,205 @@
+"""The broker of one shard: the command link, and one Queue, Feed and EventReader for each queue that is in use."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from gateway.broker.address import Address
+from gateway.broker.client import LinkClient
+from gateway.broker.feed import Feed
+from gateway.broker.leases import Consumer, Lease
+from gateway.broker.link import Link, LinkOptions
+from gateway.broker.orphans import give_back
+from gateway.broker.queue import Queue
+from gateway.broker.renewal import LockRenewer
+from gateway.broker.scripts import ScriptBook, load_scripts
+from gateway.broker.stream import EventReader
+from gateway.broker.waiter import Waiter
+from gateway.wire.jobs import Hash
+from gateway.wire.routes import WorkerOptions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who takes jobs: written into every lock, so that a successor in the same slot knows its predecessor's.
+
+    Attributes:
+        gateway: of one run of the gateway; no two runs share it.
+        slot: the shard's place in it.
+        incarnation: counts the processes that served this slot.
+    """
+
+    gateway: str
+    slot: int = 0
+    incarnation: int = 0
+
+    def token(self, number: int) -> str:
+        """The token of the shard's `number`th consumer."""
+        return f"{self.gateway}:{self.slot}:{self.incarnation}:{number}"
+
+    def is_predecessor(self, token: str) -> bool:
+        """Whether a token is of an earlier process in our slot."""
+        gateway, _, rest = token.partition(":")
+        slot, incarnation, *_ = [*rest.split(":"), ""]
+        return (
+            gateway == self.gateway
+            and slot == str(self.slot)
+            and incarnation.isdigit()
+            and int(incarnation) < self.incarnation
+        )
+
+
+class Broker:
+    """Everything that a shard has to do with Redis."""
+
+    def __init__(self, address: Address, prefix: str, options: LinkOptions, identity: Identity) -> None:
+        """Make a broker; `start` connects it.
+
+        Args:
+            address: of the Redis server.
+            prefix: of all keys, BullMQ's `prefix`.
+            options: limits of the command link; the blocking links derive theirs from it.
+            identity: who takes the jobs.
+        """
+        self.link = Link(address, options, setup=load_scripts)
+        self.identity = identity
+        self.on_served: Callable[[list[str]], None] = _nobody_asks  # is told the queues with consumers, on each change
+        self._prefix = prefix
+        self._options = options
+        self._client = LinkClient(self.link)
+        self._book = ScriptBook(self.link, self._client)
+        self._renewer = LockRenewer()
+        self._queues: weakref.WeakValueDictionary[str, Queue] = weakref.WeakValueDictionary()
+        self._feeds: dict[str, Feed] = {}
+        self._readers: dict[str, EventReader] = {}
+        self._consumers: dict[str, Consumer] = {}  # by token
+        self._numbers = itertools.count()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self.link.on_up.append(self._link_is_up)
+
+    async def start(self, timeout: float | None) -> None:
+        """Connect; `timeout` in seconds, None does not wait.
+
+        Raises:
+            GatewayError: not connected in time, or not let in.
+        """
+        await self.link.start(timeout)
+
+    def queue(self, name: str) -> Queue:
+        """The queue of this name; shared by all who use it at the same time."""
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = Queue(self._prefix, name, self.link, self._client, self._book)
+        return queue
+
+    # Workers
+
+    def join(
+        self,
+        queue: Queue,
+        options: WorkerOptions,
+        take: Callable[[Lease, Hash], None],
+        cancel: Callable[[Lease, str], None],
+    ) -> tuple[Feed, Consumer]:
+        """Register a worker connection; it gets jobs as soon as it is `wake`d by its feed.
+
+        Args:
+            queue: where it takes jobs from.
+            options: of the connection.
+            take: gets each new lease with the job's hash.
+            cancel: is told when a lease is lost, and why.
+        """
+        feed = self._feeds.get(queue.name)
+        if feed is None:
+            feed = Feed(queue, Waiter(queue, self._options), self._renewer, self._feed_is_empty)
+            self._feeds[queue.name] = feed
+            self.on_served(list(self._feeds))
+        consumer = Consumer(options, self.identity.token(next(self._numbers)), take, cancel)
+        self._consumers[consumer.token] = consumer
+        feed.join(consumer)
+        return feed, consumer
+
+    def leave(self, feed: Feed, consumer: Consumer, *, counted: bool = True) -> None:
+        """A worker connection is gone: its jobs go back. `counted` as in `Feed.leave`."""
+        feed.leave(consumer, counted=counted)
+        self._consumers.pop(consumer.token, None)
+
+    def _feed_is_empty(self, feed: Feed) -> None:
+        if self._feeds.get(feed.queue.name) is feed:
+            del self._feeds[feed.queue.name]
+            self.on_served(list(self._feeds))
+        self._spawn(feed.close())
+
+    def stop_fetching(self) -> None:
+        """Hand out no more jobs; those in hand can still be answered."""
+        for feed in self._feeds.values():
+            feed.stop()
+
+    @property
+    def leases(self) -> int:
+        """How many jobs are in clients' hands."""
+        return sum(feed.leases for feed in self._feeds.values())
+
+    # Events
+
+    def reader(self, queue: Queue) -> EventReader:
+        """The reader of a queue's events."""
+        reader = self._readers.get(queue.name)
+        if reader is None:
+            reader = self._readers[queue.name] = EventReader(queue, self._options, self._reader_is_empty)
+        return reader
+
+    def _reader_is_empty(self, reader: EventReader) -> None:
+        if self._readers.get(reader.queue.name) is reader:
+            del self._readers[reader.queue.name]
+        self._spawn(reader.close())
+
+    # Orphans
+
+    def adopt(self, queues: Iterable[str]) -> None:
+        """Give back the jobs that our predecessor in this slot left in `active` of these queues."""
+        for name in queues:
+            self._spawn(give_back(self.queue(name), lambda token, id: self.identity.is_predecessor(token)))
+
+    def _link_is_up(self) -> None:
+        for feed in self._feeds.values():
+            self._spawn(give_back(feed.queue, self._is_orphan))
+            feed.poke()
+
+    def _is_orphan(self, token: str, id: str) -> bool:
+        """A fetch whose reply was lost: the lock is a consumer's of ours, but the consumer knows nothing of the job."""
+        if self.identity.is_predecessor(token):
+            return True
+        if not token.startswith(self.identity.token(0)[:-1]):
+            return False
+        consumer = self._consumers.get(token)
+        return consumer is None or all(lease.id != id for lease in consumer.leases)
+
+    # The end
+
+    async def close(self) -> None:
+        """Give everything up: feeds and readers first, the command link last."""
+        self._renewer.close()
+        await asyncio.gather(
+            *(feed.close() for feed in self._feeds.values()),
+            *(reader.close() for reader in self._readers.values()),
+            *self._tasks,
+            return_exceptions=True,
+        )
+        await self.link.close()
+
+    def _spawn(self, coroutine: object) -> None:
+        task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _nobody_asks(queues: list[str]) -> None:
+    """Embedded in somebody's own program there is no supervisor to tell."""

@@ -1,0 +1,258 @@
+"""The feed of one queue: brings jobs from Redis to all the worker connections that this shard has for it.
+
+One fetch loop and one waiter serve them all, so that Redis connections and polling grow with shards and queues, not
+with clients. A consumer that finishes a job gets its next one in the same round trip (`fetchNext`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from gateway.broker.leases import Consumer, Lease
+from gateway.broker.queue import Queue
+from gateway.broker.renewal import LockRenewer
+from gateway.broker.schedules import Schedules
+from gateway.broker.settling import Settler
+from gateway.broker.stalled import StalledChecker
+from gateway.broker.waiter import Waiter
+from gateway.wire.answers import Failed
+from gateway.wire.errors import GatewayError
+from gateway.wire.jobs import to_hash
+from gateway.wire.options import now_ms
+
+log = logging.getLogger(__name__)
+
+_WIDEST: Final = 16  # fetches under way at a time
+_LONGEST_LIMIT: Final = 30_000  # ms; BullMQ's maximumRateLimitDelay: delayed jobs are promoted meanwhile
+_RETRY: Final = 0.25  # s after an error that was not the link's
+
+_Limiter = tuple[int, int] | None
+
+
+class Feed:
+    """Jobs of one queue for all its consumers on this shard."""
+
+    def __init__(self, queue: Queue, waiter: Waiter, renewer: LockRenewer, on_empty: Callable[[Feed], None]) -> None:
+        """Make a feed; it starts with its first consumer.
+
+        Args:
+            queue: where the jobs come from.
+            waiter: on which to wait while there are none.
+            renewer: keeps the locks of what has been handed out.
+            on_empty: is told when the last consumer has left.
+        """
+        self.queue = queue
+        self.settler = Settler(queue, self)
+        self.consumers: set[Consumer] = set()
+        self._renewer = renewer
+        self._waiter = waiter
+        self._on_empty = on_empty
+        self._loop = asyncio.get_running_loop()
+        self._schedules = Schedules(queue)
+        self._stalled = StalledChecker(queue)
+        self._line: deque[Consumer] = deque()  # consumers that may want a job, the next one first
+        self._fetching = 0
+        self._window = 1  # doubles with each job that a fetch brings, is 1 again when there is none
+        self._drained = False  # the last fetch brought nothing: wait for a marker
+        self._due = 0  # ms since the epoch of the next delayed job, 0 when none is known
+        self._limits: dict[_Limiter, float] = {}  # loop time until which a limiter lets nothing through
+        self._waiting: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    # Consumers come and go
+
+    def join(self, consumer: Consumer) -> None:
+        """Take a consumer in; it gets jobs from now on."""
+        consumer.on_free = partial(self.wake, consumer)
+        self.consumers.add(consumer)
+        self._stalled.serve(self.consumers)
+        self.wake(consumer)
+
+    def leave(self, consumer: Consumer, *, counted: bool = True) -> None:
+        """Let a consumer go and give back what it held.
+
+        Args:
+            consumer: one that has joined.
+            counted: its jobs lost their holder, which counts towards `maxStalledCount`; not so when we send it away.
+        """
+        consumer.open = False
+        for lease in list(consumer.leases):
+            if lease.settling:
+                continue
+            if counted:
+                self.settler.vanish(lease)
+            else:
+                self.settler.release(lease, _ignore)
+        self.consumers.discard(consumer)
+        self._stalled.serve(self.consumers)
+        if not self.consumers:
+            self._on_empty(self)
+
+    def wake(self, consumer: Consumer) -> None:
+        """The consumer may have become hungry."""
+        if consumer.hungry and not consumer.queued:
+            consumer.queued = True
+            self._line.append(consumer)
+        self.poke()
+
+    def stop(self) -> None:
+        """No new jobs for anybody; what is held can still be settled."""
+        self._stopped = True
+
+    async def close(self) -> None:
+        """End the waiting and the checks. Leases may still be on their way back; they do not need the feed's loops."""
+        self._stopped = True
+        self._stalled.close()
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.wait((self._waiting,))
+        await self._waiter.close()
+
+    @property
+    def leases(self) -> int:
+        """How many jobs are in clients' hands."""
+        return sum(len(consumer.leases) for consumer in self.consumers)
+
+    @property
+    def is_starving(self) -> bool:
+        """Whether consumers want jobs although the last look found nothing: then all is well when there are none."""
+        return bool(self._line) and self._drained
+
+    # Fetching
+
+    def poke(self) -> None:
+        """Start what is useful now: fetches while there are jobs, else the waiting."""
+        if self._stopped or not self.queue.link.is_up:
+            return
+        while not self._drained and self._fetching < self._window:
+            consumer = self._next()
+            if consumer is None:
+                return
+            self._fetch(consumer)
+        if self._drained and self._waiting is None and self._anybody_hungry():
+            self._waiting = asyncio.create_task(self._wait(), name=f"wait {self.queue.name}")
+
+    def _next(self) -> Consumer | None:
+        """The next consumer that wants a job and is not limited, moved to the end of the line."""
+        for _ in range(len(self._line)):
+            consumer = self._line.popleft()
+            if not consumer.hungry:
+                consumer.queued = False
+                continue
+            self._line.append(consumer)
+            if not self._is_limited(consumer):
+                return consumer
+        return None
+
+    def _anybody_hungry(self) -> bool:
+        return any(consumer.hungry and not self._is_limited(consumer) for consumer in self._line)
+
+    def _fetch(self, consumer: Consumer) -> None:
+        consumer.free -= 1
+        self._fetching += 1
+        self.queue.commands["moveToActive"].send(
+            self.queue.active_keys,
+            [self.queue.base, now_ms(), consumer.fetch_options],
+            partial(self._fetched, consumer),
+        )
+
+    def _fetched(self, consumer: Consumer, reply: Any) -> None:
+        self._fetching -= 1
+        if isinstance(reply, list) and isinstance(reply[0], list):
+            self._window = min(self._window * 2, _WIDEST)
+            self._got(consumer, reply)
+        else:
+            consumer.free += 1
+            self._window = 1
+            if isinstance(reply, Exception):
+                self._failed(reply)
+            else:
+                self._nothing(consumer, reply)
+        self.wake(consumer)
+
+    def _failed(self, error: Exception) -> None:
+        log.warning("fetching from %s: %s", self.queue.name, error)
+        self._drained = True  # no fetch until the pause is over; the waiter looks after the link
+        self._loop.call_later(_RETRY, self._look_again)
+
+    def _look_again(self) -> None:
+        self._drained = False
+        self._due = 0
+        self.poke()
+
+    def _nothing(self, consumer: Consumer, reply: Any) -> None:
+        """No job: limited, or empty; `reply` is [0, 0, limit in ms, time of the next delayed job]."""
+        limit, due = int(float(reply[2])), int(float(reply[3]))
+        if limit > 0:
+            self._limit(consumer.options.limiter, min(limit, _LONGEST_LIMIT))
+        else:
+            self._drained = True
+            self._due = due
+
+    def _limit(self, limiter: _Limiter, milliseconds: int) -> None:
+        self._limits[limiter] = self._loop.time() + milliseconds / 1000
+        # A millisecond late rather than early: Redis must have forgotten its counter.
+        self._loop.call_later((milliseconds + 1) / 1000, self._unlimit, limiter)
+
+    def _unlimit(self, limiter: _Limiter) -> None:
+        if self._limits.get(limiter, 0.0) <= self._loop.time():
+            self._limits.pop(limiter, None)
+            self.poke()
+
+    def _is_limited(self, consumer: Consumer) -> bool:
+        return bool(self._limits) and consumer.options.limiter in self._limits
+
+    # Waiting
+
+    async def _wait(self) -> None:
+        """Wait until there may be a job, then let the fetching go on."""
+        try:
+            while (due := await self._waiter.wait(self._due)) > now_ms() + 1:
+                self._due = due  # a delayed job's marker: it is known now, wait on until its time
+        finally:
+            self._waiting = None
+        if not self._anybody_hungry():
+            self.queue.wake()  # the job that woke us is for somebody else: pass the marker on
+        self._look_again()
+
+    # Jobs
+
+    def may_fetch(self, consumer: Consumer) -> bool:
+        """Whether finishing a job should bring the consumer its next one."""
+        return consumer.open and consumer.taking and not self._stopped and not self._is_limited(consumer)
+
+    def settled(self, lease: Lease, reply: Any) -> None:
+        """A lease is over; `reply` is what the script said, and may hold the next job for the same consumer."""
+        consumer = lease.consumer
+        if isinstance(reply, list):
+            if isinstance(reply[0], list):
+                self._got(consumer, reply)
+                return
+            self._nothing(consumer, reply)
+        consumer.free += 1
+        self.wake(consumer)
+
+    def _got(self, consumer: Consumer, reply: list[Any]) -> None:
+        """A job has been moved to active for `consumer`: [hash, id, 0, 0]."""
+        fields, id = to_hash(reply[0]), reply[1].decode()
+        lease = Lease(id, fields, consumer, self._loop.time())
+        consumer.leases.add(lease)
+        self._renewer.track(self.queue, lease)
+        if b"rjk" in fields:
+            self._schedules.advance(id, fields)
+        if not consumer.open or self._stopped:
+            self.settler.release(lease, _ignore)
+        elif deferred := fields.get(b"defa"):
+            failure = Failed(deferred.decode(errors="replace"), unrecoverable=True)
+            self.settler.fail(lease, failure, _ignore)
+        else:
+            consumer.take(lease, fields)
+
+
+def _ignore(outcome: str | GatewayError) -> None:
+    """Nobody waits for what became of this one; what is not settled is found by BullMQ's stalled check."""

@@ -1,0 +1,151 @@
+"""A lease: a job that a client holds, with BullMQ's lock under our token. A consumer: one worker connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.wire.jobs import Hash, parse_int, read_options
+from gateway.wire.options import pack
+from gateway.wire.routes import WorkerOptions
+
+
+class Lease:
+    """One job in one client's hands. Holds what finishing it needs; the payload has gone out and is not kept."""
+
+    __slots__ = (
+        "attempts_made",
+        "consumer",
+        "expires_at",
+        "id",
+        "number",
+        "options",
+        "over",
+        "priority",
+        "renew_at",
+        "settling",
+        "stacktrace",
+    )
+
+    def __init__(self, id: str, fields: Hash, consumer: Consumer, now: float) -> None:
+        """Take over the job `id`, just moved to active under the consumer's token; `now` in loop time."""
+        self.id = id
+        self.consumer = consumer
+        self.options = read_options(fields.get(b"opts"))
+        self.attempts_made = parse_int(fields.get(b"atm")) or 0
+        self.priority = parse_int(fields.get(b"priority")) or 0
+        self.stacktrace = fields.get(b"stacktrace")
+        self.number = -1  # of the message that pushed it; the session's business
+        self.settling = False  # a final answer is on its way to Redis
+        self.over = False  # settled or lost: nothing more is ours
+        self.expires_at = 0.0
+        self.renew_at = 0.0
+        self.extended(now)
+
+    def extended(self, now: float) -> None:
+        """The lock has just been set: it lives for `lockDuration`, and is renewed at half of it, as in BullMQ."""
+        duration = self.consumer.options.lock_duration / 1000
+        self.expires_at = now + duration
+        self.renew_at = now + duration / 2
+
+
+class Consumer:
+    """What the broker knows of one worker connection."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        token: str,
+        take: Callable[[Lease, Hash], None],
+        cancel: Callable[[Lease, str], None],
+    ) -> None:
+        """Describe a worker connection.
+
+        Args:
+            options: from its query string.
+            token: of all its leases; unique over all connections that ever were.
+            take: gets a new lease and the job's hash.
+            cancel: is told that a lease is no longer the client's, and why.
+        """
+        self.options = options
+        self.token = token
+        self.take = take
+        self.cancel = cancel
+        self.free = options.concurrency  # jobs that it may still be given
+        self.taking = True  # wants new jobs: neither paused nor silent nor draining
+        self.open = True
+        self.queued = False  # stands in its feed's line
+        self.leases: set[Lease] = set()
+        self.on_free: Callable[[], None] = _nothing  # set by the feed: there is room for a job again
+        limiter = options.limiter
+        self._limits = {"max": limiter[0], "duration": limiter[1]} if limiter else None
+        self.fetch_options = pack(
+            _without_none(token=token, lockDuration=options.lock_duration, limiter=self._limits, name=options.name)
+        )
+        self._finish_options: dict[Any, bytes] = {}
+
+    @property
+    def hungry(self) -> bool:
+        """Whether it should get a job."""
+        return self.open and self.taking and self.free > 0
+
+    def lose(self, lease: Lease, reason: str) -> None:
+        """The job is no longer the client's: tell it, and make room for another one."""
+        lease.over = True
+        self.leases.discard(lease)
+        self.free += 1
+        self.cancel(lease, reason)
+        self.on_free()
+
+    def finish_options(self, lease: Lease, target: str) -> bytes:
+        """The packed options of moveToFinished-14.lua; nearly all jobs of a consumer share one text of them.
+
+        Args:
+            lease: the job to finish.
+            target: `completed` or `failed`.
+        """
+        options = lease.options
+        remove = options.get("removeOnComplete" if target == "completed" else "removeOnFail")
+        flags = tuple(bool(options.get(flag)) for flag in _FLAGS)
+        key = (target, repr(remove), options.get("attempts"), flags)
+        packed = self._finish_options.get(key)
+        if packed is None:
+            if len(self._finish_options) >= 64:
+                self._finish_options.clear()
+            packed = self._finish_options[key] = self._pack_finish(remove, target, options, flags)
+        return packed
+
+    def _pack_finish(self, remove: Any, target: str, options: dict[str, Any], flags: tuple[bool, ...]) -> bytes:
+        own = self.options.remove_on_complete if target == "completed" else self.options.remove_on_fail
+        return pack(
+            _without_none(
+                token=self.token,
+                name=self.options.name,
+                keepJobs=keep_jobs(own if remove is None else remove),
+                limiter=self._limits,
+                lockDuration=self.options.lock_duration,
+                attempts=options.get("attempts", 0),
+                maxMetricsSize="",
+                **dict(zip(_FLAGS, flags, strict=True)),
+            )
+        )
+
+
+def _nothing() -> None:
+    """Until a feed takes the consumer in."""
+
+
+_FLAGS = ("fpof", "cpof", "idof", "rdof")
+
+
+def keep_jobs(remove: Any) -> dict[str, Any]:
+    """BullMQ's `removeOnComplete` / `removeOnFail` as the scripts want it (Node's `getKeepJobs`)."""
+    if isinstance(remove, dict):
+        return remove
+    if isinstance(remove, bool) or remove is None:
+        return {"count": 0 if remove else -1}
+    return {"count": remove}
+
+
+def _without_none(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

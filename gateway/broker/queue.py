@@ -1,0 +1,248 @@
+"""One queue as this shard sees it: its keys, its scripts, and the way of an `add`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import hiredis
+from msgspec import Raw
+
+from gateway.broker.client import LinkClient
+from gateway.broker.link import Link, Sink, pack_command, reply_error
+from gateway.broker.scripts import QueueScripts, ScriptBook, settle
+from gateway.wire.envelope import error_json
+from gateway.wire.errors import ErrorCode, GatewayError, finished_error
+from gateway.wire.jobs import created_job
+from gateway.wire.options import OptionsCache, Prepared, now_ms, pack
+
+# KEYS of the scripts that store a job (addStandardJob-9.lua and its siblings).
+_STANDARD: Final = ("wait", "paused", "meta", "id", "completed", "delayed", "active", "events", "marker")
+_DELAYED: Final = ("marker", "meta", "id", "delayed", "completed", "events")
+_PRIORITIZED: Final = (
+    "marker",
+    "meta",
+    "id",
+    "prioritized",
+    "delayed",
+    "completed",
+    "active",
+    "events",
+    "pc",
+)
+# KEYS of moveToActive-11.lua.
+_ACTIVE: Final = (
+    "wait",
+    "active",
+    "prioritized",
+    "events",
+    "stalled",
+    "limiter",
+    "delayed",
+    "paused",
+    "meta",
+    "pc",
+    "marker",
+)
+# KEYS of moveJobFromActiveToWait-9.lua.
+_RELEASE: Final = (
+    "active",
+    "wait",
+    "stalled",
+    "paused",
+    "meta",
+    "limiter",
+    "prioritized",
+    "marker",
+    "events",
+)
+_MULTI: Final = pack_command("MULTI")
+_EXEC: Final = pack_command("EXEC")
+
+NewJob = tuple[str, Raw, Prepared]
+"""A job to add: its name, its data as JSON text, its checked options."""
+
+
+class Queue:
+    """One queue; shared by all sessions of a shard that use it."""
+
+    def __init__(self, prefix: str, name: str, link: Link, client: LinkClient, book: ScriptBook) -> None:
+        self.prefix = prefix
+        self.name = name
+        self.qualified = f"{prefix}:{name}"
+        self.base = f"{prefix}:{name}:"
+        self.link = link
+        self.client = client
+        self.book = book
+        self.commands = book.commands
+        self.scripts = QueueScripts(prefix, name, book)
+        self.options = OptionsCache()
+        self.active_keys = self.keys(*_ACTIVE)
+        self.release_keys = self.keys(*_RELEASE)
+        self._adders = {
+            "addStandardJob": self.keys(*_STANDARD),
+            "addDelayedJob": self.keys(*_DELAYED),
+            "addPrioritizedJob": self.keys(*_PRIORITIZED),
+        }
+
+    @property
+    def client_name(self) -> str:
+        """The name by which BullMQ knows the connections of this queue's workers (`QueueBase.clientName`)."""
+        return f"{self.prefix}:{base64.b64encode(self.name.encode()).decode()}"
+
+    def key(self, name: str) -> str:
+        """`<prefix>:<queue>:<name>`."""
+        return self.base + name
+
+    def keys(self, *names: str) -> list[str]:
+        """Several of them."""
+        return [self.base + name for name in names]
+
+    def eval(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Awaitable[Any]:
+        """Run a script; texts in the reply are bytes."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.commands[script].send(list(keys), list(args), partial(settle, future))
+        return future
+
+    def wake(self) -> None:
+        """Wake an idle worker by the queue's marker: moveJobFromActiveToWait does not for jobs with a priority."""
+        self.put_marker(b"0", b"0")
+
+    def put_marker(self, member: bytes, score: bytes) -> None:
+        """Set a marker: member `0` for a job that waits, `1` with a time for a delayed one."""
+        self.link.send(pack_command("ZADD", self.key("marker"), score, member), _ignore)
+
+    # Adding jobs
+
+    def add(self, job: NewJob, sink: Sink) -> None:
+        """Store a job and give its JSON text, as bytes, to `sink`; or the GatewayError that stopped it."""
+        name, data, options = job
+        timestamp = options.timestamp or now_ms()
+        args = self._add_args(name, data, options, timestamp)
+        if options.may_be_duplicate:
+            self._add_watching(job, timestamp, args, sink)
+        else:
+            script = adder(options)
+            self.commands[script].send(self._adders[script], args, partial(self._added, job, timestamp, sink))
+
+    def _added(self, job: NewJob, timestamp: int, sink: Sink, reply: Any, *, duplicate: bool = False) -> None:
+        name, data, options = job
+        if isinstance(reply, bytes):
+            sink(created_job(reply, name, data, options, timestamp, self.qualified, duplicate=duplicate))
+        elif isinstance(reply, int):
+            sink(finished_error(reply, command="addJob", parent_key=options.parent_key))
+        else:
+            sink(reply)
+
+    def _add_watching(self, job: NewJob, timestamp: int, args: list[Any], sink: Sink, *, full: bool = False) -> None:
+        """Store a job that may be there already.
+
+        The scripts answer with an id in both cases; whether it was there is seen by a look right before, in one
+        transaction. `full` sends the script's text, once Redis has said that it does not know the hash.
+        """
+        options = job[2]
+        looks = []
+        if options.job_id:
+            looks.append(("EXISTS", self.key(options.job_id)))
+        if options.deduplication_id is not None:
+            looks.append(("GET", self.key(f"de:{options.deduplication_id}")))
+        script = adder(options)
+        run = self.commands[script].command(self._adders[script], args, full=full)
+        self.link.send(
+            b"".join((_MULTI, *(pack_command(*look) for look in looks), run, _EXEC)),
+            partial(self._watched, job, timestamp, args, sink, full),
+            replies=len(looks) + 3,
+        )
+
+    def _watched(self, job: NewJob, timestamp: int, args: list[Any], sink: Sink, full: bool, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            sink(reply_error(reply))
+            return
+        *found, id = reply
+        if isinstance(id, hiredis.ReplyError):
+            if str(id).startswith("NOSCRIPT") and not full:
+                self._add_watching(job, timestamp, args, sink, full=True)
+            else:
+                sink(reply_error(id))
+            return
+        duplicate = any(look == 1 or (look is not None and look == id) for look in found)
+        self._added(job, timestamp, sink, id, duplicate=duplicate)
+
+    def _add_args(self, name: str, data: Raw, options: Prepared, timestamp: int) -> list[Any]:
+        parent_key, deduplication_id = options.parent_key, options.deduplication_id
+        return [
+            pack(
+                (
+                    self.base,
+                    options.job_id,
+                    name,
+                    timestamp,
+                    parent_key,
+                    f"{parent_key}:dependencies" if parent_key else None,
+                    options.parent,
+                    None,  # repeat job key: only schedulers have one
+                    f"{self.base}de:{deduplication_id}" if deduplication_id else None,
+                )
+            ),
+            bytes(data),
+            options.packed,
+        ]
+
+    def add_bulk(self, jobs: list[NewJob], sink: Sink) -> None:
+        """Store many jobs in their order and give the JSON text of the array to `sink`.
+
+        A job that BullMQ refuses (its parent is missing) shows as `{"err": …}` in its place: the others are stored.
+        When the link breaks on the way there is one error for all.
+        """
+        if not jobs:
+            sink(b"[]")
+            return
+        bulk = _Bulk(len(jobs), sink)
+        for index, job in enumerate(jobs):
+            self.add(job, partial(bulk.take, index))
+
+
+class _Bulk:
+    """Collects the replies of one `addBulk`."""
+
+    def __init__(self, size: int, sink: Sink) -> None:
+        self._results: list[Any] = [None] * size
+        self._missing = size
+        self._sink = sink
+
+    def take(self, index: int, result: Any) -> None:
+        self._results[index] = result
+        self._missing -= 1
+        if not self._missing:
+            self._sink(self._whole())
+
+    def _whole(self) -> bytes | GatewayError:
+        broken = [result for result in self._results if isinstance(result, GatewayError) and _is_outage(result)]
+        if len(broken) == len(self._results):
+            return broken[0]
+        if broken:
+            return GatewayError(
+                ErrorCode.OUTCOME_UNKNOWN,
+                f"{len(broken)} of {len(self._results)} jobs may not have been added",
+            )
+        return b"[%b]" % b",".join(
+            result if isinstance(result, bytes) else b'{"err":%b}' % error_json(result) for result in self._results
+        )
+
+
+def _ignore(reply: Any) -> None:
+    """A lost marker costs its queue at most one round of polling."""
+
+
+def _is_outage(error: GatewayError) -> bool:
+    return error.code in (ErrorCode.REDIS_UNAVAILABLE, ErrorCode.OUTCOME_UNKNOWN, ErrorCode.SHUTTING_DOWN)
+
+
+def adder(options: Prepared) -> str:
+    """The script that stores a job with these options (Node's `addJobToTransaction` chooses in this order)."""
+    if options.delay > 0:
+        return "addDelayedJob"
+    return "addPrioritizedJob" if options.priority else "addStandardJob"

@@ -1,0 +1,59 @@
+"""Job schedulers on the consuming side: whoever takes a scheduler's job creates the job of its next iteration.
+
+Without it a schedule that a producer set up would end with its first iteration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from bullmq.backends.redis_backend import RedisBackend
+from bullmq.job_scheduler import JobScheduler
+
+from gateway.broker.queue import Queue
+from gateway.wire.jobs import Hash, read_options
+from gateway.wire.options import LONG_NAMES
+
+log = logging.getLogger(__name__)
+
+
+class Schedules:
+    """The job schedulers of one queue."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def advance(self, job_id: str, fields: Hash) -> None:
+        """Create the job of the next iteration; `job_id` and `fields` are of the one that has just been taken."""
+        task = asyncio.create_task(self._advance(job_id, fields), name=f"schedule {job_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _advance(self, job_id: str, fields: Hash) -> None:
+        scheduler_id = fields[b"rjk"].decode(errors="replace")
+        stored = read_options(fields.get(b"opts"))
+        options = {LONG_NAMES.get(name, name): value for name, value in stored.items()}
+        try:
+            await JobScheduler(_Host(self._queue)).upsertJobScheduler(
+                scheduler_id,
+                options.get("repeat") or {},
+                fields.get(b"name", b"").decode(errors="replace"),
+                {},  # the template's data stands in the scheduler itself
+                options,
+                override=False,
+                producer_id=job_id,
+            )
+        except Exception:
+            # As in BullMQ: the job itself is processed all the same. Its parsers raise all kinds of errors.
+            log.exception("job scheduler %s: the next iteration could not be created", scheduler_id)
+
+
+class _Host:
+    """What BullMQ's JobScheduler needs of a Queue."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.qualifiedName = queue.qualified
+        self.backend: Any = RedisBackend(queue.name, connection=queue.book, prefix=queue.prefix, owns_connection=False)

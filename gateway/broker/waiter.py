@@ -1,0 +1,82 @@
+"""The waiter: one blocking connection per queue and shard, on which all its idle workers wait together."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from gateway.broker.link import Link, LinkOptions, pack_command
+from gateway.broker.queue import Queue
+from gateway.wire.errors import GatewayError
+from gateway.wire.options import now_ms
+
+LONGEST_WAIT: Final = 5.0  # s without any job; BullMQ's drainDelay, its net for a lost marker
+LONGEST_DELAY: Final = 10.0  # s until a delayed job; BullMQ's maximumBlockTimeout
+SHORTEST_WAIT: Final = 0.002  # s; a timeout of 0 would block for ever, and Redis < 7.0.8 rounds 1 ms down to it
+
+
+class Waiter:
+    """Blocks on a queue's marker until there may be a job."""
+
+    def __init__(self, queue: Queue, options: LinkOptions) -> None:
+        """Make a waiter for `queue`; `options` are those of the command link."""
+        self._queue = queue
+        own = replace(options, name=queue.client_name, deadline=LONGEST_DELAY + options.deadline)
+        self._link = Link(queue.link.address, own, setup=self._ask_id)
+        self._id: int | None = None  # of the connection, by which another one can unblock it
+        self._started = False
+
+    async def wait(self, until: int) -> int:
+        """Wait for a job.
+
+        Args:
+            until: when the next delayed job is due, in ms since the epoch; 0 when none is known.
+
+        Returns:
+            The time at which there is a job to fetch, in ms since the epoch; 0 when that is now.
+        """
+        if not self._started:
+            self._started = True
+            await self._link.start()
+        try:
+            await self._link.wait_up()
+            popped = await self._link.call(
+                "BZPOPMIN",
+                self._queue.key("marker"),
+                f"{self._seconds(until):.3f}",
+                writes=False,
+                decode=False,
+            )
+        except GatewayError:
+            return 0  # the connection broke: look for jobs once it is back
+        if popped is None:
+            return 0
+        score = int(float(popped[2]))
+        return 0 if score <= now_ms() + 1 else min(score, until or score)
+
+    @staticmethod
+    def _seconds(until: int) -> float:
+        if not until:
+            return LONGEST_WAIT
+        return min(max((until - now_ms()) / 1000, SHORTEST_WAIT), LONGEST_DELAY)
+
+    async def close(self) -> None:
+        """Give the connection up without taking a marker along: that would let another shard's workers sleep on."""
+        if not self._started:
+            return
+        if self._id is not None:
+            # One connection carries both: nothing can be popped between the unblocking and the new marker.
+            self._queue.link.send(pack_command("CLIENT", "UNBLOCK", self._id), _ignore)
+            self._queue.wake()
+        await self._link.close()
+
+    async def _ask_id(self, ask: Callable[..., Awaitable[Any]]) -> None:
+        try:
+            self._id = await ask("CLIENT", "ID")
+        except GatewayError:
+            self._id = None  # not allowed to: then a lost marker costs at most `LONGEST_WAIT`
+
+
+def _ignore(reply: Any) -> None:
+    """Not unblocked means not blocked."""

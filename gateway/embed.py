@@ -1,0 +1,89 @@
+"""The gateway inside somebody else's program: one shard in their event loop."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from gateway.app import App
+from gateway.broker.address import Address
+from gateway.broker.broker import Identity
+from gateway.settings import Settings
+from gateway.wire.closing import CloseCode
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+class Proxy:
+    """A gateway in the running event loop; an asynchronous context manager.
+
+    Attributes:
+        port: that it listens on, once it has started.
+    """
+
+    def __init__(self, settings: Settings, address: Address) -> None:
+        """Make a proxy; entering the context starts it."""
+        self._settings = settings
+        self._address = address
+        self._app: App | None = None
+        self.port = settings.port
+
+    @property
+    def url(self) -> str:
+        """`ws://host:port`, to which paths such as `/queue/NAME` are added."""
+        host = self._settings.host
+        return f"ws://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    async def start(self) -> Proxy:
+        """Connect to Redis and accept clients.
+
+        Raises:
+            gateway.wire.errors.GatewayError: Redis is not reachable within `redis_start_timeout`, or refuses the login.
+            OSError: the port is taken.
+        """
+        identity = Identity(f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+        app = App(self._settings, self._address, identity)
+        await app.start(
+            redis_timeout=self._settings.redis_start_timeout,
+            host=self._settings.host,
+            port=self._settings.port,
+        )
+        self._app = app
+        self.port = app.listener.port
+        return self
+
+    async def stop(self) -> None:
+        """Drain: let clients answer what they hold for up to `drain_timeout`, give the rest back, close."""
+        app, self._app = self._app, None
+        if app is not None:
+            await app.drain(self._settings.drain_timeout, CloseCode.GOING_AWAY)
+
+    async def __aenter__(self) -> Proxy:
+        return await self.start()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+
+def start_proxy(connection: str | Redis, auth_keys: Iterable[str] = (), *, port: int = 8080, **settings: Any) -> Proxy:
+    """A gateway for `async with`, or to be started and stopped by hand.
+
+    Args:
+        connection: a Redis URL, or a `redis.asyncio.Redis` whose server and login are used; the client itself is left
+            alone and stays yours.
+        auth_keys: keys that clients come in with. None at all needs `no_auth=True`.
+        port: to listen on; 0 picks a free one.
+        settings: any other field of `gateway.settings.Settings`, such as `host` or `prefix`.
+
+    Raises:
+        ValueError: neither keys nor `no_auth`, or a setting that cannot be used.
+    """
+    keys = tuple(auth_keys)
+    if not keys and not settings.get("no_auth"):
+        raise ValueError("start_proxy needs auth_keys; no_auth=True lets everybody in")
+    address = Address.from_url(connection) if isinstance(connection, str) else Address.from_client(connection)
+    return Proxy(Settings(auth_keys=keys, port=port, procs=1, **settings), address)

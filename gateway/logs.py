@@ -1,0 +1,90 @@
+"""Logging set-up: one line per record on stderr, as text for people or as JSON for machines.
+
+Called once by a process when it starts, never at import. What goes into a record is its author's duty: no
+key, no query string and no job data is ever logged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+
+SUPERVISOR = "supervisor"
+
+
+def speaker(slot: int | None) -> str:
+    """Who is talking: the parent has no slot."""
+    return SUPERVISOR if slot is None else f"shard {slot}"
+
+
+def timestamp(seconds: float) -> str:
+    """UTC in ISO 8601 with milliseconds, so that lines of several processes sort."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class TextLines(logging.Formatter):
+    """`2026-01-31T07:00:00.123Z INFO shard 0: message`, and a traceback below it where there is one."""
+
+    def __init__(self, slot: int | None) -> None:
+        super().__init__()
+        self._speaker = speaker(slot)
+
+    def format(self, record: logging.LogRecord) -> str:
+        # A line break that a client smuggled into a message must not look like a record of its own.
+        message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
+        line = f"{timestamp(record.created)} {record.levelname} {self._speaker}: {message}"
+        story = _story(self, record)
+        return f"{line}\n{story}" if story else line
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: ts, level, logger, msg, slot, pid, and trace where there is one."""
+
+    def __init__(self, slot: int | None) -> None:
+        super().__init__()
+        self._slot = slot
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "ts": timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "msg": record.getMessage(),
+            "slot": self._slot,
+            "pid": os.getpid(),
+        }
+        story = _story(self, record)
+        if story:
+            entry["trace"] = story
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def _story(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    parts = []
+    if record.exc_info and record.exc_info[0] is not None:
+        parts.append(formatter.formatException(record.exc_info))
+    if record.stack_info:
+        parts.append(formatter.formatStack(record.stack_info))
+    return "\n".join(parts)
+
+
+def configure(level: str, form: str, slot: int | None = None) -> None:
+    """Send every record of this process to stderr.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`.
+        form: `text` or `json`.
+        slot: the shard's slot; None for the supervisor.
+
+    A forked shard calls it again: its parent's handler, which names the parent, is replaced.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines(slot) if form == "json" else TextLines(slot))
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())

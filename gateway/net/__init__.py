@@ -1,0 +1,1 @@
+"""The listener, WebSocket connections, authentication and plain HTTP: the only room that knows websockets."""

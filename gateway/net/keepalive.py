@@ -1,0 +1,48 @@
+"""Keepalive: one task per shard that looks after all connections; the library's own would be a task for each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Final
+
+from gateway.net.connection import Connection
+from gateway.wire.closing import CloseCode
+
+_SLICE: Final = 200  # connections between two turns of the loop
+
+
+class Keepalive:
+    """Pings connections that have gone quiet, and closes those that stay so.
+
+    A dead peer is found after `interval` + `timeout` at the latest: quiet for half an interval is noted, quiet for the
+    other half is pinged, quiet for `timeout` more is closed with 4003.
+    """
+
+    def __init__(self, connections: Callable[[], Collection[Connection]], interval: float, timeout: float) -> None:
+        """Look after what `connections` returns; `interval` and `timeout` in seconds."""
+        self._connections = connections
+        self._interval = interval
+        self._timeout = timeout
+
+    async def run(self) -> None:
+        """Look after the connections until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval / 2)
+            for number, connection in enumerate(list(self._connections()), 1):
+                self._look(connection)
+                if number % _SLICE == 0:
+                    await asyncio.sleep(0)
+
+    def _look(self, connection: Connection) -> None:
+        if connection.heard:
+            connection.heard = False
+            connection.pinged = False
+        elif not connection.pinged:
+            connection.pinged = True
+            connection.ping()
+            connection.loop.call_later(self._timeout, self._judge, connection)
+
+    def _judge(self, connection: Connection) -> None:
+        if connection.pinged and not connection.heard:
+            connection.close_with(CloseCode.NO_PONG, "no pong", timeout=1.0)

@@ -1,0 +1,188 @@
+"""The listener: from a TCP connection to a session, or to the answer that refuses it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+import gateway
+from gateway.net import http
+from gateway.net.auth import SUBPROTOCOL, Keyring, is_origin_allowed, presented_key
+from gateway.net.connection import Connection, closed
+from gateway.net.keepalive import Keepalive
+from gateway.sessions.ports import Outlet, Session
+from gateway.wire.closing import CloseCode
+from gateway.wire.errors import ErrorCode, GatewayError
+from gateway.wire.routes import Kind, Limits, NotFound, Route, check, locate
+
+log = logging.getLogger(__name__)
+
+# The library logs each connection, and each scanner that sends no handshake, as it would for one user's own program.
+_QUIET: Final = logging.getLogger("websockets.server")
+
+_OPEN_TIMEOUT: Final = 10.0  # s from accept to handshake
+_BACKLOG: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """Who is let in, and how much of what."""
+
+    keyring: Keyring
+    allowed_origins: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    max_message_size: int = 2**20  # bytes
+    max_write_buffer: int = 2**24  # bytes
+    ping_interval: float = 20.0  # s
+    ping_timeout: float = 20.0  # s
+
+
+OpenSession = Callable[[Route, Outlet], Session]
+ReadPage = Callable[[Kind], Awaitable[Response]]
+
+
+class Listener:
+    """Accepts connections on one socket."""
+
+    def __init__(self, door: Door, open_session: OpenSession, read_page: ReadPage) -> None:
+        """Make a listener; `start` begins to accept.
+
+        Args:
+            door: who is let in.
+            open_session: makes the session for a route.
+            read_page: answers /health, /ready and /metrics.
+        """
+        self._door = door
+        self._open_session = open_session
+        self._read_page = read_page
+        self._server: Server | None = None
+        self._keepalive: asyncio.Task[None] | None = None
+        self._draining = False
+        self.accepted = 0
+
+    async def start(self, **where: Any) -> None:
+        """Accept connections; `where` is `sock=`, or `host=` and `port=`."""
+        door = self._door
+        _QUIET.setLevel(max(logging.WARNING, log.getEffectiveLevel()))
+        connection = type("ShardConnection", (Connection,), {"max_write_buffer": door.max_write_buffer})
+        self._server = await serve(
+            self._serve,
+            **where,
+            backlog=_BACKLOG,
+            create_connection=connection,
+            process_request=self._process_request,  # type: ignore[arg-type]
+            process_response=self._process_response,
+            select_subprotocol=_select_subprotocol,
+            compression=None,
+            server_header=f"bullmq-proxy/{gateway.__version__}",
+            open_timeout=_OPEN_TIMEOUT,
+            ping_interval=None,  # see keepalive.py
+            max_size=door.max_message_size,
+        )
+        keepalive = Keepalive(lambda: self.connections, door.ping_interval, door.ping_timeout)
+        self._keepalive = asyncio.create_task(keepalive.run(), name="keepalive")
+
+    @property
+    def connections(self) -> set[Connection]:
+        """All open connections."""
+        return cast("set[Connection]", self._server.connections if self._server else set())
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        assert self._server is not None
+        sock: socket.socket = next(iter(self._server.sockets))
+        port: int = sock.getsockname()[1]
+        return port
+
+    # The way in
+
+    async def _process_request(self, connection: Connection, request: Request) -> Response | None:
+        try:
+            return await self._admit(connection, request)
+        except NotFound as error:
+            return http.refusal(HTTPStatus.NOT_FOUND, error)
+        except GatewayError as error:
+            if error.code is ErrorCode.INVALID_ARGUMENTS:
+                return http.refusal(HTTPStatus.BAD_REQUEST, error)
+            return http.refusal(HTTPStatus.SERVICE_UNAVAILABLE, error, Retry_After="1")
+
+    async def _admit(self, connection: Connection, request: Request) -> Response | None:
+        """Check a request in the order that gives nothing away: path, key, origin, and only then the details."""
+        target = locate(request.path)
+        if not target.kind.is_websocket:
+            return await self._plain(target.kind)
+        if not self._door.keyring.admits(presented_key(request.headers, target.token)):
+            error = GatewayError(ErrorCode.UNAUTHORIZED, "A key is needed: Authorization: Bearer KEY, or ?token=KEY")
+            return http.refusal(HTTPStatus.UNAUTHORIZED, error, WWW_Authenticate="Bearer")
+        if not is_origin_allowed(request.headers, self._door.allowed_origins):
+            error = GatewayError(ErrorCode.FORBIDDEN, "This page's origin is not allowed to connect")
+            return http.refusal(HTTPStatus.FORBIDDEN, error)
+        if "upgrade" not in request.headers.get("Connection", "").lower():
+            error = GatewayError(ErrorCode.INVALID_MESSAGE, "This is a WebSocket path: connect with a WebSocket client")
+            return http.refusal(HTTPStatus.UPGRADE_REQUIRED, error, Upgrade="websocket")
+        route = check(target, self._door.limits)
+        if self._draining:
+            raise GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
+        session = self._open_session(route, connection)
+        connection.session = session
+        await session.prepare()
+        return None
+
+    async def _plain(self, kind: Kind) -> Response:
+        if kind is Kind.ROOT:
+            return http.text(f"bullmq-proxy {gateway.__version__}\n")
+        return await self._read_page(kind)
+
+    @staticmethod
+    def _process_response(connection: ServerConnection, request: Request, response: Response) -> Response | None:
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            return None
+        if (
+            response.headers.get("Content-Type", "").startswith("text/plain; charset=utf-8")
+            and response.status_code >= 400
+        ):
+            return http.unify(response)
+        return None
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        """The life of an open connection; all that happens on it happens in callbacks."""
+        assert isinstance(connection, Connection)
+        self.accepted += 1
+        if connection.session is not None:
+            connection.session.start()
+        await closed(connection)
+
+    # The end
+
+    def stop_accepting(self) -> None:
+        """Take no more connections; the open ones stay."""
+        self._draining = True
+        if self._server is not None:
+            self._server.close(close_connections=False)
+
+    async def close(self, code: CloseCode) -> None:
+        """Close all connections with `code` and wait until they are gone."""
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+            await asyncio.wait((self._keepalive,))
+        if self._server is None:
+            return
+        self.stop_accepting()
+        for connection in self.connections:
+            connection.close_with(code, "the gateway stops" if code is CloseCode.GOING_AWAY else "")
+        await self._server.wait_closed()
+
+
+def _select_subprotocol(connection: ServerConnection, offered: Any) -> Subprotocol | None:
+    """The first of the browsers' pair; the second one is the key, and is never sent back."""
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None

@@ -1,0 +1,111 @@
+"""The session of an Events connection: the queue's events, as they happen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+import msgspec
+
+from gateway.broker.queue import Queue
+from gateway.broker.stream import Cursor, EventReader
+from gateway.sessions.ports import Outlet
+from gateway.wire.closing import CloseCode
+from gateway.wire.envelope import InvalidMessage, decode_request, encode, err, message, ok
+from gateway.wire.errors import GatewayError, invalid_arguments
+from gateway.wire.events import StreamId, gap_data
+from gateway.wire.functions import describe, unknown_function
+from gateway.wire.routes import EventsOptions
+
+log = logging.getLogger(__name__)
+
+_names: Final = msgspec.json.Decoder(list[str])
+
+
+class EventsSession:
+    """A client that watches one queue."""
+
+    def __init__(self, queue: Queue, reader: EventReader, options: EventsOptions, outlet: Outlet) -> None:
+        """Make a session; `prepare` registers it with the reader."""
+        self.subscription = options.subscription
+        self._queue = queue
+        self._reader = reader
+        self._after = options.last_event_id
+        self._outlet = outlet
+        self._cursor: Cursor | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._next_number = 0
+
+    async def prepare(self) -> None:
+        """Find the end of the stream before the client knows that it is connected: nothing after that is missed."""
+        self._cursor = await self._reader.open(self)
+
+    def start(self) -> None:
+        """Let the events through."""
+        assert self._cursor is not None
+        self._following = asyncio.create_task(
+            self._reader.follow(self._cursor, self._after), name=f"follow {self._queue.name}"
+        )
+
+    def closed(self) -> None:
+        """Leave the reader."""
+        if self._following is not None:
+            self._following.cancel()
+        if self._cursor is not None:
+            self._reader.leave(self._cursor)
+            self._cursor = None
+
+    def drain(self, deadline: float) -> None:
+        """Events go on until the connection closes; the client resumes by id elsewhere."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Always: what is not delivered here is resumed by id."""
+        return True
+
+    # The reader's side
+
+    def deliver(self, data: bytes) -> None:
+        """Send one event."""
+        self._outlet.send(message(self._next_number, data))
+        self._next_number += 1
+
+    def gap(self, start: StreamId, end: StreamId) -> None:
+        """Say that the events between these ids are gone."""
+        self.deliver(gap_data(start, end))
+
+    async def drained(self) -> None:
+        """Wait until the client has read most of what was sent."""
+        await self._outlet.drained()
+
+    def overrun(self) -> None:
+        """The client reads too slowly to ever catch up."""
+        self._outlet.close(CloseCode.SLOW_CONSUMER, "too slow to catch up with the events")
+
+    # The client's side
+
+    def received(self, message: bytes) -> None:
+        """Change the subscription: `on` or `off` with event names."""
+        try:
+            request = decode_request(message)
+        except InvalidMessage as error:
+            self._outlet.send(err(error.id, error))
+            return
+        id = bytes(request.id)
+        try:
+            change = {"on": self.subscription.on, "off": self.subscription.off}.get(request.data.fn)
+            if change is None:
+                raise unknown_function(request.data.fn, ("on", "off"))
+            change(self._read_names(request.data.args))
+        except GatewayError as error:
+            self._outlet.send(err(id, error))
+        else:
+            self._outlet.send(ok(id, encode(self.subscription.in_force())))
+
+    @staticmethod
+    def _read_names(args: msgspec.Raw) -> list[str]:
+        try:
+            return _names.decode(args)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise invalid_arguments(describe(error, frozenset())) from None

@@ -1,0 +1,49 @@
+"""What a session may ask of the connection, and what the connection may ask of a session."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.wire.closing import CloseCode
+
+
+class Outlet(Protocol):
+    """The way to the client."""
+
+    def send(self, message: bytes) -> None:
+        """Send one text message; all messages of one turn of the loop leave in one write."""
+
+    def close(self, code: CloseCode, reason: str = "") -> None:
+        """Close the connection."""
+
+    def hold(self) -> None:
+        """Read nothing more for now: TCP then slows the client down."""
+
+    def proceed(self) -> None:
+        """Read again."""
+
+    async def drained(self) -> None:
+        """Wait until the client has read most of what was sent."""
+
+
+class Session(Protocol):
+    """The server's side of one WebSocket connection."""
+
+    async def prepare(self) -> None:
+        """Do what must be done before the handshake is answered; a GatewayError refuses the connection."""
+
+    def start(self) -> None:
+        """The connection is open."""
+
+    def received(self, message: bytes) -> None:
+        """A text message has come: valid UTF-8, within the size limit."""
+
+    def closed(self) -> None:
+        """The connection is gone, or was never opened."""
+
+    def drain(self, deadline: float) -> None:
+        """The shard goes away in `deadline` seconds: finish, take nothing new."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, so that the connection can be closed without loss."""

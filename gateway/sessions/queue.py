@@ -1,0 +1,43 @@
+"""The session of a Queue connection: requests in, replies out."""
+
+from __future__ import annotations
+
+from gateway.broker.queue import Queue
+from gateway.sessions.calling import Caller
+from gateway.sessions.ports import Outlet
+from gateway.wire.envelope import InvalidMessage, decode_request, err
+
+
+class QueueSession:
+    """A client that calls functions of one queue."""
+
+    def __init__(self, queue: Queue, outlet: Outlet, max_in_flight: int) -> None:
+        """Make a session; `max_in_flight` as in `Caller`."""
+        self._outlet = outlet
+        self._caller = Caller(queue, outlet, max_in_flight)
+
+    async def prepare(self) -> None:
+        """Nothing to do: Redis is asked when the client asks."""
+
+    def start(self) -> None:
+        """Nothing to do: the client speaks first."""
+
+    def received(self, message: bytes) -> None:
+        """Answer one request."""
+        try:
+            request = decode_request(message)
+        except InvalidMessage as error:
+            self._outlet.send(err(error.id, error))
+            return
+        self._caller.call(bytes(request.id), request.data.fn, request.data.args)
+
+    def closed(self) -> None:
+        """Calls under way run to their end; their replies go nowhere."""
+
+    def drain(self, deadline: float) -> None:
+        """Requests are answered until the connection closes."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all requests are answered."""
+        return not self._caller.in_flight

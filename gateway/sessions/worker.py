@@ -1,0 +1,242 @@
+"""The session of a Worker connection: jobs out, answers in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from functools import partial
+
+import msgspec
+
+from gateway.broker.broker import Broker
+from gateway.broker.feed import Feed
+from gateway.broker.leases import Consumer, Lease
+from gateway.broker.queue import Queue
+from gateway.sessions.calling import Caller
+from gateway.sessions.ports import Outlet
+from gateway.wire.answers import (
+    Ack,
+    Answer,
+    Completed,
+    Delay,
+    Failed,
+    Invoke,
+    Log,
+    Pause,
+    Progress,
+    Release,
+    Resume,
+    WaitChildren,
+    cancel,
+    decode_answer,
+    drain,
+    finished,
+    lost,
+)
+from gateway.wire.envelope import InvalidMessage, err, error_json, message, ok
+from gateway.wire.errors import ErrorCode, GatewayError, finished_error
+from gateway.wire.jobs import Hash, pushed_job
+from gateway.wire.routes import WorkerOptions
+
+log = logging.getLogger(__name__)
+
+
+class WorkerSession:
+    """A client that processes the jobs of one queue."""
+
+    def __init__(
+        self, broker: Broker, queue: Queue, options: WorkerOptions, outlet: Outlet, max_in_flight: int
+    ) -> None:
+        """Make a session; `max_in_flight` as in `Caller`, for the Queue API requests on this connection."""
+        self._broker = broker
+        self._queue = queue
+        self._options = options
+        self._outlet = outlet
+        self._loop = asyncio.get_running_loop()
+        self._caller = Caller(queue, outlet, max_in_flight)
+        self._feed: Feed
+        self._consumer: Consumer | None = None
+        self._held: dict[bytes, Lease] = {}  # by the id of the message that pushed it, as text
+        self._next_number = 0
+        self._unacked: deque[tuple[float, Lease]] = deque()  # deadline in loop time, in order
+        self._unheard: set[Lease] = set()  # pushed, and nothing heard of it yet
+        self._ack_timer: asyncio.TimerHandle | None = None
+        self._paused = False  # by the client
+        self._silent = False  # an `ackTimeout` passed: no new jobs until the client says something
+        self._draining = False
+
+    async def prepare(self) -> None:
+        """Nothing to do: jobs come once the connection is open."""
+
+    def start(self) -> None:
+        """Take jobs from now on."""
+        self._feed, self._consumer = self._broker.join(self._queue, self._options, self._push, self._cancel)
+
+    def closed(self) -> None:
+        """Give back what the client did not answer; it counts as vanished unless we sent it away."""
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+        if self._consumer is not None:
+            self._broker.leave(self._feed, self._consumer, counted=not self._draining)
+            self._consumer = None
+        self._held.clear()
+
+    def drain(self, deadline: float) -> None:
+        """Tell the client to finish what it has."""
+        self._draining = True
+        self._outlet.send(message(self._number(), drain(int(deadline * 1000))))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the client holds no job and no request is under way."""
+        return not self._caller.in_flight and not (self._consumer and self._consumer.leases)
+
+    # Jobs out
+
+    def _push(self, lease: Lease, fields: Hash) -> None:
+        consumer = lease.consumer
+        lease.number = self._number()
+        self._held[b"%d" % lease.number] = lease
+        if self._options.ack_timeout:
+            self._unheard.add(lease)
+            self._unacked.append((self._loop.time() + self._options.ack_timeout / 1000, lease))
+            if self._ack_timer is None:
+                self._ack_timer = self._loop.call_later(self._options.ack_timeout / 1000, self._check_acks)
+        self._outlet.send(message(lease.number, pushed_job(lease.id, fields, self._queue.name, consumer.token)))
+
+    def _number(self) -> int:
+        number = self._next_number
+        self._next_number += 1
+        return number
+
+    def _cancel(self, lease: Lease, reason: str) -> None:
+        """The job is no longer the client's."""
+        self._forget(lease)
+        self._outlet.send(message(lease.number, cancel(reason)))
+
+    def _forget(self, lease: Lease) -> None:
+        self._held.pop(b"%d" % lease.number, None)
+        self._unheard.discard(lease)
+
+    def _check_acks(self) -> None:
+        """Give back the jobs of which nothing was heard in time: another worker can start them."""
+        self._ack_timer = None
+        now = self._loop.time()
+        while self._unacked and (self._unacked[0][0] <= now or self._unacked[0][1] not in self._unheard):
+            _, lease = self._unacked.popleft()
+            if lease in self._unheard and not lease.settling:
+                self._silent = True
+                self._set_taking()
+                self._cancel(lease, f"No answer within {self._options.ack_timeout} ms")
+                self._feed.settler.release(lease, partial(_log_lost, lease))
+        if self._unacked:
+            self._ack_timer = self._loop.call_at(self._unacked[0][0], self._check_acks)
+
+    def _set_taking(self) -> None:
+        if self._consumer is not None:
+            self._consumer.taking = not (self._paused or self._silent or self._draining)
+            self._feed.wake(self._consumer)
+
+    # Answers in
+
+    def received(self, message: bytes) -> None:
+        """Take one answer, or one request."""
+        try:
+            id, answer = decode_answer(message)
+        except InvalidMessage as error:
+            self._outlet.send(err(error.id, error))
+            return
+        if self._silent:
+            self._silent = False
+            self._set_taking()
+        match answer:
+            case Invoke(fn, args):
+                self._caller.call(id, fn, args)
+            case Pause() | Resume():
+                self._paused = isinstance(answer, Pause)
+                self._set_taking()
+                self._outlet.send(ok(id, b"null"))
+            case _:
+                lease = self._find(id)
+                if lease is None:
+                    self._refuse(id, answer)
+                else:
+                    self._unheard.discard(lease)
+                    self._take_answer(id, lease, answer)
+
+    def _find(self, id: bytes) -> Lease | None:
+        """The lease that an answer is about; 7, "7" and 7.0 are one id to clients whose language has one number."""
+        lease = self._held.get(id)
+        if lease is None:
+            try:
+                number = float(msgspec.json.decode(id))
+            except (ValueError, OverflowError):
+                return None
+            lease = self._held.get(b"%d" % number) if number.is_integer() else None
+        return None if lease is None or lease.settling else lease
+
+    def _refuse(self, id: bytes, answer: Answer) -> None:
+        """An answer to a job that is not the client's (any more)."""
+        error = GatewayError(
+            ErrorCode.NOT_FOUND, f"No job of this connection waits for an answer with id {id[:100].decode()}"
+        )
+        if isinstance(answer, Ack | Log | Progress):
+            self._outlet.send(err(id, error))
+        else:
+            self._outlet.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(error))))
+
+    def _take_answer(self, id: bytes, lease: Lease, answer: Answer) -> None:
+        settler = self._feed.settler
+        done = partial(self._settled, id, lease)
+        match answer:
+            case Ack():
+                pass
+            case Completed(result):
+                settler.complete(lease, result, done)
+            case Failed():
+                settler.fail(lease, answer, done)
+            case Release():
+                settler.release(lease, done)
+            case Delay(milliseconds):
+                settler.delay(lease, milliseconds, done)
+            case WaitChildren():
+                settler.wait_children(lease, done)
+            case Progress(value):
+                keys = self._queue.keys(lease.id, "events", "meta")
+                self._record(id, lease, "updateProgress", keys, [lease.id, bytes(value)])
+            case Log(row):
+                keep = lease.options.get("kl")
+                keys = self._queue.keys(lease.id, f"{lease.id}:logs")
+                self._record(id, lease, "addLog", keys, [lease.id, row, keep if isinstance(keep, int) else ""])
+
+    def _record(self, id: bytes, lease: Lease, script: str, keys: list[str], args: list[object]) -> None:
+        """Write something down on the job; only a failure gets a reply."""
+
+        def recorded(reply: object) -> None:
+            error = (
+                finished_error(reply, command=script, job_id=lease.id)
+                if isinstance(reply, int) and reply < 0
+                else reply
+            )
+            if isinstance(error, GatewayError):
+                self._outlet.send(err(id, error))
+
+        self._queue.commands[script].send(keys, args, recorded)
+
+    def _settled(self, id: bytes, lease: Lease, outcome: str | GatewayError) -> None:
+        """A final answer has arrived in Redis, or could not."""
+        if lease.over:
+            self._forget(lease)
+        if not isinstance(outcome, GatewayError):
+            if self._options.confirm:
+                self._outlet.send(b'{"id":%b,"data":%b}' % (id, finished(lease.id, outcome)))
+        elif lease.over:
+            self._outlet.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(outcome))))
+        else:
+            self._outlet.send(err(id, outcome))  # the lease goes on: nothing to wait for
+
+
+def _log_lost(lease: Lease, outcome: str | GatewayError) -> None:
+    if isinstance(outcome, GatewayError):
+        log.info("job %s, given back after no answer: %s", lease.id, outcome.message)

@@ -1,0 +1,195 @@
+"""Every setting in one place: name, default, meaning, environment names and check. One field is one option.
+
+`Settings` is made once, at the edge: by the command line from flags, environment and file, or by a program
+that embeds the gateway. Nothing below reads `os.environ` or a file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import Field, dataclass, field, fields, replace
+from functools import cache
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from gateway import kinds
+from gateway.kinds import Kind, UnfitError
+
+ENVIRONMENT_PREFIX = "BULLMQ_PROXY_"
+MASK = "***"
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+class SettingError(ValueError):
+    """A setting's value cannot be used: `name` says which, `problem` why; secrets are not repeated."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name = name
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What flags, environment, file and help need to know about one field of `Settings`."""
+
+    help: str
+    kind: Kind
+    name: str = ""
+    """The field's name, which is also the key in the configuration file."""
+    also: tuple[str, ...] = ()
+    """Environment names beside BULLMQ_PROXY_<NAME>; for a list, all that are set are joined."""
+    flag: str = ""
+    shape: Literal["value", "repeat", "switch"] = "value"
+    secret: bool = False
+    by_default: str = ""
+    """The default in words, where the value itself would say little."""
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """The environment variables that set this option, the most exact one first."""
+        return (ENVIRONMENT_PREFIX + self.name.upper(), *self.also)
+
+    def check(self, value: object) -> Any:
+        """The value in its final type; raises SettingError."""
+        try:
+            return self.kind(value)
+        except UnfitError as unfit:
+            got = "" if self.secret else f", got {unfit.value!r}"
+            raise SettingError(self.name, f"expected {unfit.wanted}{got}") from None
+
+    def show(self, value: Any) -> str:
+        """The value as in a configuration file, without secrets."""
+        if self.secret and isinstance(value, tuple):
+            return "[" + ", ".join(kinds.quoted(MASK) for _ in value) + "]"
+        if self.secret and isinstance(value, str):
+            return kinds.quoted(masked(value))
+        return self.kind.show(value)
+
+
+def masked(url: str) -> str:
+    """A Redis URL that may be shown: the password and every query value are replaced."""
+    parts = urlsplit(url)
+    place = parts.netloc
+    if parts.password is not None:
+        place = f"{parts.username or ''}:{MASK}@{place.rpartition('@')[2]}"
+    query = "&".join(f"{pair.partition('=')[0]}={MASK}" for pair in parts.query.split("&") if pair)
+    return f"{parts.scheme}://{place}{parts.path}" + (f"?{query}" if query else "")
+
+
+def cores() -> int:
+    """Processor cores that this process may use: a container's share is not the whole machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def option(default: Any, about: str, kind: Kind, **more: Any) -> Any:
+    """A field of `Settings`; a callable default is asked each time."""
+    found = Option(help=about, kind=kind, **more)
+    shared: dict[str, Any] = {"metadata": {"option": found}, "repr": not found.secret}
+    return field(default_factory=default, **shared) if callable(default) else field(default=default, **shared)
+
+
+_PATH = kinds.text("a path", "PATH")
+_WORD = kinds.text("1 to 100 characters without spaces", "TEXT", pattern=r"[^\s\x00-\x1f]+", most=100)
+_KEY = kinds.text("keys of visible ASCII characters without commas", "KEY", pattern=r"[!-+\--~]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that can be set. Constructing it checks every value and raises `SettingError`."""
+
+    # Where to listen, and how many processes do.
+    host: str = option("127.0.0.1", "Address to listen on.", kinds.host, also=("HOST",))
+    port: int = option(8080, "Port that all shards share; 0 picks a free one.", kinds.whole(0, 65535), also=("PORT",))
+    procs: int = option(cores, "Shards to fork.", kinds.whole(1, 256), by_default="number of cores")
+
+    # Redis and BullMQ.
+    redis_url: str | None = option(
+        None,
+        "Redis or Valkey server; REDIS_HOST, _PORT, _USERNAME, _PASSWORD and _TLS together make one, too.",
+        kinds.optional(kinds.redis_url),
+        also=("REDIS_URL",),
+        secret=True,
+        by_default="an embedded Valkey",
+    )
+    prefix: str = option("bull", "Prefix of BullMQ's keys.", _WORD, also=("QUEUE_PREFIX",))
+    data_dir: str | None = option(
+        None,
+        "Where the embedded Valkey keeps its data.",
+        kinds.optional(_PATH),
+        by_default="~/.local/share/bullmq-proxy",
+    )
+
+    # Who may come in.
+    auth_keys: tuple[str, ...] = option(
+        (),
+        "Key that lets clients in. Other users can see flags: prefer the environment or a keys file.",
+        kinds.many(_KEY),
+        also=("AUTH_KEYS", "AUTH_TOKENS"),
+        flag="--auth-key",
+        shape="repeat",
+        secret=True,
+        by_default="one made for this run on a loopback address",
+    )
+    auth_keys_file: str | None = option(
+        None, "File with one key per line; blank lines and # comments do not count.", kinds.optional(_PATH)
+    )
+    no_auth: bool = option(False, "Let everybody in.", kinds.boolean, shape="switch")
+    allowed_origins: tuple[str, ...] = option(
+        (),
+        "Origin of web pages that may connect.",
+        kinds.many(kinds.origin),
+        flag="--allowed-origin",
+        shape="repeat",
+        by_default="same host only",
+    )
+
+    # Limits per connection.
+    max_message_size: int = option(MIB, "Longest message from a client.", kinds.size(KIB, 512 * MIB))
+    max_concurrency: int = option(1000, "Most jobs at a time that one worker may ask for.", kinds.whole(1, 100_000))
+    max_queue_name: int = option(100, "Longest queue name, in characters.", kinds.whole(1, 1000))
+    max_in_flight: int = option(
+        1024,
+        "Unanswered requests of one connection before its socket is no longer read.",
+        kinds.whole(1, 1_000_000),
+    )
+    max_write_buffer: int = option(
+        16 * MIB,
+        "Unread output of one connection before it is closed as a slow consumer.",
+        kinds.size(64 * KIB, GIB),
+    )
+
+    # Times.
+    drain_timeout: float = option(30.0, "How long a stopping shard waits for answers.", kinds.duration(0, 86_400))
+    ping_interval: float = option(20.0, "Time between pings to a client.", kinds.duration(0.01, 3600))
+    ping_timeout: float = option(20.0, "A client that answers no ping for so long is gone.", kinds.duration(0.01, 3600))
+    redis_timeout: float = option(
+        10.0, "A Redis link without any reply for so long is dead.", kinds.duration(0.05, 3600)
+    )
+    redis_start_timeout: float = option(10.0, "How long the first start waits for Redis.", kinds.duration(0.05, 3600))
+    redis_backlog: int = option(10_000, "Commands kept while Redis is away.", kinds.whole(0, 10_000_000))
+    redis_backlog_timeout: float = option(5.0, "How long a kept command waits for Redis.", kinds.duration(0, 3600))
+
+    # Logs.
+    log_level: str = option("info", "Least severity to log.", kinds.choice("debug", "info", "warning", "error"))
+    log_format: str = option("text", "Lines for people or JSON for machines.", kinds.choice("text", "json"))
+
+    def __post_init__(self) -> None:
+        for known in options():
+            value = known.check(getattr(self, known.name))
+            object.__setattr__(self, known.name, value)
+        if self.no_auth and (self.auth_keys or self.auth_keys_file):
+            raise SettingError("no_auth", "cannot be used together with keys")
+
+
+def _named(found: Field[Any]) -> Option:
+    known: Option = found.metadata["option"]
+    return replace(known, name=found.name, flag=known.flag or "--" + found.name.replace("_", "-"))
+
+
+@cache
+def options() -> tuple[Option, ...]:
+    """Every option of `Settings`, in the order of its fields."""
+    return tuple(_named(found) for found in fields(Settings))

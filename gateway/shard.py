@@ -1,0 +1,130 @@
+"""One shard: the life of a forked process, from its first line to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import uvloop
+
+from gateway.app import App
+from gateway.broker.address import Address
+from gateway.broker.broker import Identity
+from gateway.exits import Exit
+from gateway.settings import Settings
+from gateway.wire.closing import CloseCode
+from gateway.wire.errors import GatewayError
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    settings: Settings,
+    *,
+    slot: int,
+    incarnation: int,
+    listener: socket.socket,
+    control: socket.socket,
+    first: bool,
+    gateway_id: str = "",
+    orphaned: Sequence[str] = (),
+) -> int:
+    """Run one shard until it has drained.
+
+    Args:
+        settings: complete, with `redis_url` and `auth_keys`.
+        slot: the shard's place among its siblings.
+        incarnation: counts the processes that have served this slot.
+        listener: the slot's listening socket.
+        control: our end of the socket pair to the parent: lines of JSON out; its end means that the parent died.
+        first: whether this is the start of the service, where Redis must be reachable within `redis_start_timeout`.
+            Later ones serve at once and wait for Redis meanwhile.
+        gateway_id: of this run of the gateway, the same for all its shards.
+        orphaned: queues that the predecessor in this slot served, if it was killed.
+
+    Returns:
+        The exit code.
+    """
+    identity = Identity(gateway_id or f"{socket.gethostname()}-{os.getppid()}", slot, incarnation)
+    shard = _Shard(settings, identity, listener, control, tuple(orphaned))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(shard.live(first))
+
+
+class _Shard:
+    """The process around one App."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity,
+        listener: socket.socket,
+        control: socket.socket,
+        orphaned: tuple[str, ...],
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._listener = listener
+        self._control = control
+        self._orphaned = orphaned
+        self._leave: asyncio.Event
+
+    async def live(self, first: bool) -> int:
+        self._leave = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._leave.set)
+        self._control.setblocking(False)
+        watch = asyncio.create_task(self._watch_parent(), name="parent")
+        try:
+            assert self._settings.redis_url is not None
+            app = App(self._settings, Address.from_url(self._settings.redis_url), self._identity)
+            timeout = self._settings.redis_start_timeout if first else None
+            starting = asyncio.create_task(app.start(redis_timeout=timeout, sock=self._listener))
+            if not await self._started(starting):
+                return Exit.DONE
+        except (GatewayError, OSError, ValueError) as error:
+            self._tell(event="failed", message=str(error))
+            return Exit.BAD_START
+        try:
+            app.broker.on_served = lambda queues: self._tell(event="serving", queues=queues)
+            app.broker.adopt(self._orphaned)
+            self._tell(event="ready")
+            await self._leave.wait()
+            await app.drain(self._settings.drain_timeout, CloseCode.GOING_AWAY)
+            return Exit.DONE
+        finally:
+            watch.cancel()
+
+    async def _started(self, starting: asyncio.Task[None]) -> bool:
+        """Wait for the start; being told to leave meanwhile ends it."""
+        leave = asyncio.create_task(self._leave.wait())
+        await asyncio.wait((starting, leave), return_when=asyncio.FIRST_COMPLETED)
+        leave.cancel()
+        if starting.done():
+            starting.result()
+            return True
+        starting.cancel()
+        with suppress(asyncio.CancelledError):
+            await starting
+        return False
+
+    def _tell(self, **message: Any) -> None:
+        """Say something to the parent; one that does not listen is gone, which `_watch_parent` sees to."""
+        with suppress(OSError):
+            self._control.send(json.dumps(message).encode() + b"\n")
+
+    async def _watch_parent(self) -> None:
+        """The parent never writes: when there is something to read, it is the end."""
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):
+            while await loop.sock_recv(self._control, 1024):
+                pass
+        log.warning("the supervisor is gone: draining")
+        self._leave.set()

@@ -1,0 +1,206 @@
+"""What a worker says about a job: the answers of PROTOCOL 4, from a message to one typed verdict.
+
+The oldest clients know only `{"result": …}` and `{"err": …}` or `{"message", "stack"}`; newer ones use `type`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from gateway.wire.envelope import InvalidMessage, decode_as
+from gateway.wire.functions import nearest
+
+
+class _Data(Struct, frozen=True, gc=False):
+    """Every member that the `data` of a worker's message may have; unknown ones are ignored."""
+
+    type: str | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    err: Raw | UnsetType = UNSET
+    message: Raw | UnsetType = UNSET
+    stack: Raw | UnsetType = UNSET
+    unrecoverable: bool = False
+    progress: Raw | UnsetType = UNSET
+    row: str | UnsetType = UNSET
+    delay: int | UnsetType = UNSET
+    fn: str | UnsetType = UNSET
+    args: Raw = Raw(b"[]")
+
+
+class WorkerMessage(Struct, frozen=True, gc=False):
+    """A message on a Worker connection."""
+
+    id: Raw
+    data: _Data
+
+
+class Ack(Struct, frozen=True):
+    """The job has started."""
+
+
+class Completed(Struct, frozen=True, gc=False):
+    """The job is done; `result` is JSON text."""
+
+    result: Raw
+
+
+class Failed(Struct, frozen=True):
+    """The job failed."""
+
+    message: str
+    stack: str | None = None
+    unrecoverable: bool = False
+
+
+class Progress(Struct, frozen=True):
+    """How far the job is; `value` is JSON text."""
+
+    value: Raw
+
+
+class Log(Struct, frozen=True):
+    """One row for the job's log."""
+
+    row: str
+
+
+class Release(Struct, frozen=True):
+    """Take the job back, no attempt charged."""
+
+
+class Delay(Struct, frozen=True):
+    """Take the job back and let it wait for `milliseconds`, no attempt charged."""
+
+    milliseconds: int
+
+
+class WaitChildren(Struct, frozen=True):
+    """Let the job wait for its children."""
+
+
+class Pause(Struct, frozen=True):
+    """No new jobs on this connection."""
+
+
+class Resume(Struct, frozen=True):
+    """New jobs again."""
+
+
+class Invoke(Struct, frozen=True):
+    """A Queue API request on the Worker connection."""
+
+    fn: str
+    args: Raw
+
+
+Answer = Ack | Completed | Failed | Progress | Log | Release | Delay | WaitChildren | Pause | Resume | Invoke
+
+_decoder: Final = msgspec.json.Decoder(WorkerMessage)
+_TYPES: Final = ("ack", "progress", "log", "release", "delay", "waitChildren", "pause", "resume")
+_LONGEST_DELAY: Final = 2**53  # ms; beyond it BullMQ's scores lose precision
+
+
+def decode_answer(message: bytes) -> tuple[bytes, Answer]:
+    """Read a worker's message: its id as text, and what it says.
+
+    Raises:
+        InvalidMessage: with the id where it could be read.
+    """
+    envelope = decode_as(_decoder, message)
+    id, data = bytes(envelope.id), envelope.data
+    if data.type is UNSET:
+        return id, _untyped(id, data)
+    return id, _typed(id, data, data.type)
+
+
+def _untyped(id: bytes, data: _Data) -> Answer:
+    if data.result is not UNSET:
+        return Completed(data.result)
+    if data.err is not UNSET:
+        return _failed(data.err, data.unrecoverable)
+    if data.fn is not UNSET:
+        return Invoke(data.fn, data.args)
+    if data.message is not UNSET or data.stack is not UNSET:
+        return Failed(_text(data.message), _stack(data.stack), data.unrecoverable)
+    raise InvalidMessage("Expected one of `result`, `err`, `fn`, or a `type` such as `ack` - at `$.data`", id)
+
+
+def _typed(id: bytes, data: _Data, type: str) -> Answer:
+    match type:
+        case "ack":
+            return Ack()
+        case "progress" if data.progress is not UNSET:
+            return Progress(data.progress)
+        case "log" if data.row is not UNSET:
+            return Log(data.row)
+        case "release":
+            return Release()
+        case "delay" if data.delay is not UNSET and 0 <= data.delay <= _LONGEST_DELAY:
+            return Delay(data.delay)
+        case "waitChildren":
+            return WaitChildren()
+        case "pause":
+            return Pause()
+        case "resume":
+            return Resume()
+        case "progress":
+            raise InvalidMessage("Object missing required field `progress` - at `$.data`", id)
+        case "log":
+            raise InvalidMessage("Object missing required field `row` - at `$.data`", id)
+        case "delay":
+            raise InvalidMessage("Expected `int` >= 0 - at `$.data.delay`", id)
+    if data.result is not UNSET or data.err is not UNSET:
+        return _untyped(id, data)  # a client may label its answer as it likes: result and err speak for themselves
+    raise InvalidMessage(f"Unknown type `{type[:100]}`{nearest(type, _TYPES)} - at `$.data.type`", id)
+
+
+class _Error(Struct):
+    message: Raw | UnsetType = UNSET
+    stack: Raw | UnsetType = UNSET
+    unrecoverable: bool = False
+
+
+def _failed(err: Raw, unrecoverable: bool) -> Failed:
+    try:
+        error = msgspec.json.decode(err, type=_Error)
+    except msgspec.MsgspecError:  # `err` is a text, or anything else that can be shown as one
+        return Failed(_text(err), None, unrecoverable)
+    return Failed(_text(error.message), _stack(error.stack), error.unrecoverable or unrecoverable)
+
+
+def _text(value: Raw | UnsetType) -> str:
+    """A message as text: a JSON string's content, anything else as its JSON."""
+    if value is UNSET:
+        return ""
+    try:
+        decoded = msgspec.json.decode(value)
+    except (msgspec.MsgspecError, RecursionError):
+        decoded = None
+    return decoded if isinstance(decoded, str) else bytes(value).decode(errors="replace")
+
+
+def _stack(value: Raw | UnsetType) -> str | None:
+    return None if value is UNSET or bytes(value) == b"null" else _text(value)
+
+
+def finished(job_id: str, state: str) -> bytes:
+    """The `data` that confirms a final answer once Redis has stored it."""
+    return msgspec.json.encode({"type": "finished", "state": state, "jobId": job_id})
+
+
+def lost(error: bytes) -> bytes:
+    """The `data` that says: your answer could not be stored; `error` is `{"message", "code"}` as JSON text."""
+    return b'{"type":"lost","err":%b}' % error
+
+
+def cancel(reason: str) -> bytes:
+    """The `data` that says: this job is no longer yours."""
+    return msgspec.json.encode({"type": "cancel", "reason": reason})
+
+
+def drain(deadline: int) -> bytes:
+    """The `data` that says: finish what you have, this shard is going away in `deadline` milliseconds."""
+    return msgspec.json.encode({"type": "drain", "deadline": deadline})

@@ -1,0 +1,136 @@
+"""Messages in and out: `{"id": …, "data": {…}}`, one text frame each.
+
+Ids and payloads stay the text that the sender wrote (`msgspec.Raw`): an id comes back byte for byte, a payload is never
+parsed and written again.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.wire.errors import ErrorCode, GatewayError
+
+NO_ID: Final = b"null"
+NO_ARGUMENTS: Final = Raw(b"[]")
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+class Call(Struct, frozen=True, gc=False):
+    """The `data` of a Queue API request: the function by its Node name, and its arguments still unread."""
+
+    fn: str
+    args: Raw = NO_ARGUMENTS
+
+
+class Request(Struct, frozen=True, gc=False):
+    """A message on a Queue or Events connection."""
+
+    id: Raw
+    data: Call
+
+
+class _Head(Struct, gc=False):
+    id: Raw = Raw(NO_ID)
+
+
+M = TypeVar("M", bound=Struct)
+
+_request: Final = msgspec.json.Decoder(Request)
+_head: Final = msgspec.json.Decoder(_Head)
+
+
+class InvalidMessage(GatewayError):
+    """A frame that is no envelope; `id` is the sender's id where it could be read, else `null`."""
+
+    def __init__(self, message: str, id: bytes = NO_ID) -> None:
+        super().__init__(ErrorCode.INVALID_MESSAGE, message)
+        self.id = id
+
+
+def decode_request(message: bytes) -> Request:
+    """Read a Queue API request.
+
+    Raises:
+        InvalidMessage: not JSON, not an envelope, or an id that is neither a number nor a string.
+    """
+    return decode_as(_request, message)
+
+
+def decode_as(decoder: msgspec.json.Decoder[M], message: bytes) -> M:
+    """Read `message` with the decoder of an envelope type that has an `id` of type `Raw`."""
+    try:
+        request = decoder.decode(message)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidMessage(_describe(error), _find_id(message)) from None
+    id = bytes(request.id)  # type: ignore[attr-defined]
+    if not is_id(id):
+        raise InvalidMessage("Expected a number or a string as `id` - at `$.id`")
+    return request
+
+
+def is_id(text: bytes) -> bool:
+    """Whether a JSON value, as text, is a number or a string."""
+    return text[:1] in b'"-0123456789' if text else False
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "The message is nested too deeply"
+    return str(error)
+
+
+def _find_id(message: bytes) -> bytes:
+    """The id of a message whose data is wrong: the sender can then tell which of its requests failed."""
+    try:
+        id = bytes(_head.decode(message).id)
+    except (msgspec.MsgspecError, RecursionError):
+        return NO_ID
+    return id if is_id(id) else NO_ID
+
+
+def ok(id: bytes, result: bytes) -> bytes:
+    """The reply that carries a result; both arguments are JSON text."""
+    return b'{"id":%b,"data":{"ok":%b}}' % (id, result)
+
+
+def err(id: bytes, error: GatewayError) -> bytes:
+    """The reply that carries an error."""
+    return b'{"id":%b,"data":{"err":%b}}' % (id, error_json(error))
+
+
+def error_json(error: GatewayError) -> bytes:
+    """`{"message", "code"}`, as in every `err` on the wire and in every HTTP error body."""
+    return encode({"message": printable(error.message), "code": error.code.value})
+
+
+def printable(text: str) -> str:
+    """Text that can be written as UTF-8: a lone surrogate, which no JSON encoder accepts, becomes U+FFFD."""
+    return text.encode(errors="replace").decode() if not text.isascii() else text
+
+
+def message(id: int, data: bytes) -> bytes:
+    """A message that the gateway sends of its own accord; `data` is a JSON object as text."""
+    return b'{"id":%d,"data":%b}' % (id, data)
+
+
+def json_text(text: bytes) -> Raw | None:
+    """Stored text as a JSON value that can go out as it is, or None where it is not JSON.
+
+    BullMQ writes JSON; but anything can be in Redis, and one broken payload must not break a frame.
+    """
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return None
+    try:
+        return _raw.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+_raw: Final = msgspec.json.Decoder(Raw)

@@ -1,0 +1,216 @@
+"""The JSON of a job, built from the raw Redis hash as Node's `Job.toJSON` shows it; never from `bullmq.Job`.
+
+(`bullmq.Job` drops `processedBy`, adds options that nobody set, and raises on hashes that Node reads.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from gateway.wire.envelope import encode, json_text
+from gateway.wire.options import LONG_NAMES, Prepared
+
+Hash = dict[bytes, bytes]
+
+EMPTY_OBJECT: Final = Raw(b"{}")
+_SHORT: Final = re.compile(rb'"(?:de|fpof|cpof|idof|kl|rdof|tm|omc)":')
+_LEADING_INTEGER: Final = re.compile(r"\s*[+-]?\d+")
+
+
+def to_hash(flat: Sequence[bytes]) -> Hash:
+    """The flat reply of HGETALL (field, value, field, …) as a dict."""
+    pairs = iter(flat)
+    return dict(zip(pairs, pairs, strict=True))
+
+
+def created_job(
+    id: bytes, name: str, data: Raw, options: Prepared, timestamp: int, queue: str, *, duplicate: bool = False
+) -> bytes:
+    """The JSON text of a job as `add` returns it.
+
+    Args:
+        id: what the script returned: the new job's id, or the id of the job that was there already.
+        timestamp: of the job, in milliseconds.
+        queue: the qualified name, `<prefix>:<queue>`.
+        duplicate: the job was there already, or was deduplicated: nothing was added.
+    """
+    parts = [
+        b'{"id":%b,"name":%b,"data":%b,"opts":%b,"progress":0,"returnvalue":null,"stacktrace":null'
+        b',"priority":%d,"attemptsStarted":0,"attemptsMade":0,"stalledCounter":0,"timestamp":%d'
+        b',"queueQualifiedName":%b'
+        % (_text(id), encode(name), data, options.shown, options.priority, timestamp, encode(queue))
+    ]
+    if b'"delay":' in options.shown:
+        parts.append(b',"delay":%d' % options.delay)
+    if options.parent_key is not None:
+        parts.append(b',"parentKey":%b,"parent":%b' % (encode(options.parent_key), encode(options.parent)))
+    if options.deduplication_id is not None:
+        parts.append(b',"deduplicationId":%b' % encode(options.deduplication_id))
+    if duplicate:
+        parts.append(b',"duplicate":true')
+    parts.append(b"}")
+    return b"".join(parts)
+
+
+def _text(value: bytes) -> bytes:
+    """Bytes from Redis as a JSON string."""
+    return encode(value.decode(errors="replace"))
+
+
+def loaded_job(id: str, fields: Hash, queue: str) -> dict[str, Any]:
+    """The job as `getJob` returns it: a dict ready to be encoded, payloads as stored text.
+
+    Args:
+        id: the job's id.
+        fields: its hash.
+        queue: the qualified name, `<prefix>:<queue>`.
+    """
+    options = shown_options(fields.get(b"opts"))
+    job: dict[str, Any] = {
+        "name": _str(fields.get(b"name")),
+        "data": payload(fields.get(b"data")),
+        "opts": options,
+        "id": id,
+        "progress": _value(fields.get(b"progress"), Raw(b"0")),
+        "returnvalue": _value(fields.get(b"returnvalue"), Raw(b"null")),
+        "stacktrace": stacktrace(fields.get(b"stacktrace")),
+        "delay": parse_int(fields.get(b"delay")),
+        "priority": parse_int(fields.get(b"priority")),
+        "attemptsStarted": parse_int(fields.get(b"ats", b"0")),
+        "attemptsMade": parse_int(fields.get(b"attemptsMade") or fields.get(b"atm", b"0")),
+        "stalledCounter": parse_int(fields.get(b"stc", b"0")),
+        "repeatJobKey": _str(fields.get(b"rjk")),
+        "timestamp": parse_int(fields.get(b"timestamp")),
+        "parentKey": _str(fields.get(b"parentKey")),
+        "parent": _value(fields.get(b"parent"), None),
+        "deduplicationId": _str(fields.get(b"deid")) or deduplication_id(fields.get(b"opts")),
+        "queueQualifiedName": queue,
+        "finishedOn": parse_int(fields.get(b"finishedOn")) or None,
+        "processedOn": parse_int(fields.get(b"processedOn")) or None,
+        "failedReason": _str(fields.get(b"failedReason")) or None,
+        "deferredFailure": _str(fields.get(b"defa")) or None,
+        "processedBy": _str(fields.get(b"pb")) or None,
+    }
+    return {name: value for name, value in job.items() if value is not None or name in _ALWAYS}
+
+
+# Members that Node writes as null rather than leaving them out (NaN becomes null in JSON).
+_ALWAYS: Final = frozenset(("delay", "priority", "timestamp"))
+
+
+def payload(text: bytes | None) -> Raw:
+    """A job's data as the JSON text that the producer wrote; a text that is no JSON goes out as a string."""
+    return _value(text or None, EMPTY_OBJECT) or Raw(encode((text or b"").decode(errors="replace")))
+
+
+def _value(text: bytes | None, absent: Raw | None) -> Raw | None:
+    return absent if text is None else json_text(text)
+
+
+def shown_options(text: bytes | None) -> Raw:
+    """Stored options as Node shows them: long names, `attempts` always there."""
+    if text is not None and b'"attempts":' in text and not _SHORT.search(text):
+        valid = json_text(text)
+        if valid is not None:
+            return valid
+    options = read_options(text)
+    return Raw(encode({"attempts": 0, **_long(options)}))
+
+
+def read_options(text: bytes | None) -> dict[str, Any]:
+    """Stored options as a dict with their short names; anything that is no JSON object counts as none."""
+    try:
+        options = msgspec.json.decode(text or b"{}")
+    except (msgspec.MsgspecError, RecursionError):
+        return {}
+    return options if isinstance(options, dict) else {}
+
+
+def _long(options: dict[str, Any]) -> dict[str, Any]:
+    shown = {LONG_NAMES.get(name, name): value for name, value in options.items()}
+    telemetry = {
+        long: shown.pop(short) for short, long in (("tm", "metadata"), ("omc", "omitContext")) if short in shown
+    }
+    if telemetry:
+        shown["telemetry"] = telemetry
+    shown.pop("repeatJobKey", None)
+    return shown
+
+
+def deduplication_id(text: bytes | None) -> str | None:
+    """The deduplication id in stored options; BullMQ writes it beside them only since 5.x."""
+    if text is None or b'"de":' not in text:
+        return None
+    deduplication = read_options(text).get("de")
+    id = deduplication.get("id") if isinstance(deduplication, dict) else None
+    return id if isinstance(id, str) else None
+
+
+def stacktrace(text: bytes | None) -> list[Any]:
+    """The stored stack traces; what is not a JSON array reads as none, as in Node."""
+    try:
+        traces = msgspec.json.decode(text or b"[]")
+    except (msgspec.MsgspecError, RecursionError):
+        return []
+    return traces if isinstance(traces, list) else []
+
+
+def parse_int(text: bytes | None) -> int | None:
+    """JavaScript's `parseInt`: leading digits count, nothing readable is None (NaN, which JSON writes as null)."""
+    if text is None:
+        return None
+    match = _LEADING_INTEGER.match(text.decode(errors="replace"))
+    return int(match[0]) if match else None
+
+
+def _str(text: bytes | None) -> str | None:
+    return None if text is None else text.decode(errors="replace")
+
+
+def pushed_job(id: str, fields: Hash, queue: str, token: str) -> bytes:
+    """The `data` of the message that pushes a job to a worker.
+
+    Args:
+        id: the job's id.
+        fields: its hash.
+        queue: the queue's name, without the prefix.
+        token: of the lease.
+    """
+    parts = [
+        b'{"type":"process","payload":%b,"job":{"id":%b,"name":%b,"opts":%b,"attemptsMade":%d,"attemptsStarted":%d'
+        b',"stalledCounter":%d,"timestamp":%d,"delay":%d,"priority":%d,"token":%b,"queue":%b'
+        % (
+            payload(fields.get(b"data")),
+            encode(id),
+            _text(fields.get(b"name", b"")),
+            shown_options(fields.get(b"opts")),
+            parse_int(fields.get(b"atm", b"0")) or 0,
+            parse_int(fields.get(b"ats", b"0")) or 0,
+            parse_int(fields.get(b"stc", b"0")) or 0,
+            parse_int(fields.get(b"timestamp")) or 0,
+            parse_int(fields.get(b"delay")) or 0,
+            parse_int(fields.get(b"priority")) or 0,
+            encode(token),
+            encode(queue),
+        )
+    ]
+    parts.extend(b',"%b":%b' % (name, _text(fields[field])) for field, name in _PUSHED_TEXTS if field in fields)
+    for field, name in _PUSHED_VALUES:
+        if field in fields and (value := json_text(fields[field])) is not None:
+            parts.append(b',"%b":%b' % (name, value))
+    parts.append(b"}}")
+    return b"".join(parts)
+
+
+_PUSHED_TEXTS: Final = (
+    (b"parentKey", b"parentKey"),
+    (b"rjk", b"repeatJobKey"),
+    (b"deid", b"deduplicationId"),
+    (b"failedReason", b"failedReason"),
+)
+_PUSHED_VALUES: Final = ((b"parent", b"parent"), (b"progress", b"progress"), (b"stacktrace", b"stacktrace"))

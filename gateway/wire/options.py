@@ -1,0 +1,296 @@
+"""Job options: what a client may set, checked as Node's BullMQ checks it, packed as BullMQ stores it."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from gateway.wire.envelope import encode
+from gateway.wire.errors import invalid_arguments
+from gateway.wire.functions import describe
+
+PRIORITY_LIMIT: Final = 2**21 - 1
+NO_OPTIONS: Final = Raw(b"{}")
+
+Count = Annotated[int, Meta(ge=0)]
+Milliseconds = Annotated[int, Meta(ge=0)]
+
+
+class _Options(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
+    """The base of all option objects: unknown names are refused, unset ones are not stored."""
+
+
+class KeepJobs(_Options, frozen=True):
+    """How many finished jobs stay. `age` in seconds."""
+
+    age: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    count: int | UnsetType = UNSET
+    limit: Count | UnsetType = UNSET
+
+
+class Backoff(_Options, frozen=True):
+    """The wait before a retry: `fixed`, `exponential`, or a name that a custom worker knows. `delay` in ms."""
+
+    type: str
+    delay: Milliseconds | UnsetType = UNSET
+    jitter: float | UnsetType = UNSET
+
+
+class Deduplication(_Options, frozen=True):
+    """One job per id at a time. `ttl` in milliseconds."""
+
+    id: str = ""
+    ttl: Milliseconds | UnsetType = UNSET
+    extend: bool | UnsetType = UNSET
+    replace: bool | UnsetType = UNSET
+    keep_last_if_active: bool | UnsetType = UNSET
+
+
+class Parent(_Options, frozen=True):
+    """The job that waits for this one. `queue` is the qualified name, `<prefix>:<queue>`."""
+
+    id: str
+    queue: str
+
+
+class Telemetry(_Options, frozen=True):
+    """What a tracer hands on from producer to worker."""
+
+    metadata: str | UnsetType = UNSET
+    omit_context: bool | UnsetType = UNSET
+
+
+class JobOptions(_Options, frozen=True):
+    """BullMQ's JobsOptions. Times in milliseconds, sizes in bytes."""
+
+    job_id: str | UnsetType = UNSET
+    priority: float | UnsetType = UNSET
+    delay: Milliseconds | UnsetType = UNSET
+    attempts: Count | UnsetType = UNSET
+    backoff: Milliseconds | Backoff | UnsetType = UNSET
+    lifo: bool | UnsetType = UNSET
+    remove_on_complete: bool | int | KeepJobs | UnsetType = UNSET
+    remove_on_fail: bool | int | KeepJobs | UnsetType = UNSET
+    keep_logs: Count | UnsetType = UNSET
+    stack_trace_limit: Count | UnsetType = UNSET
+    size_limit: Count | UnsetType = UNSET
+    timestamp: Milliseconds | UnsetType = UNSET
+    parent: Parent | UnsetType = UNSET
+    fail_parent_on_failure: bool | UnsetType = UNSET
+    continue_parent_on_failure: bool | UnsetType = UNSET
+    ignore_dependency_on_failure: bool | UnsetType = UNSET
+    remove_dependency_on_failure: bool | UnsetType = UNSET
+    deduplication: Deduplication | UnsetType = UNSET
+    telemetry: Telemetry | UnsetType = UNSET
+    debounce: Raw | UnsetType = UNSET  # removed in BullMQ 6: known only to be refused with Node's words
+
+
+# Options that at most one of may be set, in the order in which Node lists them.
+_EXCLUSIVE: Final = (
+    "removeDependencyOnFailure",
+    "failParentOnFailure",
+    "continueParentOnFailure",
+    "ignoreDependencyOnFailure",
+)
+
+# How options are called inside Redis (`optsEncodeMap` of both BullMQ packages).
+SHORT_NAMES: Final = {
+    "failParentOnFailure": "fpof",
+    "continueParentOnFailure": "cpof",
+    "ignoreDependencyOnFailure": "idof",
+    "removeDependencyOnFailure": "rdof",
+    "keepLogs": "kl",
+    "deduplication": "de",
+}
+LONG_NAMES: Final = {short: long for long, short in SHORT_NAMES.items()}
+
+# The flags of a job that its parent keeps, in the order in which Node writes them.
+_PARENT_FLAGS: Final = (
+    "failParentOnFailure",
+    "removeDependencyOnFailure",
+    "ignoreDependencyOnFailure",
+    "continueParentOnFailure",
+)
+
+_KNOWN: Final = frozenset(
+    field.encode_name
+    for struct in (JobOptions, KeepJobs, Backoff, Deduplication, Parent, Telemetry)
+    for field in msgspec.structs.fields(struct)
+)
+_decoder: Final = msgspec.json.Decoder(JobOptions)
+pack: Final = msgspec.msgpack.Encoder().encode
+
+
+class Prepared(Struct, frozen=True, gc=False):
+    """Job options after the checks, in the forms that an `add` needs."""
+
+    packed: bytes  # msgpack, as the scripts store them
+    shown: bytes  # JSON, as the reply shows them
+    job_id: str = ""
+    priority: int = 0
+    delay: int = 0
+    timestamp: int = 0
+    size_limit: int = 0
+    deduplication_id: str | None = None
+    parent_key: str | None = None
+    parent: dict[str, Any] | None = None
+
+    @property
+    def may_be_duplicate(self) -> bool:
+        """Whether an `add` with these options can meet a job that is there already."""
+        return bool(self.job_id) or self.deduplication_id is not None
+
+    def check_size(self, name: str, data: Raw) -> None:
+        """Refuse data over `sizeLimit`, as Node does.
+
+        Raises:
+            GatewayError: INVALID_ARGUMENTS.
+        """
+        if self.size_limit and len(data) > self.size_limit:
+            raise invalid_arguments(f"The size of job {name} exceeds the limit {self.size_limit} bytes")
+
+
+class OptionsCache:
+    """Prepared options by their JSON text: producers send the same few over and over.
+
+    Checking and packing costs 4 µs, a look-up 0.1 µs. Texts that can hardly come again (long ones) are not kept.
+    """
+
+    _MAX_TEXT = 256
+    _MAX_ENTRIES = 1024
+
+    def __init__(self) -> None:
+        self._prepared: dict[bytes, Prepared] = {}
+
+    def prepare(self, text: Raw, place: str = "args[2]") -> Prepared:
+        """Check and pack the options in `text`.
+
+        Args:
+            text: a JSON object, or `null` for none.
+            place: where it stands in the arguments, for the error.
+
+        Raises:
+            GatewayError: INVALID_ARGUMENTS that names the place, or in Node's words where Node checks too.
+        """
+        key = bytes(text)
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            prepared = _prepare(text, place)
+            if len(key) <= self._MAX_TEXT:
+                if len(self._prepared) >= self._MAX_ENTRIES:
+                    self._prepared.clear()
+                self._prepared[key] = prepared
+        return prepared
+
+
+def _prepare(text: Raw, place: str) -> Prepared:
+    try:
+        options = _decoder.decode(text) if bytes(text) != b"null" else JobOptions()
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise invalid_arguments(describe(error, _KNOWN, place)) from None
+    stored = msgspec.to_builtins(options)
+    check(stored)
+    if isinstance(backoff := stored.get("backoff"), int):
+        if backoff:
+            stored["backoff"] = {"type": "fixed", "delay": backoff}
+        else:
+            del stored["backoff"]  # Node's normalize() turns 0 into undefined
+    stored = {"attempts": 0, **stored}
+    deduplication = stored.get("deduplication")
+    parent = stored.get("parent")
+    return Prepared(
+        packed=pack(_shortened(stored)),
+        shown=encode(stored),
+        job_id=stored.get("jobId", ""),
+        priority=int(stored.get("priority", 0)),
+        delay=stored.get("delay", 0),
+        timestamp=stored.get("timestamp", 0),
+        size_limit=stored.get("sizeLimit", 0),
+        deduplication_id=deduplication["id"] if deduplication else None,
+        parent_key=f"{parent['queue']}:{parent['id']}" if parent else None,
+        parent=_parent(parent, stored) if parent else None,
+    )
+
+
+def check(options: dict[str, Any]) -> None:
+    """The checks of Node's `Queue.add` and `Job.validateOptions`, in Node's order and words.
+
+    Raises:
+        GatewayError: INVALID_ARGUMENTS.
+    """
+    if message := _wrong(options):
+        raise invalid_arguments(message)
+
+
+def _wrong(options: dict[str, Any]) -> str | None:
+    job_id = options.get("jobId", "")
+    if job_id == "0" or job_id.startswith("0:"):
+        return "JobId cannot be '0' or start with '0:'"
+    exclusive = [name for name in _EXCLUSIVE if options.get(name)]
+    if len(exclusive) > 1:
+        return f"The following options cannot be used together: {', '.join(exclusive)}"
+    if _is_integer(job_id):
+        return "Custom Id cannot be integers"
+    if ":" in job_id and job_id.count(":") != 2:
+        return "Custom Id cannot contain :"
+    return _wrong_priority(options) or _wrong_deduplication(options) or _wrong_backoff(options)
+
+
+def _wrong_priority(options: dict[str, Any]) -> str | None:
+    priority = options.get("priority", 0)
+    if priority != int(priority):
+        return "Priority should not be float"
+    if not 0 <= priority <= PRIORITY_LIMIT:
+        return f"Priority should be between 0 and {PRIORITY_LIMIT}"
+    options.pop("priority", None)
+    if priority:
+        options["priority"] = int(priority)  # 3.0 is 3
+    return None
+
+
+def _wrong_deduplication(options: dict[str, Any]) -> str | None:
+    if (deduplication := options.get("deduplication")) is not None:
+        if not deduplication.get("id"):
+            return "Deduplication id must be provided"
+        if "parent" in options:
+            return "Deduplication and parent options cannot be used together"
+    if "debounce" in options:
+        return "Debounce option has been removed. Use deduplication option instead"
+    return None
+
+
+def _wrong_backoff(options: dict[str, Any]) -> str | None:
+    backoff = options.get("backoff")
+    if isinstance(backoff, dict) and not 0 <= backoff.get("jitter", 0) <= 1:
+        return "Jitter should be between 0 and 1"
+    return None
+
+
+def _is_integer(job_id: str) -> bool:
+    """Whether JavaScript's `parseInt` gives back the very same text: "12" and "-5" yes, "012" and "1e3" no."""
+    digits = job_id.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and (digits == "0" or not digits.startswith("0")) and job_id != "-0"
+
+
+def _shortened(options: dict[str, Any]) -> dict[str, Any]:
+    stored = {SHORT_NAMES.get(name, name): value for name, value in options.items()}
+    if telemetry := stored.pop("telemetry", None):
+        if "metadata" in telemetry:
+            stored["tm"] = telemetry["metadata"]
+        if "omitContext" in telemetry:
+            stored["omc"] = telemetry["omitContext"]
+    return stored
+
+
+def _parent(parent: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {"id": parent["id"], "queueKey": parent["queue"]}
+    kept.update({SHORT_NAMES[flag]: True for flag in _PARENT_FLAGS if options.get(flag)})
+    return kept
+
+
+def now_ms() -> int:
+    """The wall clock in milliseconds, as BullMQ's timestamps are."""
+    return time.time_ns() // 1_000_000
