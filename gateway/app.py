@@ -49,6 +49,7 @@ class App:
         self.listener = Listener(_door(settings), self._open_session, self._read_page)
         self._identity = identity
         self._draining = False
+        self._hurried = False
         self._started_at = time.time()
         self._answered_at = float("-inf")
 
@@ -93,6 +94,10 @@ class App:
         await self.broker.close()
         return in_time
 
+    def hurry(self) -> None:
+        """End a drain that is under way now: what clients still hold goes back to wait."""
+        self._hurried = True
+
     async def _close_as_they_end(self, deadline: float, code: CloseCode) -> bool:
         """Close each connection as soon as nothing is under way on it: its client can reconnect elsewhere at once."""
         while True:
@@ -104,7 +109,7 @@ class App:
                     busy = True
             if not busy:
                 return True
-            if asyncio.get_running_loop().time() >= deadline:
+            if self._hurried or asyncio.get_running_loop().time() >= deadline:
                 log.warning("drain: %d jobs are given back unanswered", self.broker.leases)
                 return False
             await asyncio.sleep(_DRAIN_LOOK)

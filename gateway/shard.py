@@ -74,17 +74,20 @@ class _Shard:
         self._listener = listener
         self._control = control
         self._orphaned = orphaned
+        self._unsaid = bytearray()  # messages that the parent has not taken yet
         self._leave: asyncio.Event
+        self._app: App | None = None
 
     async def live(self, first: bool) -> int:
         self._leave = asyncio.Event()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._leave.set)
+        loop.add_signal_handler(signal.SIGTERM, self._told_to_leave)
         self._control.setblocking(False)
         watch = asyncio.create_task(self._watch_parent(), name="parent")
         try:
             assert self._settings.redis_url is not None
             app = App(self._settings, Address.from_url(self._settings.redis_url), self._identity)
+            self._app = app
             timeout = self._settings.redis_start_timeout if first else None
             starting = asyncio.create_task(app.start(redis_timeout=timeout, sock=self._listener))
             if not await self._started(starting):
@@ -102,6 +105,12 @@ class _Shard:
         finally:
             watch.cancel()
 
+    def _told_to_leave(self) -> None:
+        """SIGTERM: drain; a second one: do not wait for the clients."""
+        if self._leave.is_set() and self._app is not None:
+            self._app.hurry()
+        self._leave.set()
+
     async def _started(self, starting: asyncio.Task[None]) -> bool:
         """Wait for the start; being told to leave meanwhile ends it."""
         leave = asyncio.create_task(self._leave.wait())
@@ -116,9 +125,22 @@ class _Shard:
         return False
 
     def _tell(self, **message: Any) -> None:
-        """Say something to the parent; one that does not listen is gone, which `_watch_parent` sees to."""
-        with suppress(OSError):
-            self._control.send(json.dumps(message).encode() + b"\n")
+        """Say something to the parent, at once if it can take it."""
+        self._unsaid += json.dumps(message).encode() + b"\n"
+        self._speak()
+
+    def _speak(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            del self._unsaid[: self._control.send(self._unsaid)]
+        except BlockingIOError:
+            pass
+        except OSError:  # the parent is gone, which `_watch_parent` sees to
+            self._unsaid.clear()
+        if self._unsaid:
+            loop.add_writer(self._control, self._speak)
+        else:
+            loop.remove_writer(self._control)
 
     async def _watch_parent(self) -> None:
         """The parent never writes: when there is something to read, it is the end."""

@@ -1,0 +1,26 @@
+# docker build -t bullmq-proxy .
+# docker run -p 8080:8080 -e REDIS_HOST=redis -e REDIS_PORT=6379 -e AUTH_KEYS=my-auth-key-1,my-auth-key-2 bullmq-proxy
+FROM python:3.13-slim
+
+# Keys and the address of Redis come by environment; nothing is written to disk.
+ENV HOST=0.0.0.0 \
+    PORT=8080 \
+    REDIS_HOST=redis \
+    PYTHONUNBUFFERED=1
+
+RUN useradd --system --no-create-home --shell /usr/sbin/nologin proxy
+
+WORKDIR /src
+COPY . .
+RUN pip install --no-cache-dir . && rm -rf /src/*
+
+USER proxy
+WORKDIR /
+EXPOSE 8080
+
+HEALTHCHECK --interval=10s --timeout=3s --start-period=15s \
+  CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/health', timeout=2)"]
+
+# The exec form: signals reach the supervisor, which drains.
+STOPSIGNAL SIGTERM
+CMD ["bullmq-proxy", "serve"]

@@ -1,0 +1,61 @@
+# The whole workflow. Needs make and Python 3.11 or newer; everything else is installed into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# "3.11" of the chosen interpreter, "old" when it cannot be used, empty when there is none.
+VERSION := $(shell $(PYTHON) -c 'import sys; v = sys.version_info; print("%d.%d" % v[:2] if v >= (3, 11) else "old")' 2>/dev/null)
+# The names of these files carry the version, so that another PYTHON gets an environment of its own.
+MADE := $(VENV)/.python-$(VERSION)
+RUNTIME := $(VENV)/.runtime-$(VERSION)
+DEV := $(VENV)/.dev-$(VERSION)
+
+.PHONY: help serve test check fmt cover clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+serve: $(RUNTIME) ## Install and serve; flags go into ARGS, as in make serve ARGS="--port 9000"
+	@exec $(BIN)/bullmq-proxy serve $(ARGS)
+
+test: $(DEV) ## Install and run all tests; ARGS go to pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+check: $(DEV) ## Check format, lint and types
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+
+fmt: $(DEV) ## Format the code and repair what the linter can
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+cover: $(DEV) ## Run all tests and show which lines and branches they miss
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --cov --cov-report=term $(ARGS)
+
+clean: ## Remove the environment and everything that was built
+	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(MADE):
+	@case "$(VERSION)" in \
+	  "") echo "error: no $(PYTHON) here; install Python 3.11 or newer, or say make PYTHON=/path/to/python3" >&2; exit 1;; \
+	  old) echo "error: $(PYTHON) is too old ($$($(PYTHON) --version 2>&1)); Python 3.11 or newer is needed, say make PYTHON=python3.11" >&2; exit 1;; \
+	esac
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# Reinstalled only when the dependencies may have changed: the code itself is used where it lies.
+$(RUNTIME): $(MADE) pyproject.toml
+	@echo "installing into $(VENV) (Python $(VERSION))"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(DEV): $(MADE) pyproject.toml
+	@echo "installing into $(VENV) with the tools for tests (Python $(VERSION))"
+	@$(PIP) install --editable '.[dev]'
+	@touch $@ $(RUNTIME)

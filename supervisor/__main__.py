@@ -1,0 +1,9 @@
+"""`python -m supervisor` is `bullmq-proxy`."""
+
+from __future__ import annotations
+
+import sys
+
+from supervisor.cli import main
+
+sys.exit(main())

@@ -1,0 +1,32 @@
+"""Pauses between starts of something that keeps dying: at once, then 0.5, 1, 2 … 30 seconds."""
+
+from __future__ import annotations
+
+FIRST = 0.5
+MOST = 30.0
+# Health for so long means that the trouble is over: the next death is treated as a first one.
+HEALTHY = 60.0
+
+
+class Backoff:
+    """Counts deaths. Knows no clock: the caller says how long the dead one was healthy."""
+
+    def __init__(self) -> None:
+        self._deaths = 0
+
+    def __repr__(self) -> str:
+        return f"<Backoff deaths={self._deaths}>"
+
+    def pause(self, healthy_for: float) -> float:
+        """Seconds to wait before the next start.
+
+        Args:
+            healthy_for: seconds that the dead one was fit to serve, 0 when it never was.
+        """
+        if healthy_for >= HEALTHY:
+            self._deaths = 0
+        self._deaths += 1
+        if self._deaths == 1:
+            return 0.0
+        # The exponent is bounded because 2**n of a long outage would overflow a float.
+        return min(MOST, FIRST * 2.0 ** min(self._deaths - 2, 16))

@@ -1,0 +1,95 @@
+"""The command line: `serve` and `config`. Every expected failure is one line on stderr and an exit code.
+
+0 done, 1 the service could not start or go on, 2 a flag, variable or file cannot be used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from gateway import __version__, logs
+from gateway.exits import Exit
+from gateway.settings import options
+from supervisor import keys
+from supervisor.master import serve as run_service
+from supervisor.options import settings_options
+from supervisor.slots import StartError
+from supervisor.sources import Resolution, UsageError, load, resolve
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "bullmq-proxy"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
+def commands() -> None:
+    """BullMQ queues for every language that has WebSockets.
+
+    Each setting is a flag, an environment variable or a key in a TOML file; a flag beats the environment, the
+    environment beats the file.
+    """
+
+
+@commands.command()
+@settings_options
+def serve(config: str | None, **flags: Any) -> int:
+    """Serve queues until SIGTERM or Ctrl-C."""
+    resolution = _resolved(config, flags)
+    settings, made_key = keys.settle(keys.with_keys_file(resolution))
+    logs.configure(settings.log_level, settings.log_format)
+    for remark in resolution.ignored:
+        log.warning("%s", remark)
+    return run_service(settings, made_key)
+
+
+@commands.command()
+@settings_options
+def config(config: str | None, **flags: Any) -> int:
+    """Print the settings in force and where each comes from."""
+    resolution = _resolved(config, flags)
+    keys.with_keys_file(resolution)
+    for line in described(resolution):
+        click.echo(line)
+    return Exit.DONE
+
+
+def described(resolution: Resolution) -> list[str]:
+    """The settings as a configuration file, with the place of each value in a comment; secrets are masked."""
+    rows = []
+    for option in options():
+        value = getattr(resolution.settings, option.name)
+        shown = f"{option.name} = {option.show(value)}"
+        # TOML has no word for "not set": such a line is a comment as a whole.
+        rows.append((f"# {shown}" if value is None else shown, resolution.places[option.name].words))
+    width = max(len(shown) for shown, _ in rows if len(shown) <= 60)
+    return [f"{shown:<{width}}  # {words}" for shown, words in rows]
+
+
+def _resolved(path: str | None, flags: dict[str, Any]) -> Resolution:
+    return resolve(flags, os.environ, load(path) if path else None)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        code: int = commands.main(arguments, prog_name=PROGRAM, standalone_mode=False) or Exit.DONE
+    except (UsageError, click.ClickException) as error:
+        return _fail(error.format_message() if isinstance(error, click.ClickException) else str(error), Exit.USAGE)
+    except StartError as error:
+        return _fail(str(error), Exit.FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", Exit.FAILED)
+    return int(code)
+
+
+def _fail(message: str, code: Exit) -> int:
+    one_line = " ".join(message.split())
+    print(f"{PROGRAM}: error: {one_line}", file=sys.stderr)
+    return int(code)

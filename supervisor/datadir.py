@@ -1,0 +1,86 @@
+"""The data directory: a path in, a private directory that belongs to one service at a time out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from supervisor.slots import StartError
+
+# After a kill of the supervisor its Valkey holds the lock until it has written out its data.
+LEFTOVER_TIMEOUT = 10.0
+_TICK = 0.05
+
+
+class DataDir:
+    """A directory with a lock file that names its holder's pid.
+
+    The lock belongs to the open file: whoever inherits its descriptor holds it, too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._fd: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<DataDir {self.path} {'held' if self._fd is not None else 'free'}>"
+
+    def fileno(self) -> int:
+        """The lock's descriptor."""
+        assert self._fd is not None, "the directory is not held"
+        return self._fd
+
+    def acquire(self) -> None:
+        """Create the directory, readable by this user alone, and take its lock. Raises StartError."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(f"cannot use the data directory {self.path}: {error.strerror}") from None
+        try:
+            self._lock(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._fd = fd
+
+    def close(self) -> None:
+        """Let go of the directory. Those who inherited the lock keep it: a forked child may call this."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _lock(self, fd: int) -> None:
+        deadline = time.monotonic() + LEFTOVER_TIMEOUT
+        while not _try_lock(fd):
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            if _lives(holder) or time.monotonic() > deadline:
+                raise StartError(
+                    f"the data directory {self.path} is in use by the bullmq-proxy with pid {holder};"
+                    " stop it or set another --data-dir"
+                )
+            time.sleep(_TICK)  # flock has no deadline of its own
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lives(pid: str) -> bool:
+    if not pid.isdigit() or int(pid) == 0:
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,56 @@
+"""Who may come in: configured keys and the keys file in, the keys in force out.
+
+Without any key the answer depends on the address: a key for this run on loopback, a refusal elsewhere.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.kinds import is_loopback
+from gateway.settings import SettingError, Settings
+from supervisor.sources import Resolution, UsageError
+
+# 192 bits: out of reach for guessing, and short enough to paste.
+_KEY_BYTES = 24
+
+
+def read_keys(path: str) -> tuple[str, ...]:
+    """The keys of a file: one per line, blank lines and lines that begin with # left out."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(f"auth_keys_file: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"auth_keys_file: {path} is not UTF-8 text") from None
+    keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not keys:
+        raise UsageError(f"auth_keys_file: {path} holds no key")
+    return tuple(keys)
+
+
+def with_keys_file(resolution: Resolution) -> Settings:
+    """The settings with the keys of the file added to the others."""
+    settings = resolution.settings
+    if settings.auth_keys_file is None:
+        return settings
+    keys = settings.auth_keys + read_keys(settings.auth_keys_file)
+    try:
+        return replace(settings, auth_keys=keys)
+    except SettingError as error:
+        raise UsageError(f"auth_keys_file: {error.problem} (in {settings.auth_keys_file})") from None
+
+
+def settle(settings: Settings) -> tuple[Settings, str | None]:
+    """The settings with at least one key, unless `no_auth`; and the key made for this run, if one was."""
+    if settings.no_auth or settings.auth_keys:
+        return settings, None
+    if not is_loopback(settings.host):
+        raise UsageError(
+            f"refusing to listen on {settings.host} without keys: set AUTH_KEYS, --auth-key or"
+            " --auth-keys-file (or --no-auth to let everybody in)"
+        )
+    key = secrets.token_urlsafe(_KEY_BYTES)
+    return replace(settings, auth_keys=(key,)), key

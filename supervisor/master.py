@@ -1,0 +1,238 @@
+"""The service: complete settings in, an exit code out. It opens the port, keeps the shards alive, ends them.
+
+One loop waits for signals, for the shards' messages and for the next due time; `fleet` decides, this acts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import selectors
+import signal
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.exits import Exit
+from gateway.settings import Settings, masked
+from supervisor.embedded import EmbeddedValkey
+from supervisor.fleet import Fleet, Outcome, Signal, Spawn, describe
+from supervisor.process import Closable, Orders, Shard, fork_shard
+from supervisor.signals import STOP, Inbox
+from supervisor.slots import StartError, authority, open_slots, reachable_host
+
+log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, made_key: str | None) -> Exit:
+    """Run the service until it is told to stop.
+
+    Args:
+        settings: with the keys in force; port 0 and no Redis URL are filled in here.
+        made_key: the key that was made for this run, to be shown once.
+
+    Raises StartError when the service cannot start or go on.
+    """
+    with ExitStack() as stack:
+        inbox = stack.enter_context(Inbox())
+        listeners = open_slots(settings.host, settings.port, settings.procs)
+        for listener in listeners:
+            stack.enter_context(listener)
+        settings = replace(settings, port=listeners[0].getsockname()[1])
+        valkey = None
+        if settings.redis_url is None:
+            assert settings.data_dir is not None, "the command line always fills in a data directory"
+            valkey = stack.enter_context(EmbeddedValkey(Path(settings.data_dir)))
+            if not valkey.start(inbox, settings.redis_start_timeout):
+                return Exit.DONE
+            settings = replace(settings, redis_url=valkey.url)
+        outcome = stack.enter_context(Master(settings, listeners, inbox, valkey, made_key)).run()
+    if outcome.reason:
+        raise StartError(outcome.reason)
+    return outcome.code
+
+
+class Master:
+    """The loop. Holds everything that is open; all decisions are the fleet's."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: list[socket.socket],
+        inbox: Inbox,
+        valkey: EmbeddedValkey | None,
+        made_key: str | None,
+    ) -> None:
+        self._settings = settings
+        self._listeners = listeners
+        self._inbox = inbox
+        self._valkey = valkey
+        self._made_key = made_key
+        self._announced = False
+        self._shards: dict[int, Shard] = {}
+        # A process id alone comes again, in a container even in each run.
+        self._gateway_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        # The queues that each slot's shard said it serves: if it dies, its successor looks for its jobs there.
+        self._served: dict[int, tuple[str, ...]] = {}
+        self._fleet = Fleet(
+            len(listeners),
+            start_timeout=settings.redis_start_timeout + 20,
+            drain_timeout=settings.drain_timeout,
+        )
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(inbox, selectors.EVENT_READ)
+
+    def __enter__(self) -> Master:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Only an error of our own leaves shards behind here; a closed control socket tells them to go.
+        for shard in self._shards.values():
+            shard.control.close()
+        self._selector.close()
+
+    def run(self) -> Outcome:
+        """Fork, watch and restart shards until the service has ended."""
+        settings = self._settings
+        redis = "the embedded Valkey" if self._valkey else masked(settings.redis_url or "")
+        log.info("starting on %s, shards: %d, redis: %s", self._authority, settings.procs, redis)
+        while (outcome := self._fleet.outcome) is None:
+            self._act()
+            for key, _ in self._selector.select(self._timeout()):
+                if key.data is None:
+                    self._hear_signals()
+                else:
+                    self._hear(key.data)
+        return outcome
+
+    @property
+    def _authority(self) -> str:
+        return authority(reachable_host(self._settings.host), self._settings.port)
+
+    def _timeout(self) -> float | None:
+        now = time.monotonic()
+        due = [self._fleet.next_due(), self._valkey.tend(now) if self._valkey else None]
+        return min((max(0.0, at - now) for at in due if at is not None), default=None)
+
+    def _act(self) -> None:
+        for action in self._fleet.plan(time.monotonic()):
+            match action:
+                case Spawn():
+                    self._spawn(action)
+                case Signal(pid, signum):
+                    log.debug("%s to pid %d", signum.name, pid)
+                    os.kill(pid, signum)  # still our child, even if dead: only _reap takes it away
+        if self._fleet.ending:
+            # Once the shards have let go of theirs, too, clients are refused and can turn elsewhere at once.
+            for listener in self._listeners:
+                listener.close()
+
+    def _spawn(self, spawn: Spawn) -> None:
+        now = time.monotonic()
+        try:
+            shard = fork_shard(self._orders(spawn), self._listeners[spawn.slot], self._not_for(spawn.slot))
+        except OSError as error:
+            log.error("cannot fork shard %d: %s", spawn.slot, error.strerror)
+            self._fleet.exited(spawn.slot, Exit.FAILED, now)
+            return
+        log.debug("shard %d is pid %d, incarnation %d", spawn.slot, shard.pid, spawn.incarnation)
+        self._shards[spawn.slot] = shard
+        self._selector.register(shard.control, selectors.EVENT_READ, shard)
+        self._fleet.started(spawn.slot, shard.pid, now)
+
+    def _orders(self, spawn: Spawn) -> Orders:
+        return Orders(
+            settings=self._settings,
+            slot=spawn.slot,
+            incarnation=spawn.incarnation,
+            gateway_id=self._gateway_id,
+            orphaned=self._served.get(spawn.slot, ()),
+        )
+
+    def _not_for(self, slot: int) -> list[Closable]:
+        """What is open here and is not the business of the slot's shard."""
+        things: list[Closable] = [self._inbox, self._selector]
+        things += [listener for index, listener in enumerate(self._listeners) if index != slot]
+        things += [shard.control for shard in self._shards.values()]
+        if self._valkey:
+            things.append(self._valkey.lock)
+        return things
+
+    def _hear_signals(self) -> None:
+        signals = self._inbox.take()
+        if signal.SIGCHLD in signals:
+            self._reap()
+        for signum in signals:
+            if signum in STOP:
+                log.info("%s: %s", signum.name, "asked again" if self._fleet.ending else "draining")
+                self._fleet.stop(time.monotonic())
+
+    def _hear(self, shard: Shard) -> None:
+        messages, open_still = shard.messages()
+        for message in messages:
+            match message:
+                case {"event": "ready"}:
+                    self._fleet.ready(shard.slot, time.monotonic())
+                    log.info("shard %d is ready, pid %d", shard.slot, shard.pid)
+                    self._announce()
+                case {"event": "serving", "queues": [*queues]}:
+                    self._served[shard.slot] = tuple(map(str, queues))
+                case {"event": "failed", "message": str(reason)}:
+                    self._fleet.failed(shard.slot, reason)
+        if not open_still:
+            self._forget(shard)
+
+    def _forget(self, shard: Shard) -> None:
+        if shard.control.fileno() >= 0:
+            self._selector.unregister(shard.control)
+            shard.control.close()
+
+    def _reap(self) -> None:
+        """Bury the dead among our shards. Never waitpid(-1): it would steal the Valkey from its Popen."""
+        for shard in list(self._shards.values()):
+            pid, status = os.waitpid(shard.pid, os.WNOHANG)
+            if not pid:
+                continue
+            self._hear(shard)  # its last words may still be on the way
+            self._forget(shard)
+            del self._shards[shard.slot]
+            code = os.waitstatus_to_exitcode(status)
+            expected = self._fleet.ending
+            pause = self._fleet.exited(shard.slot, code, time.monotonic())
+            after = "" if pause is None else f"; starting it again in {pause:g} s"
+            log.log(
+                logging.INFO if expected and code == Exit.DONE else logging.ERROR,
+                "shard %d (pid %d) ended: %s%s",
+                shard.slot,
+                shard.pid,
+                describe(code),
+                after,
+            )
+
+    def _announce(self) -> None:
+        """Tell the user where to connect, once, when every shard serves."""
+        if self._announced or not self._fleet.all_ready:
+            return
+        self._announced = True
+        url = f"ws://{self._authority}/queue/welcome"
+        if self._made_key is not None:
+            lines = [
+                f"{url}?token={self._made_key}",
+                'The key was made for this run; it may also be sent as "Authorization: Bearer <key>".',
+            ]
+        elif self._settings.no_auth:
+            lines = [url, "Everybody is let in (--no-auth)."]
+        else:
+            lines = [
+                url,
+                'Clients send one of the configured keys: "Authorization: Bearer <key>" or ?token=<key>.',
+            ]
+        try:
+            print("\n".join(lines), flush=True)
+        except OSError:  # nobody reads our output any more: no reason to stop serving
+            # What is left in the buffer would fail again at the end and spoil the exit code.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,54 @@
+"""An option of `Settings` in, its click option out: flag, help, environment names and default.
+
+Values stay text here: `sources.resolve` checks them, so that a bad flag and a bad variable get one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from gateway.settings import Option, Settings, options
+from supervisor.sources import CONFIG_VARIABLE
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def settings_options(command: F) -> F:
+    """Decorate a command with one flag per setting, and with --config."""
+    for option in reversed(options()):
+        command = _click_option(option)(command)
+    config = click.option(
+        "--config",
+        metavar="FILE",
+        envvar=CONFIG_VARIABLE,
+        help=f"TOML file whose keys are the long names with underscores.  [env: {CONFIG_VARIABLE}]",
+    )
+    return config(command)
+
+
+def _click_option(option: Option) -> Callable[[F], F]:
+    if option.shape == "switch":
+        return click.option(option.flag, option.name, is_flag=True, default=None, help=_help(option))
+    return click.option(
+        option.flag,
+        option.name,
+        multiple=option.shape == "repeat",
+        metavar=option.kind.metavar,
+        help=_help(option),
+    )
+
+
+def _help(option: Option) -> str:
+    repeat = " May be repeated." if option.shape == "repeat" else ""
+    names = ", ".join((*option.also, option.environment[0]))
+    return f"{option.help}{repeat}  [env: {names}; default: {_default(option)}]"
+
+
+def _default(option: Option) -> str:
+    if option.by_default:
+        return option.by_default
+    value = Settings.__dataclass_fields__[option.name].default
+    return "none" if value is None else option.show(value).strip('"')

@@ -1,0 +1,64 @@
+"""The inbox: signals of this process in, their numbers out, through a descriptor for a selector."""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+from types import FrameType, TracebackType
+from typing import Self
+
+# A closed terminal ends the service as cleanly as a request does.
+STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+WATCHED = STOP | {signal.SIGCHLD}
+
+
+def _noted(_signum: int, _frame: FrameType | None) -> None:
+    """Python writes the number to the wakeup descriptor only for signals that have a handler of its own."""
+
+
+class Inbox:
+    """Collects the watched signals between `with` and its end, which puts the former handlers back."""
+
+    def __init__(self) -> None:
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
+        self._wakeup_before = -1
+
+    def __enter__(self) -> Self:
+        # A full inbox already wakes the loop: losing further bytes is no loss.
+        self._wakeup_before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        for signum in WATCHED:
+            self._before[signum] = signal.signal(signum, _noted)
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        signal.set_wakeup_fd(self._wakeup_before)
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self.close()
+
+    def fileno(self) -> int:
+        return self._read.fileno()
+
+    def close(self) -> None:
+        """Close the descriptors; all that a forked child needs to do with its parent's inbox."""
+        self._read.close()
+        self._write.close()
+
+    def take(self) -> list[signal.Signals]:
+        """The signals that came since the last call."""
+        numbers: list[int] = []
+        try:
+            while chunk := self._read.recv(4096):
+                numbers += chunk
+        except BlockingIOError:
+            pass
+        return [signal.Signals(number) for number in numbers]
+
+    def wait(self, seconds: float) -> list[signal.Signals]:
+        """The signals that come within the time; returns with the first of them."""
+        select.select([self._read], [], [], seconds)
+        return self.take()

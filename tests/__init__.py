@@ -1,0 +1,1 @@
+"""The specification, as tests: real Valkey, real sockets, real processes."""

@@ -1,0 +1,46 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.ports import free_port
+from tests.support.service import Service
+from tests.support.valkey import ValkeyProcess
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+    """One running server for all tests of this process. They share it: use `prefix`, and leave it running."""
+    with ValkeyProcess(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix for BullMQ's keys, or a part of a name, that no other test uses."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def port() -> int:
+    """A free TCP port."""
+    return free_port()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Make services that end with the test: `service("--procs", "2").start()`."""
+    made: list[Service] = []
+
+    def make(*arguments: str, env: dict[str, str] | None = None) -> Service:
+        made.append(Service(tmp_path / f"service-{len(made)}", *arguments, env=env))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

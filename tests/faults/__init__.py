@@ -1,0 +1,1 @@
+"""Pulled plugs: each part is killed under load, and then the jobs are counted."""

@@ -1,0 +1,86 @@
+"""TERM under load, and kill -9 of the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.clients import Producer, Worker, ask, counts, dial, launch
+from tests.support.service import Service, lives
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+
+MakeService = Callable[..., Service]
+STOPPED = {1001, 1012}
+
+
+async def test_jobs_in_hand_are_answered_and_every_socket_is_told(service: MakeService, tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    running = service("--procs", "2", "--data-dir", data).start()
+    watcher = await dial(running.address("/queue/load/events"))
+    producer = Producer(running.address("/queue/load"), "p", 100_000)
+    workers = [Worker(running.address("/queue/load/process/3", confirm="1"), hold=0.005) for _ in range(4)]
+    launch(*workers)
+    launch(producer)
+    await eventually(lambda: all(len(worker.stored) > 10 for worker in workers), "the load runs", 20)
+    processes = [*running.shards(), *running.servers()]
+
+    running.signal(signal.SIGTERM)
+
+    assert await asyncio.to_thread(running.wait) == 0
+    async for _ in watcher:
+        pass
+    await eventually(lambda: all(worker.closes for worker in workers) and bool(producer.closes), "closed", 5)
+    assert watcher.close_code in STOPPED
+    assert {code for worker in workers for code in worker.closes[:1]} <= STOPPED
+    assert producer.closes[0] in STOPPED
+    assert not [pid for pid in processes if lives(pid)]
+
+    again = service("--procs", "1", "--data-dir", data).start()
+    left = await counts(again.address("/queue/load"))
+    answered = set().union(*(worker.stored for worker in workers))
+    assert left["active"] == left["failed"] == 0
+    assert left["completed"] == len(answered)
+    assert left["completed"] + left["waiting"] >= len(producer.confirmed)
+
+
+async def test_a_job_that_is_not_answered_in_time_is_given_back(service: MakeService, tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    running = service("--procs", "1", "--data-dir", data, "--drain-timeout", "0.5").start()
+    async with await dial(running.address("/queue/slow")) as socket:
+        await ask(socket, "add", "job", {"n": 1})
+    worker = await dial(running.address("/queue/slow/process/1"))
+    await worker.recv()
+
+    running.signal(signal.SIGTERM)
+
+    assert json.loads(await worker.recv())["data"]["type"] == "drain"
+    assert await asyncio.to_thread(running.wait) == 0
+    again = service("--procs", "1", "--data-dir", data).start()
+    async with await dial(again.address("/queue/slow")) as socket:
+        [job] = await ask(socket, "getWaiting")
+        assert (job["attemptsMade"], job["stalledCounter"]) == (0, 0)
+        assert (await ask(socket, "getJobCounts"))["active"] == 0
+
+
+async def test_nothing_outlives_a_killed_supervisor_and_its_jobs_are_kept(service: MakeService, tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    running = service("--procs", "2", "--data-dir", data).start()
+    async with await dial(running.address("/queue/kept")) as socket:
+        for n in range(20):
+            await ask(socket, "add", "job", {"n": n})
+    processes = [*running.shards(), *running.servers()]
+
+    os.kill(running.pid, signal.SIGKILL)
+
+    await eventually(lambda: not [pid for pid in processes if lives(pid)], "no orphans", 10)
+    again = service("--procs", "1", "--data-dir", data).start()
+    assert (await counts(again.address("/queue/kept")))["waiting"] == 20

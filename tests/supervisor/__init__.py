@@ -1,0 +1,1 @@
+"""Tests of the parent process and of the command line."""

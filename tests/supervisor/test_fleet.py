@@ -1,0 +1,211 @@
+"""The plan of the fleet: what happened in, what to do out, without a clock or a process."""
+
+from __future__ import annotations
+
+from signal import SIGKILL, SIGTERM
+
+import pytest
+
+from gateway.exits import Exit
+from supervisor.backoff import HEALTHY, Backoff
+from supervisor.fleet import CRASH_LOOP, GRACE, HURRY, Fleet, Outcome, Signal, Spawn, describe
+
+START, DRAIN = 30.0, 30.0
+
+
+def fleet_of(count: int) -> Fleet:
+    return Fleet(count, start_timeout=START, drain_timeout=DRAIN)
+
+
+def serving(count: int, now: float = 0.0) -> Fleet:
+    """A fleet whose slot n is served by pid 100 + n."""
+    fleet = fleet_of(count)
+    fleet.plan(now)
+    for index in range(count):
+        fleet.started(index, 100 + index, now)
+        fleet.ready(index, now)
+    return fleet
+
+
+def dies(fleet: Fleet, code: int = 1, now: float = 0.0) -> float | None:
+    """Start slot 0 and let it die before it is ready."""
+    fleet.started(0, 100, now)
+    return fleet.exited(0, code, now)
+
+
+class TestStart:
+    def test_every_slot_is_filled(self) -> None:
+        assert fleet_of(2).plan(0) == [Spawn(0, 0), Spawn(1, 0)]
+
+    def test_a_slot_is_filled_once(self) -> None:
+        fleet = fleet_of(1)
+        fleet.plan(0)
+        fleet.started(0, 100, 0)
+        assert fleet.plan(1) == []
+
+    def test_the_service_is_up_when_every_slot_is_ready(self) -> None:
+        fleet = fleet_of(2)
+        for index in (0, 1):
+            assert not fleet.all_ready
+            fleet.started(index, 100 + index, 0)
+            fleet.ready(index, 0)
+        assert fleet.all_ready
+
+    def test_a_start_that_takes_too_long_is_killed_once(self) -> None:
+        fleet = fleet_of(1)
+        fleet.started(0, 100, 0)
+        assert fleet.next_due() == START + GRACE
+        assert fleet.plan(START + GRACE) == [Signal(100, SIGKILL)]
+        assert fleet.plan(START + GRACE + 1) == []
+
+    def test_a_start_that_cannot_succeed_ends_the_service(self) -> None:
+        fleet = fleet_of(1)
+        fleet.started(0, 100, 0)
+        fleet.failed(0, "Redis refuses the password")
+        assert fleet.exited(0, Exit.BAD_START, 1) is None
+        assert fleet.outcome == Outcome(Exit.FAILED, "Redis refuses the password")
+
+    def test_the_others_are_told_to_leave_before_it_ends(self) -> None:
+        fleet = serving(2)
+        fleet.slots[0].incarnation, fleet.slots[0].ready_at = 0, None
+        fleet.exited(0, Exit.BAD_START, 1)
+        assert fleet.outcome is None
+        assert fleet.plan(1) == [Signal(101, SIGTERM)]
+        fleet.exited(1, 0, 2)
+        assert fleet.outcome == Outcome(Exit.FAILED, "the first start failed")
+
+
+class TestCrash:
+    def test_the_slot_is_filled_again_at_once_by_the_next_incarnation(self) -> None:
+        fleet = serving(2)
+        assert fleet.exited(0, -9, 5) == 0
+        assert fleet.plan(5) == [Spawn(0, 1)]
+
+    def test_further_deaths_are_answered_after_growing_pauses(self) -> None:
+        fleet = serving(1)
+        pauses = []
+        for _ in range(4):
+            pauses.append(fleet.exited(0, 1, 1))
+            fleet.started(0, 100, 1)
+            fleet.ready(0, 1)
+        assert pauses == [0, 0.5, 1, 2]
+
+    def test_nothing_is_started_during_the_pause(self) -> None:
+        fleet = serving(1)
+        fleet.exited(0, 1, 1)
+        fleet.started(0, 100, 1)
+        fleet.exited(0, 1, 1)
+        assert fleet.plan(1.4) == []
+        assert fleet.next_due() == 1.5
+        assert fleet.plan(1.5) == [Spawn(0, 2)]
+
+    def test_a_bad_start_later_on_is_a_crash_like_others(self) -> None:
+        fleet = serving(1)
+        fleet.exited(0, 1, 1)
+        fleet.started(0, 100, 1)
+        assert fleet.exited(0, Exit.BAD_START, 2) == 0.5
+
+    def test_dying_over_and_over_before_serving_ends_the_service(self) -> None:
+        fleet = fleet_of(1)
+        for _ in range(CRASH_LOOP - 1):
+            assert dies(fleet) is not None
+            assert fleet.outcome is None
+        dies(fleet, -11)
+        assert fleet.outcome is not None
+        assert fleet.outcome.code == Exit.FAILED
+        assert fleet.outcome.reason.endswith("died 5 times in a row without becoming ready, at last: killed by SIGSEGV")
+
+    def test_having_served_clears_the_count(self) -> None:
+        fleet = fleet_of(1)
+        for _ in range(CRASH_LOOP * 2):
+            dies(fleet)
+            fleet.started(0, 100, 0)
+            fleet.ready(0, 0)
+            fleet.exited(0, 1, 0)
+        assert not fleet.ending
+
+
+class TestStop:
+    def test_every_shard_is_told_once(self) -> None:
+        fleet = serving(2)
+        fleet.stop(10)
+        assert fleet.plan(10) == [Signal(100, SIGTERM), Signal(101, SIGTERM)]
+        assert fleet.plan(11) == []
+
+    def test_it_ends_well_when_the_last_shard_has_gone(self) -> None:
+        fleet = serving(2)
+        fleet.stop(10)
+        assert fleet.exited(0, 0, 11) is None
+        assert fleet.outcome is None
+        fleet.exited(1, 0, 12)
+        assert fleet.outcome == Outcome(Exit.DONE)
+
+    def test_who_has_gone_already_is_not_told(self) -> None:
+        fleet = serving(2)
+        fleet.stop(10)
+        fleet.exited(0, 0, 10)
+        assert fleet.plan(10) == [Signal(101, SIGTERM)]
+
+    def test_who_does_not_leave_in_time_is_killed(self) -> None:
+        fleet = serving(1)
+        fleet.stop(10)
+        fleet.plan(10)
+        assert fleet.next_due() == 10 + DRAIN + GRACE
+        assert fleet.plan(10 + DRAIN + GRACE) == [Signal(100, SIGKILL)]
+
+    def test_nobody_is_started_any_more(self) -> None:
+        fleet = serving(1)
+        fleet.exited(0, 1, 1)
+        fleet.stop(1)
+        assert fleet.plan(100) == []
+        assert fleet.outcome == Outcome(Exit.DONE)
+
+    def test_asking_again_shortens_the_drain(self) -> None:
+        fleet = serving(1)
+        fleet.stop(10)
+        fleet.plan(10)
+        fleet.stop(12)
+        assert fleet.plan(12) == [Signal(100, SIGTERM)]
+        assert fleet.plan(12 + HURRY) == [Signal(100, SIGKILL)]
+
+    def test_asking_a_third_time_ends_it(self) -> None:
+        fleet = serving(1)
+        for now in (10, 12, 14):
+            fleet.stop(now)
+        assert Signal(100, SIGKILL) in fleet.plan(14)
+
+    def test_the_echo_of_a_request_is_no_second_one(self) -> None:
+        fleet = serving(1)
+        fleet.stop(10)
+        fleet.plan(10)
+        fleet.stop(10.1)
+        assert fleet.plan(20) == []
+
+    def test_a_fleet_says_how_it_is(self) -> None:
+        fleet = serving(2)
+        fleet.stop(0)
+        assert repr(fleet) == "<Fleet 0:leaving 1:leaving ending>"
+
+
+class TestBackoff:
+    def test_pauses_grow_to_half_a_minute(self) -> None:
+        backoff = Backoff()
+        assert [backoff.pause(0) for _ in range(10)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+
+    def test_a_minute_of_health_starts_again_from_nothing(self) -> None:
+        backoff = Backoff()
+        backoff.pause(0)
+        backoff.pause(0)
+        assert backoff.pause(HEALTHY) == 0
+        assert backoff.pause(HEALTHY - 1) == 0.5
+
+    def test_a_long_outage_does_not_overflow(self) -> None:
+        backoff = Backoff()
+        assert [backoff.pause(0) for _ in range(5000)][-1] == 30
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(1, "exit code 1"), (-9, "killed by SIGKILL"), (-99, "killed by signal 99")]
+)
+def test_an_exit_code_in_words(code: int, words: str) -> None:
+    assert describe(code) == words

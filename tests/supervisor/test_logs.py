@@ -1,0 +1,51 @@
+"""Log lines: text for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+
+from gateway.logs import JsonLines, TextLines
+
+
+def record(message: str, *args: object, broken: bool = False) -> logging.LogRecord:
+    info = None
+    if broken:
+        try:
+            raise RuntimeError("boom")
+        except RuntimeError:
+            info = sys.exc_info()
+    return logging.LogRecord("gateway.shard", logging.WARNING, __file__, 1, message, args, info)
+
+
+class TestText:
+    def test_a_line_says_when_how_bad_and_who(self) -> None:
+        line = TextLines(0).format(record("%d jobs", 3))
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING shard 0: 3 jobs", line)
+
+    def test_the_parent_is_called_supervisor(self) -> None:
+        assert "WARNING supervisor: hello" in TextLines(None).format(record("hello"))
+
+    def test_a_line_break_in_a_message_starts_no_line_of_its_own(self) -> None:
+        assert TextLines(0).format(record("a\r\n2026 INFO forged")).endswith(": a\\r\\n2026 INFO forged")
+
+    def test_a_traceback_follows(self) -> None:
+        lines = TextLines(0).format(record("crashed", broken=True)).split("\n")
+        assert lines[0].endswith("crashed")
+        assert lines[-1] == "RuntimeError: boom"
+
+
+class TestJson:
+    def test_a_line_is_one_object(self) -> None:
+        line = JsonLines(3).format(record("näh\nnext"))
+        assert "\n" not in line
+        entry = json.loads(line)
+        assert entry["msg"] == "näh\nnext"
+        assert (entry["level"], entry["logger"], entry["slot"]) == ("warning", "gateway.shard", 3)
+        assert entry["ts"].endswith("Z")
+        assert entry["pid"] > 0
+
+    def test_a_traceback_is_a_field(self) -> None:
+        assert "boom" in json.loads(JsonLines(None).format(record("crashed", broken=True)))["trace"]

@@ -1,0 +1,67 @@
+"""What a shard says to its parent: one JSON object per line, whatever the pieces it arrives in."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from supervisor import process
+from supervisor.process import Shard
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Shard, socket.socket]]:
+    """The parent's view of a shard, and the shard's end."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield Shard(slot=0, pid=1, control=ours), theirs
+
+
+def test_messages_come_in_the_order_they_were_sent(pair: tuple[Shard, socket.socket]) -> None:
+    shard, end = pair
+    end.send(b'{"event":"ready"}\n{"event":"beat","lag":0.1}\n')
+    assert shard.messages() == ([{"event": "ready"}, {"event": "beat", "lag": 0.1}], True)
+    assert shard.messages() == ([], True)
+
+
+def test_a_message_may_come_in_pieces(pair: tuple[Shard, socket.socket]) -> None:
+    shard, end = pair
+    end.send(b'{"event":')
+    assert shard.messages() == ([], True)
+    end.send(b'"ready"}\n')
+    assert shard.messages() == ([{"event": "ready"}], True)
+
+
+def test_the_last_words_of_a_shard_are_heard(pair: tuple[Shard, socket.socket]) -> None:
+    shard, end = pair
+    end.send(b'{"event":"failed","message":"no"}\n')
+    end.close()
+    assert shard.messages() == ([{"event": "failed", "message": "no"}], False)
+
+
+@pytest.mark.parametrize("line", [b"ready", b"[1]", b"\xff", b""])
+def test_what_is_no_message_is_logged_and_left_out(
+    pair: tuple[Shard, socket.socket], caplog: pytest.LogCaptureFixture, line: bytes
+) -> None:
+    shard, end = pair
+    end.send(line + b'\n{"event":"ready"}\n')
+    with caplog.at_level(logging.WARNING):
+        assert shard.messages() == ([{"event": "ready"}], True)
+    assert "no message" in caplog.text
+
+
+def test_a_line_without_end_does_not_grow_for_ever(
+    pair: tuple[Shard, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_LONGEST_LINE", 100)
+    shard, end = pair
+    for _ in range(3):
+        end.send(b"x" * 60)
+        shard.messages()
+    end.send(b'\n{"event":"ready"}\n')
+    assert shard.messages()[0] == [{"event": "ready"}]
+    assert "x" not in repr(shard)

@@ -1,0 +1,246 @@
+"""The whole service in processes of its own: start, crash, stop, and what it says about them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.supervisor.test_imports import FOR_SHARDS_ONLY
+from tests.support.service import COMMAND, ROOT, Service, clean_environment, command_of, lives, run_cli
+from tests.support.valkey import ValkeyProcess
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+
+MakeService = Callable[..., Service]
+
+
+def health(service: Service) -> int:
+    with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/health", timeout=5) as answer:
+        status: int = answer.status
+        return status
+
+
+def error_line(text: str) -> str:
+    """The line for the user; what else there is are log lines, never a traceback."""
+    assert "Traceback" not in text
+    [line] = [line for line in text.splitlines() if line.startswith("bullmq-proxy: error: ")]
+    return line.removeprefix("bullmq-proxy: error: ")
+
+
+class TestStart:
+    def test_it_prints_one_url_with_a_key_for_this_run(self, service: MakeService) -> None:
+        running = service("--procs", "2").start()
+        url = urlsplit(running.url)
+        assert (url.scheme, url.hostname, url.path) == ("ws", "127.0.0.1", "/queue/welcome")
+        assert len(running.token) >= 32
+        assert running.output.count("ws://") == 1
+        assert health(running) == 200
+
+    def test_the_key_is_in_no_log_line(self, service: MakeService) -> None:
+        running = service("--procs", "1", "--log-level", "debug").start()
+        running.stop()
+        assert running.token not in running.errors
+
+    def test_configured_keys_are_not_printed(self, service: MakeService) -> None:
+        running = service("--procs", "1", env={"AUTH_KEYS": "hunter2"}).start()
+        assert running.token == ""
+        assert running.url.endswith("/queue/welcome")
+        running.stop()
+        assert "hunter2" not in running.output + running.errors
+
+    def test_it_uses_the_redis_it_is_given(self, service: MakeService, valkey: ValkeyProcess) -> None:
+        running = service("--procs", "1", "--redis-url", valkey.url).start()
+        assert running.servers() == []
+        assert health(running) == 200
+
+    def test_it_forks_as_many_shards_as_it_is_told(self, service: MakeService) -> None:
+        assert len(service("--procs", "3").start().shards()) == 3
+
+    def test_it_serves_although_nobody_can_read_what_it_prints(self, tmp_path: Path, port: int) -> None:
+        with open("/dev/full", "wb") as full, (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*COMMAND, "serve", "--port", str(port), "--procs", "1"],
+                env=clean_environment(tmp_path),
+                stdout=full,
+                stderr=log,
+            )
+        wait_for(lambda: "is ready" in (tmp_path / "log").read_text(), "the shard is ready")
+        process.terminate()
+        assert process.wait(15) == 0
+
+    def test_logs_can_be_json(self, service: MakeService) -> None:
+        running = service("--procs", "1", "--log-format", "json").start()
+        running.stop()
+        entries = [json.loads(line) for line in running.errors.splitlines()]
+        assert {entry["slot"] for entry in entries} >= {None}
+        assert any("is ready" in entry["msg"] for entry in entries)
+
+    def test_the_live_parent_has_imported_nothing_that_only_shards_need(self, tmp_path: Path) -> None:
+        program = (
+            "import sys; from supervisor.cli import main\n"
+            "main(['serve', '--port', '0', '--procs', '1'])\n"
+            "print('LOADED', *{name.partition('.')[0] for name in sys.modules})\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=clean_environment(tmp_path),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("ws://")
+            process.terminate()
+            loaded = set(process.stdout.read().split("LOADED ")[1].split())
+        assert not loaded & FOR_SHARDS_ONLY
+
+
+class TestFailedStart:
+    """Exit code 1 and one line."""
+
+    def test_the_port_is_taken_by_another_instance(self, service: MakeService, tmp_path: Path) -> None:
+        running = service("--procs", "1").start()
+        result = run_cli(tmp_path, "serve", "--port", str(running.port))
+        assert result.returncode == 1
+        assert error_line(result.stderr) == (
+            f"cannot listen on 127.0.0.1:{running.port}: the port is taken by another process"
+        )
+
+    def test_the_data_directory_is_in_use(self, service: MakeService, tmp_path: Path) -> None:
+        data = str(tmp_path / "data")
+        running = service("--procs", "1", "--data-dir", data).start()
+        result = run_cli(tmp_path, "serve", "--port", "0", "--data-dir", data)
+        assert result.returncode == 1
+        assert f"in use by the bullmq-proxy with pid {running.pid};" in error_line(result.stderr)
+
+    def test_redis_cannot_be_reached(self, tmp_path: Path, port: int) -> None:
+        result = run_cli(
+            tmp_path, "serve", "--port", "0", "--procs", "2",
+            "--redis-url", f"redis://127.0.0.1:{port}", "--redis-start-timeout", "500ms",
+        )  # fmt: skip
+        assert result.returncode == 1
+        assert "edis" in error_line(result.stderr)
+        assert result.stdout == ""
+
+    def test_the_password_is_wrong(self, tmp_path: Path) -> None:
+        with ValkeyProcess(tmp_path / "valkey", tcp=True, password="right") as server:
+            result = run_cli(
+                tmp_path, "serve", "--port", "0", "--procs", "1",
+                env={"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(server.port), "REDIS_PASSWORD": "hunter2"},
+            )  # fmt: skip
+        assert result.returncode == 1
+        assert "password" in error_line(result.stderr).lower()
+        assert "hunter2" not in result.stderr
+
+    def test_a_shard_that_always_crashes_stops_the_service(self, service: MakeService) -> None:
+        broken = service("--procs", "1")
+        # Shards import websockets after the fork, and the working directory comes first.
+        broken.home.mkdir()
+        (broken.home / "websockets.py").write_text("raise RuntimeError('broken installation')")
+        broken.launch()
+        assert broken.wait() == 1
+        assert "broken installation" in broken.errors
+        last = broken.errors.splitlines()[-1]
+        assert last.startswith("bullmq-proxy: error: shard 0 died 5 times in a row without becoming ready")
+        assert broken.output == ""
+
+
+class TestCrash:
+    def test_a_killed_shard_is_back_within_two_seconds(self, service: MakeService) -> None:
+        running = service("--procs", "2").start()
+        first, second = running.shards()
+        killed_at = time.monotonic()
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: running.errors.count(" is ready") == 3, "the new shard is ready")
+        assert time.monotonic() - killed_at < 2
+        assert second in running.shards()
+        assert len(running.shards()) == 2
+        assert running.output.count("ws://") == 1
+
+    def test_the_port_never_closes_meanwhile(self, service: MakeService) -> None:
+        running = service("--procs", "1").start()
+        os.kill(running.shards()[0], signal.SIGKILL)
+        assert health(running) == 200  # waits in the slot's socket until the next shard accepts
+
+    def test_the_jobs_of_a_killed_shard_are_back_with_its_successor(self, service: MakeService, prefix: str) -> None:
+        """BullMQ alone would take 30 to 60 seconds to miss them."""
+        running = service("--procs", "1").start()
+        with connect(running.address(f"/queue/{prefix}")) as queue:
+            queue.send('{"id":1,"data":{"fn":"add","args":["mail",{"to":"a"}]}}')
+            queue.recv(5)
+        with connect(running.address(f"/queue/{prefix}/process/1")) as worker:
+            first = json.loads(worker.recv(5))
+            os.kill(running.shards()[0], signal.SIGKILL)
+        with connect(running.address(f"/queue/{prefix}/process/1")) as worker:
+            again = json.loads(worker.recv(5))
+        assert again["data"]["job"]["id"] == first["data"]["job"]["id"]
+        assert again["data"]["payload"] == {"to": "a"}
+
+    def test_a_killed_valkey_is_started_again(self, service: MakeService) -> None:
+        running = service("--procs", "1").start()
+        [server] = running.servers()
+        os.kill(server, signal.SIGKILL)
+        wait_for(lambda: running.servers() not in ([], [server]), "a new server")
+        assert "the embedded Valkey died" in running.errors
+        assert running.stop() == 0
+
+    def test_nothing_outlives_a_killed_supervisor(self, service: MakeService) -> None:
+        running = service("--procs", "2").start()
+        left = running.shards() + running.servers()
+        assert len(left) == 3
+        running.signal(signal.SIGKILL)
+        running.wait()
+        wait_for(lambda: not any(map(lives, left)), "shards and server follow")
+
+
+class TestStop:
+    @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    def test_it_drains_and_ends_with_0_and_leaves_nobody(self, service: MakeService, signum: signal.Signals) -> None:
+        running = service("--procs", "2").start()
+        started = running.shards() + running.servers()
+        running.signal(signum)
+        assert running.wait() == 0
+        assert not any(map(lives, started))
+        assert "Traceback" not in running.errors
+
+    def test_ctrl_c_reaches_the_whole_group_and_the_valkey_is_stopped_last(self, service: MakeService) -> None:
+        running = service("--procs", "2").start()
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait() == 0
+        lines = running.errors.splitlines()
+        ends = [index for index, line in enumerate(lines) if "ended: exit code 0" in line]
+        assert len(ends) == 2
+        assert "embedded Valkey stopped" in lines[-1]
+
+    def test_a_request_during_the_start_is_heard(self, service: MakeService) -> None:
+        starting = service("--procs", "2").launch()
+        wait_for(lambda: "starting on" in starting.errors, "the shards are forked")
+        assert starting.stop() == 0
+        assert starting.shards() == []
+
+    def test_the_port_is_free_at_once(self, service: MakeService) -> None:
+        first = service("--procs", "1").start()
+        port = first.port
+        assert health(first) == 200
+        first.stop()
+        second = service("--procs", "1", "--port", str(port)).start()
+        assert second.port == port
+
+    def test_no_server_of_ours_is_left_on_this_directory(self, service: MakeService, tmp_path: Path) -> None:
+        data = tmp_path / "data"
+        service("--procs", "1", "--data-dir", str(data)).start().stop()
+        running = [pid for pid in Path("/proc").iterdir() if pid.name.isdigit()]
+        assert not [pid for pid in running if str(data) in command_of(int(pid.name))]

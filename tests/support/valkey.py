@@ -1,0 +1,126 @@
+"""A real Valkey server for tests, which can be stopped, killed and frozen."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from supervisor.embedded import find_server
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
+
+
+class ValkeyProcess:
+    """One server, not started yet.
+
+    Args:
+        tmp_path: for its data and log; a server that is started again finds its data there.
+        tcp: listen on a free port of 127.0.0.1 instead of a unix socket.
+        password: of the default user.
+        extra_args: further arguments for valkey-server.
+    """
+
+    def __init__(
+        self,
+        tmp_path: Path,
+        *,
+        tcp: bool = False,
+        password: str | None = None,
+        extra_args: Sequence[str] = (),
+    ) -> None:
+        self._data = tmp_path
+        self._tcp = tcp
+        self._password = password
+        self._extra = list(extra_args)
+        # pytest's directories are too deep for a socket's path.
+        self._short = Path(tempfile.mkdtemp(prefix="valkey-"))
+        self._socket = self._short / "s"
+        self.port = free_port() if tcp else 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """For redis-py and for --redis-url."""
+        credentials = "" if self._password is None else f":{quote(self._password, safe='')}@"
+        return f"redis://{credentials}127.0.0.1:{self.port}" if self._tcp else f"unix://{credentials}{self._socket}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def start(self) -> ValkeyProcess:
+        """Start the server and wait until it answers."""
+        assert self._process is None, "the server is running"
+        self._data.mkdir(parents=True, exist_ok=True)
+        arguments = ["--port", str(self.port), "--dir", str(self._data), "--appendonly", "yes", "--save", ""]
+        arguments += ["--bind", "127.0.0.1"] if self._tcp else ["--unixsocket", str(self._socket)]
+        arguments += [] if self._password is None else ["--requirepass", self._password]
+        log = self._data / "valkey.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [find_server(), *arguments, *self._extra],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        wait_for(self._answers, "Valkey answers")
+        return self
+
+    def stop(self) -> None:
+        """Stop it in good order; it keeps its data."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Stop it as a crash does."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Let it answer nothing while its connections stay open."""
+        assert self._process is not None, "the server is not running"
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None, "the server is not running"
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Stop it if it runs, and remove its socket's directory."""
+        if self._process is not None:
+            self.thaw()
+            self.kill()
+        shutil.rmtree(self._short, ignore_errors=True)
+
+    def __enter__(self) -> ValkeyProcess:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _end(self, signum: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(signum)
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def _answers(self) -> bool:
+        assert self._process is not None, "the server is not running"
+        if self._process.poll() is not None:
+            raise AssertionError(f"Valkey died: {(self._data / 'valkey.log').read_text()}")
+        family = socket.AF_INET if self._tcp else socket.AF_UNIX
+        with socket.socket(family) as sock:
+            sock.settimeout(1)
+            try:
+                sock.connect(("127.0.0.1", self.port) if self._tcp else str(self._socket))
+                sock.sendall(b"PING\r\n")
+                return sock.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+            except OSError:
+                return False
