@@ -13,7 +13,7 @@ MADE := $(VENV)/.python-$(VERSION)
 RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
-.PHONY: help serve test check fmt cover clean
+.PHONY: help serve test check fmt cover bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -36,6 +36,9 @@ fmt: $(DEV) ## Format the code and repair what the linter can
 
 cover: $(DEV) ## Run all tests and show which lines and branches they miss
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --cov --cov-report=term $(ARGS)
+
+bench: $(RUNTIME) ## Measure against the peers; ARGS as in ARGS="add --repeats 3", see benchmarks/README.md
+	@$(BIN)/python -m benchmarks run $(ARGS)
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -212,10 +212,10 @@ def _read_redis_url(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable() or " " in value:
         raise ValueError
     parts = urlsplit(value)
-    if parts.scheme == "unix":
+    if parts.scheme in ("unix", "valkey+unix"):
         if not parts.path.startswith("/") or parts.path == "/":
             raise ValueError
-    elif parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.port == 0:
+    elif parts.scheme not in ("redis", "rediss", "valkey", "valkeys") or not parts.hostname or parts.port == 0:
         raise ValueError  # reading `port` also raises ValueError when it is no number up to 65535
     elif parts.path not in ("", "/") and not re.fullmatch(r"/\d{1,9}", parts.path, re.ASCII):
         raise ValueError

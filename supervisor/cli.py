@@ -80,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
         code: int = commands.main(arguments, prog_name=PROGRAM, standalone_mode=False) or Exit.DONE
+    except click.exceptions.NoArgsIsHelpError as help_page:
+        click.echo(help_page.format_message(), err=True)
+        return Exit.USAGE
     except (UsageError, click.ClickException) as error:
         return _fail(error.format_message() if isinstance(error, click.ClickException) else str(error), Exit.USAGE)
     except StartError as error:

@@ -6,8 +6,11 @@ import asyncio
 import itertools
 import logging
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
 from gateway.broker.address import Address
 from gateway.broker.client import LinkClient
@@ -20,10 +23,13 @@ from gateway.broker.renewal import LockRenewer
 from gateway.broker.scripts import ScriptBook, load_scripts
 from gateway.broker.stream import EventReader
 from gateway.broker.waiter import Waiter
+from gateway.wire.errors import GatewayError
 from gateway.wire.jobs import Hash
 from gateway.wire.routes import WorkerOptions
 
 log = logging.getLogger(__name__)
+
+_MAX_STALLED_COUNT: Final = WorkerOptions().max_stalled_count  # nobody knows what a predecessor's clients asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +85,10 @@ class Broker:
         self._queues: weakref.WeakValueDictionary[str, Queue] = weakref.WeakValueDictionary()
         self._feeds: dict[str, Feed] = {}
         self._readers: dict[str, EventReader] = {}
-        self._consumers: dict[str, Consumer] = {}  # by token
+        self._consumers: dict[str, Consumer] = {}  # by token; those that left, until their last lease is over
+        self._abandoned: set[str] = set()  # queues of our predecessor in which its orphans are still to be found
         self._numbers = itertools.count()
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.link.on_up.append(self._link_is_up)
 
     async def start(self, timeout: float | None) -> None:
@@ -123,13 +130,18 @@ class Broker:
             self.on_served(list(self._feeds))
         consumer = Consumer(options, self.identity.token(next(self._numbers)), take, cancel)
         self._consumers[consumer.token] = consumer
+        consumer.on_gone = partial(self._forget, consumer)
         feed.join(consumer)
         return feed, consumer
+
+    def _forget(self, consumer: Consumer) -> None:
+        self._consumers.pop(consumer.token, None)
 
     def leave(self, feed: Feed, consumer: Consumer, *, counted: bool = True) -> None:
         """A worker connection is gone: its jobs go back. `counted` as in `Feed.leave`."""
         feed.leave(consumer, counted=counted)
-        self._consumers.pop(consumer.token, None)
+        if not consumer.leases:
+            consumer.on_gone()
 
     def _feed_is_empty(self, feed: Feed) -> None:
         if self._feeds.get(feed.queue.name) is feed:
@@ -165,18 +177,34 @@ class Broker:
 
     def adopt(self, queues: Iterable[str]) -> None:
         """Give back the jobs that our predecessor in this slot left in `active` of these queues."""
-        for name in queues:
-            self._spawn(give_back(self.queue(name), lambda token, id: self.identity.is_predecessor(token)))
+        self._abandoned.update(queues)
+        if self.link.is_up:  # else as soon as it is
+            while self._abandoned:
+                self._spawn(self._adopt(self._abandoned.pop()))
+
+    async def _adopt(self, name: str) -> None:
+        try:
+            await give_back(
+                self.queue(name), lambda token, id: self.identity.is_predecessor(token), limit=_MAX_STALLED_COUNT
+            )
+        except GatewayError:
+            self._abandoned.add(name)  # the link broke: the next time that it is up
 
     def _link_is_up(self) -> None:
+        self.adopt(())
         for feed in self._feeds.values():
-            self._spawn(give_back(feed.queue, self._is_orphan))
+            self._spawn(self._find_lost_fetches(feed))
             feed.poke()
 
+    async def _find_lost_fetches(self, feed: Feed) -> None:
+        with suppress(GatewayError):  # the link broke again: the next time that it is up
+            await give_back(feed.queue, self._is_orphan)
+
     def _is_orphan(self, token: str, id: str) -> bool:
-        """A fetch whose reply was lost: the lock is a consumer's of ours, but the consumer knows nothing of the job."""
-        if self.identity.is_predecessor(token):
-            return True
+        """A fetch whose reply was lost: the lock is a consumer's of ours, but the consumer knows nothing of the job.
+
+        A predecessor's are not: it may still be draining.
+        """
         if not token.startswith(self.identity.token(0)[:-1]):
             return False
         consumer = self._consumers.get(token)
@@ -195,8 +223,8 @@ class Broker:
         )
         await self.link.close()
 
-    def _spawn(self, coroutine: object) -> None:
-        task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -22,7 +22,7 @@ from gateway.broker.stalled import StalledChecker
 from gateway.broker.waiter import Waiter
 from gateway.wire.answers import Failed
 from gateway.wire.errors import GatewayError
-from gateway.wire.jobs import to_hash
+from gateway.wire.jobs import Hash, to_hash
 from gateway.wire.options import now_ms
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _WIDEST: Final = 16  # fetches under way at a time
 _LONGEST_LIMIT: Final = 30_000  # ms; BullMQ's maximumRateLimitDelay: delayed jobs are promoted meanwhile
 _RETRY: Final = 0.25  # s after an error that was not the link's
+
+UNREADABLE: Final = "The job cannot be read"
 
 _Limiter = tuple[int, int] | None
 
@@ -55,13 +57,14 @@ class Feed:
         self._loop = asyncio.get_running_loop()
         self._schedules = Schedules(queue)
         self._stalled = StalledChecker(queue)
-        self._line: deque[Consumer] = deque()  # consumers that may want a job, the next one first
+        self._line: OrderedDict[Consumer, None] = OrderedDict()  # who may want a job, the next one first
         self._fetching = 0
         self._window = 1  # doubles with each job that a fetch brings, is 1 again when there is none
         self._drained = False  # the last fetch brought nothing: wait for a marker
         self._due = 0  # ms since the epoch of the next delayed job, 0 when none is known
         self._limits: dict[_Limiter, float] = {}  # loop time until which a limiter lets nothing through
         self._waiting: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None  # the next look after an error
         self._stopped = False
 
     # Consumers come and go
@@ -70,7 +73,7 @@ class Feed:
         """Take a consumer in; it gets jobs from now on."""
         consumer.on_free = partial(self.wake, consumer)
         self.consumers.add(consumer)
-        self._stalled.serve(self.consumers)
+        self._stalled.join(consumer)
         self.wake(consumer)
 
     def leave(self, consumer: Consumer, *, counted: bool = True) -> None:
@@ -89,15 +92,15 @@ class Feed:
             else:
                 self.settler.release(lease, _ignore)
         self.consumers.discard(consumer)
-        self._stalled.serve(self.consumers)
+        self._line.pop(consumer, None)
+        self._stalled.leave(consumer)
         if not self.consumers:
             self._on_empty(self)
 
     def wake(self, consumer: Consumer) -> None:
         """The consumer may have become hungry."""
-        if consumer.hungry and not consumer.queued:
-            consumer.queued = True
-            self._line.append(consumer)
+        if consumer.hungry:
+            self._line.setdefault(consumer)
         self.poke()
 
     def stop(self) -> None:
@@ -108,10 +111,13 @@ class Feed:
         """End the waiting and the checks. Leases may still be on their way back; they do not need the feed's loops."""
         self._stopped = True
         self._stalled.close()
+        if self._again is not None:
+            self._again.cancel()
         if self._waiting is not None:
             self._waiting.cancel()
             await asyncio.wait((self._waiting,))
         await self._waiter.close()
+        await self._schedules.close()
 
     @property
     def leases(self) -> int:
@@ -140,11 +146,10 @@ class Feed:
     def _next(self) -> Consumer | None:
         """The next consumer that wants a job and is not limited, moved to the end of the line."""
         for _ in range(len(self._line)):
-            consumer = self._line.popleft()
+            consumer, _ = self._line.popitem(last=False)
             if not consumer.hungry:
-                consumer.queued = False
                 continue
-            self._line.append(consumer)
+            self._line[consumer] = None
             if not self._is_limited(consumer):
                 return consumer
         return None
@@ -178,9 +183,13 @@ class Feed:
     def _failed(self, error: Exception) -> None:
         log.warning("fetching from %s: %s", self.queue.name, error)
         self._drained = True  # no fetch until the pause is over; the waiter looks after the link
-        self._loop.call_later(_RETRY, self._look_again)
+        if self._again is None:
+            self._again = self._loop.call_later(_RETRY, self._look_again)
 
     def _look_again(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         self._drained = False
         self._due = 0
         self.poke()
@@ -216,8 +225,9 @@ class Feed:
                 self._due = due  # a delayed job's marker: it is known now, wait on until its time
         finally:
             self._waiting = None
-        if not self._anybody_hungry():
-            self.queue.wake()  # the job that woke us is for somebody else: pass the marker on
+        if self._stopped or not self._anybody_hungry():
+            self._waiter.pass_on()  # the job that woke us is for somebody else
+        self._waiter.popped = False
         self._look_again()
 
     # Jobs
@@ -226,14 +236,22 @@ class Feed:
         """Whether finishing a job should bring the consumer its next one."""
         return consumer.open and consumer.taking and not self._stopped and not self._is_limited(consumer)
 
-    def settled(self, lease: Lease, reply: Any) -> None:
-        """A lease is over; `reply` is what the script said, and may hold the next job for the same consumer."""
+    def settled(self, lease: Lease, reply: Any, *, looked: bool) -> None:
+        """A lease is over.
+
+        Args:
+            lease: whose consumer has room now.
+            reply: what the script said; may hold the next job for the same consumer.
+            looked: whether the script looked for one.
+        """
         consumer = lease.consumer
         if isinstance(reply, list):
             if isinstance(reply[0], list):
                 self._got(consumer, reply)
                 return
             self._nothing(consumer, reply)
+        elif not looked and self._line:
+            self._drained = False  # under a global concurrency no marker tells of the place that is free now
         consumer.free += 1
         self.wake(consumer)
 
@@ -245,13 +263,21 @@ class Feed:
         self._renewer.track(self.queue, lease)
         if b"rjk" in fields:
             self._schedules.advance(id, fields)
-        if not consumer.open or self._stopped:
-            self.settler.release(lease, _ignore)
+        if not consumer.open or not consumer.taking or self._stopped:
+            self.settler.release(lease, _ignore)  # paused or gone while the fetch was under way
         elif deferred := fields.get(b"defa"):
             failure = Failed(deferred.decode(errors="replace"), unrecoverable=True)
             self.settler.fail(lease, failure, _ignore)
         else:
-            consumer.take(lease, fields)
+            self._hand_out(lease, fields)
+
+    def _hand_out(self, lease: Lease, fields: Hash) -> None:
+        try:
+            lease.consumer.take(lease, fields)
+        except Exception:
+            # Anything can be in Redis; a job that cannot be shown must not stay in `active` under our lock for ever.
+            log.exception("job %s of %s cannot be handed out", lease.id, self.queue.name)
+            self.settler.fail(lease, Failed(UNREADABLE, unrecoverable=True), _ignore)
 
 
 def _ignore(outcome: str | GatewayError) -> None:

@@ -6,12 +6,13 @@ encoded as JSON: dicts, lists, numbers, `Raw` for text that goes out as it is st
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Raw, Struct
 
-from gateway.broker.link import Sink
+from gateway.broker.connection import Sink
 from gateway.broker.queue import Queue
 from gateway.wire.errors import ErrorCode, GatewayError, finished_error
 from gateway.wire.functions import FunctionTable, Permission
@@ -208,10 +209,10 @@ async def get_job_logs(
     """The rows that were logged for a job, and how many there are."""
     key = queue.key(f"{job_id}:logs")
     first, last = (start, end) if asc else (-(end + 1), -(start + 1))
-    rows = queue.link.call("LRANGE", key, first, last, writes=False)
-    total = queue.link.call("LLEN", key, writes=False)
-    logs = await rows
-    return {"logs": logs if asc else logs[::-1], "count": await total}
+    rows, total = await asyncio.gather(
+        queue.link.call("LRANGE", key, first, last, writes=False), queue.link.call("LLEN", key, writes=False)
+    )
+    return {"logs": rows if asc else rows[::-1], "count": total}
 
 
 @TABLE.function(OBSERVE, writes=False)

@@ -16,8 +16,8 @@ class Lease:
     __slots__ = (
         "attempts_made",
         "consumer",
-        "expires_at",
         "id",
+        "line",
         "number",
         "options",
         "over",
@@ -38,15 +38,13 @@ class Lease:
         self.number = -1  # of the message that pushed it; the session's business
         self.settling = False  # a final answer is on its way to Redis
         self.over = False  # settled or lost: nothing more is ours
-        self.expires_at = 0.0
+        self.line: dict[Lease, None] | None = None  # where it waits for the renewal of its lock
         self.renew_at = 0.0
         self.extended(now)
 
     def extended(self, now: float) -> None:
-        """The lock has just been set: it lives for `lockDuration`, and is renewed at half of it, as in BullMQ."""
-        duration = self.consumer.options.lock_duration / 1000
-        self.expires_at = now + duration
-        self.renew_at = now + duration / 2
+        """The lock was set at `now`: it lives for `lockDuration`, and is renewed at half of it, as in BullMQ."""
+        self.renew_at = now + self.consumer.options.lock_duration / 2000
 
 
 class Consumer:
@@ -74,9 +72,9 @@ class Consumer:
         self.free = options.concurrency  # jobs that it may still be given
         self.taking = True  # wants new jobs: neither paused nor silent nor draining
         self.open = True
-        self.queued = False  # stands in its feed's line
         self.leases: set[Lease] = set()
         self.on_free: Callable[[], None] = _nothing  # set by the feed: there is room for a job again
+        self.on_gone: Callable[[], None] = _nothing  # set by the broker: it has left, and its last lease is over
         limiter = options.limiter
         self._limits = {"max": limiter[0], "duration": limiter[1]} if limiter else None
         self.fetch_options = pack(
@@ -91,11 +89,20 @@ class Consumer:
 
     def lose(self, lease: Lease, reason: str) -> None:
         """The job is no longer the client's: tell it, and make room for another one."""
-        lease.over = True
-        self.leases.discard(lease)
+        self.end(lease)
         self.free += 1
         self.cancel(lease, reason)
         self.on_free()
+
+    def end(self, lease: Lease) -> None:
+        """A lease is settled or lost."""
+        lease.over = True
+        self.leases.discard(lease)
+        if lease.line is not None:
+            lease.line.pop(lease, None)
+            lease.line = None
+        if not self.open and not self.leases:
+            self.on_gone()
 
     def finish_options(self, lease: Lease, target: str) -> bytes:
         """The packed options of moveToFinished-14.lua; nearly all jobs of a consumer share one text of them.
@@ -107,7 +114,7 @@ class Consumer:
         options = lease.options
         remove = options.get("removeOnComplete" if target == "completed" else "removeOnFail")
         flags = tuple(bool(options.get(flag)) for flag in _FLAGS)
-        key = (target, repr(remove), options.get("attempts"), flags)
+        key = (target, repr(remove), repr(options.get("attempts")), flags)
         packed = self._finish_options.get(key)
         if packed is None:
             if len(self._finish_options) >= 64:
@@ -124,7 +131,7 @@ class Consumer:
                 keepJobs=keep_jobs(own if remove is None else remove),
                 limiter=self._limits,
                 lockDuration=self.options.lock_duration,
-                attempts=options.get("attempts", 0),
+                attempts=attempts if isinstance(attempts := options.get("attempts"), int) else 0,
                 maxMetricsSize="",
                 **dict(zip(_FLAGS, flags, strict=True)),
             )
@@ -142,9 +149,9 @@ def keep_jobs(remove: Any) -> dict[str, Any]:
     """BullMQ's `removeOnComplete` / `removeOnFail` as the scripts want it (Node's `getKeepJobs`)."""
     if isinstance(remove, dict):
         return remove
-    if isinstance(remove, bool) or remove is None:
-        return {"count": 0 if remove else -1}
-    return {"count": remove}
+    if isinstance(remove, int | float) and not isinstance(remove, bool):
+        return {"count": remove}
+    return {"count": 0 if remove else -1}
 
 
 def _without_none(**options: Any) -> dict[str, Any]:

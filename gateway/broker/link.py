@@ -10,73 +10,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
-
-import hiredis
+from typing import Any, Final
 
 from gateway.broker.address import Address
+from gateway.broker.connection import Connection, Entry, Sink, future_sink, pack_command
+from gateway.broker.errors import PERMANENT, RedisRefused, lost_reply, unavailable
 from gateway.wire.errors import ErrorCode, GatewayError
 
 log = logging.getLogger(__name__)
 
-Sink = Callable[[Any], None]
-"""Takes a reply, or the exception that stands for it. Called from the loop, never from within `send`."""
-
-# A command on its way: bytes, sink, writes?, decode?, how many replies Redis gives (the last one counts).
-_Entry = tuple[bytes, Sink, bool, bool, int]
-
 _CONNECT_TIMEOUT: Final = 5.0  # s, for TCP and TLS; the handshake has the link's own deadline
 _LONGEST_PAUSE: Final = 2.0  # s between two attempts to connect
+_SHORTEST_PAUSE: Final = 0.05  # s
 
-# Errors of a server that is there but cannot serve: the command was not executed, so trying again is safe.
-_UNAVAILABLE: Final = (
-    "LOADING",
-    "BUSY ",
-    "READONLY",
-    "OOM ",
-    "MISCONF",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "NOREPLICAS",
-)
-_PERMANENT: Final = (
-    "WRONGPASS",
-    "NOAUTH",
-    "NOPERM",
-    "ERR invalid password",
-    "ERR AUTH",
-    "ERR Client sent AUTH",
-)
-
-
-def pack_command(*args: Any) -> bytes:
-    """A command in Redis protocol; str, bytes and numbers are written as text."""
-    return cast("bytes", hiredis.pack_command(args))
-
-
-class RedisRefused(GatewayError):
-    """Redis does not let us in, and trying again would not help: a wrong password, or a database that is not there."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(ErrorCode.REDIS_UNAVAILABLE, message)
-
-
-def unavailable(why: str) -> GatewayError:
-    """Nothing was written: the caller may try again."""
-    return GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"Redis is not reachable ({why}); nothing was written")
-
-
-def reply_error(error: Exception) -> GatewayError:
-    """An error reply of Redis as one of ours."""
-    if isinstance(error, GatewayError):
-        return error
-    text = str(error)
-    if text.startswith(_UNAVAILABLE):
-        return GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"Redis cannot serve this now: {text[:200]}")
-    return GatewayError(ErrorCode.INTERNAL, f"Redis refused the command: {text[:300]}")
+_STOPPING: Final = GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,71 +36,6 @@ class LinkOptions:
     deadline: float = 10.0  # no reply at all for so long while a command waits: the connection is dead
     backlog: int = 10_000  # commands kept while Redis is away
     backlog_timeout: float = 5.0  # how long they are kept; later ones fail at once until Redis is back
-
-
-class _Connection(asyncio.Protocol):
-    """One socket: matches replies to the commands that wait for them."""
-
-    def __init__(self) -> None:
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.pending: deque[_Entry] = deque()
-        self.replies = 0  # counts up: how the deadline sees progress
-        self.on_lost: Callable[[_Connection], None] | None = None
-        self.transport: asyncio.Transport
-        self._reader = hiredis.Reader(encoding="utf-8", errors="replace")
-        self._swallowed = 0  # replies before the one that counts, of the command in front
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.lost.done():
-            self.lost.set_result(None)
-        if self.on_lost is not None:
-            self.on_lost(self)
-
-    def data_received(self, data: bytes) -> None:
-        gets, pending = self._reader.gets, self.pending
-        self._reader.feed(data)
-        while pending:
-            _, sink, _, decode, replies = pending[0]
-            try:
-                reply = gets(decode)
-            except hiredis.ProtocolError:
-                log.error("redis link: the reply is no Redis protocol, closing the connection")
-                self.transport.abort()
-                return
-            if reply is False:  # incomplete; RESP2 has no booleans of its own
-                return
-            self.replies += 1
-            if replies > 1 and self._swallowed < replies - 1:
-                self._swallowed += 1
-                continue
-            self._swallowed = 0
-            pending.popleft()
-            try:
-                sink(reply)
-            except Exception:
-                log.exception("redis link: a sink failed")
-
-    def ask(self, *args: Any) -> asyncio.Future[Any]:
-        """Send a command past the queue, for the handshake; error replies raise."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.pending.append((b"", _future_sink(future), False, True, 1))
-        self.transport.write(pack_command(*args))
-        return future
-
-
-def _future_sink(future: asyncio.Future[Any]) -> Sink:
-    def sink(reply: Any) -> None:
-        if future.done():
-            return
-        if isinstance(reply, Exception):
-            future.set_exception(reply_error(reply))
-        else:
-            future.set_result(reply)
-
-    return sink
 
 
 Setup = Callable[[Callable[..., Awaitable[Any]]], Awaitable[None]]
@@ -167,15 +51,16 @@ class Link:
         self._options = options
         self._setup = setup
         self._loop = asyncio.get_running_loop()
-        self._out: list[_Entry] = []  # not yet written; the backlog while there is no connection
-        self._connection: _Connection | None = None
+        self._out: list[Entry] = []  # not yet written; the backlog while there is no connection
+        self._connection: Connection | None = None
         self._up = asyncio.Event()
         self._failing = False  # away for longer than the backlog waits: fail at once
         self._closed = False
         self._last_error: GatewayError = unavailable("not connected yet")
         self._task: asyncio.Task[None] | None = None
+        self._look: asyncio.TimerHandle | None = None  # the deadline's next one
         self._give_up: asyncio.TimerHandle | None = None  # when the backlog stops waiting
-        self._seen: tuple[_Connection | None, int, float] = (None, 0, 0.0)  # the deadline's last look
+        self._seen: tuple[Connection | None, int, float] = (None, 0, 0.0)  # the deadline's last look
 
     @property
     def is_up(self) -> bool:
@@ -184,8 +69,8 @@ class Link:
 
     @property
     def last_error(self) -> GatewayError:
-        """Why there is, or was last, no connection."""
-        return self._last_error
+        """Why there is, or was last, no connection: a new exception each time, since raising one makes it grow."""
+        return GatewayError(self._last_error.code, self._last_error.message)
 
     async def start(self, timeout: float | None = None) -> None:
         """Begin to connect.
@@ -198,7 +83,7 @@ class Link:
             GatewayError: REDIS_UNAVAILABLE, not connected in time; the text says why.
         """
         self._give_up_later()
-        self._task = asyncio.create_task(self._stay_connected(), name="redis-link")
+        self._task = asyncio.create_task(self._stay_connected(give_in=timeout is not None), name="redis-link")
         self._watch()
         if timeout is None:
             return
@@ -219,14 +104,17 @@ class Link:
     async def close(self) -> None:
         """Give the connection up; whatever still waits for a reply fails."""
         self._closed = True
+        self._last_error = _STOPPING
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        if self._connection is not None:
-            self._drop(self._connection)
-        if self._give_up is not None:
-            self._give_up.cancel()
-        self._fail_backlog(GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down"))
+        for timer in (self._give_up, self._look):
+            if timer is not None:
+                timer.cancel()
+        if (connection := self._connection) is not None:
+            self._drop(connection)
+            await asyncio.wait((connection.lost,))
+        self._fail_backlog()
 
     # Commands
 
@@ -242,7 +130,7 @@ class Link:
         """
         if self._connection is None:
             if self._failing or self._closed or len(self._out) >= self._options.backlog:
-                self._loop.call_soon(sink, self._last_error)
+                self._loop.call_soon(sink, self.last_error)
                 return
         elif not self._out:
             self._loop.call_soon(self._flush)
@@ -251,7 +139,7 @@ class Link:
     def call(self, *args: Any, writes: bool = True, decode: bool = True) -> asyncio.Future[Any]:
         """Send one command and get a future of its reply; error replies raise GatewayError."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        self.send(pack_command(*args), _future_sink(future), writes=writes, decode=decode)
+        self.send(pack_command(*args), future_sink(future), writes=writes, decode=decode)
         return future
 
     def _flush(self) -> None:
@@ -264,33 +152,35 @@ class Link:
 
     # The life of the connection
 
-    async def _stay_connected(self) -> None:
-        pause = 0.0
+    async def _stay_connected(self, *, give_in: bool) -> None:
+        """Connect again and again; `give_in`: not if the server does not let us in the very first time."""
+        pause = _SHORTEST_PAUSE
         while not self._closed:
             try:
                 connection = await self._connect()
             except RedisRefused as error:
                 self._note(error)
-                if self._seen[0] is None:
-                    return  # never been in: `start` reports it
+                if give_in and self._seen[0] is None:
+                    return  # `start` reports it
                 pause = _LONGEST_PAUSE
             except (OSError, TimeoutError, GatewayError) as error:
                 self._note(error if isinstance(error, GatewayError) else unavailable(_why(error)))
-                pause = min(_LONGEST_PAUSE, max(0.05, pause * 2))
+                pause = min(_LONGEST_PAUSE, pause * 2)
             else:
-                pause = 0.0
+                since = self._loop.time()
                 await connection.lost
-            if pause:
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                if self._loop.time() - since > _LONGEST_PAUSE:  # else: a server that lets us in only to close
+                    pause = _SHORTEST_PAUSE
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> Connection:
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             connection = await self._open()
         try:
             async with asyncio.timeout(self._options.deadline):
                 await self._greet(connection)
                 if self._setup is not None:
-                    await self._setup(connection.ask)
+                    await self._prepare(connection, self._setup)
         except BaseException:
             connection.transport.abort()
             raise
@@ -309,15 +199,15 @@ class Link:
             hook()
         return connection
 
-    async def _open(self) -> _Connection:
+    async def _open(self) -> Connection:
         address = self.address
         if address.path is not None:
-            _, connection = await self._loop.create_unix_connection(_Connection, address.path)
+            _, connection = await self._loop.create_unix_connection(Connection, address.path)
         else:
-            _, connection = await self._loop.create_connection(_Connection, address.host, address.port, ssl=address.tls)
+            _, connection = await self._loop.create_connection(Connection, address.host, address.port, ssl=address.tls)
         return connection
 
-    async def _greet(self, connection: _Connection) -> None:
+    async def _greet(self, connection: Connection) -> None:
         address = self.address
         commands: list[tuple[Any, ...]] = []
         if address.password is not None:
@@ -327,24 +217,30 @@ class Link:
         commands.append(("PING",))
         try:
             for command in commands:
-                await connection_reply(connection, connection.ask(*command))
+                await connection.ask(*command)
         except GatewayError as error:
             raise self._refusal(error) from None
         await self._set_name(connection)
 
-    async def _set_name(self, connection: _Connection) -> None:
+    async def _prepare(self, connection: Connection, setup: Setup) -> None:
         try:
-            await connection_reply(connection, connection.ask("CLIENT", "SETNAME", self._options.name))
+            await setup(connection.ask)
+        except GatewayError as error:
+            raise self._refusal(error) from None
+
+    async def _set_name(self, connection: Connection) -> None:
+        try:
+            await connection.ask("CLIENT", "SETNAME", self._options.name)
         except GatewayError:
             log.debug("redis link: CLIENT SETNAME was refused", exc_info=True)  # some hosted servers do not have it
 
     def _refusal(self, error: GatewayError) -> GatewayError:
         text = error.message.removeprefix("Redis refused the command: ")
-        if text.startswith(_PERMANENT):
+        if text.startswith(PERMANENT):
             return RedisRefused(f"Redis at {self.address.shown} refused the login: {text[:100]}")
         if "DB index" in text:
             return RedisRefused(f"Redis at {self.address.shown} has no database {self.address.db}: {text[:100]}")
-        return error
+        return error if error.code is ErrorCode.REDIS_UNAVAILABLE else unavailable(text[:200])
 
     def _note(self, error: GatewayError) -> None:
         if error.message != self._last_error.message:
@@ -359,14 +255,14 @@ class Link:
         self._give_up = None
         if self._connection is None:
             self._failing = True
-            self._fail_backlog(self._last_error)
+            self._fail_backlog()
 
-    def _fail_backlog(self, error: GatewayError) -> None:
+    def _fail_backlog(self) -> None:
         out, self._out = self._out, []
         for _, sink, *_ in out:
-            self._loop.call_soon(sink, error)
+            self._loop.call_soon(sink, self.last_error)
 
-    def _drop(self, connection: _Connection, *, timed_out: bool = False) -> None:
+    def _drop(self, connection: Connection, *, timed_out: bool = False) -> None:
         """Take a connection out of service and tell everybody who waits on it. What was not written stays queued."""
         if self._connection is connection:
             self._connection = None
@@ -377,15 +273,13 @@ class Link:
                 self._give_up_later()
         connection.on_lost = None
         connection.transport.abort()
-        pending, connection.pending = connection.pending, deque()
-        for _, sink, writes, *_ in pending:
-            sink(_lost_reply(writes, timed_out))
+        connection.fail(lambda writes: lost_reply(writes, timed_out))
 
     def _watch(self) -> None:
         """The deadline: a look every so often; no timer per command, since replies come in order."""
         if self._closed:
             return
-        self._loop.call_later(self._options.deadline / 4, self._watch)
+        self._look = self._loop.call_later(self._options.deadline / 4, self._watch)
         connection, now = self._connection, self._loop.time()
         if connection is None:
             return
@@ -395,25 +289,6 @@ class Link:
         elif now - since >= self._options.deadline:
             log.error("redis link to %s: no reply for %.0f s", self.address.shown, now - since)
             self._drop(connection, timed_out=True)
-
-
-async def connection_reply(connection: _Connection, reply: asyncio.Future[Any]) -> Any:
-    """The reply, or ConnectionResetError when the connection ends first."""
-    await asyncio.wait((reply, connection.lost), return_when=asyncio.FIRST_COMPLETED)
-    if not reply.done():
-        reply.cancel()
-        raise ConnectionResetError("closed during the handshake")
-    return reply.result()
-
-
-def _lost_reply(writes: bool, timed_out: bool) -> GatewayError:
-    if writes:
-        return GatewayError(
-            ErrorCode.OUTCOME_UNKNOWN, "The connection to Redis broke before the reply: it may have happened"
-        )
-    if timed_out:
-        return GatewayError(ErrorCode.TIMEOUT, "Redis did not answer in time")
-    return unavailable("the connection was lost")
 
 
 def _why(error: BaseException) -> str:

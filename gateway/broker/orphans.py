@@ -6,46 +6,69 @@ BullMQ's own check would find them too, after 30 to 60 seconds.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
+from gateway.broker.connection import pack_command
+from gateway.broker.errors import reply_error
 from gateway.broker.queue import Queue
-from gateway.wire.errors import GatewayError
+from gateway.broker.scripts import settle
+from gateway.broker.settling import STALLED_TOO_OFTEN
 
 log = logging.getLogger(__name__)
 
+IsOrphan = Callable[[str, str], bool]
 
-async def give_back(queue: Queue, is_orphan: Callable[[str, str], bool]) -> int:
+
+async def give_back(queue: Queue, is_orphan: IsOrphan, *, limit: int | None = None) -> int:
     """Give back all orphans of a queue.
 
     Args:
         queue: where to look.
-        is_orphan: takes a lock's token and a job id, and says whether the job is ours and yet in nobody's hands. It is
-            asked in the order of replies, so it knows of every job that was handed out before the look.
+        is_orphan: takes a lock's token and a job id, and says whether the job is ours and yet in nobody's hands.
+        limit: their holder was killed: count that, and let a job fail whose holders are killed more often. None does
+            not count: the job has nothing to do with it.
 
     Returns:
         How many there were.
+
+    Raises:
+        GatewayError: Redis is not reachable.
     """
-    try:
-        ids: list[str] = await queue.link.call("LRANGE", queue.key("active"), 0, -1, writes=False)
-        if not ids:
-            return 0
-        locks = await queue.link.call("MGET", *(queue.key(f"{id}:lock") for id in ids), writes=False)
-        orphans = [
-            (id, token) for id, token in zip(ids, locks, strict=True) if token is not None and is_orphan(token, id)
-        ]
-        for id, token in orphans:
-            await _release(queue, id, token)
-    except GatewayError as error:
-        log.warning("looking for orphans of %s: %s", queue.name, error)
-        return 0
+    ids: list[str] = await queue.link.call("LRANGE", queue.key("active"), 0, -1, writes=False)
+    orphans = await _find(queue, ids, is_orphan) if ids else []
+    for id, token in orphans:
+        await _release(queue, id, token, limit)
     if orphans:
         log.info("%d orphaned jobs of %s are back in wait", len(orphans), queue.name)
     return len(orphans)
 
 
-async def _release(queue: Queue, id: str, token: str) -> None:
-    """Back to wait, and counted in `stc`: a job that kills its shard must not circle for ever either."""
-    await queue.commands["countVanished"](queue.keys(id, f"{id}:lock"), [token])
+def _find(queue: Queue, ids: list[str], is_orphan: IsOrphan) -> asyncio.Future[list[tuple[str, str]]]:
+    """Ids and tokens of the orphans among `ids`.
+
+    They are judged right when the reply comes, not a turn later: then every earlier reply has been seen and no later
+    one, so a job that is handed out or given back meanwhile cannot be taken for an orphan.
+    """
+    found: asyncio.Future[list[tuple[str, str]]] = asyncio.get_running_loop().create_future()
+
+    def judge(locks: Any) -> None:
+        if isinstance(locks, Exception):
+            settle(found, reply_error(locks))
+        else:
+            pairs = zip(ids, locks, strict=True)
+            settle(found, [(id, token) for id, token in pairs if token is not None and is_orphan(token, id)])
+
+    queue.link.send(pack_command("MGET", *(queue.key(f"{id}:lock") for id in ids)), judge, writes=False, decode=True)
+    return found
+
+
+async def _release(queue: Queue, id: str, token: str, limit: int | None) -> None:
+    if limit is not None:
+        count = await queue.commands["countVanished"](queue.keys(id, f"{id}:lock"), [token])
+        if count > limit:  # as moveStalledJobsToWait-9.lua: whoever takes it next lets it fail
+            await queue.link.call("HSET", queue.key(id), "defa", STALLED_TOO_OFTEN)
     await queue.commands["moveJobFromActiveToWait"](queue.release_keys, [id, token, queue.key(id)])
     queue.wake()

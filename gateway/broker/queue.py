@@ -12,7 +12,9 @@ import hiredis
 from msgspec import Raw
 
 from gateway.broker.client import LinkClient
-from gateway.broker.link import Link, Sink, pack_command, reply_error
+from gateway.broker.connection import Sink, pack_command
+from gateway.broker.errors import reply_error
+from gateway.broker.link import Link
 from gateway.broker.scripts import QueueScripts, ScriptBook, settle
 from gateway.wire.envelope import error_json
 from gateway.wire.errors import ErrorCode, GatewayError, finished_error
@@ -221,7 +223,7 @@ class _Bulk:
 
     def _whole(self) -> bytes | GatewayError:
         broken = [result for result in self._results if isinstance(result, GatewayError) and _is_outage(result)]
-        if len(broken) == len(self._results):
+        if len(broken) == len(self._results) and all(error.code is broken[0].code for error in broken):
             return broken[0]
         if broken:
             return GatewayError(

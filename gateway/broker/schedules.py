@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, Final
 
 from bullmq.backends.redis_backend import RedisBackend
 from bullmq.job_scheduler import JobScheduler
 
+from gateway.broker.errors import OUTAGE
 from gateway.broker.queue import Queue
+from gateway.wire.errors import GatewayError
 from gateway.wire.jobs import Hash, read_options
 from gateway.wire.options import LONG_NAMES
 
 log = logging.getLogger(__name__)
+
+_PAUSE: Final = 0.5  # s between two tries
 
 
 class Schedules:
@@ -25,6 +29,7 @@ class Schedules:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def advance(self, job_id: str, fields: Hash) -> None:
         """Create the job of the next iteration; `job_id` and `fields` are of the one that has just been taken."""
@@ -32,23 +37,41 @@ class Schedules:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def close(self) -> None:
+        """Wait for what is under way; Redis being away ends it."""
+        self._closed = True
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def _advance(self, job_id: str, fields: Hash) -> None:
+        """Until it has succeeded: an outage must not end the schedule, and the script does it only once."""
+        while True:
+            try:
+                await self._upsert(job_id, fields)
+                return
+            except GatewayError as error:
+                if self._closed or error.code not in OUTAGE:
+                    log.warning("the iteration after %s of %s is not created: %s", job_id, self._queue.name, error)
+                    return
+            except Exception:
+                # As in BullMQ: the job itself is processed all the same. Its parsers raise all kinds of errors.
+                log.exception("the iteration after %s of %s is not created", job_id, self._queue.name)
+                return
+            await asyncio.sleep(_PAUSE)
+
+    async def _upsert(self, job_id: str, fields: Hash) -> None:
         scheduler_id = fields[b"rjk"].decode(errors="replace")
         stored = read_options(fields.get(b"opts"))
         options = {LONG_NAMES.get(name, name): value for name, value in stored.items()}
-        try:
-            await JobScheduler(_Host(self._queue)).upsertJobScheduler(
-                scheduler_id,
-                options.get("repeat") or {},
-                fields.get(b"name", b"").decode(errors="replace"),
-                {},  # the template's data stands in the scheduler itself
-                options,
-                override=False,
-                producer_id=job_id,
-            )
-        except Exception:
-            # As in BullMQ: the job itself is processed all the same. Its parsers raise all kinds of errors.
-            log.exception("job scheduler %s: the next iteration could not be created", scheduler_id)
+        await JobScheduler(_Host(self._queue)).upsertJobScheduler(
+            scheduler_id,
+            options.get("repeat") or {},
+            fields.get(b"name", b"").decode(errors="replace"),
+            {},  # the template's data stands in the scheduler itself
+            options,
+            override=False,
+            producer_id=job_id,
+        )
 
 
 class _Host:

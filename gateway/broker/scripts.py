@@ -13,7 +13,9 @@ import bullmq.redis_connection
 import hiredis
 from bullmq.scripts import Scripts
 
-from gateway.broker.link import Link, Sink, pack_command, reply_error
+from gateway.broker.connection import Sink, pack_command
+from gateway.broker.errors import reply_error
+from gateway.broker.link import Link
 from gateway.wire.errors import GatewayError, finished_error
 
 _OURS: Final = Path(__file__).parent / "lua"
@@ -112,8 +114,7 @@ async def load_scripts(ask: Callable[..., Awaitable[Any]]) -> None:
     scripts = [(hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), text) for text in _texts().values()]
     known = await ask("SCRIPT", "EXISTS", *(sha for sha, _ in scripts))
     missing = [text for (_, text), there in zip(scripts, known, strict=True) if not there]
-    for reply in [ask("SCRIPT", "LOAD", text) for text in missing]:
-        await reply
+    await asyncio.gather(*[ask("SCRIPT", "LOAD", text) for text in missing])
 
 
 class QueueScripts(Scripts):  # type: ignore[misc] # the package has no types

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Raw
 
+from gateway.broker.errors import OUTAGE
 from gateway.broker.leases import Consumer, Lease
 from gateway.broker.queue import Queue
 from gateway.wire.answers import Failed
@@ -33,7 +34,8 @@ Call = tuple[str, list[str], list[Any]]
 
 STALLED_TOO_OFTEN: Final = "job stalled more than allowable limit"  # moveStalledJobsToWait-9.lua
 _MISSING, _NO_LOCK, _NOT_ACTIVE, _PENDING, _OTHER_LOCK, _FAILED_CHILD = -1, -2, -3, -4, -6, -9
-_TRY_AGAIN: Final = (ErrorCode.REDIS_UNAVAILABLE, ErrorCode.OUTCOME_UNKNOWN, ErrorCode.TIMEOUT)
+_LOOKING: Final = ("moveToFinished", "moveToDelayed")  # the scripts that can fetch the next job
+_SAME: Final = {"waiting": ("waiting", "prioritized")}  # where a job that goes back to wait is found
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # s between two tries
 
 
@@ -43,14 +45,14 @@ class Feed(Protocol):
     def may_fetch(self, consumer: Consumer) -> bool:
         """Whether finishing a job should bring the consumer its next one."""
 
-    def settled(self, lease: Lease, reply: Any) -> None:
-        """The lease is over; `reply` may hold the next job."""
+    def settled(self, lease: Lease, reply: Any, *, looked: bool) -> None:
+        """The lease is over; `reply` may hold the next job, if the script `looked` for one."""
 
 
 class _Settlement:
     """One final answer on its way."""
 
-    __slots__ = ("build", "command", "done", "doubtful", "lease", "pause", "state")
+    __slots__ = ("build", "command", "done", "doubtful", "lease", "looked", "pause", "state")
 
     def __init__(self, lease: Lease, state: str, command: str, build: Callable[[bool], Call], done: Done) -> None:
         self.lease = lease
@@ -59,6 +61,7 @@ class _Settlement:
         self.build = build  # takes: fetch the next job?
         self.done = done
         self.doubtful = False  # an earlier try may have succeeded
+        self.looked = False  # this try looks for the next job
         self.pause = _FIRST_PAUSE
 
 
@@ -129,22 +132,30 @@ class Settler:
         self._send(_Settlement(lease, state, command, build, done), self._feed.may_fetch(lease.consumer))
 
     def _send(self, settlement: _Settlement, fetch: bool) -> None:
+        settlement.looked = fetch and settlement.command in _LOOKING
         script, keys, args = settlement.build(fetch)
         self._queue.commands[script].send(keys, args, partial(self._replied, settlement))
 
     def _replied(self, settlement: _Settlement, reply: Any) -> None:
         if isinstance(reply, GatewayError):
-            if reply.code in _TRY_AGAIN:
+            if reply.code in OUTAGE:
                 self._try_again(settlement, reply)
             else:
                 self._end(settlement, reply)
         elif isinstance(reply, int) and reply < 0:
             self._refused(settlement, reply)
         elif settlement.command == "moveToWaitingChildren" and reply == 1:
-            settlement.lease.settling = False
-            settlement.done(GatewayError(ErrorCode.CONFLICT, f"Job {settlement.lease.id} has no pending children"))
+            self._go_on(settlement)
         else:
             self._end(settlement, settlement.state, reply)
+
+    def _go_on(self, settlement: _Settlement) -> None:
+        """No children to wait for: the job is the client's as before, unless that has gone meanwhile."""
+        lease = settlement.lease
+        lease.settling = False
+        settlement.done(GatewayError(ErrorCode.CONFLICT, f"Job {lease.id} has no pending children"))
+        if not lease.consumer.open:
+            self.vanish(lease)
 
     def _try_again(self, settlement: _Settlement, error: GatewayError) -> None:
         if error.code is ErrorCode.OUTCOME_UNKNOWN:
@@ -170,7 +181,10 @@ class Settler:
             return
 
         def found(state: Any) -> None:
-            there = isinstance(state, bytes) and state.decode() == settlement.state
+            if isinstance(state, GatewayError) and state.code in OUTAGE:
+                self._loop.call_later(settlement.pause, self._find_out, settlement, code)
+                return
+            there = isinstance(state, bytes) and state.decode() in _SAME.get(settlement.state, (settlement.state,))
             self._end(settlement, settlement.state if there else self._error(settlement, code))
 
         id = settlement.lease.id
@@ -193,10 +207,9 @@ class Settler:
         lease = settlement.lease
         if settlement.command == "moveJobFromActiveToWait" and lease.priority:
             self._queue.wake()
-        lease.over = True
-        lease.consumer.leases.discard(lease)
+        lease.consumer.end(lease)
         settlement.done(outcome)
-        self._feed.settled(lease, reply)
+        self._feed.settled(lease, reply, looked=settlement.looked)
 
     # What the scripts take
 

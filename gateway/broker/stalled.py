@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections import Counter
 from typing import Any
 
 from gateway.broker.leases import Consumer
@@ -22,17 +22,31 @@ class StalledChecker:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._loop = asyncio.get_running_loop()
+        self._asked: Counter[tuple[int, int]] = Counter()  # how many consumers ask for an interval and a limit
         self._interval = 0  # ms; 0: nobody to serve
         self._limit = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def serve(self, consumers: Collection[Consumer]) -> None:
-        """Check at the shortest interval and with the most patience that the consumers ask for."""
-        if not consumers:
+    def join(self, consumer: Consumer) -> None:
+        """Check for this consumer too."""
+        self._asked[_wish(consumer)] += 1
+        self._serve()
+
+    def leave(self, consumer: Consumer) -> None:
+        """Check no more for this consumer."""
+        wish = _wish(consumer)
+        self._asked[wish] -= 1
+        if not self._asked[wish]:
+            del self._asked[wish]
+        self._serve()
+
+    def _serve(self) -> None:
+        """Check at the shortest interval and with the most patience that anybody asks for."""
+        if not self._asked:
             self.close()
             return
-        interval = min(consumer.options.stalled_interval for consumer in consumers)
-        self._limit = max(consumer.options.max_stalled_count for consumer in consumers)
+        interval = min(interval for interval, _ in self._asked)
+        self._limit = max(limit for _, limit in self._asked)
         if interval != self._interval:
             self.close()
             self._interval = interval
@@ -56,3 +70,7 @@ class StalledChecker:
             log.warning("stalled check of %s: %s", self._queue.name, reply)
         elif reply:
             log.info("%d stalled jobs of %s are back in wait", len(reply), self._queue.name)
+
+
+def _wish(consumer: Consumer) -> tuple[int, int]:
+    return consumer.options.stalled_interval, consumer.options.max_stalled_count

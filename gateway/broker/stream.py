@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
+from gateway.broker.errors import OUTAGE
 from gateway.broker.link import Link, LinkOptions
 from gateway.broker.queue import Queue
 from gateway.wire.errors import GatewayError
@@ -151,24 +152,24 @@ class EventReader:
                 return
 
     async def _page(self, after: StreamId) -> list[Any]:
-        """Entries behind `after`; waits for Redis as long as it takes: the watcher can leave at any time."""
+        """Entries behind `after`."""
+        return await self._patiently("XRANGE", self._key, f"({format_stream_id(after)}", "+", "COUNT", _PAGE)
+
+    async def _patiently(self, *command: Any) -> list[Any]:
+        """The array that a reading command replies with; waits for Redis as long as it takes.
+
+        The watcher can leave at any time. An error reply, such as that to XINFO when there is no stream, is no array.
+        """
         while True:
             try:
-                page: list[Any] = await self.queue.link.call(
-                    "XRANGE",
-                    self._key,
-                    f"({format_stream_id(after)}",
-                    "+",
-                    "COUNT",
-                    _PAGE,
-                    writes=False,
-                    decode=False,
-                )
+                reply: list[Any] = await self.queue.link.call(*command, writes=False, decode=False)
             except GatewayError as error:
+                if error.code not in OUTAGE:
+                    return []
                 log.warning("reading the events of %s: %s", self.queue.name, error)
                 await asyncio.sleep(_RETRY)
             else:
-                return page
+                return reply
 
     async def _report_gap(self, cursor: Cursor, after: StreamId) -> None:
         """Say so if the stream may have been trimmed past `after`.
@@ -177,18 +178,17 @@ class EventReader:
         something was trimmed at all (`entries-added` > `length`), events may be missing.
         """
         info = await self._info()
-        first = info.get(b"first-entry")
-        if first is None or info.get(b"entries-added", 0) <= info.get(b"length", 0):
+        if not info:
             return
-        oldest = parse_stream_id(first[0].decode())
-        if oldest > after:
+        # Redis before 7.0 does not count what it added: there an id that is gone was trimmed.
+        trimmed = info[b"entries-added"] > info[b"length"] if b"entries-added" in info else after > _START
+        first = info[b"first-entry"]
+        oldest = parse_stream_id((first[0] if first else info[b"last-generated-id"]).decode())
+        if trimmed and oldest > after:
             cursor.watcher.gap(after, oldest)
 
     async def _info(self) -> dict[bytes, Any]:
-        try:
-            flat = await self.queue.link.call("XINFO", "STREAM", self._key, writes=False, decode=False)
-        except GatewayError:
-            return {}  # no stream yet: nothing can be missing
+        flat = await self._patiently("XINFO", "STREAM", self._key)
         pairs = iter(flat)
         return dict(zip(pairs, pairs, strict=True))
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from gateway.broker.link import Link, LinkOptions, pack_command
+from gateway.broker.connection import pack_command
+from gateway.broker.link import Link, LinkOptions
 from gateway.broker.queue import Queue
 from gateway.wire.errors import GatewayError
 from gateway.wire.options import now_ms
 
 LONGEST_WAIT: Final = 5.0  # s without any job; BullMQ's drainDelay, its net for a lost marker
 LONGEST_DELAY: Final = 10.0  # s until a delayed job; BullMQ's maximumBlockTimeout
+_RETRY: Final = 1.0  # s after an error reply
 SHORTEST_WAIT: Final = 0.002  # s; a timeout of 0 would block for ever, and Redis < 7.0.8 rounds 1 ms down to it
 
 
@@ -26,6 +29,7 @@ class Waiter:
         self._link = Link(queue.link.address, own, setup=self._ask_id)
         self._id: int | None = None  # of the connection, by which another one can unblock it
         self._started = False
+        self.popped = False  # a marker was taken; for the feed to unset when it has made use of it
 
     async def wait(self, until: int) -> int:
         """Wait for a job.
@@ -40,20 +44,46 @@ class Waiter:
             self._started = True
             await self._link.start()
         try:
-            await self._link.wait_up()
-            popped = await self._link.call(
-                "BZPOPMIN",
-                self._queue.key("marker"),
-                f"{self._seconds(until):.3f}",
-                writes=False,
-                decode=False,
-            )
+            async with asyncio.timeout(self._seconds(until)):
+                await self._link.wait_up()
+        except TimeoutError:
+            return 0  # Redis may give us no second connection: then it is polled
+        try:
+            popped = await self._pop(self._seconds(until))
         except GatewayError:
+            if self._link.is_up:  # an error reply: blocking is not allowed, or the marker is no sorted set
+                await asyncio.sleep(_RETRY)
             return 0  # the connection broke: look for jobs once it is back
         if popped is None:
             return 0
+        self.popped = True
         score = int(float(popped[2]))
         return 0 if score <= now_ms() + 1 else min(score, until or score)
+
+    async def _pop(self, seconds: float) -> Any:
+        """A marker, or None when the time is over.
+
+        An idle Redis looks at the timeouts of blocked clients only ten times a second; our own timer is exact.
+        """
+        key = self._queue.key("marker")
+        popped = self._link.call("BZPOPMIN", key, f"{seconds:.3f}", writes=False, decode=False)
+        try:
+            await asyncio.wait((popped,), timeout=seconds)
+        except asyncio.CancelledError:
+            popped.cancel()
+            raise
+        if not popped.done():
+            self._unblock()
+        return await popped
+
+    def _unblock(self) -> None:
+        if self._id is not None:
+            self._queue.link.send(pack_command("CLIENT", "UNBLOCK", self._id), _ignore)
+
+    def pass_on(self) -> None:
+        """Put back the marker that was taken, if one was: whoever else waits on it is woken."""
+        if self.popped:
+            self._queue.wake()
 
     @staticmethod
     def _seconds(until: int) -> float:
@@ -65,10 +95,9 @@ class Waiter:
         """Give the connection up without taking a marker along: that would let another shard's workers sleep on."""
         if not self._started:
             return
-        if self._id is not None:
-            # One connection carries both: nothing can be popped between the unblocking and the new marker.
-            self._queue.link.send(pack_command("CLIENT", "UNBLOCK", self._id), _ignore)
-            self._queue.wake()
+        # One connection carries both: nothing can be popped between the unblocking and the new marker.
+        self._unblock()
+        self._queue.wake()
         await self._link.close()
 
     async def _ask_id(self, ask: Callable[..., Awaitable[Any]]) -> None:

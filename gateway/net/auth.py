@@ -72,4 +72,12 @@ def is_origin_allowed(headers: Headers, allowed: Iterable[str]) -> bool:
     origin, listed = origins[0], list(allowed)
     if listed:
         return origin in listed or "*" in listed
-    return urlsplit(origin).netloc.lower() == headers.get("Host", "").lower()
+    return [_host_of(origin)] == [host.lower() for host in headers.get_all("Host")]
+
+
+def _host_of(origin: str) -> str | None:
+    """The host and port of an origin; None where there are none, as in `null`."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:  # brackets that hold no IPv6 address
+        return None

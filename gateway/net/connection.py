@@ -7,76 +7,151 @@ coroutine per message are left out: they cost more than everything else that a m
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 from collections import deque
-from typing import Any, Final
+from typing import Any, ClassVar, Final, cast
 
+from websockets.asyncio.messages import Assembler
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
-from websockets.protocol import Event, State
+from websockets.http11 import Response
+from websockets.protocol import Event, Protocol, State
 
+from gateway.net import opening
 from gateway.sessions.ports import Session
 from gateway.wire.closing import CloseCode, cut_reason
 
-_TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+log = logging.getLogger(__name__)
+
+_TEXT, _BINARY, _CONT, _PING, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.CLOSE
 _OPEN = State.OPEN
-_CLOSE_TIMEOUT: Final = 5.0  # s for the peer to answer a close frame
+_CLOSE_TIMEOUT: Final = 5.0  # s for the peer to answer a close frame, and to close its end of the socket
 _STUCK_TIMEOUT: Final = 1.0  # s when it is closed for not reading
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
-_METHOD: Final = re.compile(rb"[A-Z]{2,12} \S+ HTTP/1\.[01]\r?\n")
+
+
+class _NoQueue:
+    """Stands for the library's queue of messages, which an open connection does not use."""
+
+    def close(self) -> None:
+        """Nothing waits in it."""
+
+
+_NO_QUEUE: Final = cast("Assembler", _NoQueue())
 
 
 class Connection(ServerConnection):
     """The server's end of one connection; the Outlet of its session."""
 
     max_write_buffer = 16 * 1024 * 1024  # bytes that a client may leave unread; set once per shard
+    unopened: ClassVar[set[Connection]] = set()  # accepted, and not open yet; one set for each shard
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.session: Session | None = None
         self.heard = True  # anything at all since the last look of the keepalive
-        self.pinged = False
-        self.close_sent_code: int | None = None
+        self.judgement: asyncio.TimerHandle | None = None  # runs while a ping of the keepalive is unanswered
+        self._head: bytearray | None = bytearray()  # the request's head, then what comes before the handshake is over
+        self._refused = False
         self._out: list[bytes] = []  # frames of this turn of the loop
         self._out_size = 0
         self._fragments: list[bytes] = []
         self._held = False
-        self._parked: deque[bytes] = deque()  # came in the same read as the message that made us stop reading
-        self._refused = False
+        self._parked: deque[bytes] | None = None  # came in the same read as the message that made us stop reading
+        self._closed_by_us = False
+        self._end: asyncio.TimerHandle | None = None  # the deadline of the closing handshake
+        self.drain_waiters = []  # type: ignore[assignment] # a deque of the library's, empty: 600 bytes
+
+    # The handshake
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        self.unopened.add(self)
+        super().connection_made(transport)
+
+    def _receive_head(self, head: bytearray, data: bytes) -> None:
+        """Collect the request's head. Only when it is whole, and nothing else, is it the library's."""
+        if self._refused or self.protocol.eof_sent:
+            return  # what a refused client goes on sending; closing at once would take the answer from it
+        head += data
+        if self.request is not None:
+            if len(head) > opening.HEAD_LIMIT:  # frames before the handshake is answered
+                self._pause()
+            return
+        if refusal := opening.judge(head):
+            self._refuse(refusal)
+        elif end := opening.end_of_head(head):
+            request = bytes(head[:end])
+            del head[:end]
+            self._receive_request(request)
+
+    def _receive_request(self, request: bytes) -> None:
+        self.protocol.receive_data(request)
+        events = self.protocol.events_received()
+        if events:
+            super().process_event(events[0])
+        else:
+            self.protocol.data_to_send()  # the library's own answer, if any
+            self._refuse(opening.refusal_of(self.protocol.handshake_exc))
+
+    def _refuse(self, response: Response) -> None:
+        """Answer instead of the library. The client closes, or the time for the handshake is over."""
+        self._refused = True
+        self.transport.write(response.serialize())
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def attach(self, session: Session) -> bool:
+        """Hand the connection its session, which it then tells when it is over; False if it is over already."""
+        if self.connection_lost_waiter.done():
+            return False
+        self.session = session
+        return True
+
+    def opened(self) -> None:
+        """The handshake is answered: the session may speak, and what came early is read."""
+        self.unopened.discard(self)
+        self._forget_handshake()
+        early, self._head = self._head, None
+        if self.session is not None:
+            self.session.start()
+        self._resume()
+        if early:
+            self.data_received(bytes(early))
+
+    def _forget_handshake(self) -> None:
+        """Drop what an open connection needs no more: half of its memory, the client's key, and cycles of references.
+
+        The library reads none of it once it has handed the connection over; `request` and `response` are for
+        applications, `recv_messages` for those that read messages from its queue.
+        """
+        self.request = self.response = None
+        self.recv_messages = _NO_QUEUE
+        self.protocol.__dict__.pop("select_subprotocol", None)
+        self.protocol.logger = self.logger = self.server.logger
+        # The parser's frame holds the request. It has seen the head and not a byte behind it: a new one can go on.
+        self.protocol.parser = Protocol.parse(self.protocol)
+        next(self.protocol.parser)
 
     # In
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the socket."""
         self.heard = True
-        if self.request is None and (self._refused or not b"GET ".startswith(data[:4])):
-            self._refuse_method(data)
+        if self._head is not None:
+            self._receive_head(self._head, data)
             return
         super().data_received(data)
+        if self.close_deadline is not None:
+            self._end_within(_CLOSE_TIMEOUT)
 
-    def _refuse_method(self, data: bytes) -> None:
-        """Answer what the library's parser would drop without a word: another method than GET, or no HTTP at all."""
-        if self._refused or self.protocol.reader.buffer:
-            if not self._refused:
-                super().data_received(data)
-            return
-        self._refused = True
-        if _METHOD.match(data):
-            head, body = b"405 Method Not Allowed\r\nAllow: GET", b"Only GET is answered here"
-        else:
-            head, body = b"400 Bad Request", b"This is no HTTP request"
-        body = b'{"err":{"message":"%b","code":"INVALID_MESSAGE"}}' % body
-        self.transport.write(
-            b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (head, len(body), body)
-        )
-        self.transport.close()
+    def eof_received(self) -> None:
+        """The client will send no more."""
+        super().eof_received()
+        self._end_within(_CLOSE_TIMEOUT)  # the transport closes itself, but first waits for a client that does not read
 
     def process_event(self, event: Event) -> None:
-        """One frame, or the handshake request."""
-        if self.request is None:
-            super().process_event(event)
-            return
+        """One frame."""
         assert isinstance(event, Frame)
         opcode = event.opcode
         if opcode is _TEXT and event.fin:
@@ -85,7 +160,12 @@ class Connection(ServerConnection):
             self._fragment(event)
         elif opcode is _BINARY:
             self.close_with(CloseCode.UNSUPPORTED_DATA, "text frames only")
-        # Pings are answered by the library's protocol, and `heard` is all that a pong is for.
+        elif opcode is _PING:
+            self._check_unread()  # the library has answered it
+        elif opcode is _CLOSE:
+            self._take_parked()
+            self.transport.close()  # both have said goodbye; a client that lingers must not hold up a drain
+        # `heard` is all that a pong is for.
 
     def _fragment(self, frame: Frame) -> None:
         """Collect a fragmented message. The order of frames and the size of the whole are checked by the library."""
@@ -98,28 +178,57 @@ class Connection(ServerConnection):
             self.close_with(CloseCode.TOO_BIG, f"more than {_FRAGMENTS} fragments")
 
     def _message(self, message: bytes) -> None:
+        # The client's own close frame can be in the same read: what it sent before that still counts.
+        if self._closed_by_us:
+            return
         # The parser leaves this to us (RFC 6455 §8.1), and msgspec does not look into what it hands on unparsed.
         if not message.isascii() and not _is_utf8(message):
             self.close_with(CloseCode.INVALID_DATA, "a text frame must be UTF-8")
         elif self._held:
+            if self._parked is None:
+                self._parked = deque()
             self._parked.append(message)
-        elif self.protocol.state is _OPEN and self.session is not None:
-            self.session.received(message)
+        elif self.session is not None:
+            try:
+                self.session.received(message)
+            except Exception:
+                log.exception("a message could not be taken")
+                self.close_with(CloseCode.INTERNAL, "internal error")
 
     def hold(self) -> None:
         """Read nothing more for now: TCP then slows the client down."""
         self._held = True
-        self.transport.pause_reading()
+        self._pause()
 
     def proceed(self) -> None:
         """Read again, first what has been read already."""
         self.loop.call_soon(self._unpark)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the socket is not read, so that nothing can be heard from the client."""
+        return self._held
+
     def _unpark(self) -> None:
         self._held = False
         while self._parked and not self._held:
             self._message(self._parked.popleft())
-        if not self._held and not self.transport.is_closing():
+        if not self._held:
+            self._parked = None
+            self._resume()
+
+    def _take_parked(self) -> None:
+        """The client closes: what it sent before is taken now, there is no later. It is no more than one read."""
+        while self._parked:
+            self._held = False
+            self._message(self._parked.popleft())
+
+    def _pause(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        if not self.transport.is_closing():
             self.transport.resume_reading()
 
     # Out
@@ -137,12 +246,16 @@ class Connection(ServerConnection):
             self._flush()
 
     def _flush(self) -> None:
-        if not self._out:
-            return
         out, self._out, self._out_size = self._out, [], 0
-        if self.protocol.state is not _OPEN:
+        if not out or self.protocol.state is not _OPEN:
             return
+        # One reply may be longer than the limit: a client that had read everything before it is not slow.
+        unread = self.transport.get_write_buffer_size()
         self.transport.write(b"".join(out))
+        if unread:
+            self._check_unread()
+
+    def _check_unread(self) -> None:
         if self.transport.get_write_buffer_size() > self.max_write_buffer:
             self.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=_STUCK_TIMEOUT)
 
@@ -151,40 +264,51 @@ class Connection(ServerConnection):
         self._flush()
         await self.drain()
 
-    # The end
-
-    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> Any:
-        """Close the connection; also what the library awaits, so it returns something that can be awaited."""
-        self.close_with(code, reason)
-        return self.wait_closed()
-
-    def close_with(self, code: int, reason: str = "", timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Send what is left and a close frame, and give the peer `timeout` seconds to answer it."""
-        if self.protocol.state is not _OPEN:
-            return
-        out, self._out = self._out, []
-        self.transport.write(b"".join(out))
-        self.close_sent_code = int(code)
-        self.protocol.send_close(int(code), cut_reason(reason))
-        self.send_data()
-        if self._held:  # its answer must be read
-            self._held = False
-            self.transport.resume_reading()
-        self.loop.call_later(timeout, self.transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone."""
-        super().connection_lost(exc)
-        self._parked.clear()
-        session, self.session = self.session, None
-        if session is not None:
-            session.closed()
-
     def ping(self) -> None:  # type: ignore[override] # no waiter: the keepalive only asks whether anything was heard
         """Send a ping."""
         if self.protocol.state is _OPEN:
             self.protocol.send_ping(b"")
             self.send_data()
+
+    # The end
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> Any:
+        """Close the connection; what it returns can be awaited until it is gone, or left alone."""
+        self.close_with(code, reason)
+        return asyncio.shield(self.connection_lost_waiter)
+
+    def close_with(self, code: int, reason: str = "", timeout: float | None = None) -> None:
+        """Send what is left and a close frame, and give the peer `timeout` seconds, or the usual ones, to answer it."""
+        if self.protocol.state is not _OPEN:
+            return
+        out, self._out = self._out, []
+        self.transport.write(b"".join(out))
+        self._closed_by_us = True
+        self.protocol.send_close(int(code), cut_reason(reason))
+        self.send_data()
+        self._held = False
+        self._resume()  # its answer must be read
+        self._end_within(_CLOSE_TIMEOUT if timeout is None else timeout)
+
+    def _end_within(self, timeout: float) -> None:
+        """Abort the connection unless the peer ends it in time; the first deadline counts."""
+        if self._end is None:
+            self._end = self.loop.call_later(timeout, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        super().connection_lost(exc)
+        self.unopened.discard(self)
+        self._parked = None
+        for timer in (self._end, self.judgement):
+            if timer is not None:
+                timer.cancel()
+        # The parser and the protocol hold each other, and so does the error that ended it, by its traceback.
+        self.protocol.parser.close()
+        self.protocol.parser_exc = None
+        session, self.session = self.session, None
+        if session is not None:
+            session.closed()
 
 
 def _header(length: int) -> bytes:

@@ -35,14 +35,17 @@ class Keepalive:
                     await asyncio.sleep(0)
 
     def _look(self, connection: Connection) -> None:
-        if connection.heard:
+        if connection.heard or connection.is_held:  # while it is held it is we who do not listen
             connection.heard = False
-            connection.pinged = False
-        elif not connection.pinged:
-            connection.pinged = True
+            if connection.judgement is not None:
+                connection.judgement.cancel()
+                connection.judgement = None
+        elif connection.judgement is None:
             connection.ping()
-            connection.loop.call_later(self._timeout, self._judge, connection)
+            connection.judgement = connection.loop.call_later(self._timeout, _judge, connection)
 
-    def _judge(self, connection: Connection) -> None:
-        if connection.pinged and not connection.heard:
-            connection.close_with(CloseCode.NO_PONG, "no pong", timeout=1.0)
+
+def _judge(connection: Connection) -> None:
+    connection.judgement = None
+    if not connection.heard and not connection.is_held:
+        connection.close_with(CloseCode.NO_PONG, "no pong", timeout=1.0)

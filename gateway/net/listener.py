@@ -26,8 +26,9 @@ from gateway.wire.routes import Kind, Limits, NotFound, Route, check, locate
 
 log = logging.getLogger(__name__)
 
-# The library logs each connection, and each scanner that sends no handshake, as it would for one user's own program.
-_QUIET: Final = logging.getLogger("websockets.server")
+# The library logs each connection, and each scanner that sends no handshake, as it would for one user's own program;
+# on `debug` it would log keys and payloads. A logger of its own leaves the one of an embedding program alone.
+_QUIET: Final = logging.getLogger(f"{__name__}.websockets")
 
 _OPEN_TIMEOUT: Final = 10.0  # s from accept to handshake
 _BACKLOG: Final = 4096
@@ -66,6 +67,7 @@ class Listener:
         self._read_page = read_page
         self._server: Server | None = None
         self._keepalive: asyncio.Task[None] | None = None
+        self._unopened: set[Connection] = set()
         self._draining = False
         self.accepted = 0
 
@@ -73,7 +75,8 @@ class Listener:
         """Accept connections; `where` is `sock=`, or `host=` and `port=`."""
         door = self._door
         _QUIET.setLevel(max(logging.WARNING, log.getEffectiveLevel()))
-        connection = type("ShardConnection", (Connection,), {"max_write_buffer": door.max_write_buffer})
+        own = {"max_write_buffer": door.max_write_buffer, "unopened": self._unopened}
+        connection = type("ShardConnection", (Connection,), own)
         self._server = await serve(
             self._serve,
             **where,
@@ -87,6 +90,7 @@ class Listener:
             open_timeout=_OPEN_TIMEOUT,
             ping_interval=None,  # see keepalive.py
             max_size=door.max_message_size,
+            logger=_QUIET,
         )
         keepalive = Keepalive(lambda: self.connections, door.ping_interval, door.ping_timeout)
         self._keepalive = asyncio.create_task(keepalive.run(), name="keepalive")
@@ -127,16 +131,29 @@ class Listener:
         if not is_origin_allowed(request.headers, self._door.allowed_origins):
             error = GatewayError(ErrorCode.FORBIDDEN, "This page's origin is not allowed to connect")
             return http.refusal(HTTPStatus.FORBIDDEN, error)
-        if "upgrade" not in request.headers.get("Connection", "").lower():
+        if not any("upgrade" in value.lower() for value in request.headers.get_all("Connection")):
             error = GatewayError(ErrorCode.INVALID_MESSAGE, "This is a WebSocket path: connect with a WebSocket client")
             return http.refusal(HTTPStatus.UPGRADE_REQUIRED, error, Upgrade="websocket")
         route = check(target, self._door.limits)
+        self._refuse_when_draining()
+        await self._prepare(self._open_session(route, connection), connection)
+        self._refuse_when_draining()  # it can have begun meanwhile
+        return None
+
+    def _refuse_when_draining(self) -> None:
         if self._draining:
             raise GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
-        session = self._open_session(route, connection)
-        connection.session = session
-        await session.prepare()
-        return None
+
+    @staticmethod
+    async def _prepare(session: Session, connection: Connection) -> None:
+        """Prepare the session and hand it to its connection; whoever has it must say when it is over, and only once."""
+        try:
+            await session.prepare()
+        except BaseException:
+            session.closed()
+            raise
+        if not connection.attach(session):  # the client has gone meanwhile
+            session.closed()
 
     async def _plain(self, kind: Kind) -> Response:
         if kind is Kind.ROOT:
@@ -158,8 +175,7 @@ class Listener:
         """The life of an open connection; all that happens on it happens in callbacks."""
         assert isinstance(connection, Connection)
         self.accepted += 1
-        if connection.session is not None:
-            connection.session.start()
+        connection.opened()
         await closed(connection)
 
     # The end
@@ -180,6 +196,8 @@ class Listener:
         self.stop_accepting()
         for connection in self.connections:
             connection.close_with(code, "the gateway stops" if code is CloseCode.GOING_AWAY else "")
+        for connection in list(self._unopened):  # a scanner that says nothing would hold us up for the whole timeout
+            connection.transport.abort()
         await self._server.wait_closed()
 
 

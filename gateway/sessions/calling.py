@@ -60,7 +60,7 @@ class Caller:
             if not function.direct:
                 self._start(id, function, bound)
             elif not self._starting:
-                function.run(self._queue, *bound, sink=partial(self._answer, id))
+                self._run_now(id, function, bound)
             else:
                 self._starting += 1
                 asyncio.get_running_loop().call_soon(self._run_direct, id, function, bound)
@@ -69,10 +69,16 @@ class Caller:
 
     def _run_direct(self, id: bytes, function: Function, bound: tuple[Any, ...]) -> None:
         self._starting -= 1
+        self._run_now(id, function, bound)
+
+    def _run_now(self, id: bytes, function: Function, bound: tuple[Any, ...]) -> None:
         try:
             function.run(self._queue, *bound, sink=partial(self._answer, id))
         except GatewayError as error:
             self._fail(id, error)
+        except Exception:
+            log.exception("%s failed", function.name)
+            self._fail(id, _INTERNAL)
 
     def _start(self, id: bytes, function: Function, bound: tuple[Any, ...]) -> None:
         self._starting += 1

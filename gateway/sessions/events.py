@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -17,8 +17,6 @@ from gateway.wire.errors import GatewayError, invalid_arguments
 from gateway.wire.events import StreamId, gap_data
 from gateway.wire.functions import describe, unknown_function
 from gateway.wire.routes import EventsOptions
-
-log = logging.getLogger(__name__)
 
 _names: Final = msgspec.json.Decoder(list[str])
 
@@ -36,20 +34,28 @@ class EventsSession:
         self._cursor: Cursor | None = None
         self._following: asyncio.Task[None] | None = None
         self._next_number = 0
+        self._closed = False
 
     async def prepare(self) -> None:
         """Find the end of the stream before the client knows that it is connected: nothing after that is missed."""
-        self._cursor = await self._reader.open(self)
+        cursor = await self._reader.open(self)
+        if self._closed:  # the client did not wait for it
+            self._reader.leave(cursor)
+        else:
+            self._cursor = cursor
 
     def start(self) -> None:
         """Let the events through."""
-        assert self._cursor is not None
-        self._following = asyncio.create_task(
-            self._reader.follow(self._cursor, self._after), name=f"follow {self._queue.name}"
-        )
+        if self._cursor is not None:
+            self._following = asyncio.create_task(self._follow(self._cursor), name=f"follow {self._queue.name}")
+
+    async def _follow(self, cursor: Cursor) -> None:
+        with suppress(OSError):  # the connection ended while it was waited for
+            await self._reader.follow(cursor, self._after)
 
     def closed(self) -> None:
         """Leave the reader."""
+        self._closed = True
         if self._following is not None:
             self._following.cancel()
         if self._cursor is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from functools import partial
+from itertools import takewhile
 
 import msgspec
 
@@ -59,8 +59,7 @@ class WorkerSession:
         self._consumer: Consumer | None = None
         self._held: dict[bytes, Lease] = {}  # by the id of the message that pushed it, as text
         self._next_number = 0
-        self._unacked: deque[tuple[float, Lease]] = deque()  # deadline in loop time, in order
-        self._unheard: set[Lease] = set()  # pushed, and nothing heard of it yet
+        self._unheard: dict[Lease, float] = {}  # pushed, and nothing heard of it yet: deadlines in loop time, in order
         self._ack_timer: asyncio.TimerHandle | None = None
         self._paused = False  # by the client
         self._silent = False  # an `ackTimeout` passed: no new jobs until the client says something
@@ -99,10 +98,9 @@ class WorkerSession:
         lease.number = self._number()
         self._held[b"%d" % lease.number] = lease
         if self._options.ack_timeout:
-            self._unheard.add(lease)
-            self._unacked.append((self._loop.time() + self._options.ack_timeout / 1000, lease))
+            self._unheard[lease] = deadline = self._loop.time() + self._options.ack_timeout / 1000
             if self._ack_timer is None:
-                self._ack_timer = self._loop.call_later(self._options.ack_timeout / 1000, self._check_acks)
+                self._ack_timer = self._loop.call_at(deadline, self._check_acks)
         self._outlet.send(message(lease.number, pushed_job(lease.id, fields, self._queue.name, consumer.token)))
 
     def _number(self) -> int:
@@ -117,21 +115,21 @@ class WorkerSession:
 
     def _forget(self, lease: Lease) -> None:
         self._held.pop(b"%d" % lease.number, None)
-        self._unheard.discard(lease)
+        self._unheard.pop(lease, None)
 
     def _check_acks(self) -> None:
         """Give back the jobs of which nothing was heard in time: another worker can start them."""
         self._ack_timer = None
         now = self._loop.time()
-        while self._unacked and (self._unacked[0][0] <= now or self._unacked[0][1] not in self._unheard):
-            _, lease = self._unacked.popleft()
-            if lease in self._unheard and not lease.settling:
-                self._silent = True
-                self._set_taking()
-                self._cancel(lease, f"No answer within {self._options.ack_timeout} ms")
-                self._feed.settler.release(lease, partial(_log_lost, lease))
-        if self._unacked:
-            self._ack_timer = self._loop.call_at(self._unacked[0][0], self._check_acks)
+        overdue = [lease for lease, _ in takewhile(lambda item: item[1] <= now, self._unheard.items())]
+        if overdue:
+            self._silent = True
+            self._set_taking()
+        for lease in overdue:
+            self._cancel(lease, f"No answer within {self._options.ack_timeout} ms")
+            self._feed.settler.release(lease, partial(_log_lost, lease))
+        if self._unheard:
+            self._ack_timer = self._loop.call_at(next(iter(self._unheard.values())), self._check_acks)
 
     def _set_taking(self) -> None:
         if self._consumer is not None:
@@ -162,7 +160,7 @@ class WorkerSession:
                 if lease is None:
                     self._refuse(id, answer)
                 else:
-                    self._unheard.discard(lease)
+                    self._unheard.pop(lease, None)
                     self._take_answer(id, lease, answer)
 
     def _find(self, id: bytes) -> Lease | None:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from gateway.wire.envelope import InvalidMessage, decode_as
+from gateway.wire.envelope import UNREADABLE, InvalidMessage, decode_as
 from gateway.wire.functions import nearest
 
 
@@ -117,10 +117,11 @@ def decode_answer(message: bytes) -> tuple[bytes, Answer]:
 
 
 def _untyped(id: bytes, data: _Data) -> Answer:
+    # A client that always sends both means the error, unless that is null: a failure taken for a success loses the job.
+    if data.err is not UNSET and (data.result is UNSET or bytes(data.err) != b"null"):
+        return _failed(data.err, data.unrecoverable)
     if data.result is not UNSET:
         return Completed(data.result)
-    if data.err is not UNSET:
-        return _failed(data.err, data.unrecoverable)
     if data.fn is not UNSET:
         return Invoke(data.fn, data.args)
     if data.message is not UNSET or data.stack is not UNSET:
@@ -166,7 +167,7 @@ class _Error(Struct):
 def _failed(err: Raw, unrecoverable: bool) -> Failed:
     try:
         error = msgspec.json.decode(err, type=_Error)
-    except msgspec.MsgspecError:  # `err` is a text, or anything else that can be shown as one
+    except UNREADABLE:  # `err` is a text, or anything else that can be shown as one
         return Failed(_text(err), None, unrecoverable)
     return Failed(_text(error.message), _stack(error.stack), error.unrecoverable or unrecoverable)
 
@@ -177,7 +178,7 @@ def _text(value: Raw | UnsetType) -> str:
         return ""
     try:
         decoded = msgspec.json.decode(value)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         decoded = None
     return decoded if isinstance(decoded, str) else bytes(value).decode(errors="replace")
 

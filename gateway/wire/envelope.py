@@ -6,7 +6,9 @@ parsed and written again.
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+import json
+import re
+from typing import Final, NoReturn, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -17,6 +19,9 @@ NO_ID: Final = b"null"
 NO_ARGUMENTS: Final = Raw(b"[]")
 
 encode: Final = msgspec.json.Encoder().encode
+
+# What decoding can raise. Text is checked for UTF-8 as it comes in, but not everything that is decoded came that way.
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Call(Struct, frozen=True, gc=False):
@@ -54,6 +59,9 @@ class InvalidMessage(GatewayError):
 def decode_request(message: bytes) -> Request:
     """Read a Queue API request.
 
+    Args:
+        message: UTF-8, which is the caller's to check: what stays `Raw` is handed on as it is.
+
     Raises:
         InvalidMessage: not JSON, not an envelope, or an id that is neither a number nor a string.
     """
@@ -64,8 +72,8 @@ def decode_as(decoder: msgspec.json.Decoder[M], message: bytes) -> M:
     """Read `message` with the decoder of an envelope type that has an `id` of type `Raw`."""
     try:
         request = decoder.decode(message)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidMessage(_describe(error), _find_id(message)) from None
+    except UNREADABLE as error:
+        raise InvalidMessage(_describe(error, message), _find_id(message)) from None
     id = bytes(request.id)  # type: ignore[attr-defined]
     if not is_id(id):
         raise InvalidMessage("Expected a number or a string as `id` - at `$.id`")
@@ -77,17 +85,25 @@ def is_id(text: bytes) -> bool:
     return text[:1] in b'"-0123456789' if text else False
 
 
-def _describe(error: Exception) -> str:
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _describe(error: Exception, message: bytes) -> str:
     if isinstance(error, RecursionError):
         return "The message is nested too deeply"
-    return str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return "The message is not UTF-8"
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError) and _SURROGATE.search(message):
+        return f"{text}; note that half a surrogate pair, such as \\ud800 alone, is no character"
+    return text
 
 
 def _find_id(message: bytes) -> bytes:
     """The id of a message whose data is wrong: the sender can then tell which of its requests failed."""
     try:
         id = bytes(_head.decode(message).id)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return NO_ID
     return id if is_id(id) else NO_ID
 
@@ -109,7 +125,7 @@ def error_json(error: GatewayError) -> bytes:
 
 def printable(text: str) -> str:
     """Text that can be written as UTF-8: a lone surrogate, which no JSON encoder accepts, becomes U+FFFD."""
-    return text.encode(errors="replace").decode() if not text.isascii() else text
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def message(id: int, data: bytes) -> bytes:
@@ -129,8 +145,25 @@ def json_text(text: bytes) -> Raw | None:
             return None
     try:
         return _raw.decode(text)
-    except (msgspec.MsgspecError, RecursionError):
+    except RecursionError:
         return None
+    except msgspec.MsgspecError:
+        return Raw(text) if _is_json(text) else None
+
+
+def _is_json(text: bytes) -> bool:
+    """A second opinion: msgspec refuses half a surrogate pair; Node writes it as `\\ud800` (RFC 8259 §8.2)."""
+    if not _SURROGATE.search(text):
+        return False
+    try:
+        json.loads(text, parse_constant=_refuse, parse_int=str)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
 
 
 _raw: Final = msgspec.json.Decoder(Raw)

@@ -59,6 +59,7 @@ _FINISHED: dict[int, tuple[ErrorCode, str]] = {
         "Cannot create job scheduler iteration - current and next time slots already have jobs. {command}",
     ),
 }
+_UNKNOWN = (ErrorCode.INTERNAL, "Unknown code {code} error for {job_id}. {command}")
 
 
 def finished_error(
@@ -78,8 +79,10 @@ def finished_error(
         state: the state that the command expects the job in.
         parent_key: `<prefix>:<queue>:<id>` of the job's parent.
     """
-    kind, text = _FINISHED.get(code, (ErrorCode.INTERNAL, f"Unknown code {code} error for {job_id}. {command}"))
-    return GatewayError(kind, text.format(job_id=job_id, command=command, state=state, parent_key=parent_key))
+    kind, text = _FINISHED.get(code, _UNKNOWN)
+    return GatewayError(
+        kind, text.format(code=code, job_id=job_id, command=command, state=state, parent_key=parent_key)
+    )
 
 
 def invalid_arguments(message: str) -> GatewayError:

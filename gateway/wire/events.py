@@ -35,7 +35,8 @@ EVENTS: Final = frozenset(
 )
 ALL: Final = "*"
 _CUSTOM: Final = "custom:"
-_STREAM_ID: Final = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?")
+_STREAM_ID: Final = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
+_LARGEST: Final = 2**64 - 1  # of both numbers of an id; Redis refuses what is larger, and to read behind the largest
 _NUMBER: Final = re.compile(rb"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 
 StreamId = tuple[int, int]
@@ -98,11 +99,12 @@ def parse_stream_id(text: str) -> StreamId:
         GatewayError: INVALID_ARGUMENTS.
     """
     match = _STREAM_ID.fullmatch(text)
-    if match is None:
+    id = (int(match[1]), int(match[2] or 0)) if match else (_LARGEST, 0)
+    if id[0] >= _LARGEST or id[1] > _LARGEST:
         raise invalid_arguments(
             f"Expected a stream id such as `1700000000000-0`, got `{text[:100]}` - at `lastEventId`"
         )
-    return int(match[1]), int(match[2] or 0)
+    return id
 
 
 def format_stream_id(id: StreamId) -> str:

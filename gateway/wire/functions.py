@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Raw
 
+from gateway.wire.envelope import UNREADABLE
 from gateway.wire.errors import ErrorCode, GatewayError, invalid_arguments
 
 
@@ -63,7 +64,7 @@ class Function:
         """
         try:
             bound = self._decoder.decode(args)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except UNREADABLE as error:
             raise self._refuse(error) from None
         return tuple(bound) if self._variadic else msgspec.structs.astuple(bound)
 
@@ -121,8 +122,14 @@ class FunctionTable:
 
 def unknown_function(name: str, known: Any) -> GatewayError:
     """The refusal of a name that is not in the table; offers the nearest known one."""
-    shown = name if len(name) <= 100 else name[:100] + "…"
-    return GatewayError(ErrorCode.UNKNOWN_FUNCTION, f"Unknown function `{shown}`{nearest(name, known)} - at `fn`")
+    return GatewayError(
+        ErrorCode.UNKNOWN_FUNCTION, f"Unknown function `{shortened(name)}`{nearest(name, known)} - at `fn`"
+    )
+
+
+def shortened(name: str) -> str:
+    """A name of the client's making, cut for a message."""
+    return name if len(name) <= 100 else name[:100] + "…"
 
 
 def nearest(name: str, known: Any) -> str:
@@ -137,7 +144,7 @@ def camel_case(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-_UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(?P<field>.*)`")
+_UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 
 
 def describe(error: Exception, known: frozenset[str], root: str = "args") -> str:
@@ -145,7 +152,7 @@ def describe(error: Exception, known: frozenset[str], root: str = "args") -> str
     text = str(error)
     what, _, place = text.partition(" - at `$")
     if unknown := _UNKNOWN_FIELD.match(what):
-        field = unknown["field"]
+        field = shortened(unknown["field"])
         what = f"Unknown option `{field}`{nearest(field, known)}"
     place = place.rstrip("`")
     return f"{what} - at `{root}{place}`"

@@ -12,14 +12,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from gateway.wire.envelope import encode, json_text
+from gateway.wire.envelope import UNREADABLE, encode, json_text
 from gateway.wire.options import LONG_NAMES, Prepared
 
 Hash = dict[bytes, bytes]
 
 EMPTY_OBJECT: Final = Raw(b"{}")
-_SHORT: Final = re.compile(rb'"(?:de|fpof|cpof|idof|kl|rdof|tm|omc)":')
-_LEADING_INTEGER: Final = re.compile(r"\s*[+-]?\d+")
+_SHORT: Final = re.compile(rb'"(?:de|fpof|cpof|idof|kl|rdof|tm|omc|repeatJobKey)":')
+_LEADING_INTEGER: Final = re.compile(r"\s*([+-]?[0-9]{1,400})")  # 309 digits are Infinity
 
 
 def to_hash(flat: Sequence[bytes]) -> Hash:
@@ -45,7 +45,7 @@ def created_job(
         b',"queueQualifiedName":%b'
         % (_text(id), encode(name), data, options.shown, options.priority, timestamp, encode(queue))
     ]
-    if b'"delay":' in options.shown:
+    if options.has_delay:
         parts.append(b',"delay":%d' % options.delay)
     if options.parent_key is not None:
         parts.append(b',"parentKey":%b,"parent":%b' % (encode(options.parent_key), encode(options.parent)))
@@ -84,7 +84,7 @@ def loaded_job(id: str, fields: Hash, queue: str) -> dict[str, Any]:
         "attemptsStarted": parse_int(fields.get(b"ats", b"0")),
         "attemptsMade": parse_int(fields.get(b"attemptsMade") or fields.get(b"atm", b"0")),
         "stalledCounter": parse_int(fields.get(b"stc", b"0")),
-        "repeatJobKey": _str(fields.get(b"rjk")),
+        "repeatJobKey": _str(fields.get(b"rjk")) or _stored_repeat_key(fields.get(b"opts")),
         "timestamp": parse_int(fields.get(b"timestamp")),
         "parentKey": _str(fields.get(b"parentKey")),
         "parent": _value(fields.get(b"parent"), None),
@@ -126,7 +126,7 @@ def read_options(text: bytes | None) -> dict[str, Any]:
     """Stored options as a dict with their short names; anything that is no JSON object counts as none."""
     try:
         options = msgspec.json.decode(text or b"{}")
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return {}
     return options if isinstance(options, dict) else {}
 
@@ -151,21 +151,30 @@ def deduplication_id(text: bytes | None) -> str | None:
     return id if isinstance(id, str) else None
 
 
+def _stored_repeat_key(text: bytes | None) -> str | None:
+    """The key of a job scheduler in stored options, where Node leaves it when it makes the next job."""
+    key = read_options(text).get("repeatJobKey") if text is not None and b'"repeatJobKey":' in text else None
+    return key if isinstance(key, str) else None
+
+
 def stacktrace(text: bytes | None) -> list[Any]:
     """The stored stack traces; what is not a JSON array reads as none, as in Node."""
     try:
         traces = msgspec.json.decode(text or b"[]")
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return []
     return traces if isinstance(traces, list) else []
 
 
 def parse_int(text: bytes | None) -> int | None:
-    """JavaScript's `parseInt`: leading digits count, nothing readable is None (NaN, which JSON writes as null)."""
+    """JavaScript's `parseInt`: leading digits count, None where it is NaN or Infinity, which JSON writes as null."""
     if text is None:
         return None
     match = _LEADING_INTEGER.match(text.decode(errors="replace"))
-    return int(match[0]) if match else None
+    if match is None:
+        return None
+    value = int(match[1])
+    return value if abs(value) < 10**308 else None
 
 
 def _str(text: bytes | None) -> str | None:

@@ -8,15 +8,18 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from gateway.wire.envelope import encode
+from gateway.wire.envelope import UNREADABLE, encode
 from gateway.wire.errors import invalid_arguments
 from gateway.wire.functions import describe
 
 PRIORITY_LIMIT: Final = 2**21 - 1
 NO_OPTIONS: Final = Raw(b"{}")
 
-Count = Annotated[int, Meta(ge=0)]
-Milliseconds = Annotated[int, Meta(ge=0)]
+# Numbers beyond are not exact in JavaScript and Lua, and msgpack has no room for all of them.
+_SAFE: Final = 2**53 - 1
+Whole = Annotated[int, Meta(ge=-_SAFE, le=_SAFE)]
+Count = Annotated[int, Meta(ge=0, le=_SAFE)]
+Milliseconds = Annotated[int, Meta(ge=0, le=_SAFE)]
 
 
 class _Options(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
@@ -26,8 +29,8 @@ class _Options(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults
 class KeepJobs(_Options, frozen=True):
     """How many finished jobs stay. `age` in seconds."""
 
-    age: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
-    count: int | UnsetType = UNSET
+    age: Count | UnsetType = UNSET
+    count: Whole | UnsetType = UNSET
     limit: Count | UnsetType = UNSET
 
 
@@ -72,8 +75,8 @@ class JobOptions(_Options, frozen=True):
     attempts: Count | UnsetType = UNSET
     backoff: Milliseconds | Backoff | UnsetType = UNSET
     lifo: bool | UnsetType = UNSET
-    remove_on_complete: bool | int | KeepJobs | UnsetType = UNSET
-    remove_on_fail: bool | int | KeepJobs | UnsetType = UNSET
+    remove_on_complete: bool | Whole | KeepJobs | UnsetType = UNSET
+    remove_on_fail: bool | Whole | KeepJobs | UnsetType = UNSET
     keep_logs: Count | UnsetType = UNSET
     stack_trace_limit: Count | UnsetType = UNSET
     size_limit: Count | UnsetType = UNSET
@@ -85,7 +88,7 @@ class JobOptions(_Options, frozen=True):
     remove_dependency_on_failure: bool | UnsetType = UNSET
     deduplication: Deduplication | UnsetType = UNSET
     telemetry: Telemetry | UnsetType = UNSET
-    debounce: Raw | UnsetType = UNSET  # removed in BullMQ 6: known only to be refused with Node's words
+    debounce: Any = UNSET  # removed in BullMQ 6: known only to be refused with Node's words
 
 
 # Options that at most one of may be set, in the order in which Node lists them.
@@ -132,6 +135,7 @@ class Prepared(Struct, frozen=True, gc=False):
     job_id: str = ""
     priority: int = 0
     delay: int = 0
+    has_delay: bool = False  # a delay of 0 shows in the reply, one that was not given does not
     timestamp: int = 0
     size_limit: int = 0
     deduplication_id: str | None = None
@@ -189,15 +193,12 @@ class OptionsCache:
 def _prepare(text: Raw, place: str) -> Prepared:
     try:
         options = _decoder.decode(text) if bytes(text) != b"null" else JobOptions()
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise invalid_arguments(describe(error, _KNOWN, place)) from None
     stored = msgspec.to_builtins(options)
     check(stored)
     if isinstance(backoff := stored.get("backoff"), int):
-        if backoff:
-            stored["backoff"] = {"type": "fixed", "delay": backoff}
-        else:
-            del stored["backoff"]  # Node's normalize() turns 0 into undefined
+        stored["backoff"] = {"type": "fixed", "delay": backoff}
     stored = {"attempts": 0, **stored}
     deduplication = stored.get("deduplication")
     parent = stored.get("parent")
@@ -207,6 +208,7 @@ def _prepare(text: Raw, place: str) -> Prepared:
         job_id=stored.get("jobId", ""),
         priority=int(stored.get("priority", 0)),
         delay=stored.get("delay", 0),
+        has_delay="delay" in stored,
         timestamp=stored.get("timestamp", 0),
         size_limit=stored.get("sizeLimit", 0),
         deduplication_id=deduplication["id"] if deduplication else None,
@@ -245,8 +247,7 @@ def _wrong_priority(options: dict[str, Any]) -> str | None:
         return "Priority should not be float"
     if not 0 <= priority <= PRIORITY_LIMIT:
         return f"Priority should be between 0 and {PRIORITY_LIMIT}"
-    options.pop("priority", None)
-    if priority:
+    if "priority" in options:
         options["priority"] = int(priority)  # 3.0 is 3
     return None
 

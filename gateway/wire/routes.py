@@ -12,7 +12,7 @@ import msgspec
 from gateway.wire.errors import ErrorCode, GatewayError, invalid_arguments
 from gateway.wire.events import StreamId, Subscription, parse_stream_id
 from gateway.wire.functions import nearest
-from gateway.wire.options import KeepJobs
+from gateway.wire.options import KeepJobs, Whole
 
 
 class Kind(enum.Enum):
@@ -225,7 +225,7 @@ def _limiter(query: dict[str, str]) -> tuple[int, int] | None:
     return _whole(query, "limiter.max", 0, 1, 10**9), _whole(query, "limiter.duration", 0, 1, _DAY)
 
 
-_keep_jobs_decoder: Final = msgspec.json.Decoder(bool | int | KeepJobs)
+_keep_jobs_decoder: Final = msgspec.json.Decoder(bool | Whole | KeepJobs)
 
 
 def _keep_jobs(query: dict[str, str], name: str) -> bool | int | dict[str, Any] | None:

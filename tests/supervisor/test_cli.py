@@ -137,3 +137,9 @@ class TestHelp:
 
     def test_the_version(self, tmp_path: Path) -> None:
         assert run_cli(tmp_path, "--version").stdout == f"bullmq-proxy {__version__}\n"
+
+
+def test_no_command_prints_the_help(tmp_path: Path) -> None:
+    result = run_cli(tmp_path)
+    assert result.returncode == 2
+    assert "Commands:\n  config " in result.stderr

@@ -62,6 +62,8 @@ class TestForms:
             ("host", "[::1]", "::1"),
             ("prefix", "{bull}", "{bull}"),
             ("redis_url", "redis://user:p%40ss@host:6380/3", "redis://user:p%40ss@host:6380/3"),
+            ("redis_url", "valkeys://host", "valkeys://host"),
+            ("redis_url", "valkey+unix:///run/valkey.sock", "valkey+unix:///run/valkey.sock"),
             ("redis_url", "unix:///run/valkey.sock", "unix:///run/valkey.sock"),
         ],
     )

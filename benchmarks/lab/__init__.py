@@ -1,0 +1,1 @@
+"""The laboratory: processes started and ended, and what the operating system and Redis say about them."""

@@ -1,0 +1,139 @@
+"""The peers as processes: how each one is started, and which of its processes are the proxy."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.lab import npm
+from benchmarks.lab.processes import LabError, Process, children
+from benchmarks.scenarios import Scenario
+from gateway.settings import options
+from supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS
+
+ROOT: Final = Path(__file__).parents[2]
+PREFIX: Final = "bench"
+# glibc gives the memory of each large message back to the system and asks for it again, page by page: 1.3 ms of our own
+# processor time for 1 MB. What only measures does not.
+_CHEAP: Final = {"MALLOC_TRIM_THRESHOLD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "33554432"}
+_START: Final = 20.0  # s until a proxy listens
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A running proxy: where it listens, its shards, and the parent apart."""
+
+    port: int = 0
+    key: str = ""
+    shards: tuple[int, ...] = ()
+    parent: tuple[int, ...] = ()
+
+
+class Bench:
+    """Starts peers against one Valkey; what was started in a `with` block's stack ends with it."""
+
+    def __init__(self, redis_port: int, directory: Path, procs: int) -> None:
+        """Make a bench.
+
+        Args:
+            redis_port: of the Valkey on the loopback address.
+            directory: for logs.
+            procs: shards of the gateway.
+        """
+        self._redis_port = redis_port
+        self._directory = directory
+        self._procs = procs
+        self._environment = _environment()
+
+    def proxy(self, peer: str, scenario: Scenario, stack: ExitStack) -> Proxy:
+        """Start the proxy of a peer; an empty one for the peers that have none.
+
+        Raises:
+            Missing: its runtime is not here.
+            LabError: it does not start.
+        """
+        if peer == "gateway":
+            return self._gateway(scenario, stack)
+        return self._bun(stack) if peer == "bun-proxy" else Proxy()
+
+    def client(self, peer: str, task: str, stack: ExitStack) -> Process:
+        """Start the client of a peer, which for some is all there is of it."""
+        environment = self._environment
+        match peer:
+            case "node":
+                program, modules = npm.node(), npm.modules()
+                words: list[str | Path] = [program, npm.PEERS / "node.cjs", task]
+                environment = {**environment, "NODE_PATH": str(modules)}
+            case "raw":
+                words, environment = [sys.executable, "-m", "benchmarks.peers.raw", task], environment | _CHEAP
+            case "python":
+                words = [sys.executable, "-m", "benchmarks.peers.package", task]
+            case _:
+                words, environment = [sys.executable, "-m", "benchmarks.load", task], environment | _CHEAP
+        return stack.enter_context(self._process(f"client of {peer}", words, environment))
+
+    def _gateway(self, scenario: Scenario, stack: ExitStack) -> Proxy:
+        key = secrets.token_hex(8)
+        url = f"redis://127.0.0.1:{self._redis_port}"
+        flags = ["--port", "0", "--procs", str(self._procs), "--redis-url", url, "--prefix", PREFIX]
+        flags += ["--log-level", "error", *scenario.flags]
+        words: list[str | Path] = [sys.executable, "-m", "supervisor", "serve", *flags]
+        # Nobody reads its stdout after the first line; it prints a few.
+        process = stack.enter_context(self._process("gateway", words, {**self._environment, "AUTH_KEYS": key}))
+        port = _port(process.line(_START), r"^ws://[^/]*:(\d+)")
+        return Proxy(port, key, tuple(children(process.pid)), (process.pid,))
+
+    def _bun(self, stack: ExitStack) -> Proxy:
+        key = secrets.token_hex(8)
+        modules = npm.modules()
+        environment = {**self._environment, "REDIS_PORT": str(self._redis_port), "KEY": key, "PREFIX": PREFIX}
+        words: list[str | Path] = [npm.bun(), "run", _beside(modules)]
+        process = stack.enter_context(self._process("bun-proxy", words, environment))
+        return Proxy(_port(process.line(_START), r"listening (\d+)$"), key, (process.pid,))
+
+    def _process(self, name: str, words: list[str | Path], environment: dict[str, str]) -> Process:
+        return Process(name, words, self._directory / f"{name.replace(' ', '-')}.log", environment)
+
+
+def missing(peer: str) -> str | None:
+    """Why a peer cannot take part here; None when it can."""
+    try:
+        if peer in ("node", "bun-proxy"):
+            npm.modules()
+        if peer == "node":
+            npm.node()
+        elif peer == "bun-proxy":
+            npm.bun()
+    except npm.Missing as reason:
+        return str(reason)
+    return None
+
+
+def _beside(modules: Path) -> Path:
+    """The Bun proxy beside its packages: ES modules are looked for from the importing file on, not by a variable."""
+    source, there = npm.PEERS / "bun-proxy" / "proxy.mjs", modules.parent / "proxy.mjs"
+    if not there.exists() or there.read_bytes() != source.read_bytes():
+        there.write_bytes(source.read_bytes())
+    return there
+
+
+def _port(line: str, pattern: str) -> int:
+    match = re.search(pattern, line)
+    if match is None:
+        raise LabError(f"expected the proxy's address, got {line!r}")
+    return int(match[1])
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without anything that would set the gateway up in another way."""
+    settings = {name for option in options() for name in option.environment} | {CONFIG_VARIABLE, *REDIS_PARTS}
+    return {name: value for name, value in os.environ.items() if name not in settings} | {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+    }

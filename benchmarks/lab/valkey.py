@@ -1,0 +1,171 @@
+"""The benchmark's own Valkey, and what it says about its work. TCP on the loopback address: every peer speaks that."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import hiredis
+
+from benchmarks.lab.processes import LabError, Process
+from supervisor.embedded import find_server
+
+_START: Final = 10.0  # s
+_ANSWER: Final = 30.0  # s
+_CLIENTS: Final = 15_000  # more than the largest scenario opens
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Counters of the server. Commands count those inside scripts, too; `scripts` are EVALSHA, EVAL and EXEC."""
+
+    commands: int = 0
+    scripts: int = 0
+    reads: int = 0
+    writes: int = 0
+
+    def __sub__(self, other: Work) -> Work:
+        return Work(
+            self.commands - other.commands,
+            self.scripts - other.scripts,
+            self.reads - other.reads,
+            self.writes - other.writes,
+        )
+
+
+class Valkey:
+    """A running server without persistence."""
+
+    def __init__(self, directory: Path) -> None:
+        """Start it; its socket and log go into `directory`."""
+        self.port = free_port()
+        options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "unixsocket": str(directory / "valkey.sock"),
+            "dir": str(directory),
+            "save": "",
+            "appendonly": "no",
+            "maxclients": str(_CLIENTS),
+            "tcp-backlog": "4096",
+            "logfile": str(directory / "valkey.log"),
+        }
+        words: list[str | Path] = [
+            find_server(),
+            *(word for name, value in options.items() for word in (f"--{name}", value)),
+        ]
+        self._process = Process("valkey", words, directory / "valkey.log", os.environ)
+        try:
+            self._control = Control(self.port, _START)
+        except BaseException:
+            self._process.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self._process.pid
+
+    @property
+    def version(self) -> str:
+        """Of the server."""
+        info = self.info("server")
+        return info.get("valkey_version") or info["redis_version"]
+
+    def forget(self) -> None:
+        """Remove all keys, and wait until their memory is free."""
+        self._control.ask("FLUSHALL", "SYNC")
+
+    def info(self, section: str) -> dict[str, str]:
+        """One section of INFO."""
+        lines = self._control.ask("INFO", section).decode().splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def work(self) -> Work:
+        """What it has done since its start."""
+        stats = self.info("stats")
+        commands = self.info("commandstats")
+        return Work(
+            commands=int(stats["total_commands_processed"]),
+            scripts=sum(_calls(commands, name) for name in ("evalsha", "eval", "exec")),
+            reads=int(stats.get("total_reads_processed", 0)),
+            writes=int(stats.get("total_writes_processed", 0)),
+        )
+
+    def clients(self) -> int:
+        """Connections of others."""
+        return int(self._control.ask("CLIENT", "LIST").count(b"\n")) - 1
+
+    def ask(self, *words: Any) -> Any:
+        """Send one command."""
+        return self._control.ask(*words)
+
+    def close(self) -> None:
+        """Stop it."""
+        self._control.close()
+        self._process.close()
+
+    def __enter__(self) -> Valkey:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Control:
+    """A blocking connection for a few commands."""
+
+    def __init__(self, port: int, timeout: float) -> None:
+        """Connect; `timeout` in seconds for the server to come up."""
+        self._reader = hiredis.Reader()
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                self._socket = socket.create_connection(("127.0.0.1", port), _ANSWER)
+                return
+            except ConnectionRefusedError:
+                if time.monotonic() > until:
+                    raise LabError(f"Valkey did not start within {timeout:g} s") from None
+                time.sleep(0.02)
+
+    def ask(self, *words: Any) -> Any:
+        """Send one command and return its reply; an error reply raises LabError."""
+        self.tell(hiredis.pack_command(words))
+        reply = self.reply()
+        if isinstance(reply, hiredis.ReplyError):
+            raise LabError(str(reply))
+        return reply
+
+    def tell(self, packed: bytes) -> None:
+        """Send commands without waiting."""
+        self._socket.sendall(packed)
+
+    def reply(self) -> Any:
+        """The next reply."""
+        while (reply := self._reader.gets()) is False:
+            data = self._socket.recv(1 << 20)
+            if not data:
+                raise LabError("Valkey closed the connection")
+            self._reader.feed(data)
+        return reply
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._socket.close()
+
+
+def _calls(commands: dict[str, str], name: str) -> int:
+    """`calls=12,usec=…` of one command."""
+    return int(commands.get(f"cmdstat_{name}", "calls=0,").removeprefix("calls=").partition(",")[0])
+
+
+def free_port() -> int:
+    """A port that nobody uses at this moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

@@ -1,0 +1,74 @@
+"""The guard: how many Redis commands, reads and writes an add and a job may cost. Counts do not depend on the machine.
+
+Commands count those inside BullMQ's scripts, so that a new version of BullMQ may change them: then look, and write down
+the new number. Reads and writes are those of the server: how well commands are pipelined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from benchmarks.figures import Run
+from benchmarks.runner import Plan, run_plan
+from benchmarks.scenarios import SCENARIOS
+
+# The readings themselves, and what happens once a run, come on top of what the operations need.
+_SLACK = 1.05
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The most that one operation may cost."""
+
+    commands: float
+    scripts: float
+    transfers: float  # reads, and as many writes
+    connections: int
+
+
+BOUNDS = {
+    # One script with 8 commands; 256 adds under way leave in bursts: measured 0.01 reads each.
+    "add-8x32": Bound(commands=9.0, scripts=1.0, transfers=0.1, connections=1),
+    # Alone, an add is one read and one write, and not a command more.
+    "add-1x1": Bound(commands=9.0, scripts=1.0, transfers=1.0, connections=1),
+    "addBulk-8x1": Bound(commands=9.0, scripts=1.0, transfers=0.1, connections=1),
+    # moveToFinished brings the next job along: one script a job. The second connection waits at the marker.
+    "process-4x50": Bound(commands=26.0, scripts=1.1, transfers=0.1, connections=2),
+    "process-1x1": Bound(commands=26.0, scripts=1.0, transfers=1.0, connections=2),
+    # Many workers share one connection and one waiter.
+    "process-64x1": Bound(commands=26.0, scripts=1.1, transfers=0.25, connections=2),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_work_per_operation_stays_within_bounds(name: str) -> None:
+    run, bound = _run(name), BOUNDS[name]
+    assert run.commands_per_op is not None and run.commands_per_op <= bound.commands * _SLACK
+    assert run.scripts_per_op is not None and run.scripts_per_op <= bound.scripts * _SLACK
+    assert run.reads_per_op is not None and run.reads_per_op <= bound.transfers * _SLACK
+    assert run.writes_per_op is not None and run.writes_per_op <= bound.transfers * _SLACK
+    assert run.redis_connections <= bound.connections
+
+
+def test_events_cost_redis_the_same_however_many_watch() -> None:
+    few, many = _run("events-1", connections=2), _run("events-1", connections=40)
+    assert few.commands_per_op is not None and many.commands_per_op is not None
+    # An operation is a delivery: twenty times the watchers, a twentieth of the commands for each.
+    assert many.commands_per_op < few.commands_per_op / 10
+    assert many.redis_connections == few.redis_connections <= 2
+
+
+def _run(name: str, connections: int | None = None) -> Run:
+    (scenario,) = [each for each in SCENARIOS if each.name == name]
+    if connections is not None:
+        scenario = scenario.with_connections(connections)
+    plan = Plan(
+        scenarios=[replace(scenario, least_duration=0.0)], peers=("gateway",), duration=0.4, repeats=1, warmup=0.2
+    )
+    ((result,), _) = run_plan(plan, lambda line: None)
+    assert not result.failures
+    (run,) = result.runs["gateway"]
+    assert run is not None and run.operations > 100
+    return run

@@ -1,0 +1,1 @@
+"""Redis and BullMQ: the link, the scripts and the leases, against real servers and misbehaving ones."""

@@ -1,0 +1,359 @@
+"""Leases, orphans and the lives of feeds: what the broker does when its surroundings do not behave."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from msgspec import Raw
+from redis.asyncio import Redis
+
+from gateway.broker.address import Address
+from gateway.broker.broker import Broker, Identity
+from gateway.broker.feed import UNREADABLE, Feed
+from gateway.broker.leases import Consumer, Lease, keep_jobs
+from gateway.broker.link import LinkOptions
+from gateway.broker.queue import Queue
+from gateway.broker.settling import STALLED_TOO_OFTEN, backoff_delay
+from gateway.wire.errors import GatewayError
+from gateway.wire.jobs import Hash
+from gateway.wire.options import NO_OPTIONS
+from gateway.wire.routes import WorkerOptions
+from tests.support.valkey import ValkeyProcess
+from tests.support.waiting import eventually
+
+OPTIONS = LinkOptions(deadline=2.0)
+
+
+@asynccontextmanager
+async def started(valkey: ValkeyProcess, prefix: str, identity: Identity) -> AsyncIterator[Broker]:
+    broker = Broker(Address.from_url(valkey.url), prefix, OPTIONS, identity)
+    await broker.start(5.0)
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+@pytest.fixture
+async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
+    async with started(valkey, prefix, Identity(prefix)) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def redis(valkey: ValkeyProcess) -> AsyncIterator[Redis]:
+    async with Redis.from_url(valkey.url, decode_responses=True) as client:
+        yield client
+
+
+class Worker:
+    """A consumer that keeps what it is given."""
+
+    def __init__(self, broker: Broker, queue: Queue, **options: Any) -> None:
+        self.leases: list[Lease] = []
+        self.cancelled: list[str] = []
+        self.outcomes: list[str | GatewayError] = []
+        self._broker = broker
+        self.feed, self.consumer = broker.join(queue, WorkerOptions(**options), self._take, self._cancel)
+
+    def _take(self, lease: Lease, fields: Hash) -> None:
+        self.leases.append(lease)
+
+    def _cancel(self, lease: Lease, reason: str) -> None:
+        self.cancelled.append(lease.id)
+
+    async def lease(self, number: int = 1) -> Lease:
+        """The `number`th that was given to us."""
+        await eventually(lambda: len(self.leases) >= number, f"{number} jobs have come")
+        return self.leases[number - 1]
+
+    async def outcome(self) -> str | GatewayError:
+        await eventually(lambda: self.outcomes, "it is settled")
+        return self.outcomes.pop(0)
+
+    def leave(self, *, counted: bool = True) -> None:
+        self._broker.leave(self.feed, self.consumer, counted=counted)
+
+
+async def add(queue: Queue, count: int = 1) -> None:
+    done = asyncio.get_running_loop().create_future()
+    queue.add_bulk([(f"n{n}", Raw(b"{}"), queue.options.prepare(NO_OPTIONS)) for n in range(count)], done.set_result)
+    assert isinstance(await done, bytes)
+
+
+async def counts(queue: Queue) -> dict[str, int]:
+    active, waiting = await asyncio.gather(
+        queue.link.call("LLEN", queue.key("active")), queue.link.call("LLEN", queue.key("wait"))
+    )
+    return {"active": active, "wait": waiting}
+
+
+# Who we are
+
+
+def test_a_predecessor_is_an_earlier_process_in_our_slot_of_the_same_run() -> None:
+    me = Identity("run", 2, 5)
+    assert me.token(7) == "run:2:5:7"
+    assert me.is_predecessor("run:2:4:0")
+    for other in ("run:2:5:0", "run:2:6:0", "run:1:4:0", "other:2:4:0", "", "x", "run:2", "run:2:x:0"):
+        assert not me.is_predecessor(other)
+
+
+# Orphans
+
+
+async def test_the_jobs_of_a_killed_predecessor_are_given_back_first_in_line(
+    valkey: ValkeyProcess, prefix: str, redis: Redis
+) -> None:
+    async with started(valkey, prefix, Identity(prefix, 0, 1)) as old:
+        queue = old.queue("q")
+        await add(queue, 3)
+        dead = Worker(old, queue)
+        id = (await dead.lease()).id
+        async with started(valkey, prefix, Identity(prefix, 0, 2)) as new:
+            new.adopt(["q"])
+            heir = Worker(new, new.queue("q"))
+            assert (await heir.lease()).id in (id, "2")
+            await eventually(lambda: heir.leases, "it has a job")
+            assert await redis.hget(f"{prefix}:q:{id}", "stc") == "1"
+            heir.leave(counted=False)
+        dead.consumer.leases.clear()
+
+
+async def test_a_predecessor_that_still_drains_keeps_its_jobs_when_redis_comes_back(
+    valkey: ValkeyProcess, prefix: str, redis: Redis
+) -> None:
+    async with started(valkey, prefix, Identity(prefix, 0, 1)) as old:
+        queue = old.queue("q")
+        await add(queue)
+        draining = Worker(old, queue)
+        lease = await draining.lease()
+        async with started(valkey, prefix, Identity(prefix, 0, 2)) as new:
+            heir = Worker(new, new.queue("q"))
+            ups: list[bool] = []
+            new.link.on_up.append(lambda: ups.append(True))
+            await new.link.call("CLIENT", "KILL", "ID", await new.link.call("CLIENT", "ID"), "SKIPME", "no")
+            await eventually(lambda: ups, "the link is back")
+            assert await counts(new.queue("q")) == {"active": 1, "wait": 0}
+            draining.feed.settler.complete(lease, Raw(b"1"), draining.outcomes.append)
+            assert await draining.outcome() == "completed"
+            assert heir.leases == []
+
+
+async def test_a_job_that_kills_its_shards_over_and_over_is_failed(
+    valkey: ValkeyProcess, prefix: str, redis: Redis
+) -> None:
+    id = "1"
+    for incarnation in range(5):
+        async with started(valkey, prefix, Identity(prefix, 0, incarnation)) as shard:
+            queue = shard.queue("q")
+            if not incarnation:
+                await add(queue)
+            shard.adopt(["q"])
+            worker = Worker(shard, queue)
+            if incarnation == 4:
+                await eventually_field(redis, f"{prefix}:q:{id}", "failedReason", STALLED_TOO_OFTEN)
+                assert worker.leases == []
+                worker.leave()
+            else:
+                await worker.lease()
+                worker.consumer.leases.clear()  # the process dies with it
+
+
+async def eventually_field(redis: Redis, key: str, field: str, value: str) -> None:
+    seen: list[Any] = []
+    async with asyncio.timeout(8):
+        while not seen or seen[-1] != value:
+            seen.append(await redis.hget(key, field))
+
+
+# Feeds
+
+
+async def test_a_feed_that_is_left_and_joined_again_at_once_is_served_by_the_new_one(broker: Broker) -> None:
+    queue = broker.queue("q")
+    first = Worker(broker, queue)
+    for _ in range(5):
+        first.leave()
+        second = Worker(broker, queue)
+        assert second.feed is not first.feed
+        await add(queue)
+        lease = await second.lease()
+        second.feed.settler.complete(lease, Raw(b"1"), second.outcomes.append)
+        assert await second.outcome() == "completed"
+        first = second
+    first.leave()
+
+
+async def test_consumers_that_come_and_go_leave_nothing_in_the_feed(broker: Broker) -> None:
+    queue = broker.queue("q")
+    resident = Worker(broker, queue)
+    for _ in range(50):
+        Worker(broker, queue).leave()
+    gc.collect()
+    alive = [consumer for consumer in gc.get_objects() if isinstance(consumer, Consumer) and consumer.open]
+    assert resident.consumer in alive
+    await eventually(lambda: not _closed_consumers(), "those that left are gone")
+    resident.leave()
+
+
+def _closed_consumers() -> list[Consumer]:
+    gc.collect()
+    return [consumer for consumer in gc.get_objects() if isinstance(consumer, Consumer) and not consumer.open]
+
+
+async def test_queues_are_forgotten_when_nobody_uses_them(broker: Broker) -> None:
+    for number in range(50):
+        worker = Worker(broker, broker.queue(f"q{number}"))
+        worker.leave()
+    del worker
+    await broker.link.call("PING")
+
+    def left() -> bool:
+        gc.collect()
+        return not any(isinstance(thing, Queue | Feed) for thing in gc.get_objects())
+
+    await eventually(left, "no queue and no feed is left")
+
+
+async def test_a_stopped_broker_takes_no_job_and_no_marker_from_others(
+    broker: Broker, valkey: ValkeyProcess, prefix: str
+) -> None:
+    stopping = Worker(broker, broker.queue("q"))
+    await eventually(lambda: stopping.feed.is_starving, "it waits")
+    broker.stop_fetching()
+    async with started(valkey, prefix, Identity(f"{prefix}-2")) as other:
+        worker = Worker(other, other.queue("q"))
+        for number in range(1, 4):
+            await eventually(lambda: worker.feed.is_starving, "it waits")
+            await add(broker.queue("q"))
+            async with asyncio.timeout(2):
+                lease = await worker.lease(number)
+            worker.feed.settler.complete(lease, Raw(b"1"), worker.outcomes.append)
+            assert await worker.outcome() == "completed"
+        assert stopping.leases == []
+        worker.leave()
+    stopping.leave()
+
+
+async def test_a_job_that_cannot_be_handed_out_is_failed(
+    broker: Broker, redis: Redis, prefix: str, background: list[str]
+) -> None:
+    queue = broker.queue("q")
+    worker = Worker(broker, queue)
+    worker.consumer.take = {}.__getitem__  # type: ignore[assignment] # takes nothing
+    await add(queue)
+    await eventually_field(redis, f"{prefix}:q:1", "failedReason", UNREADABLE)
+    await eventually(lambda: background, "it is logged")
+    assert "cannot be handed out" in background.pop()
+    worker.leave()
+
+
+async def test_a_lease_that_goes_on_because_there_are_no_children_ends_if_its_holder_has_left(
+    broker: Broker,
+) -> None:
+    queue = broker.queue("q")
+    worker = Worker(broker, queue)
+    await add(queue)
+    worker.feed.settler.wait_children(await worker.lease(), worker.outcomes.append)
+    worker.leave()
+    assert isinstance(await worker.outcome(), GatewayError)
+    other = Worker(broker, queue)
+    assert (await other.lease()).id == "1"
+    other.leave()
+
+
+async def test_a_consumer_is_known_until_its_last_answer_is_stored(broker: Broker) -> None:
+    queue = broker.queue("q")
+    other, worker = Worker(broker, queue, concurrency=1), Worker(broker, queue)
+    await add(queue, 2)
+    lease = await worker.lease()
+    worker.feed.settler.complete(lease, Raw(b"1"), worker.outcomes.append)
+    worker.leave()
+    assert worker.consumer.leases == {lease}
+    assert await worker.outcome() == "completed"
+    assert worker.consumer.leases == set()
+    other.leave()
+
+
+async def test_close_ends_every_task(valkey: ValkeyProcess, prefix: str) -> None:
+    before = asyncio.all_tasks()
+    async with started(valkey, prefix, Identity(prefix)) as broker:
+        workers = [Worker(broker, broker.queue(name)) for name in ("a", "b")]
+        await eventually(lambda: all(worker.feed.is_starving for worker in workers), "they wait")
+        workers[0].leave()
+    assert asyncio.all_tasks() == before
+
+
+async def test_retries_of_an_answer_end_with_the_broker(tmp_path: Any, prefix: str) -> None:
+    with ValkeyProcess(tmp_path) as server:
+        broker = Broker(Address.from_url(server.url), prefix, replace(OPTIONS, backlog_timeout=0.0), Identity(prefix))
+        await broker.start(5.0)
+        worker = Worker(broker, broker.queue("q"))
+        await add(broker.queue("q"))
+        lease = await worker.lease()
+        server.stop()
+        await eventually(lambda: not broker.link.is_up, "the link notices")
+        worker.feed.settler.complete(lease, Raw(b"1"), worker.outcomes.append)
+        worker.leave()
+        await broker.close()
+        outcome = await worker.outcome()
+        assert isinstance(outcome, GatewayError)
+        assert outcome.code == "SHUTTING_DOWN"
+
+
+# Small rules
+
+
+@pytest.mark.parametrize(
+    ("backoff", "attempts_made", "delay"),
+    [
+        (None, 1, 0),
+        (0, 1, 0),
+        (500, 3, 500),
+        ({"type": "fixed", "delay": 500}, 3, 500),
+        ({"type": "fixed"}, 1, 0),
+        ({"type": "exponential", "delay": 500}, 1, 500),
+        ({"type": "exponential", "delay": 500}, 4, 4000),
+        ({"type": "mine", "delay": 500}, 2, 500),
+        ({"type": "fixed", "delay": "500"}, 1, 0),
+        ([], 1, 0),
+    ],
+)
+def test_the_wait_before_the_next_attempt_is_nodes(backoff: Any, attempts_made: int, delay: int) -> None:
+    assert backoff_delay(backoff, attempts_made) == delay
+
+
+@pytest.mark.parametrize("attempts_made", [100, 100_000])
+def test_a_great_many_attempts_do_not_break_the_backoff(attempts_made: int) -> None:
+    assert backoff_delay({"type": "exponential", "delay": 1}, attempts_made) > 0
+
+
+def test_jitter_takes_off_up_to_its_share() -> None:
+    delays = [backoff_delay({"type": "fixed", "delay": 1000, "jitter": 0.25}, 1) for _ in range(200)]
+    assert min(delays) >= 750
+    assert max(delays) <= 1000
+    assert len(set(delays)) > 20
+
+
+@pytest.mark.parametrize(
+    ("remove", "kept"),
+    [
+        (None, {"count": -1}),
+        (False, {"count": -1}),
+        (True, {"count": 0}),
+        (0, {"count": 0}),
+        (7, {"count": 7}),
+        ({"age": 5}, {"age": 5}),
+        ("yes", {"count": 0}),
+        ("", {"count": -1}),
+    ],
+)
+def test_how_many_finished_jobs_stay_is_nodes(remove: Any, kept: dict[str, Any]) -> None:
+    assert keep_jobs(remove) == kept

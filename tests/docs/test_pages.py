@@ -1,0 +1,157 @@
+"""What the pages claim about messages, codes, functions and options is what the code has."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.broker.functions import TABLE
+from gateway.settings import Settings, options
+from gateway.wire.closing import CloseCode
+from gateway.wire.errors import ErrorCode, GatewayError
+from gateway.wire.events import EVENTS
+from gateway.wire.options import JobOptions
+from gateway.wire.routes import Limits, check, locate
+from supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS, ConfigFile, resolve
+from tests.docs.markdown import CONFIGURATION, PAGES, PROTOCOL, README, Section, links, section, sections
+from tests.support.service import ROOT, Service
+from tests.support.valkey import ValkeyProcess
+from tests.support.waiting import TIMEOUT
+
+page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def first_codes(part: Section) -> set[str]:
+    """The inline code in the first cells of a section's tables."""
+    return {code for row in part.rows for code in re.findall(r"`([^`]+)`", row[0])}
+
+
+class TestMessages:
+    @page
+    def test_json_can_be_parsed(self, page: Path) -> None:
+        for text in self._json_of(page):
+            try:
+                json.loads(text)
+            except ValueError as error:
+                pytest.fail(f"{text}: {error}")
+
+    @staticmethod
+    def _json_of(page: Path) -> Iterator[str]:
+        """Each line of a JSON block, and inline code that begins like an object."""
+        for part in sections(page):
+            for language, text in part.blocks:
+                if language == "json":
+                    yield from text.splitlines()
+            yield from (code for code in part.codes if code.startswith(('{"', "[{")))
+
+    @pytest.mark.parametrize("page", [README, PROTOCOL])
+    def test_messages_have_an_id_and_data(self, page: Path) -> None:
+        shown = [
+            json.loads(line)
+            for part in sections(page)
+            for language, text in part.blocks
+            if language == "json"
+            for line in text.splitlines()
+        ]
+        assert shown
+        assert all(message.keys() in ({"id", "data"}, {"err"}) for message in shown)
+
+
+class TestProtocol:
+    def test_error_codes(self) -> None:
+        assert first_codes(section(PROTOCOL, "Error codes")) == {code.value for code in ErrorCode}
+
+    def test_no_other_error_code_is_mentioned(self) -> None:
+        words = {
+            code for part in sections(PROTOCOL) for code in part.codes if re.fullmatch(r"[A-Z]{4,}_?[A-Z_]+", code)
+        }
+        # Parts of paths and headers.
+        assert words - {"CONCURRENCY"} <= {code.value for code in ErrorCode}
+
+    def test_close_codes(self) -> None:
+        assert {int(row[0]) for row in section(PROTOCOL, "Close codes").rows} == set(CloseCode)
+
+    def test_functions(self) -> None:
+        assert first_codes(section(PROTOCOL, "Functions")) == {function.signature for function in TABLE}
+
+    def test_job_options(self) -> None:
+        known = set(JobOptions.__struct_encode_fields__) - {"debounce"}  # known only to be refused
+        assert first_codes(section(PROTOCOL, "Job options")) == known
+
+    def test_events(self) -> None:
+        assert set(section(PROTOCOL, "Events API").codes) >= EVENTS
+
+    @pytest.mark.parametrize(
+        ("title", "path"), [("Worker options", "/queue/mails/process/1"), ("Events options", "/queue/mails/events")]
+    )
+    def test_options_of_a_connection(self, title: str, path: str) -> None:
+        with pytest.raises(GatewayError) as refused:
+            check(locate(f"{path}?nonsense=1"), Limits())
+        known = refused.value.message.partition("known are ")[2].split(", ")
+        assert first_codes(section(PROTOCOL, title)) == set(known)
+
+    def test_figures(self, service: Callable[..., Service], valkey: ValkeyProcess) -> None:
+        running = service("--procs", "1", "--redis-url", valkey.url).start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/metrics", timeout=TIMEOUT) as answer:
+            text = answer.read().decode()
+        shown = {code for code in section(PROTOCOL, "Plain HTTP").codes if code.startswith("bullmq_proxy_")}
+        assert shown == set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+
+    @pytest.mark.parametrize("setting", [name.name for name in options() if name.name.startswith("max_")])
+    def test_limits_name_their_settings(self, setting: str) -> None:
+        assert setting in {code for row in section(PROTOCOL, "Limits").rows for code in re.findall(r"`(.+?)`", row[2])}
+
+
+class TestConfiguration:
+    def test_options(self) -> None:
+        shown = {
+            name.strip("`"): (flag.strip("`"), set(re.findall(r"`(.+?)`", names)))
+            for name, flag, names, *_ in section(CONFIGURATION, "Options").rows
+        }
+        assert shown == {known.name: (known.flag, set(known.environment)) for known in options()}
+
+    def test_defaults(self) -> None:
+        for name, _, _, default, _ in section(CONFIGURATION, "Options").rows:
+            known = next(each for each in options() if each.name == name.strip("`"))
+            plain = Settings.__dataclass_fields__[known.name].default
+            if default.startswith("`") and not known.by_default:
+                assert default.strip("`") == known.show(plain).strip('"'), name
+
+    def test_other_variables(self) -> None:
+        text = CONFIGURATION.read_text()
+        for name in (CONFIG_VARIABLE, "STATE_DIRECTORY", "XDG_DATA_HOME", *REDIS_PARTS):
+            assert f"`{name}`" in text
+
+    def test_no_variable_is_invented(self) -> None:
+        known = {name for option in options() for name in option.environment} | {CONFIG_VARIABLE, *REDIS_PARTS}
+        shown = re.findall(r"\b(?:BULLMQ_PROXY|REDIS|AUTH|QUEUE)_[A-Z_]*[A-Z]\b", CONFIGURATION.read_text())
+        assert set(shown) <= known
+
+    def test_the_file_can_be_used(self) -> None:
+        values = tomllib.loads(section(CONFIGURATION, "A file").block("toml"))
+        settings = resolve({}, {}, ConfigFile("bullmq-proxy.toml", values)).settings
+        assert settings.drain_timeout == 60
+
+    def test_the_environment_can_be_used(self) -> None:
+        lines = section(CONFIGURATION, "Environment").block("sh").splitlines()
+        settings = resolve({}, dict(line.split("=", 1) for line in lines), None).settings
+        assert settings.redis_url == "redis://:secret@redis.example.org:6379"
+        assert len(settings.auth_keys) == 2
+
+
+@page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        if "://" in path:
+            continue
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in {part.anchor for part in sections(found)}, target

@@ -1,0 +1,117 @@
+"""What the interop tests share: Node with its packages, one peer process, one gateway of two shards."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from tests.interop.client import Gateway
+from tests.interop.peer import HERE, Peer
+from tests.support.service import Service
+from tests.support.valkey import ValkeyProcess
+
+LEAST_NODE = 20
+INSTALL_TIMEOUT = 240  # s; whichever test comes first may have to install the packages
+KEY = "interop-key"
+PREFIX = "bull"  # Node's default, and ours; each pytest process has a server of its own
+
+
+@functools.cache
+def find_node() -> str | None:
+    """The program `node`, if it is new enough and has npm beside it."""
+    program = shutil.which("node")
+    if program is None or shutil.which("npm") is None:
+        return None
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.match(r"v(\d+)", shown)
+    return program if version and int(version[1]) >= LEAST_NODE else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without Node leave out all tests of this directory; one of them stays to say so, in one line."""
+    ours = [item for item in items if item.path.is_relative_to(HERE)]
+    for item in ours:
+        item.add_marker(pytest.mark.timeout(INSTALL_TIMEOUT))
+    if not ours or find_node() is not None:
+        return
+    reason = f"no Node {LEAST_NODE} or newer with npm: all {len(ours)} tests with Node's BullMQ are left out"
+    ours[0].add_marker(pytest.mark.skip(reason))
+    items[:] = [item for item in items if item not in ours[1:]]
+    config.hook.pytest_deselected(items=ours[1:])
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The program."""
+    program = find_node()
+    assert program is not None, "the tests are left out without it"
+    return program
+
+
+@pytest.fixture(scope="session")
+def modules(node: str) -> Path:
+    """The installed `node_modules`, kept between runs for as long as the lock file stays the same.
+
+    `overrides` in package.json holds an optional native package at a version that has builds for all platforms: so the
+    lock file is complete on each of them.
+    """
+    lock_file = HERE / "package-lock.json"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bullmq-proxy"
+    home = cache / f"interop-{hashlib.sha256(lock_file.read_bytes()).hexdigest()[:16]}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{home.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # parallel test processes: one installs, the others wait
+        if not home.exists():
+            fresh = cache / f"{home.name}.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir()
+            for file in (HERE / "package.json", lock_file):
+                shutil.copy(file, fresh)
+            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, cwd=fresh, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"npm ci failed:\n{done.stderr}"
+            fresh.rename(home)
+    return home / "node_modules"
+
+
+@pytest.fixture(scope="session")
+def peer(node: str, modules: Path, valkey: ValkeyProcess) -> Iterator[Peer]:
+    """Node's BullMQ."""
+    peer = Peer(node, modules, {"path": urlsplit(valkey.url).path, "maxRetriesPerRequest": None}, PREFIX)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture(scope="session")
+def gateway(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """The real service: the command in a process of its own, two forked shards."""
+    arguments = ("--procs", "2", "--redis-url", valkey.url, "--prefix", PREFIX)
+    with Service(tmp_path_factory.mktemp("interop"), *arguments, env={"AUTH_KEYS": KEY}) as service:
+        yield Gateway(service, KEY)
+
+
+@pytest.fixture
+def queue(peer: Peer) -> Iterator[str]:
+    """The name of a new queue."""
+    name = f"mails-{uuid.uuid4().hex[:12]}"
+    yield name
+    peer.ask("forget", queue=name)
+
+
+@pytest.fixture(scope="session")
+def store(valkey: ValkeyProcess) -> Iterator[redis.Redis]:
+    """A look into Redis itself."""
+    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
+        yield client

@@ -1,0 +1,125 @@
+"""A queue as it lies in Redis, in a form that can be compared with another queue's; and what "equal" means."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, TypeVar
+
+import redis
+
+T = TypeVar("T")
+
+# Fields of jobs and events that hold JSON.
+_JSON_FIELDS: Final = ("data", "opts", "parent", "progress", "returnvalue", "stacktrace")
+_TIME: Final = re.compile(r"\d{10,}(\.\d+)?")
+_LEAST_TIME: Final = 1_000_000_000  # ms: times, and what is left until a date; smaller numbers are neither
+_SCORE_SHIFT: Final = 0x1000  # a delayed job's score is its time, times this, plus a counter
+TOLERANCE: Final = 5_000  # ms between a thing done on one queue and on the other
+
+
+def keyspace(store: redis.Redis, queue: str) -> dict[str, Any]:
+    """Everything that Redis holds of a queue, by the key's last part; the queue's name is replaced by `QUEUE`."""
+    base = f"bull:{queue}:"
+    keys = sorted(store.scan_iter(match=base + "*", count=1000))
+    kinds = _piped(store, ("type", keys))
+    values = _piped(store, *((_READERS[kind], [key]) for key, kind in zip(keys, kinds, strict=True)))
+    found = {
+        name: _shown(name, kind, value)
+        for name, kind, value in zip((key.removeprefix(base) for key in keys), kinds, values, strict=True)
+    }
+    return renamed(found, queue, "QUEUE")
+
+
+def renamed(value: T, old: str, new: str) -> T:
+    """A JSON value with one text replaced by another, in all its strings."""
+    text = json.dumps(value, ensure_ascii=False).replace(old, new)
+    result: T = json.loads(text)
+    return result
+
+
+_READERS: Final = {
+    "hash": "hgetall",
+    "list": "lall",
+    "set": "smembers",
+    "zset": "zall",
+    "stream": "xrange",
+    "string": "get",
+}
+
+
+def _piped(store: redis.Redis, *calls: tuple[str, list[str]]) -> list[Any]:
+    with store.pipeline(transaction=False) as pipe:
+        for name, keys in calls:
+            for key in keys:
+                match name:
+                    case "lall":
+                        pipe.lrange(key, 0, -1)
+                    case "zall":
+                        pipe.zrange(key, 0, -1, withscores=True)
+                    case _:
+                        getattr(pipe, name)(key)
+        return pipe.execute()
+
+
+def _shown(name: str, kind: str, value: Any) -> Any:
+    match kind:
+        case "hash":
+            return {field: _field(field, text) for field, text in value.items()}
+        case "set":
+            return sorted(value)
+        case "zset":
+            return [[member, score // _SCORE_SHIFT if name == "delayed" else score] for member, score in value]
+        case "stream":
+            return [{field: _field(field, text) for field, text in fields.items()} for _, fields in value]
+        case _:
+            return value
+
+
+def _field(field: str, text: str) -> Any:
+    if field not in _JSON_FIELDS:
+        return text
+    try:
+        return {"json": json.loads(text)}
+    except ValueError:
+        return text
+
+
+def differences(node: Any, ours: Any, place: str = "") -> list[str]:
+    """Where two JSON values differ. Numbers are one kind, key order is free, times may be some seconds apart."""
+    if isinstance(node, dict) and isinstance(ours, dict):
+        found = []
+        for key in sorted(node.keys() | ours.keys()):
+            where = f"{place}.{key}"
+            if key not in node or key not in ours:
+                found.append(f"{where}: Node {_text(node, key)}, we {_text(ours, key)}")
+            else:
+                found.extend(differences(node[key], ours[key], where))
+        return found
+    if isinstance(node, list) and isinstance(ours, list):
+        found = [] if len(node) == len(ours) else [f"{place}: Node has {len(node)} items, we {len(ours)}"]
+        pairs = enumerate(zip(node, ours, strict=False))
+        return found + [line for index, pair in pairs for line in differences(*pair, f"{place}[{index}]")]
+    if _equal(node, ours):
+        return []
+    return [f"{place or '.'}: Node {json.dumps(node, ensure_ascii=False)}, we {json.dumps(ours, ensure_ascii=False)}"]
+
+
+def _text(members: dict[str, Any], key: str) -> str:
+    return json.dumps(members[key], ensure_ascii=False) if key in members else "has none"
+
+
+def _equal(node: Any, ours: Any) -> bool:
+    if isinstance(node, bool) or isinstance(ours, bool):
+        return node is ours
+    if node == ours:
+        return True
+    times = [_time(node), _time(ours)]
+    return times[0] is not None and times[1] is not None and abs(times[0] - times[1]) <= TOLERANCE
+
+
+def _time(value: Any) -> float | None:
+    """A time in milliseconds, whether a number or, as in hashes and streams, a text."""
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        value = float(value)
+    return float(value) if isinstance(value, int | float) and value >= _LEAST_TIME else None

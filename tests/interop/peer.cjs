@@ -1,0 +1,146 @@
+'use strict';
+// Node's side of the interop tests: BullMQ, told what to do by JSON lines on stdin.
+//
+//   in:  {"id": 1, "op": "call", "queue": "mails", "fn": "add", "args": ["welcome", {}]}
+//   out: {"id": 1, "ok": <what the method resolved to>} or {"id": 1, "error": "<the error's message>"}
+//
+// Watchers and workers also send notes of their own accord: {"note": <handle>, "what": …}.
+
+const readline = require('node:readline');
+const { Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, Worker } = require('bullmq');
+
+const common = { connection: JSON.parse(process.argv[2]), prefix: process.argv[3] };
+const queues = new Map();
+const hands = new Map(); // workers that fetch nothing by themselves, by queue
+const open = new Map(); // watchers and workers that run, by handle
+let handles = 0;
+
+const write = message => process.stdout.write(`${JSON.stringify(message)}\n`);
+
+function made(map, name, make) {
+  if (!map.has(name)) map.set(name, make());
+  return map.get(name);
+}
+
+const queueOf = name => made(queues, name, () => new Queue(name, common));
+const handOf = name => made(hands, name, () => new Worker(name, undefined, { ...common, autorun: false }));
+
+/** The job, or for a missing one what a program holds that loaded it before it was removed. */
+async function jobOf(queue, id) {
+  return (await queue.getJob(id)) ?? new Job(queue, 'gone', {}, {}, id);
+}
+
+function failure(message, unrecoverable) {
+  const error = unrecoverable ? new UnrecoverableError(message) : new Error(message);
+  error.stack = `Error: ${message}\n    at work (work.js:1:1)`; // the same one wherever this file lies
+  return error;
+}
+
+// Functions whose first argument is a job's id, where Node has a method of the job.
+const jobMethods = {
+  promoteJob: 'promote',
+  removeJob: 'remove',
+  retryJob: 'retry',
+  updateJobData: 'updateData',
+};
+
+const operations = {
+  async call({ queue: name, fn, args }) {
+    const queue = queueOf(name);
+    if (!(fn in jobMethods)) return queue[fn](...args);
+    const [id, ...rest] = args;
+    return (await jobOf(queue, id))[jobMethods[fn]](...rest);
+  },
+
+  // Work by hand: one job at a time, in the caller's order.
+
+  take: ({ queue, token }) => handOf(queue).getNextJob(token, { block: false }),
+
+  async complete({ queue, job, token, value }) {
+    await (await jobOf(queueOf(queue), job)).moveToCompleted(value, token, false);
+  },
+
+  async fail({ queue, job, token, message, unrecoverable }) {
+    await (await jobOf(queueOf(queue), job)).moveToFailed(failure(message, unrecoverable), token, false);
+  },
+
+  async waitForChildren({ queue, job, token }) {
+    return (await jobOf(queueOf(queue), job)).moveToWaitingChildren(token);
+  },
+
+  async checkStalled({ queue }) {
+    await handOf(queue).moveStalledJobsToWait();
+  },
+
+  async publish({ queue, event }) {
+    const producer = new QueueEventsProducer(queue, common);
+    await producer.publishEvent(event);
+    await producer.close();
+  },
+
+  // What goes on until it is ended.
+
+  async watch({ queue }) {
+    const handle = ++handles;
+    // The queue is new: from its beginning on, so that nothing is missed while the connection comes up.
+    const events = new QueueEvents(queue, { ...common, lastEventId: '0-0', autorun: false });
+    const emit = events.emit.bind(events);
+    events.emit = (event, ...args) => {
+      // BullMQ says everything about a job twice: as `completed` and as `completed:<id>`.
+      if (/^\d+-\d+$/.test(args.at(-1)) && !event.includes(':')) write({ note: handle, event, args });
+      return emit(event, ...args);
+    };
+    events.on('error', error => write({ note: handle, event: 'error', args: [error.message] }));
+    await events.waitUntilReady();
+    events.run();
+    open.set(handle, events);
+    return handle;
+  },
+
+  /** `data.fail`: so many attempts fail first, `data.hopeless`: for good. `gated`: no job ends before `release`. */
+  async work({ queue, options, gated }) {
+    const handle = ++handles;
+    let release = () => {};
+    const gate = gated ? new Promise(resolve => (release = resolve)) : undefined;
+    const worker = new Worker(
+      queue,
+      async job => {
+        write({ note: handle, started: job.id });
+        await gate;
+        if (job.attemptsMade < (job.data.fail ?? 0)) throw failure(`no luck ${job.attemptsMade}`, job.data.hopeless);
+        return { got: job.data };
+      },
+      { ...common, ...options },
+    );
+    worker.on('error', () => {});
+    worker.release = release;
+    await worker.waitUntilReady();
+    open.set(handle, worker);
+    return handle;
+  },
+
+  /** Answered after all notes so far: the pipe keeps their order. */
+  flush: () => {},
+
+  release: ({ handle }) => open.get(handle).release(),
+
+  async end({ handle }) {
+    await open.get(handle).close();
+    open.delete(handle);
+  },
+
+  async forget({ queue }) {
+    await Promise.all([queues.get(queue)?.close(), hands.get(queue)?.close()]);
+    queues.delete(queue);
+    hands.delete(queue);
+  },
+};
+
+readline.createInterface({ input: process.stdin }).on('line', async line => {
+  const { id, op, ...members } = JSON.parse(line);
+  try {
+    write({ id, ok: await operations[op](members) });
+  } catch (error) {
+    write({ id, error: error.message });
+  }
+}).on('close', () => process.exit(0));

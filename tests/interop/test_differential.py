@@ -1,0 +1,181 @@
+"""The gateway against Node's BullMQ as an oracle: the same calls, equal answers, equal contents of Redis."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Final
+
+import pytest
+import redis
+
+from tests.interop.client import Client, Gateway, Refused
+from tests.interop.keyspace import differences, keyspace, renamed
+from tests.interop.peer import NodeError, Peer
+from tests.interop.scenarios import SCENARIOS, Call, Scenario, Work
+from tests.interop.walks import Walk
+
+FUNCTIONS: Final = frozenset(
+    (
+        "add",
+        "addBulk",
+        "getJob",
+        "getJobs",
+        "getWaiting",
+        "getActive",
+        "getDelayed",
+        "getCompleted",
+        "getFailed",
+        "getPrioritized",
+        "getJobCounts",
+        "getJobCountByTypes",
+        "count",
+        "getJobState",
+        "getJobLogs",
+        "pause",
+        "resume",
+        "isPaused",
+        "drain",
+        "clean",
+        "obliterate",
+        "retryJobs",
+        "promoteJobs",
+        "retryJob",
+        "promoteJob",
+        "removeJob",
+        "remove",
+        "updateJobProgress",
+        "addJobLog",
+        "updateJobData",
+        "trimEvents",
+    )
+)
+"""The functions that the gateway has, but for `getWorkers` and `getWorkersCount`, which `test_workers.py` compares."""
+
+LEAST_CALLS: Final = 120
+WALK: Final = 60  # steps
+
+
+ALLOWED: Final = (
+    (
+        r"answer\.ok(\[\d+\])?\.duplicate: Node has none, we true",
+        "our reply says when nothing was added",
+    ),
+    (
+        r"answer\.ok(\[\d+\])?\.data: Node has none, we \{\}",
+        "our reply shows what is stored in place of data that was left out",
+    ),
+    (
+        r"addBulk.*mother.* → answer\.ok\[1\]\.\w+: .*",
+        "Node shows a job without its parent as if it were stored, with the id -5; we show an `err`",
+    ),
+)
+"""The differences that are meant: a pattern for the end of a line that tells one, and the reason."""
+
+Outcome = dict[str, Any]
+"""`{"ok": <result>}` or `{"error": <message>}`."""
+
+
+def outcome(run: Callable[[], Any]) -> Outcome:
+    try:
+        return {"ok": run()}
+    except (NodeError, Refused) as error:
+        return {"error": str(error)}
+
+
+class Twins:
+    """One queue that Node's BullMQ serves, and one that the gateway serves."""
+
+    def __init__(self, peer: Peer, client: Client, store: redis.Redis, node: str, ours: str) -> None:
+        self._peer = peer
+        self._client = client
+        self._store = store
+        self._node = node
+        self._ours = ours
+
+    def active(self) -> list[str]:
+        """The jobs that a worker holds."""
+        ids: Any = self._store.lrange(f"bull:{self._node}:active", 0, -1)
+        return [id for id in ids if self._store.exists(f"bull:{self._node}:{id}:lock")]
+
+    def take(self, steps: Iterable[Call | Work]) -> list[str]:
+        """Take the steps on both queues, and return all differences but the allowed ones."""
+        return [
+            line
+            for line in self._differences(steps)
+            if not any(re.search(pattern + "$", line) for pattern, _ in ALLOWED)
+        ]
+
+    def _differences(self, steps: Iterable[Call | Work]) -> Iterator[str]:
+        known: set[str] = set()  # a difference in Redis stays; it is told once
+        for step in steps:
+            found = [f"answer{line}" for line in self._step(step)]
+            in_redis = differences(keyspace(self._store, self._node), keyspace(self._store, self._ours))
+            found += [f"redis{line}" for line in in_redis if line not in known]
+            known.update(in_redis)
+            yield from (f"{_shown(step)} → {line}" for line in found)
+
+    def _step(self, step: Call | Work) -> list[str]:
+        if isinstance(step, Work):
+            node, ours = self._work(self._node, step), self._work(self._ours, step)
+            if "error" in node and not step.may_fail:
+                raise AssertionError(f"a step of the test itself failed: {_shown(step)}: {node['error']}")
+        else:
+            node = self._call(self._node, step, lambda args: self._peer.call(self._node, step.fn, *args))
+            ours = self._call(self._ours, step, lambda args: self._client.call(step.fn, *args))
+        return differences(node, ours)
+
+    def _work(self, queue: str, step: Work) -> Outcome:
+        return renamed(outcome(lambda: self._peer.ask(step.op, queue=queue, **step.members)), queue, "QUEUE")
+
+    def _call(self, queue: str, step: Call, run: Callable[[tuple[Any, ...]], Any]) -> Outcome:
+        args = renamed(step.args, "QUEUE", f"bull:{queue}")
+        return renamed(outcome(lambda: run(args)), queue, "QUEUE")
+
+
+def _shown(step: Call | Work) -> str:
+    name, args = (step.op, step.members.values()) if isinstance(step, Work) else (step.fn, step.args)
+    text = f"{name}({', '.join(json.dumps(arg, ensure_ascii=False) for arg in args)})"
+    return text if len(text) < 200 else text[:200] + "…"
+
+
+@pytest.fixture
+def twins(peer: Peer, gateway: Gateway, store: redis.Redis, queue: str) -> Iterator[Twins]:
+    node, ours = f"{queue}-n", f"{queue}-g"
+    for name in (node, ours):
+        peer.call(name, "count")  # Node marks a queue with its version when it meets it
+    with gateway.queue(ours) as client:
+        yield Twins(peer, client, store, node, ours)
+    for name in (node, ours):
+        peer.ask("forget", queue=name)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_the_gateway_says_and_stores_what_node_does(twins: Twins, scenario: Scenario) -> None:
+    found = twins.take(scenario.steps)
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_random_walk_leads_them_apart(twins: Twins, seed: int) -> None:
+    found = twins.take(islice(Walk(seed, twins.active).steps(), WALK))
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_a_job_that_cannot_be_added_shows_as_an_error_in_its_place(gateway: Gateway, queue: str) -> None:
+    lost = {"name": "b", "data": 2, "opts": {"parent": {"id": "none", "queue": f"bull:{queue}"}}}
+    with gateway.queue(queue) as client:
+        first, second, third = client.call("addBulk", [{"name": "a", "data": 1}, lost, {"name": "c", "data": 3}])
+        assert [job["name"] for job in client.call("getJobs", "waiting", 0, -1, True)] == ["a", "c"]
+    assert (first["id"], third["id"]) == ("1", "2")
+    message = f"Missing key for parent job bull:{queue}:none. addJob"
+    assert second == {"err": {"message": message, "code": "NOT_FOUND"}}
+
+
+def test_the_scenarios_call_every_function_and_enough() -> None:
+    calls = Counter(step.fn for scenario in SCENARIOS for step in scenario.steps if isinstance(step, Call))
+    assert set(calls) == set(FUNCTIONS)
+    assert calls.total() >= LEAST_CALLS

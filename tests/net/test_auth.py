@@ -1,0 +1,149 @@
+"""Who may come in: keys in their three forms on every path, and the origins of browsers."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import redis
+
+from gateway import Proxy
+from tests.net.conftest import MakeGateway
+from tests.net.support import KEY, RawClient, get, upgrade
+from tests.net.test_http import WEBSOCKET_PATHS
+from tests.support.valkey import ValkeyProcess
+
+NO_KEY = "Authorization:"
+RIGHT = [
+    (f"Authorization: Bearer {KEY}",),
+    (f"authorization: bearer   {KEY} ",),
+    (NO_KEY, f"Sec-WebSocket-Protocol: bullmq-proxy.v1, bearer.{KEY}"),
+    (NO_KEY, "Sec-WebSocket-Protocol: bullmq-proxy.v1", f"Sec-WebSocket-Protocol: bearer.{KEY}"),
+    ("Authorization: Basic dXNlcjpwYXNz", f"Sec-WebSocket-Protocol: bearer.{KEY}"),
+]
+WRONG = [
+    (NO_KEY,),
+    ("Authorization: Bearer",),
+    ("Authorization: Bearer wrong",),
+    (f"Authorization: Bearer {KEY}x",),
+    (f"Authorization: Bearer {KEY[:-1]}",),
+    (f"Authorization: Basic {KEY}",),
+    (f"Authorization: {KEY}",),
+    ("Authorization: Bearer k\u00e9y",),
+    (NO_KEY, "Sec-WebSocket-Protocol: bullmq-proxy.v1, bearer.wrong"),
+    (NO_KEY, f"Sec-WebSocket-Protocol: {KEY}"),
+]
+
+
+def with_token(path: str, token: str) -> str:
+    return f"{path}{'&' if '?' in path else '?'}token={token}"
+
+
+def executed(client: redis.Redis) -> dict[str, int]:
+    """How often Redis executed each command, those of this look aside."""
+    stats = client.info("commandstats")
+    return {name: row["calls"] for name, row in stats.items() if name != "cmdstat_info"}
+
+
+class TestKeys:
+    @pytest.mark.parametrize("path", WEBSOCKET_PATHS)
+    async def test_the_right_key_opens_every_path_in_each_of_its_forms(self, gateway: Proxy, path: str) -> None:
+        for headers in RIGHT:
+            assert (await upgrade(gateway.port, path, *headers)).status == 101
+        assert (await upgrade(gateway.port, with_token(path, KEY), NO_KEY)).status == 101
+
+    @pytest.mark.parametrize("path", WEBSOCKET_PATHS)
+    async def test_no_wrong_key_reaches_redis(self, gateway: Proxy, valkey: ValkeyProcess, path: str) -> None:
+        with redis.Redis.from_url(valkey.url) as client:
+            before = executed(client)
+            answers = [await upgrade(gateway.port, path, *headers) for headers in WRONG]
+            answers.append(await upgrade(gateway.port, with_token(path, "wrong"), NO_KEY))
+            answers.append(await upgrade(gateway.port, with_token(path, KEY), "Authorization: Bearer wrong"))
+            answers.append(await get(gateway.port, path))
+            assert executed(client) == before
+        for answer in answers:
+            assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
+            assert answer.error["code"] == "UNAUTHORIZED"
+
+    @pytest.mark.parametrize("path", ["/queue/a:b", "/queue/q/process/0", "/queue/q?nonsense=1"])
+    async def test_without_a_key_nothing_is_said_about_the_rest(self, gateway: Proxy, path: str) -> None:
+        assert (await upgrade(gateway.port, path, NO_KEY)).status == 401
+
+    async def test_every_one_of_several_keys_is_right(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(keys=["a", "b"])
+        for key, status in (("a", 101), ("b", 101), ("c", 401), ("a,b", 401)):
+            assert (await upgrade(gateway.port, "/queue/q", f"Authorization: Bearer {key}")).status == status
+
+    async def test_without_keys_everybody_may_come_in(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(keys=[], no_auth=True)
+        for headers in (NO_KEY,), ("Authorization: Bearer anything",):
+            assert (await upgrade(gateway.port, "/queue/q", *headers)).status == 101
+
+    async def test_no_key_is_ever_logged(self, make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG)
+        caplog.set_level(logging.DEBUG, "websockets")
+        gateway = await make_gateway()
+        for path in WEBSOCKET_PATHS[:4]:
+            for headers in RIGHT:
+                await upgrade(gateway.port, path, *headers)
+            await upgrade(gateway.port, with_token(path, KEY), NO_KEY)
+            await upgrade(gateway.port, with_token(path, "wrong-secret"), "Authorization: Bearer wrong-secret")
+            await upgrade(gateway.port, with_token(path, KEY), "Sec-WebSocket-Key: broken")
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            client.send('{"id":1,"data":{"fn":"nonsense"}}')
+            await client.message()
+            client.write(b"\xff\xff\xff")
+            await client.closed()
+        written = "\n".join(f"{record.getMessage()} {record.args} {record.exc_text}" for record in caplog.records)
+        assert KEY not in written
+        assert "wrong-secret" not in written
+        assert "token" not in written
+
+
+class TestSubprotocols:
+    async def test_the_first_of_the_pair_is_selected_and_the_key_not_sent_back(self, gateway: Proxy) -> None:
+        for pair in (f"bullmq-proxy.v1, bearer.{KEY}", f"bearer.{KEY}, bullmq-proxy.v1"):
+            answer = await upgrade(gateway.port, "/queue/q", NO_KEY, f"Sec-WebSocket-Protocol: {pair}")
+            assert (answer.status, answer.headers["sec-websocket-protocol"]) == (101, "bullmq-proxy.v1")
+            assert KEY not in str(answer.headers)
+
+    async def test_other_subprotocols_are_not_selected(self, gateway: Proxy) -> None:
+        answer = await upgrade(gateway.port, "/queue/q", "Sec-WebSocket-Protocol: chat, bullmq-proxy.v2")
+        assert answer.status == 101
+        assert "sec-websocket-protocol" not in answer.headers
+
+
+class TestOrigins:
+    @pytest.mark.parametrize("origin", ["http://gateway", "https://GATEWAY"])
+    async def test_a_page_of_this_host_may_connect(self, gateway: Proxy, origin: str) -> None:
+        assert (await upgrade(gateway.port, "/queue/q", f"Origin: {origin}")).status == 101
+
+    @pytest.mark.parametrize(
+        "origin",
+        ["http://elsewhere", "http://gateway:81", "http://gateway.elsewhere", "null", "http://[::1", "gateway"],
+    )
+    async def test_a_page_of_another_host_may_not(self, gateway: Proxy, origin: str) -> None:
+        for path in WEBSOCKET_PATHS[:3]:
+            answer = await upgrade(gateway.port, path, f"Origin: {origin}")
+            assert (answer.status, answer.error["code"]) == (403, "FORBIDDEN")
+
+    async def test_an_origin_needs_a_host_to_compare_with(self, gateway: Proxy) -> None:
+        assert (await upgrade(gateway.port, "/queue/q", "Origin: null", "Host:")).status == 403
+
+    async def test_two_origins_are_none_that_is_allowed(self, gateway: Proxy) -> None:
+        answer = await upgrade(gateway.port, "/queue/q", "Origin: http://gateway", "origin: http://gateway")
+        assert answer.status == 403
+
+    async def test_the_port_is_part_of_the_host(self, gateway: Proxy) -> None:
+        for origin, status in (("http://gateway:8080", 101), ("http://gateway", 403)):
+            answer = await upgrade(gateway.port, "/queue/q", f"Origin: {origin}", "Host: gateway:8080")
+            assert answer.status == status
+
+    async def test_a_list_replaces_the_rule_of_the_same_host(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(allowed_origins=("https://app.example.org",))
+        assert (await upgrade(gateway.port, "/queue/q", "Origin: https://app.example.org")).status == 101
+        assert (await upgrade(gateway.port, "/queue/q", "Origin: http://gateway")).status == 403
+        assert (await upgrade(gateway.port, "/queue/q")).status == 101
+
+    async def test_the_key_is_asked_for_first(self, gateway: Proxy) -> None:
+        assert (await upgrade(gateway.port, "/queue/q", NO_KEY, "Origin: http://elsewhere")).status == 401

@@ -1,0 +1,138 @@
+"""Backpressure: requests that come faster than they are answered, replies that are not read, peers that are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from tests.net.conftest import MakeGateway, Open
+from tests.net.support import PING, PONG, TEXT, RawClient, call, frame, open_connections
+from tests.support.waiting import eventually
+
+
+class TestRequests:
+    async def test_more_than_may_be_in_flight_are_all_answered_and_added_in_order(
+        self, make_gateway: MakeGateway
+    ) -> None:
+        gateway = await make_gateway(max_in_flight=16)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            client.write(b"".join(frame(call(n, "add", str(n))) for n in range(500)))
+            replies = await client.messages(500)
+            assert [reply["id"] for reply in replies] == list(range(500))
+            assert [reply["data"]["ok"]["id"] for reply in replies] == [str(n + 1) for n in range(500)]
+            jobs = (await client.ask("getWaiting", 0, -1))["ok"]
+        assert [job["name"] for job in jobs] == [str(n) for n in range(500)]
+
+    async def test_so_they_are_with_the_default_limit(self, open_socket: Open) -> None:
+        client = await open_socket()
+        client.write(b"".join(frame(call(n, "add", str(n))) for n in range(3000)))
+        assert [reply["id"] for reply in await client.messages(3000)] == list(range(3000))
+
+    async def test_requests_of_every_kind_are_all_answered(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(max_in_flight=8)
+        calls = [("add", "a"), ("count",), ("getJob", "1"), ("nonsense",), ("add",), ("getJobCounts",)]
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            sent = [call(n, *calls[n % len(calls)]) for n in range(300)]
+            client.write(b"".join(frame(text) for text in sent) + frame("garbage"))
+            replies = await client.messages(301)
+        assert sorted(str(reply["id"]) for reply in replies) == sorted([*map(str, range(300)), "None"])
+
+    async def test_a_client_that_is_held_back_is_not_taken_for_dead(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(max_in_flight=2, ping_interval=0.05, ping_timeout=0.05)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            client.write(b"".join(frame(call(n, "add", "a")) for n in range(2000)))
+            answered = 0
+            while answered < 2000:
+                opcode, payload = await client.read()
+                if opcode == PING:
+                    client.send(payload, PONG)
+                else:
+                    assert opcode == 1, payload
+                    answered += 1
+
+
+class TestReplies:
+    async def test_a_client_that_does_not_read_is_closed_with_4002(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(max_write_buffer=64 * 1024)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            await client.ask("add", "a", "x" * 200_000)
+            client.stop_reading()
+            client.write(b"".join(frame(call(n, "getJob", "1")) for n in range(200)))
+            await eventually(lambda: not open_connections(gateway), "the gateway gives the connection up")
+            client.read_again()
+            while (got := await client.read())[0] != 8:
+                assert got[0] == 1
+            assert int.from_bytes(got[1][:2], "big") == 4002
+
+    async def test_so_is_one_that_only_pings(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(max_write_buffer=64 * 1024)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            client.stop_reading()
+            pings = frame("x" * 125, PING) * 1000
+            with pytest.raises(ConnectionError):
+                async with asyncio.timeout(20):
+                    while True:
+                        client.write(pings)
+                        await client.writer.drain()
+
+    async def test_one_reply_may_be_longer_than_the_limit(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(max_write_buffer=64 * 1024)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            big = "x" * 1_000_000
+            assert (await client.ask("add", "a", big))["ok"]["data"] == big
+            assert (await client.ask("getJob", "1"))["ok"]["data"] == big
+
+    async def test_a_slow_consumer_of_events_is_given_up_and_the_others_go_on(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(max_write_buffer=64 * 1024)
+        async with (
+            await RawClient.open(gateway.port, "/queue/q/events") as events,
+            await RawClient.open(gateway.port, "/queue/q") as producer,
+        ):
+            await producer.ask("add", "a")
+            events.stop_reading()
+            while len(open_connections(gateway)) == 2:
+                for _ in range(20):
+                    producer.send(
+                        json.dumps({"id": 1, "data": {"fn": "updateJobProgress", "args": ["1", "x" * 100_000]}})
+                    )
+                await producer.messages(20)
+
+
+class TestPeersThatAreGone:
+    async def test_a_client_that_answers_no_ping_is_closed_with_4003(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(ping_interval=0.1, ping_timeout=0.1)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            assert await client.read() == (PING, b"")
+            assert await client.closed() == (4003, "no pong")
+
+    async def test_one_that_answers_stays(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(ping_interval=0.05, ping_timeout=0.2)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            for _ in range(12):
+                opcode, payload = await client.read()
+                assert opcode == PING
+                client.send(payload, PONG)
+            assert await client.ask("count") == {"ok": 0}
+
+    async def test_a_pong_counts_for_its_own_ping_only(self, make_gateway: MakeGateway) -> None:
+        """With a timeout longer than the interval, the end of an older ping's time must not judge a younger ping."""
+        gateway = await make_gateway(ping_interval=0.1, ping_timeout=0.5)
+        loop = asyncio.get_running_loop()
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            for _ in range(5):
+                assert (await client.read())[0] == PING
+                client.send("", PONG)
+            assert (await client.read())[0] == PING
+            last = loop.time()
+            assert (await client.closed())[0] == 4003
+            assert loop.time() - last > 0.4
+
+    async def test_a_client_that_speaks_needs_no_pings(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(ping_interval=0.2, ping_timeout=0.05)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            end = asyncio.get_running_loop().time() + 0.6
+            while asyncio.get_running_loop().time() < end:
+                client.send(call(1, "count"))
+                assert (await client.read())[0] == TEXT

@@ -1,0 +1,1 @@
+"""The sessions over real WebSockets, against a gateway in this process and a real Valkey."""

@@ -1,0 +1,234 @@
+"""What clients notice when Redis goes away and comes back: as little as possible, and never a lost answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.sessions.peer import Gateway, until
+from tests.support.valkey import ValkeyProcess
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
+    """A server of this test's own, to be killed and frozen; what it has replied to survives."""
+    with ValkeyProcess(tmp_path, extra_args=["--appendfsync", "always"]) as process:
+        yield process
+
+
+@pytest.fixture
+async def proxy(server: ValkeyProcess) -> AsyncIterator[Gateway]:
+    async with Gateway(server.url, redis_timeout=0.5, redis_backlog_timeout=20.0) as gateway:
+        yield gateway
+
+
+async def test_an_answer_given_while_redis_is_away_is_stored_once_it_is_back(
+    server: ValkeyProcess, proxy: Gateway
+) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker(confirm=1)
+    await producer.call("add", "work")
+    job = await worker.job()
+    server.kill()
+    await job.answer(result={"n": 1.0})
+    server.start()
+    assert await worker.data() == {"type": "finished", "state": "completed", "jobId": job.id}
+    assert (await producer.call("getJob", job.id))["returnvalue"] == {"n": 1.0}
+
+
+async def test_an_answer_is_stored_even_if_its_worker_has_left_before_redis_is_back(
+    server: ValkeyProcess, proxy: Gateway
+) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker()
+    other = await proxy.worker()  # keeps the queue served
+    await other.pause()
+    await producer.call("add", "work")
+    job = await worker.job()
+    server.kill()
+    await until(lambda: _is(proxy, "redis_up", 0), "the link notices")
+    await job.answer(result=1)
+    await worker.close()
+    server.start()
+    await producer.until_state(job.id, "completed")
+    assert (await producer.call("getJob", job.id))["attemptsStarted"] == 1
+
+
+async def _is(proxy: Gateway, metric: str, value: float) -> bool:
+    return await proxy.metric(metric) == value
+
+
+async def test_a_failure_whose_reply_was_lost_is_stored_once(server: ValkeyProcess, proxy: Gateway) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker(confirm=1)
+    await producer.call("add", "work", {}, {"attempts": 3, "backoff": 60_000})
+    job = await worker.job()
+    server.freeze()
+    await job.answer(err="boom")
+    await until(lambda: _is(proxy, "redis_up", 0), "the link gives up waiting")
+    server.thaw()  # and executes what it has been sent
+    assert (await worker.data())["state"] == "delayed"
+    stored = await producer.call("getJob", job.id)
+    assert (stored["attemptsMade"], stored["stacktrace"]) == (1, ["Error: boom"])
+
+
+async def test_a_job_whose_worker_vanishes_while_redis_is_away_comes_back(
+    server: ValkeyProcess, proxy: Gateway
+) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker()
+    await producer.call("add", "work")
+    job = await worker.job()
+    server.kill()
+    worker.vanish()
+    server.start()
+    assert (await (await proxy.worker()).job()).id == job.id
+
+
+async def test_a_lock_that_did_not_survive_the_outage_is_told_to_the_worker(
+    server: ValkeyProcess, proxy: Gateway
+) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker(lockDuration=500)
+    await producer.call("add", "work")
+    job = await worker.job()
+    server.kill()
+    ends = time.monotonic() + 0.6
+    await until(lambda: _passed(ends), "the lock's life is over")
+    server.start()
+    cancelled = await worker.message()
+    assert (cancelled["id"], cancelled["data"]["type"]) == (job.number, "cancel")
+
+
+async def _passed(moment: float) -> bool:
+    return time.monotonic() > moment
+
+
+async def test_idle_workers_and_watchers_go_on_after_a_restart(server: ValkeyProcess, proxy: Gateway) -> None:
+    producer, worker, watcher = await proxy.queue(), await proxy.worker(), await proxy.events("q", "completed")
+    for number in range(3):
+        server.kill()
+        await until(lambda: _is(proxy, "redis_up", 0), "the link notices")
+        server.start()
+        start = time.monotonic()
+        added = await producer.call("add", f"n{number}")
+        job = await worker.job()
+        assert job.name == f"n{number}"
+        assert time.monotonic() - start < 3
+        await job.answer(result=number)
+        assert (await watcher.data())["args"][0] == {"jobId": added["id"], "returnvalue": number, "prev": "active"}
+
+
+async def test_events_written_while_the_reader_was_away_are_not_missed(server: ValkeyProcess, proxy: Gateway) -> None:
+    watcher, producer = await proxy.events("q", "paused", "resumed"), await proxy.queue()
+    await producer.call("pause")
+    assert (await watcher.data())["event"] == "paused"
+    with Redis.from_url(server.url) as redis:
+        redis.client_kill_filter(_type="normal", skipme=True)
+        redis.xadd("bull:q:events", {"event": "resumed"})
+    assert (await watcher.data())["event"] == "resumed"
+
+
+async def test_a_fetch_whose_reply_was_lost_strands_no_job(server: ValkeyProcess, proxy: Gateway) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker()
+    await worker.nothing_more()
+    server.freeze()
+    ids = [await producer.request("add", f"n{number}") for number in range(3)]
+    await until(lambda: _is(proxy, "redis_up", 0), "the link gives up waiting")
+    server.thaw()
+    for id in ids:
+        reply = await producer.message()
+        assert reply["id"] == id
+        assert reply["data"]["err"]["code"] == "OUTCOME_UNKNOWN"
+    await producer.call("add", "last")
+    seen = []
+    while "last" not in seen:
+        job = await worker.job()
+        seen.append(job.name)
+        await job.answer(result=1)
+    await producer.until_state(job.id, "completed")
+    counts = await producer.call("getJobCounts")
+    assert (counts["active"], counts["waiting"]) == (0, 0)
+
+
+async def test_requests_wait_for_redis_up_to_the_backlogs_limits_and_then_fail_at_once(
+    server: ValkeyProcess,
+) -> None:
+    async with Gateway(server.url, redis_backlog_timeout=0.3, redis_backlog=2) as proxy:
+        producer = await proxy.queue()
+        server.kill()
+        await until(lambda: _is(proxy, "redis_up", 0), "the link notices")
+        start = time.monotonic()
+        for fn in ("add", "add", "add"):
+            await producer.request(fn, "work")
+        errors = [(await producer.data())["err"] for _ in range(3)]
+        assert time.monotonic() - start < 2
+        assert [error["code"] for error in errors] == ["REDIS_UNAVAILABLE"] * 3
+        for fn, *args in (("add", "work"), ("getJob", "1"), ("getJobLogs", "1"), ("pause",), ("getJobCounts",)):
+            start = time.monotonic()
+            assert (await producer.refusal(fn, *args))[0] == "REDIS_UNAVAILABLE"
+            assert time.monotonic() - start < 0.2
+        server.start()
+        await until(lambda: _is(proxy, "redis_up", 1), "the link is back")
+        assert (await producer.call("add", "work"))["id"] == "1"
+
+
+async def test_a_request_to_a_frozen_redis_is_answered_within_the_deadline(
+    server: ValkeyProcess, proxy: Gateway
+) -> None:
+    producer = await proxy.queue()
+    server.freeze()
+    ids = {
+        fn: await producer.request(fn, *args) for fn, args in (("add", ["a"]), ("getJob", ["1"]), ("getJobCounts", []))
+    }
+    start = time.monotonic()
+    errors = {message["id"]: message["data"]["err"]["code"] for message in [await producer.message() for _ in ids]}
+    assert time.monotonic() - start < 3
+    assert errors[ids["add"]] == "OUTCOME_UNKNOWN"
+    assert errors[ids["getJob"]] in ("TIMEOUT", "REDIS_UNAVAILABLE")
+    assert errors[ids["getJobCounts"]] in ("TIMEOUT", "REDIS_UNAVAILABLE")
+    server.thaw()
+
+
+async def test_scripts_that_redis_forgot_are_sent_again(server: ValkeyProcess, proxy: Gateway) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker(confirm=1)
+    with Redis.from_url(server.url) as redis:
+        for number in range(3):
+            redis.script_flush()
+            plain = await producer.request("add", f"n{number}")
+            watched = await producer.request("add", f"w{number}", {}, {"jobId": f"id{number}"})
+            again = await producer.request("add", f"w{number}", {}, {"jobId": f"id{number}"})
+            assert (await producer.reply(plain))["name"] == f"n{number}"
+            assert "duplicate" not in await producer.reply(watched)
+            assert (await producer.reply(again))["duplicate"] is True
+            for _ in range(2):
+                job = await worker.job()
+                redis.script_flush()
+                await job.answer(result=1)
+                assert (await worker.data())["state"] == "completed"
+
+
+async def test_an_events_connection_without_redis_is_a_503_that_says_why(server: ValkeyProcess) -> None:
+    async with Gateway(server.url, redis_backlog_timeout=0.1) as proxy:
+        server.kill()
+        await until(lambda: _is(proxy, "redis_up", 0), "the link notices")
+        with pytest.raises(Exception, match="503"):
+            await proxy.events()
+
+
+async def test_stopping_without_redis_ends_quickly_and_leaves_no_task(server: ValkeyProcess) -> None:
+    before = asyncio.all_tasks()
+    async with Gateway(server.url, redis_timeout=0.5, redis_backlog_timeout=0.2) as proxy:
+        producer, worker, watcher = await proxy.queue(), await proxy.worker(), await proxy.events()
+        await producer.call("add", "work")
+        job = await worker.job()
+        server.kill()
+        await job.answer(result=1)
+        start = time.monotonic()
+    assert time.monotonic() - start < 5
+    assert watcher.socket.close_code is not None
+
+    async def nothing_left() -> bool:
+        return asyncio.all_tasks() <= before | {asyncio.current_task()}
+
+    await until(nothing_left, "all tasks have ended")

@@ -1,0 +1,74 @@
+"""The gateway inside somebody's own program."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import redis.asyncio
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from gateway import Proxy, start_proxy
+from gateway.settings import SettingError
+from gateway.wire.errors import GatewayError
+from tests.support.valkey import ValkeyProcess
+
+
+async def ask(proxy: Proxy, queue: str, fn: str, *args: Any, key: str = "my-auth-key-1") -> Any:
+    async with connect(f"{proxy.url}/queue/{queue}", additional_headers={"Authorization": f"Bearer {key}"}) as socket:
+        await socket.send(json.dumps({"id": 1, "data": {"fn": fn, "args": args}}))
+        return json.loads(await socket.recv())["data"]["ok"]
+
+
+async def test_it_serves_from_a_url(valkey: ValkeyProcess, prefix: str) -> None:
+    async with start_proxy(valkey.url, ["my-auth-key-1", "my-auth-key-2"], port=0, prefix=prefix) as proxy:
+        assert (await ask(proxy, "mails", "add", "welcome", {"to": "a@b.c"}))["id"] == "1"
+        assert await ask(proxy, "mails", "count", key="my-auth-key-2") == 1
+        with pytest.raises(InvalidStatus):
+            await ask(proxy, "mails", "count", key="my-auth-key-3")
+
+
+async def test_it_serves_from_an_existing_client_and_leaves_it_alone(valkey: ValkeyProcess, prefix: str) -> None:
+    client = redis.asyncio.from_url(valkey.url, decode_responses=True)
+    async with start_proxy(client, ["my-auth-key-1"], port=0, prefix=prefix) as proxy:
+        await ask(proxy, "mails", "add", "welcome")
+        assert await client.hget(f"{prefix}:mails:1", "name") == "welcome"
+    assert await client.ping()
+    await client.aclose()
+
+
+async def test_leaving_the_context_closes_connections_as_going_away(valkey: ValkeyProcess, prefix: str) -> None:
+    proxy = await start_proxy(valkey.url, no_auth=True, port=0, prefix=prefix).start()
+    socket = await connect(f"{proxy.url}/queue/mails")
+    await proxy.stop()
+    with pytest.raises(ConnectionClosed) as closed:
+        await socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1001
+
+
+async def test_two_in_one_program_do_not_meet(valkey: ValkeyProcess, prefix: str) -> None:
+    one, other = (start_proxy(valkey.url, no_auth=True, port=0, prefix=f"{prefix}{n}") for n in (1, 2))
+    async with one, other:
+        await ask(one, "mails", "add", "welcome")
+        assert [await ask(proxy, "mails", "count") for proxy in (one, other)] == [1, 0]
+
+
+def test_nobody_is_let_in_by_accident() -> None:
+    with pytest.raises(ValueError, match="no_auth=True"):
+        start_proxy("redis://localhost")
+
+
+def test_a_setting_that_cannot_be_used_is_refused_at_once() -> None:
+    with pytest.raises(SettingError, match="ping_interval"):
+        start_proxy("redis://localhost", ["key"], ping_interval=-1)
+    with pytest.raises(ValueError, match="redis"):
+        start_proxy("http://localhost", ["key"])
+
+
+async def test_a_redis_that_is_not_there_fails_the_start(port: int) -> None:
+    proxy = start_proxy(f"redis://127.0.0.1:{port}", ["key"], port=0, redis_start_timeout=0.3)
+    with pytest.raises(GatewayError, match="not reachable"):
+        await proxy.start()

@@ -1,0 +1,104 @@
+"""House rules that a test can keep: which room may import which, and what every file must have."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Who may import whom, from the ground up; a room may always import itself. docs/architecture.md draws this.
+ROOMS: dict[str, set[str]] = {
+    "gateway.kinds": set(),
+    "gateway.exits": set(),
+    "gateway.logs": set(),
+    "gateway.settings": {"gateway.kinds"},
+    "gateway.wire": set(),
+    "gateway.broker": {"gateway.wire"},
+    "gateway.sessions": {"gateway.broker", "gateway.wire"},
+    "gateway.net": {"gateway", "gateway.sessions", "gateway.wire"},
+    "gateway.app": {"gateway", "gateway.broker", "gateway.net", "gateway.sessions", "gateway.settings", "gateway.wire"},
+    "gateway.shard": {"gateway.app", "gateway.broker", "gateway.exits", "gateway.settings", "gateway.wire"},
+    "gateway.embed": {"gateway.app", "gateway.broker", "gateway.settings", "gateway.wire"},
+    "gateway": set(),  # names `gateway.embed`, and imports it only when asked for it
+    "supervisor": {"gateway", "gateway.exits", "gateway.kinds", "gateway.logs", "gateway.settings"},
+}
+# What the supervisor's child imports after the fork, and what a lazy name leads to.
+AFTER_THE_FORK = {("supervisor", "gateway.shard"), ("supervisor", "gateway"), ("gateway", "gateway.embed")}
+# Third parties that belong into certain rooms only.
+AT_HOME = {
+    "websockets": {"gateway.net", "gateway.app"},
+    "redis": {"gateway.broker", "gateway.embed"},
+    "bullmq": {"gateway.broker"},
+    "hiredis": {"gateway.broker"},
+    "uvloop": {"gateway.shard"},
+    "click": {"supervisor"},
+}
+LONGEST_FILE = 450
+
+
+def sources() -> list[Path]:
+    return sorted(path for room in ("gateway", "supervisor") for path in (ROOT / room).rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(module: str) -> str | None:
+    """The room that a module lives in."""
+    while module not in ROOMS:
+        module = module.rpartition(".")[0]
+        if not module:
+            return None
+    return module
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (
+                name if (ROOT / name.replace(".", "/")).with_suffix(".py").exists() else node.module for name in names
+            )
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_of)
+def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
+    here = room_of(module_of(path))
+    assert here is not None
+    for name in imports_of(path):
+        there = room_of(name)
+        if there is not None and there != here and (here, there) not in AFTER_THE_FORK:
+            assert there in ROOMS[here], f"{module_of(path)} imports {name}"
+
+
+def test_there_is_a_floor_plan() -> None:
+    graphlib.TopologicalSorter(ROOMS).prepare()  # raises on a cycle
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_of)
+def test_third_parties_stay_in_their_rooms(path: Path) -> None:
+    here = room_of(module_of(path))
+    for name in imports_of(path):
+        allowed = AT_HOME.get(name.partition(".")[0])
+        assert allowed is None or here in allowed, f"{module_of(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if "wire" in path.parts], ids=module_of)
+def test_the_wire_does_no_io(path: Path) -> None:
+    assert not {"asyncio", "socket", "os", "threading"} & set(imports_of(path))
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_of)
+def test_a_file_says_what_lives_in_it_and_fits_in_the_head(path: Path) -> None:
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), "no docstring"
+    assert text.count("\n") <= LONGEST_FILE

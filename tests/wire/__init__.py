@@ -1,0 +1,1 @@
+"""What goes over the wire: no sockets, no event loop."""
