@@ -37,11 +37,13 @@ JobType = Literal[
 ]
 FinishedState = Literal["completed", "failed"]
 CleanableState = Literal["completed", "wait", "waiting", "active", "paused", "prioritized", "delayed", "failed"]
-Index = int
-Count = Annotated[int, Meta(ge=0)]
+# Whole numbers that JavaScript and Redis scores hold exactly; Redis refuses those beyond 64 bits.
+_MOST: Final = 2**53
+Index = Annotated[int, Meta(ge=-_MOST, le=_MOST)]
+Count = Annotated[int, Meta(ge=0, le=_MOST)]
 # Counts of 0 make Node's loops over `retryJobs`, `promoteJobs` and `obliterate` run for ever.
-BatchSize = Annotated[int, Meta(ge=1)]
-Milliseconds = Annotated[int, Meta(ge=0)]
+BatchSize = Annotated[int, Meta(ge=1, le=_MOST)]
+Milliseconds = Annotated[int, Meta(ge=0, le=_MOST)]
 
 _ALL_TYPES: Final[tuple[JobType, ...]] = (
     "active",
@@ -107,9 +109,7 @@ class RetryOptions(_Arguments, frozen=True):
 @TABLE.direct(PRODUCE, writes=True)
 def add(queue: Queue, name: str, data: Raw = EMPTY_OBJECT, opts: Raw = NO_OPTIONS, *, sink: Sink) -> None:
     """Add a job; returns it. `duplicate` is true beside its fields when it was there already."""
-    options = queue.options.prepare(opts)
-    options.check_size(name, data)
-    queue.add((name, data, options), sink)
+    queue.add((name, data, queue.options.prepare(opts, name=name, data=data)), sink)
 
 
 @TABLE.direct(PRODUCE, writes=True)
@@ -117,8 +117,8 @@ def add_bulk(queue: Queue, jobs: list[BulkJob], *, sink: Sink) -> None:
     """Add many jobs in one go, in their order; returns them. All are checked before the first one is stored."""
     checked = []
     for index, job in enumerate(jobs):
-        options = queue.options.prepare(job.opts, f"args[0][{index}].opts")
-        options.check_size(job.name, job.data)
+        place = f"args[0][{index}].opts"
+        options = queue.options.prepare(job.opts, place, name=job.name, data=job.data, bulk=True)
         checked.append((job.name, job.data, options))
     queue.add_bulk(checked, sink)
 

@@ -177,7 +177,8 @@ class WorkerSession:
     def _refuse(self, id: bytes, answer: Answer) -> None:
         """An answer to a job that is not the client's (any more)."""
         error = GatewayError(
-            ErrorCode.NOT_FOUND, f"No job of this connection waits for an answer with id {id[:100].decode()}"
+            ErrorCode.NOT_FOUND,
+            f"No job of this connection waits for an answer with id {id[:100].decode(errors='ignore')}",
         )
         if isinstance(answer, Ack | Log | Progress):
             self._outlet.send(err(id, error))

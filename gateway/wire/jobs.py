@@ -76,7 +76,7 @@ def loaded_job(id: str, fields: Hash, queue: str) -> dict[str, Any]:
         "data": payload(fields.get(b"data")),
         "opts": options,
         "id": id,
-        "progress": _value(fields.get(b"progress"), Raw(b"0")),
+        "progress": _progress(fields.get(b"progress")),
         "returnvalue": _value(fields.get(b"returnvalue"), Raw(b"null")),
         "stacktrace": stacktrace(fields.get(b"stacktrace")),
         "delay": parse_int(fields.get(b"delay")),
@@ -106,6 +106,11 @@ _ALWAYS: Final = frozenset(("delay", "priority", "timestamp"))
 def payload(text: bytes | None) -> Raw:
     """A job's data as the JSON text that the producer wrote; a text that is no JSON goes out as a string."""
     return _value(text or None, EMPTY_OBJECT) or Raw(encode((text or b"").decode(errors="replace")))
+
+
+def _progress(text: bytes | None) -> Raw | None:
+    """A progress of null reads as 0, as in Node."""
+    return Raw(b"0") if text is None or text == b"null" else _value(text, None)
 
 
 def _value(text: bytes | None, absent: Raw | None) -> Raw | None:

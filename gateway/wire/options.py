@@ -153,8 +153,7 @@ class Prepared(Struct, frozen=True, gc=False):
         Raises:
             GatewayError: INVALID_ARGUMENTS.
         """
-        if self.size_limit and len(data) > self.size_limit:
-            raise invalid_arguments(f"The size of job {name} exceeds the limit {self.size_limit} bytes")
+        _check_size(name, data, self.size_limit)
 
 
 class OptionsCache:
@@ -169,20 +168,29 @@ class OptionsCache:
     def __init__(self) -> None:
         self._prepared: dict[bytes, Prepared] = {}
 
-    def prepare(self, text: Raw, place: str = "args[2]") -> Prepared:
+    def prepare(
+        self, text: Raw, place: str = "args[2]", *, name: str = "", data: Raw = NO_OPTIONS, bulk: bool = False
+    ) -> Prepared:
         """Check and pack the options in `text`.
 
         Args:
             text: a JSON object, or `null` for none.
             place: where it stands in the arguments, for the error.
+            name: of the job that the options are for.
+            data: of that job, whose size is checked.
+            bulk: they are of an `addBulk`, which has one check less than `add`, as in Node.
 
         Raises:
             GatewayError: INVALID_ARGUMENTS that names the place, or in Node's words where Node checks too.
         """
         key = bytes(text)
         prepared = self._prepared.get(key)
-        if prepared is None:
-            prepared = _prepare(text, place)
+        if prepared is not None:
+            if not bulk:
+                _check_reserved(prepared.job_id)
+            prepared.check_size(name, data)
+        else:
+            prepared = _prepare(text, place, name, data, bulk)
             if len(key) <= self._MAX_TEXT:
                 if len(self._prepared) >= self._MAX_ENTRIES:
                     self._prepared.clear()
@@ -190,13 +198,17 @@ class OptionsCache:
         return prepared
 
 
-def _prepare(text: Raw, place: str) -> Prepared:
+def _prepare(text: Raw, place: str, name: str, data: Raw, bulk: bool) -> Prepared:
     try:
         options = _decoder.decode(text) if bytes(text) != b"null" else JobOptions()
     except UNREADABLE as error:
         raise invalid_arguments(describe(error, _KNOWN, place)) from None
     stored = msgspec.to_builtins(options)
-    check(stored)
+    if not bulk:
+        _check_reserved(stored.get("jobId", ""))
+    _check_size(name, data, stored.get("sizeLimit", 0))
+    if message := _wrong(stored):
+        raise invalid_arguments(message)
     if isinstance(backoff := stored.get("backoff"), int):
         stored["backoff"] = {"type": "fixed", "delay": backoff}
     stored = {"attempts": 0, **stored}
@@ -217,20 +229,20 @@ def _prepare(text: Raw, place: str) -> Prepared:
     )
 
 
-def check(options: dict[str, Any]) -> None:
-    """The checks of Node's `Queue.add` and `Job.validateOptions`, in Node's order and words.
+def _check_reserved(job_id: str) -> None:
+    """The first check of Node's `Queue.add`; `addBulk` does not have it."""
+    if job_id == "0" or job_id.startswith("0:"):
+        raise invalid_arguments("JobId cannot be '0' or start with '0:'")
 
-    Raises:
-        GatewayError: INVALID_ARGUMENTS.
-    """
-    if message := _wrong(options):
-        raise invalid_arguments(message)
+
+def _check_size(name: str, data: Raw, limit: int) -> None:
+    if limit and len(data) > limit:
+        raise invalid_arguments(f"The size of job {name} exceeds the limit {limit} bytes")
 
 
 def _wrong(options: dict[str, Any]) -> str | None:
+    """The checks of Node's `Job.validateOptions` behind the one of the size, in Node's order and words."""
     job_id = options.get("jobId", "")
-    if job_id == "0" or job_id.startswith("0:"):
-        return "JobId cannot be '0' or start with '0:'"
     exclusive = [name for name in _EXCLUSIVE if options.get(name)]
     if len(exclusive) > 1:
         return f"The following options cannot be used together: {', '.join(exclusive)}"
