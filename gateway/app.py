@@ -17,6 +17,7 @@ from gateway.broker.link import LinkOptions
 from gateway.net import http
 from gateway.net.auth import Keyring
 from gateway.net.listener import Door, Listener
+from gateway.sessions.calling import CallLimits
 from gateway.sessions.events import EventsSession
 from gateway.sessions.ports import Outlet, Session
 from gateway.sessions.queue import QueueSession
@@ -126,15 +127,17 @@ class App:
     # What the listener asks for
 
     def _open_session(self, route: Route, outlet: Outlet) -> Session:
-        queue, limit = self.broker.queue(route.queue), self.settings.max_in_flight
+        queue = self.broker.queue(route.queue)
+        # A quarter of what a client may leave unread: replies to what has been read still find room.
+        limits = CallLimits(self.settings.max_in_flight, self.settings.max_write_buffer // 4)
         match route.kind:
             case Kind.WORKER:
-                return WorkerSession(self.broker, queue, route.worker, outlet, limit)
+                return WorkerSession(self.broker, queue, route.worker, outlet, limits)
             case Kind.EVENTS:
                 assert route.events is not None
                 return EventsSession(queue, self.broker.reader(queue), route.events, outlet)
             case _:
-                return QueueSession(queue, outlet, limit)
+                return QueueSession(queue, outlet, limits)
 
     async def _read_page(self, kind: Kind) -> Response:
         match kind:

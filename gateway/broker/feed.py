@@ -181,6 +181,8 @@ class Feed:
         self.wake(consumer)
 
     def _failed(self, error: Exception) -> None:
+        if self._stopped:
+            return
         log.warning("fetching from %s: %s", self.queue.name, error)
         self._drained = True  # no fetch until the pause is over; the waiter looks after the link
         if self._again is None:

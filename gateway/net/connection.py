@@ -50,6 +50,7 @@ class Connection(ServerConnection):
         super().__init__(*args, **options)
         self.session: Session | None = None
         self.heard = True  # anything at all since the last look of the keepalive
+        self.stuck_at = 0  # bytes unread at the keepalive's last look, while the connection is held
         self.judgement: asyncio.TimerHandle | None = None  # runs while a ping of the keepalive is unanswered
         self._head: bytearray | None = bytearray()  # the request's head, then what comes before the handshake is over
         self._refused = False
@@ -258,6 +259,12 @@ class Connection(ServerConnection):
     def _check_unread(self) -> None:
         if self.transport.get_write_buffer_size() > self.max_write_buffer:
             self.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=_STUCK_TIMEOUT)
+
+    @property
+    def unread(self) -> int:
+        """Bytes that were sent and that the client has not taken yet."""
+        size: int = self.transport.get_write_buffer_size()
+        return size
 
     async def drained(self) -> None:
         """Wait until the client has read most of what was sent."""

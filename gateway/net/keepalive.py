@@ -35,6 +35,13 @@ class Keepalive:
                     await asyncio.sleep(0)
 
     def _look(self, connection: Connection) -> None:
+        if connection.is_held and connection.unread:
+            # It is we who do not listen, until the client reads; one that reads nothing at all is stuck.
+            if connection.unread == connection.stuck_at:
+                connection.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=1.0)
+            connection.stuck_at = connection.unread
+            return
+        connection.stuck_at = 0
         if connection.heard or connection.is_held:  # while it is held it is we who do not listen
             connection.heard = False
             if connection.judgement is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from msgspec import Raw
 
+from gateway.broker.connection import Sink
 from gateway.broker.functions import TABLE
 from gateway.broker.queue import Queue
 from gateway.sessions.ports import Outlet
@@ -21,6 +23,19 @@ log = logging.getLogger(__name__)
 _INTERNAL = GatewayError(ErrorCode.INTERNAL, "Internal error; the gateway's log has the details")
 
 
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """How much of one connection may be under way; beyond it the socket is not read until half of it is done.
+
+    Attributes:
+        calls: unanswered ones.
+        size: bytes of their arguments, and as many of replies that the client has not read.
+    """
+
+    calls: int
+    size: int
+
+
 class Caller:
     """Runs the calls of one connection: they start in the order received, replies leave when they are ready.
 
@@ -28,19 +43,13 @@ class Caller:
     turn of the loop later, so a hot call that comes right behind one waits that turn too.
     """
 
-    def __init__(self, queue: Queue, outlet: Outlet, max_in_flight: int) -> None:
-        """Make a caller.
-
-        Args:
-            queue: that the functions are called on.
-            outlet: for the replies.
-            max_in_flight: unanswered calls; with so many the connection is not read until half of them are answered.
-        """
+    def __init__(self, queue: Queue, outlet: Outlet, limits: CallLimits) -> None:
+        """Make a caller for `queue` whose replies go to `outlet`."""
         self.in_flight = 0
+        self._size = 0  # bytes of the arguments in flight
         self._queue = queue
         self._outlet = outlet
-        self._high = max_in_flight
-        self._low = max_in_flight // 2
+        self._limits = limits
         self._held = False
         self._starting = 0  # calls that are to start in the next turn of the loop
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,70 +62,83 @@ class Caller:
             fn: the function's Node name.
             args: the JSON array of arguments.
         """
-        self._begin()
+        size = len(args)
+        self._begin(size)
+        reply = partial(self._reply, id, size)
         try:
             function = TABLE[fn]
             bound = function.bind(args)
             if not function.direct:
-                self._start(id, function, bound)
+                self._start(reply, function, bound)
             elif not self._starting:
-                self._run_now(id, function, bound)
+                self._run_now(reply, function, bound)
             else:
                 self._starting += 1
-                asyncio.get_running_loop().call_soon(self._run_direct, id, function, bound)
+                asyncio.get_running_loop().call_soon(self._run_direct, reply, function, bound)
         except GatewayError as error:
-            self._fail(id, error)
+            reply(error)
 
-    def _run_direct(self, id: bytes, function: Function, bound: tuple[Any, ...]) -> None:
+    def _run_direct(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
         self._starting -= 1
-        self._run_now(id, function, bound)
+        self._run_now(reply, function, bound)
 
-    def _run_now(self, id: bytes, function: Function, bound: tuple[Any, ...]) -> None:
+    def _run_now(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
         try:
-            function.run(self._queue, *bound, sink=partial(self._answer, id))
+            function.run(self._queue, *bound, sink=reply)
         except GatewayError as error:
-            self._fail(id, error)
+            reply(error)
         except Exception:
             log.exception("%s failed", function.name)
-            self._fail(id, _INTERNAL)
+            reply(_INTERNAL)
 
-    def _start(self, id: bytes, function: Function, bound: tuple[Any, ...]) -> None:
+    def _start(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
         self._starting += 1
-        task = asyncio.create_task(self._run(id, function, bound), name=function.name)
+        task = asyncio.create_task(self._run(reply, function, bound), name=function.name)
         self._tasks.add(task)  # the loop holds tasks only weakly
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, id: bytes, function: Function, bound: tuple[Any, ...]) -> None:
+    async def _run(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
         self._starting -= 1
         try:
-            self._answer(id, encode(await function.run(self._queue, *bound)))
+            reply(encode(await function.run(self._queue, *bound)))
         except GatewayError as error:
-            self._fail(id, _as_read(error) if not function.writes else error)
+            reply(_as_read(error) if not function.writes else error)
         except Exception:
             log.exception("%s failed", function.name)
-            self._fail(id, _INTERNAL)
+            reply(_INTERNAL)
 
-    def _answer(self, id: bytes, result: Any) -> None:
-        if isinstance(result, bytes):
-            self._outlet.send(ok(id, result))
-            self._end()
-        else:
-            self._fail(id, result)
+    def _reply(self, id: bytes, size: int, result: Any) -> None:
+        self._outlet.send(ok(id, result) if isinstance(result, bytes) else err(id, result))
+        self._end(size)
 
-    def _fail(self, id: bytes, error: GatewayError) -> None:
-        self._outlet.send(err(id, error))
-        self._end()
+    # Backpressure
 
-    def _begin(self) -> None:
+    def _begin(self, size: int) -> None:
         self.in_flight += 1
-        if self.in_flight >= self._high and not self._held:
+        self._size += size
+        if not self._held and self._is_full():
             self._held = True
             self._outlet.hold()
 
-    def _end(self) -> None:
+    def _is_full(self) -> bool:
+        limits = self._limits
+        return self.in_flight >= limits.calls or self._size >= limits.size or self._outlet.unread >= limits.size
+
+    def _end(self, size: int) -> None:
         self.in_flight -= 1
-        if self._held and self.in_flight <= self._low:
+        self._size -= size
+        if self._held and self.in_flight <= self._limits.calls // 2 and self._size <= self._limits.size // 2:
             self._held = False
+            if self._outlet.unread < self._limits.size:
+                self._outlet.proceed()
+            else:  # a client that pipelines much reads its replies before more of its calls are read
+                task = asyncio.create_task(self._proceed_later(), name="unread")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _proceed_later(self) -> None:
+        await self._outlet.drained()
+        if not self._held:
             self._outlet.proceed()
 
 

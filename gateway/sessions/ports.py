@@ -22,6 +22,10 @@ class Outlet(Protocol):
     def proceed(self) -> None:
         """Read again."""
 
+    @property
+    def unread(self) -> int:
+        """Bytes that were sent and that the client has not taken yet."""
+
     async def drained(self) -> None:
         """Wait until the client has read most of what was sent."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.broker.queue import Queue
-from gateway.sessions.calling import Caller
+from gateway.sessions.calling import Caller, CallLimits
 from gateway.sessions.ports import Outlet
 from gateway.wire.envelope import InvalidMessage, decode_request, err
 
@@ -11,10 +11,10 @@ from gateway.wire.envelope import InvalidMessage, decode_request, err
 class QueueSession:
     """A client that calls functions of one queue."""
 
-    def __init__(self, queue: Queue, outlet: Outlet, max_in_flight: int) -> None:
-        """Make a session; `max_in_flight` as in `Caller`."""
+    def __init__(self, queue: Queue, outlet: Outlet, limits: CallLimits) -> None:
+        """Make a session; `limits` of the calls that may be under way."""
         self._outlet = outlet
-        self._caller = Caller(queue, outlet, max_in_flight)
+        self._caller = Caller(queue, outlet, limits)
 
     async def prepare(self) -> None:
         """Nothing to do: Redis is asked when the client asks."""

@@ -13,7 +13,7 @@ from gateway.broker.broker import Broker
 from gateway.broker.feed import Feed
 from gateway.broker.leases import Consumer, Lease
 from gateway.broker.queue import Queue
-from gateway.sessions.calling import Caller
+from gateway.sessions.calling import Caller, CallLimits
 from gateway.sessions.ports import Outlet
 from gateway.wire.answers import (
     Ack,
@@ -46,15 +46,15 @@ class WorkerSession:
     """A client that processes the jobs of one queue."""
 
     def __init__(
-        self, broker: Broker, queue: Queue, options: WorkerOptions, outlet: Outlet, max_in_flight: int
+        self, broker: Broker, queue: Queue, options: WorkerOptions, outlet: Outlet, limits: CallLimits
     ) -> None:
-        """Make a session; `max_in_flight` as in `Caller`, for the Queue API requests on this connection."""
+        """Make a session; `limits` are those of the Queue API requests on this connection."""
         self._broker = broker
         self._queue = queue
         self._options = options
         self._outlet = outlet
         self._loop = asyncio.get_running_loop()
-        self._caller = Caller(queue, outlet, max_in_flight)
+        self._caller = Caller(queue, outlet, limits)
         self._feed: Feed
         self._consumer: Consumer | None = None
         self._held: dict[bytes, Lease] = {}  # by the id of the message that pushed it, as text

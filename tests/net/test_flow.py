@@ -66,6 +66,26 @@ class TestReplies:
                 assert got[0] == 1
             assert int.from_bytes(got[1][:2], "big") == 4002
 
+    async def test_a_client_that_reads_may_have_more_under_way_than_the_buffer_holds(
+        self, make_gateway: MakeGateway
+    ) -> None:
+        gateway = await make_gateway(max_write_buffer=256 * 1024)
+        big = frame(json.dumps({"id": 1, "data": {"fn": "add", "args": ["a", "x" * 100_000]}}))
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            client.write(big * 40)
+            replies = await client.messages(40)
+        assert {reply["data"].keys() == {"ok"} for reply in replies} == {True}
+
+    async def test_one_that_is_held_back_and_still_reads_nothing_is_closed_with_4002(
+        self, make_gateway: MakeGateway
+    ) -> None:
+        gateway = await make_gateway(max_write_buffer=8 * 1024 * 1024, ping_interval=0.4)
+        big = frame(json.dumps({"id": 1, "data": {"fn": "add", "args": ["a", "x" * 900_000]}}))
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            client.stop_reading()
+            client.write(big * 12)
+            await eventually(lambda: not open_connections(gateway), "the gateway gives the connection up")
+
     async def test_so_is_one_that_only_pings(self, make_gateway: MakeGateway) -> None:
         gateway = await make_gateway(max_write_buffer=64 * 1024)
         async with await RawClient.open(gateway.port, "/queue/q") as client:

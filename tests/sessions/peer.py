@@ -201,13 +201,19 @@ class Gateway:
     ) -> None:
         await self._stack.aclose()
 
+    async def stop(self) -> None:
+        """Drain and stop; leaving the context does it too."""
+        await self._proxy.stop()
+
     def url(self, path: str, query: dict[str, Any]) -> str:
         return f"{self._proxy.url}{path}?" + "&".join(
             f"{name.replace('__', '.')}={quote(str(value))}" for name, value in {"token": "key-1", **query}.items()
         )
 
     async def connect(self, path: str, **query: Any) -> Peer:
-        socket = await connect(self.url(path, query), compression=None, ping_interval=None, max_size=None)
+        socket = await connect(
+            self.url(path, query), compression=None, ping_interval=None, max_size=None, close_timeout=1
+        )
         self._stack.push_async_callback(socket.close)
         return Peer(socket)
 

@@ -253,3 +253,46 @@ async def test_a_watcher_that_does_not_read_is_closed_and_can_resume(
         again = await proxy.events("q", lastEventId=last)
         rest: list[Any] = [await again.data() for _ in range(sent - seen)]
         assert len(rest) + seen == sent
+
+
+async def test_a_watcher_that_cannot_catch_up_with_what_comes_is_closed(
+    valkey_url: str, redis: Redis, prefix: str
+) -> None:
+    async with Gateway(valkey_url, prefix=prefix, max_write_buffer=1 << 29) as proxy:
+        key = f"{prefix}:q:events"
+        await _write(redis, key, 600, "x" * 20_000)
+        slow = await proxy.events("q", lastEventId="0-0")
+        slow.socket.transport.pause_reading()
+        await _write(redis, key, 11_000, "")
+
+        async def closed() -> bool:
+            return await proxy.metric("connections") == 0
+
+        await until(closed, "it is given up")
+
+
+async def _write(redis: Redis, key: str, count: int, text: str) -> None:
+    pipe = redis.pipeline(transaction=False)
+    for _ in range(count):
+        pipe.xadd(key, {"event": "n", "x": text})
+    await pipe.execute()
+
+
+async def test_a_stream_that_is_broken_for_a_while_is_read_again(proxy: Gateway, redis: Redis, prefix: str) -> None:
+    watcher, key = await proxy.events(), f"{prefix}:q:events"
+    await redis.xadd(key, {"event": "one"})
+    assert await names(watcher, 1) == ["one"]
+    await redis.set(key, "no stream")
+    await redis.delete(key)
+    await redis.xadd(key, {"event": "two"})
+    assert await names(watcher, 1) == ["two"]
+    await redis.set(key, "no stream")
+    with pytest.raises(InvalidStatus):
+        await proxy.events()
+    await redis.delete(key)
+
+
+async def test_a_watcher_may_resume_before_there_is_any_stream(proxy: Gateway) -> None:
+    watcher, producer = await proxy.events("q", "paused", lastEventId="5-0"), await proxy.queue()
+    await producer.call("pause")
+    assert await names(watcher, 1) == ["paused"]

@@ -493,6 +493,15 @@ async def test_an_unknown_function_gets_the_nearest_known_name(queue: Peer) -> N
     )
 
 
+@pytest.mark.parametrize(
+    "frame", ["", "{", "5", '{"data":{"fn":"count"}}', '{"id":null,"data":{"fn":"count"}}', '{"id":1}']
+)
+async def test_what_is_no_request_is_refused_and_the_connection_goes_on(queue: Peer, frame: str) -> None:
+    await queue.socket.send(frame)
+    assert (await queue.data())["err"]["code"] == "INVALID_MESSAGE"
+    assert await queue.call("count") == 0
+
+
 # Order
 
 

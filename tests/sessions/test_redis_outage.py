@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from bullmq import Queue
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
 from tests.sessions.peer import Gateway, until
 from tests.support.valkey import ValkeyProcess
@@ -129,7 +131,53 @@ async def test_events_written_while_the_reader_was_away_are_not_missed(server: V
     assert (await watcher.data())["event"] == "resumed"
 
 
-async def test_a_fetch_whose_reply_was_lost_strands_no_job(server: ValkeyProcess, proxy: Gateway) -> None:
+async def test_a_job_whose_fetch_was_executed_but_never_answered_is_pushed_and_not_blamed(
+    server: ValkeyProcess, proxy: Gateway
+) -> None:
+    producer = await proxy.queue()
+    added = await producer.call("add", "work")
+    server.freeze()
+    worker = await proxy.worker()  # its fetch is sent
+    await until(lambda: _is(proxy, "redis_up", 0), "the link gives up waiting")
+    server.thaw()
+    job = await worker.job()
+    assert job.id == added["id"]
+    assert (job.shown["attemptsMade"], job.shown["stalledCounter"]) == (0, 0)
+    await job.answer(result=1)
+    await producer.until_state(job.id, "completed")
+
+
+async def test_locks_that_could_not_be_renewed_are_tried_again_in_time(server: ValkeyProcess, proxy: Gateway) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker(concurrency=2, lockDuration=1200)
+    await producer.call("addBulk", [{"name": "a"}, {"name": "b"}])
+    jobs = [await worker.job() for _ in range(2)]
+    taken = time.monotonic()
+    with Redis.from_url(server.url) as redis:
+        redis.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-evalsha"])
+        await until(lambda: _passed(taken + 0.7), "the renewal was due and has been refused")
+        redis.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all"])
+    await until(lambda: _passed(taken + 1.5), "the first lock's life is over")
+    await worker.nothing_more()
+    for job in jobs:
+        await job.answer(result=1)
+        await producer.until_state(job.id, "completed")
+
+
+async def test_a_schedule_goes_on_although_redis_was_away_when_its_job_was_taken(server: ValkeyProcess) -> None:
+    async with Gateway(server.url) as proxy:
+        async with AsyncRedis.from_url(server.url, decode_responses=True) as connection:
+            queue = Queue("q", {"connection": connection})
+            await queue.upsertJobScheduler("tick", {"every": 400}, "beat", {}, {})
+            await queue.close()
+        server.kill()
+        await until(lambda: _is(proxy, "redis_up", 0), "the link notices")
+        server.start()
+        worker = await proxy.worker()
+        for _ in range(2):
+            await (await worker.job()).answer(result=1)
+
+
+async def test_writes_that_reach_a_frozen_redis_strand_no_job(server: ValkeyProcess, proxy: Gateway) -> None:
     producer, worker = await proxy.queue(), await proxy.worker()
     await worker.nothing_more()
     server.freeze()
