@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -137,9 +138,10 @@ class Caller:
                 task.add_done_callback(self._tasks.discard)
 
     async def _proceed_later(self) -> None:
-        await self._outlet.drained()
-        if not self._held:
-            self._outlet.proceed()
+        with suppress(OSError):  # the connection ended while it was waited for
+            await self._outlet.drained()
+            if not self._held:
+                self._outlet.proceed()
 
 
 def _as_read(error: GatewayError) -> GatewayError:
