@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import json
 import logging
 import os
@@ -10,7 +12,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
@@ -23,6 +25,9 @@ from gateway.wire.closing import CloseCode
 from gateway.wire.errors import GatewayError
 
 log = logging.getLogger(__name__)
+
+_M_TRIM_THRESHOLD: Final = -1  # malloc.h
+_M_MMAP_THRESHOLD: Final = -3
 
 
 def run(
@@ -52,10 +57,27 @@ def run(
     Returns:
         The exit code.
     """
+    _spare_memory_management()
     identity = Identity(gateway_id or f"{socket.gethostname()}-{os.getppid()}", slot, incarnation)
     shard = _Shard(settings, identity, listener, control, tuple(orphaned))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(shard.live(first))
+
+
+def _spare_memory_management() -> None:
+    """Spend less on memory than a program with other habits must.
+
+    What is loaded now stays: the collector need not look at it, and what comes later holds few cycles (1 to 3 us per
+    add and job). glibc gives each large block back to the system at once, and then clears the pages of the next one: of
+    6 ms for a payload of 1 MB that was 4.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    with suppress(OSError, AttributeError):  # another C library than glibc has no mallopt
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 class _Shard:

@@ -39,6 +39,9 @@ _SAME: Final = {"waiting": ("waiting", "prioritized")}  # where a job that goes 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # s between two tries
 
 
+_FOUND_NOTHING: Final = [0, 0, 0, 0]  # no job, no limit, no delayed job
+
+
 class Feed(Protocol):
     """What settling needs of the feed that the lease came from."""
 
@@ -207,6 +210,8 @@ class Settler:
         lease = settlement.lease
         if settlement.command == "moveJobFromActiveToWait" and lease.priority:
             self._queue.wake()
+        if settlement.command == "moveToFinished" and settlement.looked and reply == 0:
+            reply = _FOUND_NOTHING  # this script has two ways to say so; without it the feed would look once more
         lease.consumer.end(lease)
         settlement.done(outcome)
         self._feed.settled(lease, reply, looked=settlement.looked)

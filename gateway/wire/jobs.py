@@ -175,6 +175,8 @@ def parse_int(text: bytes | None) -> int | None:
     """JavaScript's `parseInt`: leading digits count, None where it is NaN or Infinity, which JSON writes as null."""
     if text is None:
         return None
+    if text.isdigit() and len(text) < 20:  # nearly always; a tenth of the time that the pattern takes
+        return int(text)
     match = _LEADING_INTEGER.match(text.decode(errors="replace"))
     if match is None:
         return None
