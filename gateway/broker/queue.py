@@ -189,7 +189,7 @@ class Queue:
                     f"{self.base}de:{deduplication_id}" if deduplication_id else None,
                 )
             ),
-            bytes(data),
+            memoryview(data),
             options.packed,
         ]
 

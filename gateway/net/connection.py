@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from typing import Any, ClassVar, Final, cast
 
 from websockets.asyncio.messages import Assembler
 from websockets.asyncio.server import ServerConnection
-from websockets.frames import Frame, Opcode
+from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined] # compiled, or not
 from websockets.http11 import Response
 from websockets.protocol import Event, Protocol, State
 
-from gateway.net import opening
+from gateway.net import frames, opening
 from gateway.sessions.ports import Session
 from gateway.wire.closing import CloseCode, cut_reason
 
@@ -43,7 +44,8 @@ _NO_QUEUE: Final = cast("Assembler", _NoQueue())
 class Connection(ServerConnection):
     """The server's end of one connection; the Outlet of its session."""
 
-    max_write_buffer = 16 * 1024 * 1024  # bytes that a client may leave unread; set once per shard
+    max_message_size = 2**20  # bytes; set once per shard, as is the next one
+    max_write_buffer = 16 * 1024 * 1024  # bytes that a client may leave unread
     unopened: ClassVar[set[Connection]] = set()  # accepted, and not open yet; one set for each shard
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -54,6 +56,8 @@ class Connection(ServerConnection):
         self.judgement: asyncio.TimerHandle | None = None  # runs while a ping of the keepalive is unanswered
         self._head: bytearray | None = bytearray()  # the request's head, then what comes before the handshake is over
         self._refused = False
+        self._owed = 0  # bytes of the current frame that the library's parser has not seen yet
+        self._cut_off = b""  # the beginning of a frame's header
         self._out: list[bytes] = []  # frames of this turn of the loop
         self._out_size = 0
         self._fragments: list[bytes] = []
@@ -142,6 +146,50 @@ class Connection(ServerConnection):
         if self._head is not None:
             self._receive_head(self._head, data)
             return
+        self._read_frames(data)
+
+    def _read_frames(self, data: bytes) -> None:
+        """Take the whole text messages, which is nearly everything; leave all else to the library's parser.
+
+        Its parser is right about everything, and costs 4 of the 15 us of an `add`. It must see whole frames from their
+        first byte on, so what it is still owed is counted, and a header that is cut off waits here for its rest.
+        """
+        if self._cut_off:
+            data, self._cut_off = self._cut_off + data, b""
+        at, end, protocol = 0, len(data), self.protocol
+        while at < end:
+            if self._owed:
+                stop = at + self._owed
+            else:
+                payload = frames.extent(data, at)
+                if payload is None:
+                    self._take_cut_off(data[at:])
+                    return
+                start, stop = payload
+                if (
+                    data[at] == frames.WHOLE_TEXT
+                    and stop <= end
+                    and protocol.current_size is None  # not between the fragments of another message
+                    and frames.is_masked(data, at)
+                    and stop - start <= self.max_message_size
+                    and protocol.state is _OPEN
+                ):
+                    self._message(apply_mask(data[start:stop], data[start - 4 : start]))
+                    at = stop
+                    continue
+            self._owed = max(0, stop - end)
+            self._read_by_library(data[at:stop])
+            at = stop
+
+    def _take_cut_off(self, header: bytes) -> None:
+        """The beginning of a header. One that may be wrong is the library's to refuse, and so is all that follows."""
+        if frames.may_be_text(header):
+            self._cut_off = header
+        else:
+            self._owed = sys.maxsize
+            self._read_by_library(header)
+
+    def _read_by_library(self, data: bytes) -> None:
         super().data_received(data)
         if self.close_deadline is not None:
             self._end_within(_CLOSE_TIMEOUT)
@@ -234,15 +282,16 @@ class Connection(ServerConnection):
 
     # Out
 
-    def send(self, message: bytes) -> None:  # type: ignore[override] # no coroutine: nothing here waits
+    def send(self, *parts: bytes) -> None:  # type: ignore[override] # no coroutine: nothing here waits
         """Send one text message; all messages of one turn of the loop leave in one write."""
         if self.protocol.state is not _OPEN:
             return
         if not self._out:
             self.loop.call_soon(self._flush)
-        self._out.append(_header(len(message)))
-        self._out.append(message)
-        self._out_size += len(message)
+        length = sum(map(len, parts)) if len(parts) > 1 else len(parts[0])
+        self._out.append(frames.text_header(length))
+        self._out.extend(parts)
+        self._out_size += length
         if self._out_size > self.max_write_buffer:
             self._flush()
 
@@ -316,15 +365,6 @@ class Connection(ServerConnection):
         session, self.session = self.session, None
         if session is not None:
             session.closed()
-
-
-def _header(length: int) -> bytes:
-    """The head of an unmasked, final text frame (RFC 6455 §5.2)."""
-    if length < 126:
-        return bytes((0x81, length))
-    if length < 65536:
-        return b"\x81\x7e" + length.to_bytes(2, "big")
-    return b"\x81\x7f" + length.to_bytes(8, "big")
 
 
 def _is_utf8(message: bytes) -> bool:

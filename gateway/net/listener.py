@@ -75,7 +75,11 @@ class Listener:
         """Accept connections; `where` is `sock=`, or `host=` and `port=`."""
         door = self._door
         _QUIET.setLevel(max(logging.WARNING, log.getEffectiveLevel()))
-        own = {"max_write_buffer": door.max_write_buffer, "unopened": self._unopened}
+        own = {
+            "max_message_size": door.max_message_size,
+            "max_write_buffer": door.max_write_buffer,
+            "unopened": self._unopened,
+        }
         connection = type("ShardConnection", (Connection,), own)
         self._server = await serve(
             self._serve,

@@ -109,7 +109,10 @@ class Caller:
             reply(_INTERNAL)
 
     def _reply(self, id: bytes, size: int, result: Any) -> None:
-        self._outlet.send(ok(id, result) if isinstance(result, bytes) else err(id, result))
+        if isinstance(result, bytes):
+            self._outlet.send(*ok(id, result))
+        else:
+            self._outlet.send(err(id, result))
         self._end(size)
 
     # Backpressure

@@ -107,7 +107,7 @@ class EventsSession:
         except GatewayError as error:
             self._outlet.send(err(id, error))
         else:
-            self._outlet.send(ok(id, encode(self.subscription.in_force())))
+            self._outlet.send(*ok(id, encode(self.subscription.in_force())))
 
     @staticmethod
     def _read_names(args: msgspec.Raw) -> list[str]:

@@ -10,8 +10,8 @@ from gateway.wire.closing import CloseCode
 class Outlet(Protocol):
     """The way to the client."""
 
-    def send(self, message: bytes) -> None:
-        """Send one text message; all messages of one turn of the loop leave in one write."""
+    def send(self, *parts: bytes) -> None:
+        """Send one text message, in parts or whole; all messages of one turn of the loop leave in one write."""
 
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Close the connection."""

@@ -154,7 +154,7 @@ class WorkerSession:
             case Pause() | Resume():
                 self._paused = isinstance(answer, Pause)
                 self._set_taking()
-                self._outlet.send(ok(id, b"null"))
+                self._outlet.send(*ok(id, b"null"))
             case _:
                 lease = self._find(id)
                 if lease is None:

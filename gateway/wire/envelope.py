@@ -108,9 +108,9 @@ def _find_id(message: bytes) -> bytes:
     return id if is_id(id) else NO_ID
 
 
-def ok(id: bytes, result: bytes) -> bytes:
-    """The reply that carries a result; both arguments are JSON text."""
-    return b'{"id":%b,"data":{"ok":%b}}' % (id, result)
+def ok(id: bytes, result: bytes) -> tuple[bytes, bytes, bytes]:
+    """The reply that carries a result; both arguments are JSON text. In parts: the result can be large."""
+    return b'{"id":%b,"data":{"ok":' % id, result, b"}}"
 
 
 def err(id: bytes, error: GatewayError) -> bytes:
