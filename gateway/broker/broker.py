@@ -207,8 +207,8 @@ class Broker:
         """
         if not token.startswith(self.identity.token(0)[:-1]):
             return False
-        consumer = self._consumers.get(token)
-        return consumer is None or all(lease.id != id for lease in consumer.leases)
+        consumer = self._consumers.get(token.rpartition(":")[0])
+        return consumer is None or all((lease.id, lease.token) != (id, token) for lease in consumer.leases)
 
     # The end
 

@@ -19,7 +19,7 @@ from gateway.broker.renewal import LockRenewer
 from gateway.broker.schedules import Schedules
 from gateway.broker.settling import Settler
 from gateway.broker.stalled import StalledChecker
-from gateway.broker.waiter import Waiter
+from gateway.broker.waiter import Waiter, milliseconds
 from gateway.wire.answers import Failed
 from gateway.wire.errors import GatewayError
 from gateway.wire.jobs import Hash, to_hash
@@ -160,17 +160,18 @@ class Feed:
     def _fetch(self, consumer: Consumer) -> None:
         consumer.free -= 1
         self._fetching += 1
+        token = consumer.new_token()
         self.queue.commands["moveToActive"].send(
             self.queue.active_keys,
-            [self.queue.base, now_ms(), consumer.fetch_options],
-            partial(self._fetched, consumer),
+            [self.queue.base, now_ms(), consumer.fetch_options(token)],
+            partial(self._fetched, consumer, token),
         )
 
-    def _fetched(self, consumer: Consumer, reply: Any) -> None:
+    def _fetched(self, consumer: Consumer, token: str, reply: Any) -> None:
         self._fetching -= 1
         if isinstance(reply, list) and isinstance(reply[0], list):
             self._window = min(self._window * 2, _WIDEST)
-            self._got(consumer, reply)
+            self._got(consumer, token, reply)
         else:
             consumer.free += 1
             self._window = 1
@@ -198,7 +199,7 @@ class Feed:
 
     def _nothing(self, consumer: Consumer, reply: Any) -> None:
         """No job: limited, or empty; `reply` is [0, 0, limit in ms, time of the next delayed job]."""
-        limit, due = int(float(reply[2])), int(float(reply[3]))
+        limit, due = milliseconds(reply[2]), milliseconds(reply[3])
         if limit > 0:
             self._limit(consumer.options.limiter, min(limit, _LONGEST_LIMIT))
         else:
@@ -249,7 +250,7 @@ class Feed:
         consumer = lease.consumer
         if isinstance(reply, list):
             if isinstance(reply[0], list):
-                self._got(consumer, reply)
+                self._got(consumer, lease.token, reply)
                 return
             self._nothing(consumer, reply)
         elif not looked and self._line:
@@ -257,10 +258,10 @@ class Feed:
         consumer.free += 1
         self.wake(consumer)
 
-    def _got(self, consumer: Consumer, reply: list[Any]) -> None:
-        """A job has been moved to active for `consumer`: [hash, id, 0, 0]."""
+    def _got(self, consumer: Consumer, token: str, reply: list[Any]) -> None:
+        """A job has been moved to active for `consumer` under `token`: [hash, id, 0, 0]."""
         fields, id = to_hash(reply[0]), reply[1].decode()
-        lease = Lease(id, fields, consumer, self._loop.time())
+        lease = Lease(id, fields, consumer, token, self._loop.time())
         consumer.leases.add(lease)
         self._renewer.track(self.queue, lease)
         if b"rjk" in fields:

@@ -25,15 +25,19 @@ class Lease:
         "renew_at",
         "settling",
         "stacktrace",
+        "stalled",
+        "token",
     )
 
-    def __init__(self, id: str, fields: Hash, consumer: Consumer, now: float) -> None:
-        """Take over the job `id`, just moved to active under the consumer's token; `now` in loop time."""
+    def __init__(self, id: str, fields: Hash, consumer: Consumer, token: str, now: float) -> None:
+        """Take over the job `id`, just moved to active under `token`; `now` in loop time."""
         self.id = id
+        self.token = token
         self.consumer = consumer
         self.options = read_options(fields.get(b"opts"))
         self.attempts_made = parse_int(fields.get(b"atm")) or 0
         self.priority = parse_int(fields.get(b"priority")) or 0
+        self.stalled = parse_int(fields.get(b"stc")) or 0
         self.stacktrace = fields.get(b"stacktrace")
         self.number = -1  # of the message that pushed it; the session's business
         self.settling = False  # a final answer is on its way to Redis
@@ -61,7 +65,7 @@ class Consumer:
 
         Args:
             options: from its query string.
-            token: of all its leases; unique over all connections that ever were.
+            token: with which those of its leases begin; unique over all connections that ever were.
             take: gets a new lease and the job's hash.
             cancel: is told that a lease is no longer the client's, and why.
         """
@@ -77,15 +81,28 @@ class Consumer:
         self.on_gone: Callable[[], None] = _nothing  # set by the broker: it has left, and its last lease is over
         limiter = options.limiter
         self._limits = {"max": limiter[0], "duration": limiter[1]} if limiter else None
-        self.fetch_options = pack(
-            _without_none(token=token, lockDuration=options.lock_duration, limiter=self._limits, name=options.name)
-        )
+        self._fetches = 0
+        self._fetch_options = _open_map(lockDuration=options.lock_duration, limiter=self._limits, name=options.name)
         self._finish_options: dict[Any, bytes] = {}
 
     @property
     def hungry(self) -> bool:
         """Whether it should get a job."""
         return self.open and self.taking and self.free > 0
+
+    def new_token(self) -> str:
+        """A token for one fetch.
+
+        The jobs that follow it by `fetchNext` have the same one, each when the one before is over:
+        moveToFinished-14.lua locks the next job with the token of the last. So no two leases have one at a time, and
+        an answer that is sent again can never hit a later lease of the same job.
+        """
+        self._fetches += 1
+        return f"{self.token}:{self._fetches}"
+
+    def fetch_options(self, token: str) -> bytes:
+        """The packed options of moveToActive-11.lua."""
+        return with_token(token, self._fetch_options)
 
     def lose(self, lease: Lease, reason: str) -> None:
         """The job is no longer the client's: tell it, and make room for another one."""
@@ -105,7 +122,7 @@ class Consumer:
             self.on_gone()
 
     def finish_options(self, lease: Lease, target: str) -> bytes:
-        """The packed options of moveToFinished-14.lua; nearly all jobs of a consumer share one text of them.
+        """The packed options of moveToFinished-14.lua; but for the token, nearly all jobs of a consumer share them.
 
         Args:
             lease: the job to finish.
@@ -120,21 +137,18 @@ class Consumer:
             if len(self._finish_options) >= 64:
                 self._finish_options.clear()
             packed = self._finish_options[key] = self._pack_finish(remove, target, options, flags)
-        return packed
+        return with_token(lease.token, packed)
 
     def _pack_finish(self, remove: Any, target: str, options: dict[str, Any], flags: tuple[bool, ...]) -> bytes:
         own = self.options.remove_on_complete if target == "completed" else self.options.remove_on_fail
-        return pack(
-            _without_none(
-                token=self.token,
-                name=self.options.name,
-                keepJobs=keep_jobs(own if remove is None else remove),
-                limiter=self._limits,
-                lockDuration=self.options.lock_duration,
-                attempts=attempts if isinstance(attempts := options.get("attempts"), int) else 0,
-                maxMetricsSize="",
-                **dict(zip(_FLAGS, flags, strict=True)),
-            )
+        return _open_map(
+            name=self.options.name,
+            keepJobs=keep_jobs(own if remove is None else remove),
+            limiter=self._limits,
+            lockDuration=self.options.lock_duration,
+            attempts=attempts if isinstance(attempts := options.get("attempts"), int) else 0,
+            maxMetricsSize="",
+            **dict(zip(_FLAGS, flags, strict=True)),
         )
 
 
@@ -154,5 +168,19 @@ def keep_jobs(remove: Any) -> dict[str, Any]:
     return {"count": 0 if remove else -1}
 
 
-def _without_none(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+_TOKEN = pack("token")
+
+
+def _open_map(**options: Any) -> bytes:
+    """A msgpack map of the options that are set, with a place for a token at its end left open.
+
+    Its first byte counts the entries: a fixmap, 0x80 + n, since there are never 15 of them.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    assert len(given) < 15
+    return bytes((0x80 + len(given) + 1,)) + pack(given)[1:] + _TOKEN
+
+
+def with_token(token: str, open_map: bytes) -> bytes:
+    """The map with its token: cheaper than packing all of it for each job."""
+    return open_map + pack(token)

@@ -80,7 +80,7 @@ class LockRenewer:
         return due
 
     def _renew(self, queue: Queue, duration: int, leases: list[Lease]) -> None:
-        tokens, ids = [lease.consumer.token for lease in leases], [lease.id for lease in leases]
+        tokens, ids = [lease.token for lease in leases], [lease.id for lease in leases]
         queue.commands["extendLocks"].send(
             queue.keys("stalled"),
             [queue.base, pack(tokens), pack(ids), duration],

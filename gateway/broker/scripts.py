@@ -29,7 +29,7 @@ _UNREGISTERED: Final = {
 
 
 @cache
-def _texts() -> dict[str, str]:
+def script_texts() -> dict[str, str]:
     """All scripts by name. A `bullmq.Worker` reads 35 files for every connection; we read them once."""
     names = {**bullmq.redis_connection.SCRIPT_DEFINITIONS, **_UNREGISTERED}
     texts = {name: bullmq.redis_connection.loadScript(file) for name, file in names.items()}
@@ -37,11 +37,16 @@ def _texts() -> dict[str, str]:
     return texts
 
 
+def sha_of(text: str) -> str:
+    """The hash by which Redis knows a script."""
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
 class Script:
     """One Lua script on one link. Callable as the scripts of redis-py are, so that BullMQ's own classes can use it."""
 
     def __init__(self, link: Link, text: str) -> None:
-        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self.sha = sha_of(text)
         self.text = text
         self._link = link
 
@@ -98,7 +103,7 @@ class ScriptBook:
 
     def __init__(self, link: Link, client: Any) -> None:
         self.conn = client
-        self.commands: Mapping[str, Script] = {name: Script(link, text) for name, text in _texts().items()}
+        self.commands: Mapping[str, Script] = {name: Script(link, text) for name, text in script_texts().items()}
 
     async def getRedisVersion(self) -> str:
         """BullMQ asks in order to choose between old and new scripts; everything we support has LPOS (6.0.6)."""
@@ -111,7 +116,7 @@ async def load_scripts(ask: Callable[..., Awaitable[Any]]) -> None:
     Args:
         ask: sends one command and returns its reply.
     """
-    scripts = [(hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), text) for text in _texts().values()]
+    scripts = [(sha_of(text), text) for text in script_texts().values()]
     known = await ask("SCRIPT", "EXISTS", *(sha for sha, _ in scripts))
     missing = [text for (_, text), there in zip(scripts, known, strict=True) if not there]
     await asyncio.gather(*[ask("SCRIPT", "LOAD", text) for text in missing])

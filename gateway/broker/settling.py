@@ -1,7 +1,8 @@
 """How a lease ends: completed, failed, given back, delayed, waiting for children, or its holder vanished.
 
 A final answer is never thrown away because Redis is slow or gone: it is sent again until Redis has said what became of
-it. Sending it again is safe, since each of the scripts checks the lock first and removes it.
+it. Sending it again is safe: each of the scripts checks the lock first and removes it, and no two leases of a job have
+the same token.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import Any, Final, Protocol
 
 from msgspec import Raw
 
+from gateway.broker.connection import pack_command
 from gateway.broker.errors import OUTAGE
 from gateway.broker.leases import Consumer, Lease
 from gateway.broker.queue import Queue
 from gateway.wire.answers import Failed
 from gateway.wire.envelope import encode
 from gateway.wire.errors import ErrorCode, GatewayError, finished_error
-from gateway.wire.jobs import stacktrace
+from gateway.wire.jobs import parse_int, stacktrace
 from gateway.wire.options import now_ms, pack
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,6 @@ Call = tuple[str, list[str], list[Any]]
 STALLED_TOO_OFTEN: Final = "job stalled more than allowable limit"  # moveStalledJobsToWait-9.lua
 _MISSING, _NO_LOCK, _NOT_ACTIVE, _PENDING, _OTHER_LOCK, _FAILED_CHILD = -1, -2, -3, -4, -6, -9
 _LOOKING: Final = ("moveToFinished", "moveToDelayed")  # the scripts that can fetch the next job
-_SAME: Final = {"waiting": ("waiting", "prioritized")}  # where a job that goes back to wait is found
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # s between two tries
 
 
@@ -55,10 +56,11 @@ class Feed(Protocol):
 class _Settlement:
     """One final answer on its way."""
 
-    __slots__ = ("build", "command", "done", "doubtful", "lease", "looked", "pause", "state")
+    __slots__ = ("build", "charges", "command", "done", "doubtful", "lease", "looked", "pause", "state")
 
     def __init__(self, lease: Lease, state: str, command: str, build: Callable[[bool], Call], done: Done) -> None:
         self.lease = lease
+        self.charges = command in ("moveToFinished", "retryJob")  # an attempt; also a retry after a delay
         self.state = state
         self.command = command
         self.build = build  # takes: fetch the next job?
@@ -94,7 +96,7 @@ class Settler:
             delay = backoff_delay(lease.options.get("backoff"), lease.attempts_made + 1)
             if delay > 0:
                 build = partial(self._delayed, lease, delay, "0", pack(fields))
-                self._settle(lease, "delayed", "moveToDelayed", build, done)
+                self._settle(lease, "delayed", "moveToDelayed", build, done, charges=True)
             else:
                 self._settle(lease, "waiting", "retryJob", partial(self._retried, lease, pack(fields)), done)
         else:
@@ -119,10 +121,12 @@ class Settler:
         """The holder is gone: give the job back, or fail it when its holders vanish over and over."""
         keys = self._queue.keys(lease.id, f"{lease.id}:lock")
         lease.settling = True
-        self._queue.commands["countVanished"].send(keys, [lease.consumer.token], partial(self._vanished, lease))
+        self._queue.commands["countVanished"].send(keys, [lease.token], partial(self._vanished, lease))
 
     def _vanished(self, lease: Lease, reply: Any) -> None:
         """Not counted (Redis was away) still means given back; not ours any more is for `release` to find out."""
+        if isinstance(reply, int) and reply > 0:
+            lease.stalled = reply
         if isinstance(reply, int) and reply > lease.consumer.options.max_stalled_count:
             self.fail(lease, Failed(STALLED_TOO_OFTEN, unrecoverable=True), _log_outcome(lease))
         else:
@@ -130,9 +134,20 @@ class Settler:
 
     # Sending, and sending again
 
-    def _settle(self, lease: Lease, state: str, command: str, build: Callable[[bool], Call], done: Done) -> None:
+    def _settle(
+        self,
+        lease: Lease,
+        state: str,
+        command: str,
+        build: Callable[[bool], Call],
+        done: Done,
+        *,
+        charges: bool = False,
+    ) -> None:
         lease.settling = True
-        self._send(_Settlement(lease, state, command, build, done), self._feed.may_fetch(lease.consumer))
+        settlement = _Settlement(lease, state, command, build, done)
+        settlement.charges = charges or settlement.charges
+        self._send(settlement, self._feed.may_fetch(lease.consumer))
 
     def _send(self, settlement: _Settlement, fetch: bool) -> None:
         settlement.looked = fetch and settlement.command in _LOOKING
@@ -178,30 +193,26 @@ class Settler:
             self._end(settlement, self._error(settlement, code))
 
     def _find_out(self, settlement: _Settlement, code: int) -> None:
-        """An earlier try's reply was lost: if the job is where it was to go, that try had succeeded."""
+        """An earlier try's reply was lost, and the lock is not ours any more: did that try take it?
+
+        What else takes a lock away is its end, and then the stalled check, which counts. So an earlier try has
+        succeeded if the job was not stalled meanwhile, and is charged one more attempt where the try was to charge one.
+        """
+        lease = settlement.lease
         if code == _MISSING:  # nobody can remove a locked job but the finishing itself (`removeOnComplete`)
             self._end(settlement, settlement.state)
             return
 
-        def found(state: Any) -> None:
-            if isinstance(state, GatewayError) and state.code in OUTAGE:
+        def found(reply: Any) -> None:
+            if isinstance(reply, Exception):
                 self._loop.call_later(settlement.pause, self._find_out, settlement, code)
                 return
-            there = isinstance(state, bytes) and state.decode() in _SAME.get(settlement.state, (settlement.state,))
-            self._end(settlement, settlement.state if there else self._error(settlement, code))
+            attempts, stalled = (parse_int(value) or 0 for value in reply)
+            charged = attempts > lease.attempts_made
+            succeeded = stalled == lease.stalled and (charged or not settlement.charges)
+            self._end(settlement, settlement.state if succeeded else self._error(settlement, code))
 
-        id = settlement.lease.id
-        lists = (
-            "completed",
-            "failed",
-            "delayed",
-            "active",
-            "wait",
-            "paused",
-            "waiting-children",
-            "prioritized",
-        )
-        self._queue.commands["getStateV2"].send(self._queue.keys(*lists), [id, self._queue.key(id)], found)
+        self._queue.link.send(pack_command("HMGET", self._queue.key(lease.id), "atm", "stc"), found, writes=False)
 
     def _error(self, settlement: _Settlement, code: int) -> GatewayError:
         return finished_error(code, command=settlement.command, job_id=settlement.lease.id, state="active")
@@ -247,11 +258,11 @@ class Settler:
         return "moveToFinished", keys, args
 
     def _delayed(self, lease: Lease, delay: int, skip_attempt: str, fields: bytes, fetch: bool) -> Call:
-        queue, token = self._queue, lease.consumer.token
+        queue, token = self._queue, lease.token
         keys = [*self._delay, queue.key(lease.id), *self._delay_rest]
         args = [queue.base, now_ms(), lease.id, token, delay, skip_attempt, fields]
         if fetch:
-            args += ["1", lease.consumer.fetch_options]
+            args += ["1", lease.consumer.fetch_options(lease.token)]
         return "moveToDelayed", keys, args
 
     def _retried(self, lease: Lease, fields: bytes, fetch: bool) -> Call:
@@ -262,10 +273,10 @@ class Settler:
             *queue.keys("meta", "events", "delayed", "prioritized", "pc", "marker", "stalled"),
         ]
         push = "RPUSH" if lease.options.get("lifo") else "LPUSH"
-        return "retryJob", keys, [queue.base, now_ms(), push, lease.id, lease.consumer.token, fields]
+        return "retryJob", keys, [queue.base, now_ms(), push, lease.id, lease.token, fields]
 
     def _released(self, lease: Lease, fetch: bool) -> Call:
-        args = [lease.id, lease.consumer.token, self._queue.key(lease.id)]
+        args = [lease.id, lease.token, self._queue.key(lease.id)]
         return "moveJobFromActiveToWait", self._queue.release_keys, args
 
     def _parked(self, lease: Lease, fetch: bool) -> Call:
@@ -275,7 +286,7 @@ class Settler:
             *queue.keys(id, f"{id}:dependencies", f"{id}:unsuccessful"),
             *queue.keys("stalled", "events"),
         ]
-        return "moveToWaitingChildren", keys, [lease.consumer.token, "", now_ms(), id, queue.base]
+        return "moveToWaitingChildren", keys, [lease.token, "", now_ms(), id, queue.base]
 
 
 def backoff_delay(backoff: Any, attempts_made: int) -> int:

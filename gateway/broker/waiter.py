@@ -16,6 +16,7 @@ from gateway.wire.options import now_ms
 LONGEST_WAIT: Final = 5.0  # s without any job; BullMQ's drainDelay, its net for a lost marker
 LONGEST_DELAY: Final = 10.0  # s until a delayed job; BullMQ's maximumBlockTimeout
 _RETRY: Final = 1.0  # s after an error reply
+_FAR_FUTURE: Final = 2.0**53  # ms since the epoch
 SHORTEST_WAIT: Final = 0.002  # s; a timeout of 0 would block for ever, and Redis < 7.0.8 rounds 1 ms down to it
 
 
@@ -57,7 +58,7 @@ class Waiter:
         if popped is None:
             return 0
         self.popped = True
-        score = int(float(popped[2]))
+        score = milliseconds(popped[2])
         return 0 if score <= now_ms() + 1 else min(score, until or score)
 
     async def _pop(self, seconds: float) -> Any:
@@ -105,6 +106,11 @@ class Waiter:
             self._id = await ask("CLIENT", "ID")
         except GatewayError:
             self._id = None  # not allowed to: then a lost marker costs at most `LONGEST_WAIT`
+
+
+def milliseconds(score: Any) -> int:
+    """A time from a script or a marker's score, which another program's enormous delay can make infinite."""
+    return int(min(max(float(score), 0.0), _FAR_FUTURE))  # min and max also turn nan into a number
 
 
 def _ignore(reply: Any) -> None:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _TEXT, _BINARY, _CONT, _PING, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.CLOSE
 _OPEN = State.OPEN
 _CLOSE_TIMEOUT: Final = 5.0  # s for the peer to answer a close frame, and to close its end of the socket
-_STUCK_TIMEOUT: Final = 1.0  # s when it is closed for not reading
+_STUCK_TIMEOUT: Final = 5.0  # s when it is closed for not reading: the close frame stands behind all the rest
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
 
 
@@ -39,6 +39,10 @@ class _NoQueue:
 
 
 _NO_QUEUE: Final = cast("Assembler", _NoQueue())
+
+
+# Closing for these reasons says nothing against what the client sends until it has read of it.
+_HEARD_TO_THE_END: Final = (CloseCode.GOING_AWAY, CloseCode.RESTART, CloseCode.SLOW_CONSUMER, CloseCode.NO_PONG)
 
 
 class Connection(ServerConnection):
@@ -64,6 +68,7 @@ class Connection(ServerConnection):
         self._held = False
         self._parked: deque[bytes] | None = None  # came in the same read as the message that made us stop reading
         self._closed_by_us = False
+        self._close_code = 0
         self._end: asyncio.TimerHandle | None = None  # the deadline of the closing handshake
         self.drain_waiters = []  # type: ignore[assignment] # a deque of the library's, empty: 600 bytes
 
@@ -172,7 +177,7 @@ class Connection(ServerConnection):
                     and protocol.current_size is None  # not between the fragments of another message
                     and frames.is_masked(data, at)
                     and stop - start <= self.max_message_size
-                    and protocol.state is _OPEN
+                    and (protocol.state is _OPEN or self._closed_by_us)
                 ):
                     self._message(apply_mask(data[start:stop], data[start - 4 : start]))
                     at = stop
@@ -229,6 +234,8 @@ class Connection(ServerConnection):
     def _message(self, message: bytes) -> None:
         # The client's own close frame can be in the same read: what it sent before that still counts.
         if self._closed_by_us:
+            if self.session is not None and self._close_code in _HEARD_TO_THE_END:
+                self.session.received_late(message)
             return
         # The parser leaves this to us (RFC 6455 §8.1), and msgspec does not look into what it hands on unparsed.
         if not message.isascii() and not _is_utf8(message):
@@ -311,9 +318,9 @@ class Connection(ServerConnection):
 
     @property
     def unread(self) -> int:
-        """Bytes that were sent and that the client has not taken yet."""
+        """Bytes that were sent, or are to be in this turn of the loop, and that the client has not taken yet."""
         size: int = self.transport.get_write_buffer_size()
-        return size
+        return size + self._out_size
 
     async def drained(self) -> None:
         """Wait until the client has read most of what was sent."""
@@ -340,6 +347,7 @@ class Connection(ServerConnection):
         out, self._out = self._out, []
         self.transport.write(b"".join(out))
         self._closed_by_us = True
+        self._close_code = code
         self.protocol.send_close(int(code), cut_reason(reason))
         self.send_data()
         self._held = False

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Raw
 
@@ -37,11 +38,16 @@ class CallLimits:
     size: int
 
 
+_AT_A_TIME: Final = 4  # calls of one connection that run in tasks: each may read much, in Redis and for us
+
+_Waiting = tuple[Sink, Function, tuple[Any, ...]]
+
+
 class Caller:
     """Runs the calls of one connection: they start in the order received, replies leave when they are ready.
 
-    Hot functions run straight from the socket's callback and need no task; the others run in one each. A task starts a
-    turn of the loop later, so a hot call that comes right behind one waits that turn too.
+    Hot functions run straight from the socket's callback and need no task; the others run in one each, a few at a time.
+    A task starts a turn of the loop later, and what comes behind it waits for that.
     """
 
     def __init__(self, queue: Queue, outlet: Outlet, limits: CallLimits) -> None:
@@ -52,7 +58,10 @@ class Caller:
         self._outlet = outlet
         self._limits = limits
         self._held = False
-        self._starting = 0  # calls that are to start in the next turn of the loop
+        self._waiting: deque[_Waiting] = deque()  # checked, and not started
+        self._running = 0  # calls in tasks
+        self._starting = False  # a task is to take its first step in the next turn of the loop
+        self._reading: asyncio.Task[None] | None = None  # waits until the client has read its replies
         self._tasks: set[asyncio.Task[None]] = set()
 
     def call(self, id: bytes, fn: str, args: Raw) -> None:
@@ -69,19 +78,34 @@ class Caller:
         try:
             function = TABLE[fn]
             bound = function.bind(args)
-            if not function.direct:
-                self._start(reply, function, bound)
-            elif not self._starting:
-                self._run_now(reply, function, bound)
-            else:
-                self._starting += 1
-                asyncio.get_running_loop().call_soon(self._run_direct, reply, function, bound)
         except GatewayError as error:
             reply(error)
+            return
+        if function.direct and not self._waiting and not self._starting:
+            self._run_now(reply, function, bound)
+        else:
+            self._waiting.append((reply, function, bound))
+            self._start()
 
-    def _run_direct(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
-        self._starting -= 1
-        self._run_now(reply, function, bound)
+    def close(self) -> None:
+        """The connection is gone: calls under way run to their end, and no other one starts."""
+        self._waiting.clear()
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def _start(self) -> None:
+        """Start what waits, in its order, as far as it may start now."""
+        while self._waiting and not self._starting:
+            _, function, _ = self._waiting[0]
+            if function.direct:
+                self._run_now(*self._waiting.popleft())
+            elif self._running >= _AT_A_TIME:
+                return
+            elif self._outlet.unread >= self._limits.size:
+                self._await_reading()
+                return
+            else:
+                self._start_task(*self._waiting.popleft())
 
     def _run_now(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
         try:
@@ -92,14 +116,19 @@ class Caller:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
 
-    def _start(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
-        self._starting += 1
+    def _start_task(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
+        self._running += 1
+        self._starting = True
         task = asyncio.create_task(self._run(reply, function, bound), name=function.name)
         self._tasks.add(task)  # the loop holds tasks only weakly
         task.add_done_callback(self._tasks.discard)
+        asyncio.get_running_loop().call_soon(self._started)  # comes behind the task's first step
+
+    def _started(self) -> None:
+        self._starting = False
+        self._start()
 
     async def _run(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
-        self._starting -= 1
         try:
             reply(encode(await function.run(self._queue, *bound)))
         except GatewayError as error:
@@ -107,6 +136,9 @@ class Caller:
         except Exception:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
+        finally:
+            self._running -= 1
+            self._start()
 
     def _reply(self, id: bytes, size: int, result: Any) -> None:
         if isinstance(result, bytes):
@@ -135,16 +167,21 @@ class Caller:
             self._held = False
             if self._outlet.unread < self._limits.size:
                 self._outlet.proceed()
-            else:  # a client that pipelines much reads its replies before more of its calls are read
-                task = asyncio.create_task(self._proceed_later(), name="unread")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            else:
+                self._await_reading()
 
-    async def _proceed_later(self) -> None:
+    def _await_reading(self) -> None:
+        """A client that asks for much reads its replies before more of its calls are read, or started."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._go_on_when_read(), name="unread replies")
+
+    async def _go_on_when_read(self) -> None:
         with suppress(OSError):  # the connection ended while it was waited for
             await self._outlet.drained()
+            self._reading = None
             if not self._held:
                 self._outlet.proceed()
+            self._start()
 
 
 def _as_read(error: GatewayError) -> GatewayError:

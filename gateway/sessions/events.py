@@ -53,6 +53,9 @@ class EventsSession:
         with suppress(OSError):  # the connection ended while it was waited for
             await self._reader.follow(cursor, self._after)
 
+    def received_late(self, message: bytes) -> None:
+        """No subscription matters any more."""
+
     def closed(self) -> None:
         """Leave the reader."""
         self._closed = True

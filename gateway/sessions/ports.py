@@ -42,6 +42,9 @@ class Session(Protocol):
     def received(self, message: bytes) -> None:
         """A text message has come: valid UTF-8, within the size limit."""
 
+    def received_late(self, message: bytes) -> None:
+        """A text message has come after we began to close, of which the client cannot have known."""
+
     def closed(self) -> None:
         """The connection is gone, or was never opened."""
 

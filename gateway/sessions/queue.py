@@ -31,8 +31,12 @@ class QueueSession:
             return
         self._caller.call(bytes(request.id), request.data.fn, request.data.args)
 
+    def received_late(self, message: bytes) -> None:
+        """Nothing is started that could not be answered any more."""
+
     def closed(self) -> None:
         """Calls under way run to their end; their replies go nowhere."""
+        self._caller.close()
 
     def drain(self, deadline: float) -> None:
         """Requests are answered until the connection closes."""

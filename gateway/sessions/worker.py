@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from functools import partial
 from itertools import takewhile
+from typing import Final
 
 import msgspec
 
@@ -42,6 +44,9 @@ from gateway.wire.routes import WorkerOptions
 log = logging.getLogger(__name__)
 
 
+_FINAL: Final = (Completed, Failed, Release, Delay, WaitChildren)
+
+
 class WorkerSession:
     """A client that processes the jobs of one queue."""
 
@@ -64,6 +69,8 @@ class WorkerSession:
         self._paused = False  # by the client
         self._silent = False  # an `ackTimeout` passed: no new jobs until the client says something
         self._draining = False
+        self._most_unread = limits.size // 4  # bytes; what is pushed beyond it only waits for a slow client
+        self._unchoking: asyncio.Task[None] | None = None  # the client has that much to read: no new jobs meanwhile
 
     async def prepare(self) -> None:
         """Nothing to do: jobs come once the connection is open."""
@@ -74,12 +81,22 @@ class WorkerSession:
 
     def closed(self) -> None:
         """Give back what the client did not answer; it counts as vanished unless we sent it away."""
+        self._caller.close()
         if self._ack_timer is not None:
             self._ack_timer.cancel()
         if self._consumer is not None:
+            if self._unchoking is not None:
+                self._unchoking.cancel()
+                self._take_back_unread()
             self._broker.leave(self._feed, self._consumer, counted=not self._draining)
             self._consumer = None
         self._held.clear()
+
+    def _take_back_unread(self) -> None:
+        """What the client may never have seen is not counted against the job."""
+        for lease in list(self._unheard):
+            if not lease.settling:
+                self._feed.settler.release(lease, partial(_log_lost, lease))
 
     def drain(self, deadline: float) -> None:
         """Tell the client to finish what it has."""
@@ -94,14 +111,23 @@ class WorkerSession:
     # Jobs out
 
     def _push(self, lease: Lease, fields: Hash) -> None:
-        consumer = lease.consumer
         lease.number = self._number()
         self._held[b"%d" % lease.number] = lease
-        if self._options.ack_timeout:
-            self._unheard[lease] = deadline = self._loop.time() + self._options.ack_timeout / 1000
-            if self._ack_timer is None:
-                self._ack_timer = self._loop.call_at(deadline, self._check_acks)
-        self._outlet.send(message(lease.number, pushed_job(lease.id, fields, self._queue.name, consumer.token)))
+        timeout = self._options.ack_timeout / 1000
+        self._unheard[lease] = deadline = self._loop.time() + timeout if timeout else float("inf")
+        if timeout and self._ack_timer is None:
+            self._ack_timer = self._loop.call_at(deadline, self._check_acks)
+        self._outlet.send(message(lease.number, pushed_job(lease.id, fields, self._queue.name, lease.token)))
+        if self._unchoking is None and self._outlet.unread >= self._most_unread:
+            self._unchoking = asyncio.create_task(self._unchoke(), name="unread jobs")
+            self._set_taking()
+
+    async def _unchoke(self) -> None:
+        """Take jobs again once the client has read those that it has."""
+        with suppress(OSError):  # the connection ended while it was waited for
+            await self._outlet.drained()
+            self._unchoking = None
+            self._set_taking()
 
     def _number(self) -> int:
         number = self._next_number
@@ -133,7 +159,7 @@ class WorkerSession:
 
     def _set_taking(self) -> None:
         if self._consumer is not None:
-            self._consumer.taking = not (self._paused or self._silent or self._draining)
+            self._consumer.taking = not (self._paused or self._silent or self._draining or self._unchoking)
             self._feed.wake(self._consumer)
 
     # Answers in
@@ -162,6 +188,16 @@ class WorkerSession:
                 else:
                     self._unheard.pop(lease, None)
                     self._take_answer(id, lease, answer)
+
+    def received_late(self, message: bytes) -> None:
+        """Take a final answer: the work is done, and only the confirmation cannot reach the client any more."""
+        try:
+            id, answer = decode_answer(message)
+        except InvalidMessage:
+            return
+        lease = self._find(id)
+        if lease is not None and isinstance(answer, _FINAL):
+            self._take_answer(id, lease, answer)
 
     def _find(self, id: bytes) -> Lease | None:
         """The lease that an answer is about; 7, "7" and 7.0 are one id to clients whose language has one number."""

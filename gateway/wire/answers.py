@@ -25,7 +25,7 @@ class _Data(Struct, frozen=True, gc=False):
     unrecoverable: bool = False
     progress: Raw | UnsetType = UNSET
     row: str | UnsetType = UNSET
-    delay: int | UnsetType = UNSET
+    delay: int | float | UnsetType = UNSET  # languages with one kind of number write 5000.0, or 1e15
     fn: str | UnsetType = UNSET
     args: Raw = Raw(b"[]")
 
@@ -140,7 +140,7 @@ def _typed(id: bytes, data: _Data, type: str) -> Answer:
         case "release":
             return Release()
         case "delay" if data.delay is not UNSET and 0 <= data.delay <= _LONGEST_DELAY:
-            return Delay(data.delay)
+            return Delay(int(data.delay))
         case "waitChildren":
             return WaitChildren()
         case "pause":

@@ -100,7 +100,7 @@ class Ours:
         self.queue = Queue("p", "q", self.link, client, self.book)
         self.consumer = Consumer(WorkerOptions(**options), "token", _nothing, _nothing)
         fields = {b"opts": encode(opts or {}), b"atm": b"%d" % atm}
-        self.lease = Lease("7", fields, self.consumer, 0.0)
+        self.lease = Lease("7", fields, self.consumer, "token", 0.0)
         self.settler = Settler(self.queue, self)
 
     def may_fetch(self, consumer: Consumer) -> bool:
@@ -195,6 +195,7 @@ async def test_fetching_a_job(limiter: tuple[int, int] | None) -> None:
     assert our_keys == their_keys
     mine, other = readable(our_args, 2), readable(their_args, 2)
     assert mine[2].pop("name") == "worker-1"  # Node writes it into `processedBy`
+    assert mine[2].pop("token") == f"{other[2].pop('token')}:1"  # each fetch has one of its own
     if not limiter:
         assert other[2].pop("limiter") is None  # an absent one is the same to the script
     assert mine == other

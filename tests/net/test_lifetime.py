@@ -55,6 +55,9 @@ class Probe:
             raise RuntimeError("a bug of ours")
         self.outlet.send(message)
 
+    def received_late(self, message: bytes) -> None:
+        self.story.append(f"late {message.decode()}")
+
     def closed(self) -> None:
         self.story.append("closed")
 

@@ -134,7 +134,7 @@ class TestRefusals:
             ('{"type":"delay"}', "Expected `int` >= 0 - at `$.data.delay`"),
             ('{"type":"delay","delay":-1}', "Expected `int` >= 0 - at `$.data.delay`"),
             ('{"type":"delay","delay":9007199254740993}', "Expected `int` >= 0 - at `$.data.delay`"),
-            ('{"type":"delay","delay":"1"}', "Expected `int`, got `str` - at `$.data.delay`"),
+            ('{"type":"delay","delay":"1"}', "Expected `int | float`, got `str` - at `$.data.delay`"),
             ('{"type":"akc"}', "Unknown type `akc`, did you mean `ack`? - at `$.data.type`"),
             ('{"type":"zzz"}', "Unknown type `zzz` - at `$.data.type`"),
             ('{"type":7}', "Expected `str`, got `int` - at `$.data.type`"),

@@ -1,0 +1,85 @@
+"""A TCP relay in front of a server, which can lose a reply at the worst moment."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+
+class Relay:
+    """Passes bytes on both ways, until it is told to cut."""
+
+    def __init__(self, port: int) -> None:
+        """Stand before the server on `port` of 127.0.0.1."""
+        self._server_port = port
+        self._cut_at: bytes | None = None
+        self._refusing = False
+        self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server
+        self.cut = asyncio.Event()
+        """Set once a reply has been lost."""
+        self.port = 0
+
+    async def __aenter__(self) -> Relay:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self._hang_up()
+        if self._serving:
+            await asyncio.wait(self._serving)
+        await self._server.wait_closed()
+
+    def cut_after(self, text: bytes) -> None:
+        """Pass the next command that holds `text` on, lose its reply and all connections, and refuse new ones."""
+        self._cut_at = text
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._refusing = False
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            writer.transport.abort()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        self._open |= {writer, server_writer}
+        try:
+            await asyncio.gather(self._forward(reader, server_writer), self._back(server_reader, writer))
+        finally:
+            for end in (writer, server_writer):
+                self._open.discard(end)
+                end.transport.abort()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                cut = self._cut_at is not None and self._cut_at in data
+                if cut:
+                    self._cut_at = None
+                    self._refusing = True
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self._refusing:
+                    self._hang_up()
+                    self.cut.set()
+                    return
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+
+    def _hang_up(self) -> None:
+        for writer in self._open:
+            writer.transport.abort()
