@@ -120,7 +120,7 @@ class Queue:
     # Adding jobs
 
     def add(self, job: NewJob, sink: Sink) -> None:
-        """Store a job and give its JSON text, as bytes, to `sink`; or the GatewayError that stopped it."""
+        """Store a job and give its JSON text, in parts, to `sink`; or the GatewayError that stopped it."""
         name, data, options = job
         timestamp = options.timestamp or now_ms()
         args = self._add_args(name, data, options, timestamp)
@@ -231,7 +231,8 @@ class _Bulk:
                 f"{len(broken)} of {len(self._results)} jobs may not have been added",
             )
         return b"[%b]" % b",".join(
-            result if isinstance(result, bytes) else b'{"err":%b}' % error_json(result) for result in self._results
+            b'{"err":%b}' % error_json(result) if isinstance(result, GatewayError) else b"".join(result)
+            for result in self._results
         )
 
 

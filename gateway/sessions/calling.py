@@ -40,7 +40,7 @@ class CallLimits:
 
 _AT_A_TIME: Final = 4  # calls of one connection that run in tasks: each may read much, in Redis and for us
 
-_Waiting = tuple[Sink, Function, tuple[Any, ...]]
+_Waiting = tuple[Sink, Function, list[Any]]
 
 
 class Caller:
@@ -64,15 +64,15 @@ class Caller:
         self._reading: asyncio.Task[None] | None = None  # waits until the client has read its replies
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def call(self, id: bytes, fn: str, args: Raw) -> None:
+    def call(self, id: bytes, fn: str, args: list[Raw]) -> None:
         """Run one call and reply to it.
 
         Args:
             id: the request's id, as text.
             fn: the function's Node name.
-            args: the JSON array of arguments.
+            args: its arguments, each as JSON text.
         """
-        size = len(args)
+        size = sum(map(len, args))
         self._begin(size)
         reply = partial(self._reply, id, size)
         try:
@@ -107,7 +107,7 @@ class Caller:
             else:
                 self._start_task(*self._waiting.popleft())
 
-    def _run_now(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
+    def _run_now(self, reply: Sink, function: Function, bound: list[Any]) -> None:
         try:
             function.run(self._queue, *bound, sink=reply)
         except GatewayError as error:
@@ -116,7 +116,7 @@ class Caller:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
 
-    def _start_task(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
+    def _start_task(self, reply: Sink, function: Function, bound: list[Any]) -> None:
         self._running += 1
         self._starting = True
         task = asyncio.create_task(self._run(reply, function, bound), name=function.name)
@@ -128,7 +128,7 @@ class Caller:
         self._starting = False
         self._start()
 
-    async def _run(self, reply: Sink, function: Function, bound: tuple[Any, ...]) -> None:
+    async def _run(self, reply: Sink, function: Function, bound: list[Any]) -> None:
         try:
             reply(encode(await function.run(self._queue, *bound)))
         except GatewayError as error:
@@ -143,6 +143,8 @@ class Caller:
     def _reply(self, id: bytes, size: int, result: Any) -> None:
         if isinstance(result, bytes):
             self._outlet.send(*ok(id, result))
+        elif isinstance(result, tuple):
+            self._outlet.send(*ok(id, *result))
         else:
             self._outlet.send(err(id, result))
         self._end(size)

@@ -18,7 +18,7 @@ from gateway.wire.events import StreamId, gap_data
 from gateway.wire.functions import describe, unknown_function
 from gateway.wire.routes import EventsOptions
 
-_names: Final = msgspec.json.Decoder(list[str])
+_name: Final = msgspec.json.Decoder(str)
 
 
 class EventsSession:
@@ -106,15 +106,19 @@ class EventsSession:
             change = {"on": self.subscription.on, "off": self.subscription.off}.get(request.data.fn)
             if change is None:
                 raise unknown_function(request.data.fn, ("on", "off"))
-            change(self._read_names(request.data.args))
+            change(_read_names(request.data.args))
         except GatewayError as error:
             self._outlet.send(err(id, error))
         else:
             self._outlet.send(*ok(id, encode(self.subscription.in_force())))
 
-    @staticmethod
-    def _read_names(args: msgspec.Raw) -> list[str]:
-        try:
-            return _names.decode(args)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise invalid_arguments(describe(error, frozenset())) from None
+
+def _read_names(args: list[msgspec.Raw]) -> list[str]:
+    return [_read_name(place, text) for place, text in enumerate(args)]
+
+
+def _read_name(place: int, text: msgspec.Raw) -> str:
+    try:
+        return _name.decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise invalid_arguments(describe(error, frozenset(), f"args[{place}]")) from None

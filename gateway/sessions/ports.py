@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from msgspec import Raw
+
 from gateway.wire.closing import CloseCode
 
 
 class Outlet(Protocol):
     """The way to the client."""
 
-    def send(self, *parts: bytes) -> None:
+    def send(self, *parts: bytes | Raw) -> None:
         """Send one text message, in parts or whole; all messages of one turn of the loop leave in one write."""
 
     def close(self, code: CloseCode, reason: str = "") -> None:

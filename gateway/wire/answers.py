@@ -27,7 +27,7 @@ class _Data(Struct, frozen=True, gc=False):
     row: str | UnsetType = UNSET
     delay: int | float | UnsetType = UNSET  # languages with one kind of number write 5000.0, or 1e15
     fn: str | UnsetType = UNSET
-    args: Raw = Raw(b"[]")
+    args: list[Raw] = []
 
 
 class WorkerMessage(Struct, frozen=True, gc=False):
@@ -93,7 +93,7 @@ class Invoke(Struct, frozen=True):
     """A Queue API request on the Worker connection."""
 
     fn: str
-    args: Raw
+    args: list[Raw]
 
 
 Answer = Ack | Completed | Failed | Progress | Log | Release | Delay | WaitChildren | Pause | Resume | Invoke

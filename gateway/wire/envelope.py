@@ -16,7 +16,6 @@ from msgspec import Raw, Struct
 from gateway.wire.errors import ErrorCode, GatewayError
 
 NO_ID: Final = b"null"
-NO_ARGUMENTS: Final = Raw(b"[]")
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -25,10 +24,13 @@ UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Call(Struct, frozen=True, gc=False):
-    """The `data` of a Queue API request: the function by its Node name, and its arguments still unread."""
+    """The `data` of a Queue API request: the function by its Node name, and its arguments, each still unread.
+
+    They are taken apart here: the way of a large payload has one pass of the decoder, not two (0.23 ms for 1 MB).
+    """
 
     fn: str
-    args: Raw = NO_ARGUMENTS
+    args: list[Raw] = []
 
 
 class Request(Struct, frozen=True, gc=False):
@@ -73,11 +75,22 @@ def decode_as(decoder: msgspec.json.Decoder[M], message: bytes) -> M:
     try:
         request = decoder.decode(message)
     except UNREADABLE as error:
-        raise InvalidMessage(_describe(error, message), _find_id(message)) from None
+        raise _refusal(_describe(error, message), _find_id(message)) from None
     id = bytes(request.id)  # type: ignore[attr-defined]
     if not is_id(id):
         raise InvalidMessage("Expected a number or a string as `id` - at `$.id`")
     return request
+
+
+_ARGUMENTS: Final = " - at `$.data.args`"
+
+
+def _refusal(text: str, id: bytes) -> InvalidMessage:
+    refusal = InvalidMessage(text, id)
+    if text.endswith(_ARGUMENTS):  # the envelope is right, what is in it is not
+        refusal.code = ErrorCode.INVALID_ARGUMENTS
+        refusal.message = text.removesuffix(_ARGUMENTS) + " - at `args`"
+    return refusal
 
 
 def is_id(text: bytes) -> bool:
@@ -108,9 +121,9 @@ def _find_id(message: bytes) -> bytes:
     return id if is_id(id) else NO_ID
 
 
-def ok(id: bytes, result: bytes) -> tuple[bytes, bytes, bytes]:
-    """The reply that carries a result; both arguments are JSON text. In parts: the result can be large."""
-    return b'{"id":%b,"data":{"ok":' % id, result, b"}}"
+def ok(id: bytes, *result: bytes | Raw) -> tuple[bytes | Raw, ...]:
+    """The reply that carries a result; both are JSON text. In parts, as the result may be: it can be large."""
+    return b'{"id":%b,"data":{"ok":' % id, *result, b"}}"
 
 
 def err(id: bytes, error: GatewayError) -> bytes:

@@ -11,7 +11,7 @@ import difflib
 import enum
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
@@ -29,6 +29,14 @@ class Permission(enum.StrEnum):
     CONSUME = "consume"
     OBSERVE = "observe"
     MANAGE = "manage"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter: how its argument is read (None: not at all, it stays text), and what stands for a missing one."""
+
+    decoder: msgspec.json.Decoder[Any] | None
+    default: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +60,38 @@ class Function:
     doc: str
     direct: bool
     run: Callable[..., Any]
-    _decoder: msgspec.json.Decoder[Any]
+    _parameters: tuple[Parameter, ...]
+    _least: int  # arguments that must be given
+    _variadic: bool  # the only parameter takes all there are
     _known: frozenset[str]
-    _variadic: bool
 
-    def bind(self, args: Raw) -> tuple[Any, ...]:
-        """Check and convert the JSON array of arguments.
+    def bind(self, args: Sequence[Raw]) -> list[Any]:
+        """Check and convert the arguments, each of them JSON text.
 
         Raises:
             GatewayError: INVALID_ARGUMENTS that names the place, as `args[2].delay`.
         """
-        try:
-            bound = self._decoder.decode(args)
-        except UNREADABLE as error:
-            raise self._refuse(error) from None
-        return tuple(bound) if self._variadic else msgspec.structs.astuple(bound)
+        parameters = self._parameters * len(args) if self._variadic else self._parameters
+        given = len(args)
+        if not self._least <= given <= len(parameters):
+            raise self._refuse_count(given)
+        bound = [self._decode(place, parameters[place], text) for place, text in enumerate(args)]
+        bound.extend([parameter.default for parameter in parameters[given:]])
+        return bound
 
-    def _refuse(self, error: Exception) -> GatewayError:
-        if isinstance(error, RecursionError):
-            return invalid_arguments("The arguments are nested too deeply - at `args`")
-        text = describe(error, self._known)
-        return invalid_arguments(f"{text}: {self.signature}" if text.endswith("`args`") else text)
+    def _decode(self, place: int, parameter: Parameter, text: Raw) -> Any:
+        if parameter.decoder is None:
+            return text
+        try:
+            return parameter.decoder.decode(text)
+        except UNREADABLE as error:
+            raise invalid_arguments(describe(error, self._known, f"args[{place}]")) from None
+
+    def _refuse_count(self, given: int) -> GatewayError:
+        wanted = f"at least length {self._least}, got {given}"
+        if given > len(self._parameters):
+            wanted = f"at most length {len(self._parameters)}"
+        return invalid_arguments(f"Expected `array` of {wanted} - at `args`: {self.signature}")
 
 
 Run = TypeVar("Run", bound=Callable[..., Any])
@@ -165,17 +184,6 @@ def _row(run: Callable[..., Any], permission: Permission, writes: bool, name: st
         for parameter in list(inspect.signature(run).parameters.values())[1:]  # the first one is the queue
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY  # the sink
     ]
-    variadic = bool(parameters) and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
-    shape: Any
-    if variadic:
-        shape = list[hints[parameters[0].name]]  # type: ignore[misc]
-    else:
-        shape = msgspec.defstruct(
-            name,
-            [_field(parameter, hints[parameter.name]) for parameter in parameters],
-            array_like=True,
-            forbid_unknown_fields=True,
-        )
     return Function(
         name=name,
         permission=permission,
@@ -184,16 +192,20 @@ def _row(run: Callable[..., Any], permission: Permission, writes: bool, name: st
         doc=inspect.getdoc(run) or "",
         direct=direct,
         run=run,
-        _decoder=msgspec.json.Decoder(shape),
-        _known=frozenset(_option_names(shape)),
-        _variadic=variadic,
+        _parameters=tuple(_parameter(parameter, hints[parameter.name]) for parameter in parameters),
+        _least=sum(_is_required(parameter) for parameter in parameters),
+        _variadic=any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters),
+        _known=frozenset(name for parameter in parameters for name in _option_names(hints[parameter.name])),
     )
 
 
-def _field(parameter: inspect.Parameter, hint: Any) -> Any:
-    if parameter.default is inspect.Parameter.empty:
-        return (parameter.name, hint)
-    return (parameter.name, hint, parameter.default)
+def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
+    default = None if parameter.default is inspect.Parameter.empty else parameter.default
+    return Parameter(None if hint is Raw else msgspec.json.Decoder(hint), default)
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
 
 
 def _shown(parameter: inspect.Parameter) -> str:

@@ -30,8 +30,8 @@ def to_hash(flat: Sequence[bytes]) -> Hash:
 
 def created_job(
     id: bytes, name: str, data: Raw, options: Prepared, timestamp: int, queue: str, *, duplicate: bool = False
-) -> bytes:
-    """The JSON text of a job as `add` returns it.
+) -> tuple[bytes, Raw, bytes]:
+    """The JSON text of a job as `add` returns it, in parts: the data is not copied.
 
     Args:
         id: what the script returned: the new job's id, or the id of the job that was there already.
@@ -39,11 +39,11 @@ def created_job(
         queue: the qualified name, `<prefix>:<queue>`.
         duplicate: the job was there already, or was deduplicated: nothing was added.
     """
+    head = b'{"id":%b,"name":%b,"data":' % (_text(id), encode(name))
     parts = [
-        b'{"id":%b,"name":%b,"data":%b,"opts":%b,"progress":0,"returnvalue":null,"stacktrace":null'
-        b',"priority":%d,"attemptsStarted":0,"attemptsMade":0,"stalledCounter":0,"timestamp":%d'
-        b',"queueQualifiedName":%b'
-        % (_text(id), encode(name), data, options.shown, options.priority, timestamp, encode(queue))
+        b',"opts":%b,"progress":0,"returnvalue":null,"stacktrace":null,"priority":%d,"attemptsStarted":0'
+        b',"attemptsMade":0,"stalledCounter":0,"timestamp":%d,"queueQualifiedName":%b'
+        % (options.shown, options.priority, timestamp, encode(queue))
     ]
     if options.has_delay:
         parts.append(b',"delay":%d' % options.delay)
@@ -54,7 +54,7 @@ def created_job(
     if duplicate:
         parts.append(b',"duplicate":true')
     parts.append(b"}")
-    return b"".join(parts)
+    return head, data, b"".join(parts)
 
 
 def _text(value: bytes) -> bytes:

@@ -59,8 +59,8 @@ def refusal(data: str) -> str:
         ('{"type":"progress","progress":50}', Progress(Raw(b"50"))),
         ('{"type":"progress","progress":null}', Progress(Raw(b"null"))),
         ('{"type":"progress","progress":{"step": 2}}', Progress(Raw(b'{"step": 2}'))),
-        ('{"fn":"add","args":["a",{}]}', Invoke("add", Raw(b'["a",{}]'))),
-        ('{"fn":"count"}', Invoke("count", Raw(b"[]"))),
+        ('{"fn":"add","args":["a",{}]}', Invoke("add", [Raw(b'"a"'), Raw(b"{}")])),
+        ('{"fn":"count"}', Invoke("count", [])),
     ],
 )
 def test_every_type_of_answer_is_understood(data: str, answer: Answer) -> None:

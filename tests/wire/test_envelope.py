@@ -88,11 +88,17 @@ class TestMessages:
         }
 
     def test_arguments_may_be_left_out(self) -> None:
-        assert bytes(decode_request(b'{"id":1,"data":{"fn":"count"}}').data.args) == b"[]"
+        assert decode_request(b'{"id":1,"data":{"fn":"count"}}').data.args == []
+
+    @pytest.mark.parametrize(("args", "kind"), [("{}", "object"), ("null", "null"), ("7", "int"), ('"x"', "str")])
+    def test_arguments_that_are_no_array_are_the_calls_fault_not_the_envelopes(self, args: str, kind: str) -> None:
+        refused = refusal(f'{{"id":1,"data":{{"fn":"add","args":{args}}}}}')
+        assert (refused.code, refused.id) == (ErrorCode.INVALID_ARGUMENTS, b"1")
+        assert refused.message == f"Expected `array`, got `{kind}` - at `args`"
 
     def test_unknown_members_are_ignored(self) -> None:
         request = decode_request(b'{"v":2,"id":1,"data":{"fn":"count","trace":"x","args":[1]},"more":[]}')
-        assert (request.data.fn, bytes(request.data.args)) == ("count", b"[1]")
+        assert (request.data.fn, [bytes(arg) for arg in request.data.args]) == ("count", [b"1"])
 
     @pytest.mark.parametrize("opener", ["[", '{"a":'])
     @pytest.mark.parametrize("depth", [50_000, 150_000])
@@ -131,14 +137,20 @@ class TestMessages:
         except UnicodeDecodeError:
             return  # refused before it comes here: close code 1007
         assert isinstance(json.loads(bytes(request.id)), int | float | str)
-        json.loads(bytes(request.data.args))
-        json.loads(b"".join(ok(bytes(request.id), bytes(request.data.args))))
+        for arg in request.data.args:
+            json.loads(bytes(arg))
+            json.loads(b"".join(ok(bytes(request.id), arg)))
 
-    @given(json_texts(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts), texts, json_texts())
-    def test_what_is_an_envelope_is_read_without_a_change(self, id: bytes, fn: str, args: bytes) -> None:
-        text = b'{"id":%b,"data":{"fn":%b,"args":%b}}' % (id, json.dumps(fn).encode(), args)
+    @given(
+        json_texts(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts),
+        texts,
+        st.lists(json_texts()),
+    )
+    def test_what_is_an_envelope_is_read_without_a_change(self, id: bytes, fn: str, args: list[bytes]) -> None:
+        text = b'{"id":%b,"data":{"fn":%b,"args":[%b]}}' % (id, json.dumps(fn).encode(), b", ".join(args))
         request = decode_request(text)
-        assert (bytes(request.id), request.data.fn, bytes(request.data.args)) == (id, fn, args)
+        assert (bytes(request.id), request.data.fn) == (id, fn)
+        assert [bytes(arg) for arg in request.data.args] == [arg.strip() for arg in args]
 
     @given(json_texts(values))
     def test_any_json_is_answered_as_an_envelope_or_refused(self, text: bytes) -> None:

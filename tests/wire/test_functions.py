@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,8 +53,11 @@ def add(queue: object, name: str, data: Raw = EMPTY, *, sink: Any) -> None:
     """Add something."""
 
 
-def bind(name: str, args: str | bytes) -> tuple[Any, ...]:
-    return TABLE[name].bind(Raw(args.encode() if isinstance(args, str) else args))
+_texts = msgspec.json.Decoder(list[Raw])
+
+
+def bind(name: str, args: str) -> tuple[Any, ...]:
+    return tuple(TABLE[name].bind(_texts.decode(args)))
 
 
 def refusal(name: str, args: str) -> str:
@@ -133,9 +137,6 @@ class TestBinding:
                 "Expected `array` of at most length 3 - at `args`: cleanUp(jobId, limit?, opts?)",
             ),
             ("isPaused", "[1]", "Expected `array` of at most length 0 - at `args`: isPaused()"),
-            ("cleanUp", "{}", "Expected `array`, got `object` - at `args`: cleanUp(jobId, limit?, opts?)"),
-            ("cleanUp", "null", "Expected `array`, got `null` - at `args`: cleanUp(jobId, limit?, opts?)"),
-            ("countTypes", "7", "Expected `array`, got `int` - at `args`: countTypes(...types)"),
             ("cleanUp", '[""]', "Expected `str` of length >= 1 - at `args[0]`"),
             ("cleanUp", "[7]", "Expected `str`, got `int` - at `args[0]`"),
             ("cleanUp", '["7",-1]', "Expected `int` >= 0 - at `args[1]`"),
@@ -150,14 +151,10 @@ class TestBinding:
     def test_what_is_wrong_is_said_with_its_place(self, name: str, args: str, message: str) -> None:
         assert refusal(name, args) == message
 
-    def test_deep_nesting_is_refused(self) -> None:
-        deep = "[" * 100_000 + "]" * 100_000
-        assert refusal("add", f'["a",{deep}]') == "The arguments are nested too deeply - at `args`"
-
-    @given(st.binary(max_size=60) | damaged(st.just(b'["7",1,{"maxCount":3,"force":true}]')) | json_texts())
-    def test_nothing_but_a_refusal_is_ever_raised(self, args: bytes) -> None:
+    @given(st.lists(st.binary(max_size=60) | damaged(st.just(b'{"maxCount":3,"force":true}')) | json_texts()))
+    def test_nothing_but_a_refusal_is_ever_raised(self, args: list[bytes]) -> None:
         for row in TABLE:
             try:
-                row.bind(Raw(args))
+                row.bind([Raw(text) for text in args])
             except GatewayError as refused:
                 assert refused.code is ErrorCode.INVALID_ARGUMENTS

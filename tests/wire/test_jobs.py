@@ -56,7 +56,7 @@ SHOWN: dict[str, Any] = {
 
 def created(options: dict[str, Any], *, duplicate: bool = False, data: bytes = b'{"x":1}') -> Any:
     prepared = OptionsCache().prepare(Raw(json.dumps(options).encode()))
-    return json.loads(created_job(b"1", "a", Raw(data), prepared, 1795499061411, QUEUE, duplicate=duplicate))
+    return json.loads(b"".join(created_job(b"1", "a", Raw(data), prepared, 1795499061411, QUEUE, duplicate=duplicate)))
 
 
 def loaded(**fields: str | bytes | None) -> Any:
@@ -93,7 +93,7 @@ class TestCreated:
     def test_the_data_is_the_text_that_was_sent(self) -> None:
         prepared = OptionsCache().prepare(Raw(b"{}"))
         text = b'{"n": 1.50, "big": 12345678901234567890123, "u": "\\u00e9"}'
-        assert b'"data":%b,' % text in created_job(b"1", "a", Raw(text), prepared, 1, QUEUE)
+        assert b'"data":%b,' % text in b"".join(created_job(b"1", "a", Raw(text), prepared, 1, QUEUE))
 
     @pytest.mark.parametrize("delay", [0, 5000])
     def test_a_delay_shows_when_it_was_given(self, delay: int) -> None:
@@ -121,7 +121,7 @@ class TestCreated:
 
     def test_an_id_of_any_bytes_can_be_shown(self) -> None:
         prepared = OptionsCache().prepare(Raw(b"{}"))
-        assert json.loads(created_job(b"\xff", 'a"', Raw(b"1"), prepared, 1, QUEUE))["id"] == "\ufffd"
+        assert json.loads(b"".join(created_job(b"\xff", 'a"', Raw(b"1"), prepared, 1, QUEUE)))["id"] == "\ufffd"
 
 
 class TestLoaded:
