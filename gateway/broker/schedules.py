@@ -14,6 +14,7 @@ from bullmq.job_scheduler import JobScheduler
 
 from gateway.broker.errors import OUTAGE
 from gateway.broker.queue import Queue
+from gateway.wire.cron import next_fire
 from gateway.wire.errors import GatewayError
 from gateway.wire.jobs import Hash, read_options
 from gateway.wire.options import LONG_NAMES
@@ -63,7 +64,7 @@ class Schedules:
         scheduler_id = fields[b"rjk"].decode(errors="replace")
         stored = read_options(fields.get(b"opts"))
         options = {LONG_NAMES.get(name, name): value for name, value in stored.items()}
-        await JobScheduler(_Host(self._queue)).upsertJobScheduler(
+        await JobScheduler(_Host(self._queue), _next_iteration).upsertJobScheduler(
             scheduler_id,
             options.get("repeat") or {},
             fields.get(b"name", b"").decode(errors="replace"),
@@ -72,6 +73,17 @@ class Schedules:
             override=False,
             producer_id=job_id,
         )
+
+
+def _next_iteration(now: int, repeat: dict[str, Any]) -> int | None:
+    """When a pattern fires next, as Node's BullMQ has it: the package's own engine often disagrees (docs/cron.md).
+
+    Args:
+        now: milliseconds since 1970, or those of the iteration before if that is later.
+        repeat: the scheduler's options; its dates are milliseconds.
+    """
+    start, end = (int(repeat.get(name) or 0) or None for name in ("startDate", "endDate"))
+    return next_fire(str(repeat["pattern"]), now, tz=repeat.get("tz"), start_date=start, end_date=end)
 
 
 class _Host:

@@ -159,7 +159,7 @@ class Prepared(Struct, frozen=True, gc=False):
 class OptionsCache:
     """Prepared options by their JSON text: producers send the same few over and over.
 
-    Checking and packing costs 4 µs, a look-up 0.1 µs. Texts that can hardly come again (long ones) are not kept.
+    Checking and packing costs 3.3 µs, a look-up 0.4 µs. Texts that can hardly come again (long ones) are not kept.
     """
 
     _MAX_TEXT = 256
