@@ -280,11 +280,12 @@ async def _write(redis: Redis, key: str, count: int, text: str) -> None:
 
 async def test_a_stream_that_is_broken_for_a_while_is_read_again(proxy: Gateway, redis: Redis, prefix: str) -> None:
     watcher, key = await proxy.events(), f"{prefix}:q:events"
-    await redis.xadd(key, {"event": "one"})
+    await redis.xadd(key, {"event": "one"}, id="1000-0")
     assert await names(watcher, 1) == ["one"]
     await redis.set(key, "no stream")
     await redis.delete(key)
-    await redis.xadd(key, {"event": "two"})
+    # A new stream knows nothing of the ids before: within one millisecond it would give the same one again.
+    await redis.xadd(key, {"event": "two"}, id="2000-0")
     assert await names(watcher, 1) == ["two"]
     await redis.set(key, "no stream")
     with pytest.raises(InvalidStatus):
