@@ -13,6 +13,7 @@ from websockets.http11 import Response
 from gateway import __version__
 from gateway.broker.address import Address
 from gateway.broker.broker import Broker, Identity
+from gateway.broker.functions.base import Context
 from gateway.broker.link import LinkOptions
 from gateway.net import http
 from gateway.net.auth import Keyring
@@ -25,6 +26,7 @@ from gateway.sessions.worker import WorkerSession
 from gateway.settings import Settings
 from gateway.wire.closing import CloseCode
 from gateway.wire.errors import ErrorCode, GatewayError
+from gateway.wire.grants import Grant
 from gateway.wire.routes import Kind, Limits, Route
 
 log = logging.getLogger(__name__)
@@ -126,18 +128,19 @@ class App:
 
     # What the listener asks for
 
-    def _open_session(self, route: Route, outlet: Outlet) -> Session:
+    def _open_session(self, route: Route, grant: Grant, outlet: Outlet) -> Session:
         queue = self.broker.queue(route.queue)
+        context = Context(self.broker, grant)
         # A quarter of what a client may leave unread: replies to what has been read still find room.
         limits = CallLimits(self.settings.max_in_flight, self.settings.max_write_buffer // 4)
         match route.kind:
             case Kind.WORKER:
-                return WorkerSession(self.broker, queue, route.worker, outlet, limits)
+                return WorkerSession(queue, route.worker, context, outlet, limits)
             case Kind.EVENTS:
                 assert route.events is not None
                 return EventsSession(queue, self.broker.reader(queue), route.events, outlet)
             case _:
-                return QueueSession(queue, outlet, limits)
+                return QueueSession(queue, context, outlet, limits)
 
     async def _read_page(self, kind: Kind) -> Response:
         match kind:

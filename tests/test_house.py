@@ -18,7 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.logs": set(),
     "gateway.settings": {"gateway.kinds"},
     "gateway.wire": set(),
-    "gateway.broker": {"gateway.wire"},
+    "gateway.broker": {"gateway", "gateway.wire"},
     "gateway.sessions": {"gateway.broker", "gateway.wire"},
     "gateway.net": {"gateway", "gateway.sessions", "gateway.wire"},
     "gateway.app": {"gateway", "gateway.broker", "gateway.net", "gateway.sessions", "gateway.settings", "gateway.wire"},

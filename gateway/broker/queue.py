@@ -11,6 +11,7 @@ from typing import Any, Final
 import hiredis
 from msgspec import Raw
 
+import gateway
 from gateway.broker.client import LinkClient
 from gateway.broker.connection import Sink, pack_command
 from gateway.broker.errors import reply_error
@@ -61,6 +62,7 @@ _RELEASE: Final = (
     "marker",
     "events",
 )
+_VERSION: Final = f"bullmq-proxy:{gateway.__version__}"
 _MULTI: Final = pack_command("MULTI")
 _EXEC: Final = pack_command("EXEC")
 
@@ -84,6 +86,7 @@ class Queue:
         self.options = OptionsCache()
         self.active_keys = self.keys(*_ACTIVE)
         self.release_keys = self.keys(*_RELEASE)
+        self._is_introduced = False
         self._adders = {
             "addStandardJob": self.keys(*_STANDARD),
             "addDelayedJob": self.keys(*_DELAYED),
@@ -117,11 +120,21 @@ class Queue:
         """Set a marker: member `0` for a job that waits, `1` with a time for a delayed one."""
         self.link.send(pack_command("ZADD", self.key("marker"), score, member), _ignore)
 
+    def introduce(self) -> None:
+        """Say in the queue's `meta` who writes to it, as each Node `Queue` does when it is made.
+
+        Not in place of what stands there: it may be the version of those whose queue it is.
+        """
+        if not self._is_introduced:
+            self._is_introduced = True
+            self.link.send(pack_command("HSETNX", self.key("meta"), "version", _VERSION), _ignore)
+
     # Adding jobs
 
     def add(self, job: NewJob, sink: Sink) -> None:
         """Store a job and give its JSON text, in parts, to `sink`; or the GatewayError that stopped it."""
         name, data, options = job
+        self.introduce()
         timestamp = options.timestamp or now_ms()
         args = self._add_args(name, data, options, timestamp)
         if options.may_be_duplicate:
@@ -237,7 +250,7 @@ class _Bulk:
 
 
 def _ignore(reply: Any) -> None:
-    """A lost marker costs its queue at most one round of polling."""
+    """A lost marker costs its queue at most one round of polling, a lost introduction nothing."""
 
 
 def _is_outage(error: GatewayError) -> bool:

@@ -21,17 +21,28 @@ from gateway.wire.errors import GatewayError, finished_error
 _OURS: Final = Path(__file__).parent / "lua"
 
 # On the package's disk, but not in its own table of scripts.
-_UNREGISTERED: Final = {
-    "addLog": "addLog-2.lua",
-    "getRateLimitTtl": "getRateLimitTtl-2.lua",
-    "moveJobFromActiveToWait": "moveJobFromActiveToWait-9.lua",
-}
+_UNREGISTERED: Final = (
+    "addLog-2",
+    "changeDelay-4",
+    "getDependencyCounts-4",
+    "getMetrics-2",
+    "getRateLimitTtl-2",
+    "isFinished-3",
+    "isMaxed-2",
+    "moveJobFromActiveToWait-9",
+    "paginate-1",
+    "removeChildDependency-1",
+    "removeDeduplicationKey-1",
+    "removeOrphanedJobs-1",
+    "removeUnprocessedChildren-2",
+)
 
 
 @cache
 def script_texts() -> dict[str, str]:
     """All scripts by name. A `bullmq.Worker` reads 35 files for every connection; we read them once."""
-    names = {**bullmq.redis_connection.SCRIPT_DEFINITIONS, **_UNREGISTERED}
+    unregistered = {name.partition("-")[0]: f"{name}.lua" for name in _UNREGISTERED}
+    names = {**bullmq.redis_connection.SCRIPT_DEFINITIONS, **unregistered}
     texts = {name: bullmq.redis_connection.loadScript(file) for name, file in names.items()}
     texts.update({path.stem: path.read_text() for path in sorted(_OURS.glob("*.lua"))})
     return texts

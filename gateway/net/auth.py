@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 
+from gateway.wire.grants import EVERYTHING, Grant
+
 SUBPROTOCOL: Final = "bullmq-proxy.v1"
 _BEARER: Final = "bearer."
 
@@ -21,15 +23,16 @@ class Keyring:
         """No keys at all lets everybody in: that is what `--no-auth` asks for, and the supervisor sees to the rest."""
         self._digests = [_digest(key) for key in keys]
 
-    def admits(self, key: str | None) -> bool:
-        """Whether `key` is one of ours; a wrong one takes the same time however near it is to a right one."""
+    def grant(self, key: str | None) -> Grant | None:
+        """What `key` may do, None if it is not ours. A wrong one takes the same time however near to a right one."""
         if not self._digests:
-            return True
+            return EVERYTHING
         if key is None:
-            return False
+            return None
         digest = _digest(key)
         # No short cut at the first match: the time must not tell which key it was.
-        return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+        known = sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+        return EVERYTHING if known else None
 
 
 def _digest(key: str) -> bytes:

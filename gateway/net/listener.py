@@ -22,6 +22,7 @@ from gateway.net.keepalive import Keepalive
 from gateway.sessions.ports import Outlet, Session
 from gateway.wire.closing import CloseCode
 from gateway.wire.errors import ErrorCode, GatewayError
+from gateway.wire.grants import Grant
 from gateway.wire.routes import Kind, Limits, NotFound, Route, check, locate
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Door:
     ping_timeout: float = 20.0  # s
 
 
-OpenSession = Callable[[Route, Outlet], Session]
+OpenSession = Callable[[Route, Grant, Outlet], Session]
 ReadPage = Callable[[Kind], Awaitable[Response]]
 
 
@@ -59,7 +60,7 @@ class Listener:
 
         Args:
             door: who is let in.
-            open_session: makes the session for a route.
+            open_session: makes the session for a route and for the rights of the client's key.
             read_page: answers /health, /ready and /metrics.
         """
         self._door = door
@@ -129,7 +130,8 @@ class Listener:
         target = locate(request.path)
         if not target.kind.is_websocket:
             return await self._plain(target.kind)
-        if not self._door.keyring.admits(presented_key(request.headers, target.token)):
+        grant = self._door.keyring.grant(presented_key(request.headers, target.token))
+        if grant is None:
             error = GatewayError(ErrorCode.UNAUTHORIZED, "A key is needed: Authorization: Bearer KEY, or ?token=KEY")
             return http.refusal(HTTPStatus.UNAUTHORIZED, error, WWW_Authenticate="Bearer")
         if not is_origin_allowed(request.headers, self._door.allowed_origins):
@@ -140,7 +142,7 @@ class Listener:
             return http.refusal(HTTPStatus.UPGRADE_REQUIRED, error, Upgrade="websocket")
         route = check(target, self._door.limits)
         self._refuse_when_draining()
-        await self._prepare(self._open_session(route, connection), connection)
+        await self._prepare(self._open_session(route, grant, connection), connection)
         self._refuse_when_draining()  # it can have begun meanwhile
         return None
 

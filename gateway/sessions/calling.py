@@ -13,16 +13,16 @@ from typing import Any, Final
 from msgspec import Raw
 
 from gateway.broker.connection import Sink
-from gateway.broker.functions import TABLE
-from gateway.broker.queue import Queue
+from gateway.broker.functions.base import Context
 from gateway.sessions.ports import Outlet
 from gateway.wire.envelope import encode, err, ok
 from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.functions import Function
+from gateway.wire.functions import Function, FunctionTable
 
 log = logging.getLogger(__name__)
 
 _INTERNAL = GatewayError(ErrorCode.INTERNAL, "Internal error; the gateway's log has the details")
+_SHUTTING_DOWN = GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,25 @@ class Caller:
     """Runs the calls of one connection: they start in the order received, replies leave when they are ready.
 
     Hot functions run straight from the socket's callback and need no task; the others run in one each, a few at a time.
-    A task starts a turn of the loop later, and what comes behind it waits for that.
+    A task starts a turn of the loop later, and what comes behind it waits for that. Functions that may take as long as
+    the client likes are not among the few, and end with the connection.
     """
 
-    def __init__(self, queue: Queue, outlet: Outlet, limits: CallLimits) -> None:
-        """Make a caller for `queue` whose replies go to `outlet`."""
+    def __init__(self, table: FunctionTable, target: Any, context: Context, outlet: Outlet, limits: CallLimits) -> None:
+        """Make a caller whose replies go to `outlet`.
+
+        Args:
+            table: of the functions that can be called.
+            target: what they are functions of, such as a queue.
+            context: what else they can ask for; its grant decides which may be called.
+            outlet: the way to the client.
+            limits: of the calls under way.
+        """
         self.in_flight = 0
         self._size = 0  # bytes of the arguments in flight
-        self._queue = queue
+        self._table = table
+        self._target = target
+        self._context = context
         self._outlet = outlet
         self._limits = limits
         self._held = False
@@ -63,6 +74,7 @@ class Caller:
         self._starting = False  # a task is to take its first step in the next turn of the loop
         self._reading: asyncio.Task[None] | None = None  # waits until the client has read its replies
         self._tasks: set[asyncio.Task[None]] = set()
+        self._patient: set[asyncio.Task[None]] = set()  # those that may take as long as they like
 
     def call(self, id: bytes, fn: str, args: list[Raw]) -> None:
         """Run one call and reply to it.
@@ -76,7 +88,8 @@ class Caller:
         self._begin(size)
         reply = partial(self._reply, id, size)
         try:
-            function = TABLE[fn]
+            function = self._table[fn]
+            self._context.grant.check_permission(function.permission, f"call {fn}")
             bound = function.bind(args)
         except GatewayError as error:
             reply(error)
@@ -88,10 +101,19 @@ class Caller:
             self._start()
 
     def close(self) -> None:
-        """The connection is gone: calls under way run to their end, and no other one starts."""
+        """The connection is gone: no call starts; those under way run to their end, but for the patient ones."""
         self._waiting.clear()
+        self._end_waits()
         if self._reading is not None:
             self._reading.cancel()
+
+    def drain(self) -> None:
+        """The shard goes away: calls that may take as long as they like are over."""
+        self._end_waits()
+
+    def _end_waits(self) -> None:
+        for task in self._patient:
+            task.cancel()
 
     def _start(self) -> None:
         """Start what waits, in its order, as far as it may start now."""
@@ -99,6 +121,8 @@ class Caller:
             _, function, _ = self._waiting[0]
             if function.direct:
                 self._run_now(*self._waiting.popleft())
+            elif function.waits:
+                self._start_task(*self._waiting.popleft())
             elif self._running >= _AT_A_TIME:
                 return
             elif self._outlet.unread >= self._limits.size:
@@ -109,7 +133,10 @@ class Caller:
 
     def _run_now(self, reply: Sink, function: Function, bound: list[Any]) -> None:
         try:
-            function.run(self._queue, *bound, sink=reply)
+            if function.in_context:
+                function.run(self._target, *bound, sink=reply, context=self._context)
+            else:
+                function.run(self._target, *bound, sink=reply)
         except GatewayError as error:
             reply(error)
         except Exception:
@@ -117,11 +144,12 @@ class Caller:
             reply(_INTERNAL)
 
     def _start_task(self, reply: Sink, function: Function, bound: list[Any]) -> None:
-        self._running += 1
+        self._running += not function.waits
         self._starting = True
         task = asyncio.create_task(self._run(reply, function, bound), name=function.name)
-        self._tasks.add(task)  # the loop holds tasks only weakly
-        task.add_done_callback(self._tasks.discard)
+        tasks = self._patient if function.waits else self._tasks  # the loop holds tasks only weakly
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         asyncio.get_running_loop().call_soon(self._started)  # comes behind the task's first step
 
     def _started(self) -> None:
@@ -130,14 +158,18 @@ class Caller:
 
     async def _run(self, reply: Sink, function: Function, bound: list[Any]) -> None:
         try:
-            reply(encode(await function.run(self._queue, *bound)))
+            provided = {"context": self._context} if function.in_context else {}
+            reply(encode(await function.run(self._target, *bound, **provided)))
         except GatewayError as error:
             reply(_as_read(error) if not function.writes else error)
+        except asyncio.CancelledError:  # only those that wait: the connection is gone, or will be
+            reply(_SHUTTING_DOWN)
+            raise
         except Exception:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
         finally:
-            self._running -= 1
+            self._running -= not function.waits
             self._start()
 
     def _reply(self, id: bytes, size: int, result: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gateway.broker.functions import TABLE
+from gateway.broker.functions.base import Context
 from gateway.broker.queue import Queue
 from gateway.sessions.calling import Caller, CallLimits
 from gateway.sessions.ports import Outlet
@@ -11,10 +13,10 @@ from gateway.wire.envelope import InvalidMessage, decode_request, err
 class QueueSession:
     """A client that calls functions of one queue."""
 
-    def __init__(self, queue: Queue, outlet: Outlet, limits: CallLimits) -> None:
+    def __init__(self, queue: Queue, context: Context, outlet: Outlet, limits: CallLimits) -> None:
         """Make a session; `limits` of the calls that may be under way."""
         self._outlet = outlet
-        self._caller = Caller(queue, outlet, limits)
+        self._caller = Caller(TABLE, queue, context, outlet, limits)
 
     async def prepare(self) -> None:
         """Nothing to do: Redis is asked when the client asks."""
@@ -40,6 +42,7 @@ class QueueSession:
 
     def drain(self, deadline: float) -> None:
         """Requests are answered until the connection closes."""
+        self._caller.drain()
 
     @property
     def is_idle(self) -> bool:

@@ -11,8 +11,9 @@ from typing import Final
 
 import msgspec
 
-from gateway.broker.broker import Broker
 from gateway.broker.feed import Feed
+from gateway.broker.functions import TABLE
+from gateway.broker.functions.base import Context
 from gateway.broker.leases import Consumer, Lease
 from gateway.broker.queue import Queue
 from gateway.sessions.calling import Caller, CallLimits
@@ -51,15 +52,15 @@ class WorkerSession:
     """A client that processes the jobs of one queue."""
 
     def __init__(
-        self, broker: Broker, queue: Queue, options: WorkerOptions, outlet: Outlet, limits: CallLimits
+        self, queue: Queue, options: WorkerOptions, context: Context, outlet: Outlet, limits: CallLimits
     ) -> None:
         """Make a session; `limits` are those of the Queue API requests on this connection."""
-        self._broker = broker
+        self._broker = context.broker
         self._queue = queue
         self._options = options
         self._outlet = outlet
         self._loop = asyncio.get_running_loop()
-        self._caller = Caller(queue, outlet, limits)
+        self._caller = Caller(TABLE, queue, context, outlet, limits)
         self._feed: Feed
         self._consumer: Consumer | None = None
         self._held: dict[bytes, Lease] = {}  # by the id of the message that pushed it, as text
@@ -101,6 +102,7 @@ class WorkerSession:
     def drain(self, deadline: float) -> None:
         """Tell the client to finish what it has."""
         self._draining = True
+        self._caller.drain()
         self._outlet.send(message(self._number(), drain(int(deadline * 1000))))
 
     @property

@@ -1,14 +1,13 @@
 """The table of functions: a Python signature is the single source of a function's validation and documentation.
 
-`@table.function(...)` takes a coroutine function whose first parameter is the queue. The other parameters, with their
-types and defaults, become the JSON array that a client sends as `args`; their Node names are the same words in
-camelCase.
+`@table.function(...)` takes a coroutine function whose first parameter is the queue. The other positional parameters,
+with their types and defaults, become the JSON array that a client sends as `args`; their Node names are the same words
+in camelCase. What stands behind the `*` comes from the gateway: `sink`, `context`.
 """
 
 from __future__ import annotations
 
 import difflib
-import enum
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,23 +19,26 @@ from msgspec import Raw
 
 from gateway.wire.envelope import UNREADABLE
 from gateway.wire.errors import ErrorCode, GatewayError, invalid_arguments
-
-
-class Permission(enum.StrEnum):
-    """What a key must be allowed to do to call a function."""
-
-    PRODUCE = "produce"
-    CONSUME = "consume"
-    OBSERVE = "observe"
-    MANAGE = "manage"
+from gateway.wire.grants import Permission
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter: how its argument is read (None: not at all, it stays text), and what stands for a missing one."""
+    """One parameter of a function.
 
-    decoder: msgspec.json.Decoder[Any] | None
+    Attributes:
+        name: in Node's spelling.
+        type: of the argument; `Raw` is any JSON.
+        required: whether the argument must be given.
+        default: what stands for a missing one.
+        decoder: reads the argument; None leaves it text.
+    """
+
+    name: str
+    type: Any
+    required: bool
     default: Any
+    decoder: msgspec.json.Decoder[Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class Function:
         signature: for people, such as `clean(grace, limit, type?)`.
         direct: `run` is a plain function that gives its result, as JSON text, to a `sink`: the hot ones need no task.
             Otherwise it is a coroutine function whose result is still to be encoded.
+        waits: it may take as long as the client likes: it ends with the connection, and nothing waits for it.
+        in_context: `run` takes the keyword argument `context`.
+        parameters: of the call, in their order.
+        variadic: the only parameter stands for as many arguments as there are.
+        result: the type of what the client gets.
         run: takes the queue and the bound arguments.
     """
 
@@ -59,11 +66,14 @@ class Function:
     signature: str
     doc: str
     direct: bool
+    waits: bool
+    in_context: bool
+    parameters: tuple[Parameter, ...]
+    variadic: bool
+    result: Any
     run: Callable[..., Any]
-    _parameters: tuple[Parameter, ...]
     _least: int  # arguments that must be given
-    _variadic: bool  # the only parameter takes all there are
-    _known: frozenset[str]
+    _known: frozenset[str]  # names of options
 
     def bind(self, args: Sequence[Raw]) -> list[Any]:
         """Check and convert the arguments, each of them JSON text.
@@ -71,7 +81,7 @@ class Function:
         Raises:
             GatewayError: INVALID_ARGUMENTS that names the place, as `args[2].delay`.
         """
-        parameters = self._parameters * len(args) if self._variadic else self._parameters
+        parameters = self.parameters * len(args) if self.variadic else self.parameters
         given = len(args)
         if not self._least <= given <= len(parameters):
             raise self._refuse_count(given)
@@ -89,8 +99,8 @@ class Function:
 
     def _refuse_count(self, given: int) -> GatewayError:
         wanted = f"at least length {self._least}, got {given}"
-        if given > len(self._parameters):
-            wanted = f"at most length {len(self._parameters)}"
+        if given > len(self.parameters):
+            wanted = f"at most length {len(self.parameters)}"
         return invalid_arguments(f"Expected `array` of {wanted} - at `args`: {self.signature}")
 
 
@@ -103,27 +113,37 @@ class FunctionTable:
     def __init__(self) -> None:
         self._functions: dict[str, Function] = {}
 
-    def function(self, permission: Permission, *, writes: bool, name: str | None = None) -> Callable[[Run], Run]:
+    def function(
+        self, permission: Permission, *, writes: bool, name: str | None = None, waits: bool = False
+    ) -> Callable[[Run], Run]:
         """Enter a coroutine function into the table.
 
         Args:
             permission: what a key must be allowed to do.
             writes: whether the function changes anything in Redis.
             name: the Node name, where it is not the Python name in camelCase.
+            waits: it may take as long as the client likes.
         """
-        return self._entry(permission, writes, name, direct=False)
 
-    def direct(self, permission: Permission, *, writes: bool) -> Callable[[Run], Run]:
-        """Enter a plain function that gives its result to the keyword argument `sink`."""
-        return self._entry(permission, writes, None, direct=True)
-
-    def _entry(self, permission: Permission, writes: bool, name: str | None, *, direct: bool) -> Callable[[Run], Run]:
         def enter(run: Run) -> Run:
-            row = _row(run, permission, writes, name or camel_case(run.__name__), direct)
-            self._functions[row.name] = row
+            result = get_type_hints(run, include_extras=True)["return"]
+            self._enter(_row(run, permission, writes=writes, name=name, waits=waits, result=result, direct=False))
             return run
 
         return enter
+
+    def direct(self, permission: Permission, *, writes: bool, result: Any) -> Callable[[Run], Run]:
+        """Enter a plain function that gives its result, of the type `result`, to the keyword argument `sink`."""
+
+        def enter(run: Run) -> Run:
+            self._enter(_row(run, permission, writes=writes, name=None, waits=False, result=result, direct=True))
+            return run
+
+        return enter
+
+    def _enter(self, row: Function) -> None:
+        assert row.name not in self._functions, row.name
+        self._functions[row.name] = row
 
     def __getitem__(self, name: str) -> Function:
         try:
@@ -177,35 +197,48 @@ def describe(error: Exception, known: frozenset[str], root: str = "args") -> str
     return f"{what} - at `{root}{place}`"
 
 
-def _row(run: Callable[..., Any], permission: Permission, writes: bool, name: str, direct: bool) -> Function:
+def _row(
+    run: Callable[..., Any],
+    permission: Permission,
+    *,
+    writes: bool,
+    name: str | None,
+    waits: bool,
+    result: Any,
+    direct: bool,
+) -> Function:
     hints = get_type_hints(run, include_extras=True)
-    parameters = [
-        parameter
-        for parameter in list(inspect.signature(run).parameters.values())[1:]  # the first one is the queue
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY  # the sink
-    ]
+    taken = list(inspect.signature(run).parameters.values())[1:]  # the first one is the queue
+    given = [parameter for parameter in taken if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
+    parameters = tuple(_parameter(parameter, hints[parameter.name]) for parameter in given)
+    name = name or camel_case(run.__name__)
     return Function(
         name=name,
         permission=permission,
         writes=writes,
-        signature=f"{name}({', '.join(map(_shown, parameters))})",
+        signature=f"{name}({', '.join(map(_shown, given))})",
         doc=inspect.getdoc(run) or "",
         direct=direct,
+        waits=waits,
+        in_context=any(parameter.name == "context" for parameter in taken),
+        parameters=parameters,
+        variadic=any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in given),
+        result=result,
         run=run,
-        _parameters=tuple(_parameter(parameter, hints[parameter.name]) for parameter in parameters),
-        _least=sum(_is_required(parameter) for parameter in parameters),
-        _variadic=any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters),
-        _known=frozenset(name for parameter in parameters for name in _option_names(hints[parameter.name])),
+        _least=sum(parameter.required for parameter in parameters),
+        _known=frozenset(option for parameter in parameters for option in _option_names(parameter.type)),
     )
 
 
 def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
-    default = None if parameter.default is inspect.Parameter.empty else parameter.default
-    return Parameter(None if hint is Raw else msgspec.json.Decoder(hint), default)
-
-
-def _is_required(parameter: inspect.Parameter) -> bool:
-    return parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+    missing = parameter.default is inspect.Parameter.empty
+    return Parameter(
+        name=camel_case(parameter.name),
+        type=hint,
+        required=missing and parameter.kind is not inspect.Parameter.VAR_POSITIONAL,
+        default=None if missing else parameter.default,
+        decoder=None if hint is Raw else msgspec.json.Decoder(hint),
+    )
 
 
 def _shown(parameter: inspect.Parameter) -> str:

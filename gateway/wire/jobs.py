@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Raw
 
 from gateway.wire.envelope import UNREADABLE, encode, json_text
 from gateway.wire.options import LONG_NAMES, Prepared
+from gateway.wire.shapes import Job
 
 Hash = dict[bytes, bytes]
 
@@ -62,7 +63,7 @@ def _text(value: bytes) -> bytes:
     return encode(value.decode(errors="replace"))
 
 
-def loaded_job(id: str, fields: Hash, queue: str) -> dict[str, Any]:
+def loaded_job(id: str, fields: Hash, queue: str) -> Job:
     """The job as `getJob` returns it: a dict ready to be encoded, payloads as stored text.
 
     Args:
@@ -96,7 +97,7 @@ def loaded_job(id: str, fields: Hash, queue: str) -> dict[str, Any]:
         "deferredFailure": _str(fields.get(b"defa")) or None,
         "processedBy": _str(fields.get(b"pb")) or None,
     }
-    return {name: value for name, value in job.items() if value is not None or name in _ALWAYS}
+    return cast(Job, {name: value for name, value in job.items() if value is not None or name in _ALWAYS})
 
 
 # Members that Node writes as null rather than leaving them out (NaN becomes null in JSON).

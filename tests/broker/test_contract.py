@@ -179,7 +179,14 @@ async def test_a_job_with_deduplication_is_added_within_a_transaction_that_looks
     opts = {"deduplication": {"id": "d", "ttl": 5}, "jobId": "mine"}
     await theirs.scripts.addJob(Job(theirs_queue(theirs), "name", {"n": 1}, dict(opts), "mine"))
     add(ours, opts)
-    assert [command[0] for command in ours.link.commands] == [b"MULTI", b"EXISTS", b"GET", b"EVALSHA", b"EXEC"]
+    assert [command[0] for command in ours.link.commands] == [
+        b"HSETNX",  # the queue's version, once
+        b"MULTI",
+        b"EXISTS",
+        b"GET",
+        b"EVALSHA",
+        b"EXEC",
+    ]
     assert ours.sent("addStandardJob")[0] == theirs.calls["addStandardJob"][0]
     assert readable(ours.sent("addStandardJob")[1], 0, 2)[0] == readable(theirs.calls["addStandardJob"][1], 0, 2)[0]
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from msgspec import Meta, Raw, Struct
 
 from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.functions import FunctionTable, Permission, camel_case, nearest, unknown_function
+from gateway.wire.functions import FunctionTable, camel_case, nearest, unknown_function
+from gateway.wire.grants import Permission
 from tests.wire.strategies import damaged, json_texts
 
 
@@ -48,7 +49,7 @@ async def paused(queue: object) -> bool:
     return False
 
 
-@TABLE.direct(Permission.PRODUCE, writes=True)
+@TABLE.direct(Permission.PRODUCE, writes=True, result=str)
 def add(queue: object, name: str, data: Raw = EMPTY, *, sink: Any) -> None:
     """Add something."""
 

@@ -1,0 +1,130 @@
+"""Managing a queue: pausing, cleaning, emptying, retrying in bulk."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.broker.functions.base import (
+    MANAGE,
+    TABLE,
+    Arguments,
+    BatchSize,
+    CleanableState,
+    Count,
+    FinishedState,
+    JobId,
+    Milliseconds,
+    stored_type,
+)
+from gateway.broker.queue import Queue
+from gateway.wire.errors import ErrorCode, GatewayError, finished_error
+from gateway.wire.options import now_ms
+
+
+class RemoveOptions(Arguments, frozen=True):
+    """Options of `remove`."""
+
+    remove_children: bool = True
+
+
+class ObliterateOptions(Arguments, frozen=True):
+    """Options of `obliterate`."""
+
+    force: bool = False
+    count: BatchSize = 1000
+
+
+class RetryJobsOptions(Arguments, frozen=True):
+    """Options of `retryJobs`."""
+
+    count: BatchSize = 1000
+    state: FinishedState = "failed"
+    timestamp: Milliseconds | None = None
+
+
+class PromoteJobsOptions(Arguments, frozen=True):
+    """Options of `promoteJobs`."""
+
+    count: BatchSize = 1000
+
+
+@TABLE.function(MANAGE, writes=True)
+async def pause(queue: Queue) -> None:
+    """No worker of any kind takes new jobs until `resume`."""
+    await queue.scripts.pause(True)
+
+
+@TABLE.function(MANAGE, writes=True)
+async def resume(queue: Queue) -> None:
+    """Workers take jobs again."""
+    await queue.scripts.pause(False)
+
+
+@TABLE.function(MANAGE, writes=True)
+async def drain(queue: Queue, delayed: bool | None = False) -> None:
+    """Remove all waiting jobs, delayed ones too if asked."""
+    await queue.scripts.drain(bool(delayed))
+
+
+@TABLE.function(MANAGE, writes=True)
+async def clean(queue: Queue, grace: Milliseconds, limit: Count, type: CleanableState = "completed") -> list[str]:
+    """Remove jobs of a type that are older than `grace` ms, at most `limit` (0: all); returns their ids."""
+    before, state = now_ms() - grace, stored_type(type)
+    removed: list[str] = []
+    while True:
+        batch = min(10_000, limit - len(removed)) if limit else 10_000  # one blocking script per 10,000, as Node
+        ids = await queue.commands["cleanJobsInSet"](
+            queue.keys(state, "events", "repeat"), [queue.base, before, batch, state]
+        )
+        removed.extend(ids)
+        if len(ids) < batch or (limit and len(removed) >= limit):
+            return removed
+
+
+@TABLE.function(MANAGE, writes=True)
+async def obliterate(queue: Queue, opts: ObliterateOptions | None = None) -> None:
+    """Pause the queue and remove it whole; with `force` even while jobs are active."""
+    options = opts or ObliterateOptions()
+    await queue.scripts.pause(True)
+    keys, args = queue.keys("meta", ""), [options.count, "force" if options.force else ""]
+    while cursor := await queue.commands["obliterate"](keys, args):
+        if cursor < 0:
+            raise GatewayError(ErrorCode.CONFLICT, _OBLITERATE_ERRORS[cursor])
+
+
+_OBLITERATE_ERRORS: Final = {
+    -1: "Cannot obliterate non-paused queue",
+    -2: "Cannot obliterate queue with active jobs",
+}
+
+
+@TABLE.function(MANAGE, writes=True)
+async def retry_jobs(queue: Queue, opts: RetryJobsOptions | None = None) -> None:
+    """Move all failed (or completed) jobs back to wait."""
+    options = opts or RetryJobsOptions()
+    while await queue.scripts.retryJobs(options.state, options.count, options.timestamp or now_ms()):
+        pass
+
+
+@TABLE.function(MANAGE, writes=True)
+async def promote_jobs(queue: Queue, opts: PromoteJobsOptions | None = None) -> None:
+    """Move all delayed jobs to wait."""
+    options = opts or PromoteJobsOptions()
+    while await queue.scripts.promoteJobs(options.count):
+        pass
+
+
+@TABLE.function(MANAGE, writes=True)
+async def trim_events(queue: Queue, max_length: Count) -> int:
+    """Trim the event stream to about `maxLength` entries; returns how many went."""
+    trimmed: int = await queue.client.xtrim(queue.key("events"), max_length, approximate=True)
+    return trimmed
+
+
+@TABLE.function(MANAGE, writes=True)
+async def remove(queue: Queue, job_id: JobId, opts: RemoveOptions | None = None) -> int:
+    """Remove a job: 1 when it is gone (or never was), 0 when it is locked by a worker."""
+    code: int = await queue.scripts.remove(job_id, opts is None or opts.remove_children)
+    if code < 0:
+        raise finished_error(code, command="removeJob", job_id=job_id)
+    return code

@@ -1,0 +1,88 @@
+"""What a key may do: its permissions, and the queues that they are for."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.wire.errors import ErrorCode, GatewayError
+
+
+class Permission(enum.StrEnum):
+    """What a key must be allowed to do to call a function."""
+
+    PRODUCE = "produce"
+    CONSUME = "consume"
+    OBSERVE = "observe"
+    MANAGE = "manage"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The rights of one key. What is not granted is denied.
+
+    Attributes:
+        key: the key's name; never the key.
+        permissions: what it may do.
+        queues: patterns of the queues that it may do it to; a `*` stands for any text.
+        everything: neither of the two limits it, nor does the prefix of the gateway's own queues.
+    """
+
+    key: str
+    permissions: frozenset[Permission] = frozenset()
+    queues: tuple[str, ...] = ()
+    everything: bool = False
+
+    def check_permission(self, permission: Permission, what: str) -> None:
+        """Refuse what needs a permission that the key does not have.
+
+        Args:
+            permission: the one that is needed.
+            what: is to be done, such as `call pause`.
+
+        Raises:
+            GatewayError: FORBIDDEN, saying which permission is missing.
+        """
+        if not self.everything and permission not in self.permissions:
+            raise _forbidden(f"The key {self.key} may not {what}: it needs the permission {permission}")
+
+    def check_queue(self, name: str) -> None:
+        """Refuse a queue, by its name without the prefix, that none of the key's patterns covers.
+
+        Raises:
+            GatewayError: FORBIDDEN.
+        """
+        if not self.everything and not any(_matches(pattern, name) for pattern in self.queues):
+            raise _forbidden(f"The key {self.key} is not for the queue {name[:100]}")
+
+    def check_reach(self, prefix: str, qualified: Iterable[str]) -> None:
+        """Refuse to reach other queues than the one of the connection, as a job does with a parent elsewhere.
+
+        Args:
+            prefix: of the gateway's own queues; only keys that may do everything reach others.
+            qualified: the queues' names with their prefixes, `<prefix>:<queue>`.
+
+        Raises:
+            GatewayError: FORBIDDEN.
+        """
+        if self.everything:
+            return
+        for whole in qualified:
+            if not whole.startswith(f"{prefix}:"):
+                raise _forbidden(f"The key {self.key} is only for queues with the prefix {prefix}")
+            self.check_queue(whole[len(prefix) + 1 :])
+
+
+EVERYTHING: Final = Grant("", everything=True)
+"""Of keys that are not limited, and of everybody where no key is needed."""
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.DOTALL) is not None
+
+
+def _forbidden(message: str) -> GatewayError:
+    return GatewayError(ErrorCode.FORBIDDEN, message)
