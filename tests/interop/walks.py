@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from tests.interop.scenarios import GETTERS, LATER, TYPES, Call, Work, call, complete, fail, take, wait_for_children
+from tests.interop.scenarios.steps import (
+    GETTERS,
+    LATER,
+    TYPES,
+    Call,
+    Work,
+    call,
+    complete,
+    fail,
+    take,
+    wait_for_children,
+)
 
 _IDS: Final = ("a", "b", "c", "d", "e")
 _PARENTS: Final = ("p", "q")  # never children themselves: BullMQ's scripts do not survive a job among its own ancestors

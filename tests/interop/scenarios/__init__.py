@@ -1,0 +1,8 @@
+"""What the differential tests do: the same steps, in the same order, on a queue of Node's and on one of ours."""
+
+from typing import Final
+
+from tests.interop.scenarios import basics
+from tests.interop.scenarios.steps import Scenario
+
+SCENARIOS: Final[tuple[Scenario, ...]] = (*basics.SCENARIOS,)
