@@ -29,6 +29,7 @@ _TEXT, _BINARY, _CONT, _PING, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, 
 _OPEN = State.OPEN
 _CLOSE_TIMEOUT: Final = 5.0  # s for the peer to answer a close frame, and to close its end of the socket
 _STUCK_TIMEOUT: Final = 5.0  # s when it is closed for not reading: the close frame stands behind all the rest
+_LARGE: Final = 2**17  # bytes; a copy of as many costs more than what it takes to do without
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
 
 
@@ -173,16 +174,17 @@ class Connection(ServerConnection):
             if self._owed:
                 stop = at + self._owed
             else:
-                payload = frames.extent(data, at)
-                if payload is None:
+                found = frames.extent(data, at)
+                if found is None:
                     self._keep_header(data[at:])
                     return
-                start, stop = payload
+                start, stop = found
                 if self._is_ours(data, at, stop - start):
                     if stop > end:
                         self._keep(data[at:], stop - end)
                         return
-                    self._message(apply_mask(data[start:stop], data[start - 4 : start]))
+                    payload = data[start:stop] if stop - start < _LARGE else memoryview(data)[start:stop]
+                    self._message(apply_mask(payload, data[start - 4 : start]))
                     at = stop
                     continue
             self._owed = max(0, stop - end)
@@ -320,12 +322,16 @@ class Connection(ServerConnection):
             self._flush()
 
     def _flush(self) -> None:
-        out, self._out, self._out_size = self._out, [], 0
+        out, self._out = self._out, []
+        size, self._out_size = self._out_size, 0
         if not out or self.protocol.state is not _OPEN:
             return
         # One reply may be longer than the limit: a client that had read everything before it is not slow.
         unread = self.transport.get_write_buffer_size()
-        self.transport.write(b"".join(out))
+        if size < _LARGE:
+            self.transport.write(b"".join(out))
+        else:
+            self.transport.writelines(out)
         if unread:
             self._check_unread()
 
