@@ -60,3 +60,28 @@ class JobLogs(TypedDict):
 
     logs: list[str]
     count: int
+
+
+class JobDependencies(TypedDict):
+    """A job's children by their keys, `<prefix>:<queue>:<id>`.
+
+    `processed`: return values; `ignored`: why they failed; a cursor of 0 says that there is no further page.
+    """
+
+    processed: NotRequired[dict[str, Raw]]
+    nextProcessedCursor: NotRequired[int]
+    unprocessed: NotRequired[list[str]]
+    nextUnprocessedCursor: NotRequired[int]
+    ignored: NotRequired[dict[str, str]]
+    nextIgnoredCursor: NotRequired[int]
+    failed: NotRequired[list[str]]
+    nextFailedCursor: NotRequired[int]
+
+
+class JobDependenciesCount(TypedDict):
+    """How many children a job has of each kind."""
+
+    processed: NotRequired[int]
+    unprocessed: NotRequired[int]
+    ignored: NotRequired[int]
+    failed: NotRequired[int]

@@ -18,9 +18,12 @@ _SCORE_SHIFT: Final = 0x1000  # a delayed job's score is its time, times this, p
 TOLERANCE: Final = 5_000  # ms between a thing done on one queue and on the other
 
 
-def keyspace(store: redis.Redis, queue: str) -> dict[str, Any]:
-    """Everything that Redis holds of a queue, by the key's last part; the queue's name is replaced by `QUEUE`."""
-    base = f"bull:{queue}:"
+def keyspace(store: redis.Redis, queue: str, beside: str = "") -> dict[str, Any]:
+    """Everything that Redis holds of a queue, by the key's last part; the queue's name is replaced by `QUEUE`.
+
+    `beside` stands behind the name of one that belongs to it: then this is what Redis holds of that.
+    """
+    base = f"bull:{queue}{beside}:"
     keys = sorted(store.scan_iter(match=base + "*", count=1000))
     kinds = _piped(store, ("type", keys))
     values = _piped(store, *((_READERS[kind], [key]) for key, kind in zip(keys, kinds, strict=True)))

@@ -90,6 +90,11 @@ const operations = {
     return (await jobOf(queueOf(queue), job)).moveToWaitingChildren(token);
   },
 
+  /** As if the holder's lock had expired. */
+  async dropLock({ queue, job }) {
+    await (await queueOf(queue).backend.client).del(`${common.prefix}:${queue}:${job}:lock`);
+  },
+
   async checkStalled({ queue }) {
     await handOf(queue).moveStalledJobsToWait();
   },

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -63,6 +64,7 @@ class Twins:
         self._store = store
         self._node = node
         self._ours = ours
+        self._beside = {""}  # what stands behind the names of the queues in use
 
     def active(self) -> list[str]:
         """The jobs that a worker holds."""
@@ -81,13 +83,24 @@ class Twins:
         known: set[str] = set()  # a difference in Redis stays; it is told once
         for step in steps:
             found = [f"answer{line}" for line in self._step(step)]
-            in_redis = differences(keyspace(self._store, self._node), keyspace(self._store, self._ours))
+            in_redis = [line for beside in sorted(self._beside) for line in self._in_redis(beside)]
             found += [f"redis{line}" for line in in_redis if line not in known]
             known.update(in_redis)
             yield from (f"{_shown(step)} → {line}" for line in found)
 
+    def _in_redis(self, beside: str) -> list[str]:
+        node, ours = (keyspace(self._store, queue, beside) for queue in (self._node, self._ours))
+        return differences(node, ours, beside)
+
+    def forget(self) -> None:
+        """Let Node close its queues."""
+        for beside in self._beside:
+            for queue in (self._node, self._ours):
+                self._peer.ask("forget", queue=f"{queue}{beside}")
+
     def _step(self, step: Call | Work) -> list[str]:
         if isinstance(step, Work):
+            self._beside.add(step.beside)
             node, ours = self._work(self._node, step), self._work(self._ours, step)
             if "error" in node and not step.may_fail:
                 raise AssertionError(f"a step of the test itself failed: {_shown(step)}: {node['error']}")
@@ -97,7 +110,9 @@ class Twins:
         return differences(node, ours)
 
     def _work(self, queue: str, step: Work) -> Outcome:
-        return renamed(outcome(lambda: self._peer.ask(step.op, queue=queue, **step.members)), queue, "QUEUE")
+        members = renamed(step.members, "QUEUE", f"bull:{queue}")
+        run = partial(self._peer.ask, step.op, queue=f"{queue}{step.beside}", **members)
+        return renamed(outcome(run), queue, "QUEUE")
 
     def _call(self, queue: str, step: Call, run: Callable[[tuple[Any, ...]], Any]) -> Outcome:
         args = renamed(step.args, "QUEUE", f"bull:{queue}")
@@ -116,9 +131,9 @@ def twins(peer: Peer, gateway: Gateway, store: redis.Redis, queue: str) -> Itera
     for name in (node, ours):
         peer.call(name, "count")  # Node marks a queue with its version when it meets it
     with gateway.queue(ours) as client:
-        yield Twins(peer, client, store, node, ours)
-    for name in (node, ours):
-        peer.ask("forget", queue=name)
+        twins = Twins(peer, client, store, node, ours)
+        yield twins
+    twins.forget()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)

@@ -23,6 +23,20 @@ from tests.interop.scenarios.steps import (
 _IDS: Final = ("a", "b", "c", "d", "e")
 _PARENTS: Final = ("p", "q")  # never children themselves: BullMQ's scripts do not survive a job among its own ancestors
 
+_KINDS: Final = ("processed", "unprocessed", "ignored", "failed")
+_ASKED: Final = (
+    "getJobChildrenValues",
+    "getJobDependencies",
+    "getJobDependenciesCount",
+    "getJobIgnoredChildrenFailures",
+    "isJobActive",
+    "isJobCompleted",
+    "isJobDelayed",
+    "isJobFailed",
+    "isJobWaiting",
+    "isJobWaitingChildren",
+)
+
 # Each option is set with its probability, to one of its values.
 _OPTIONS: Final[dict[str, tuple[float, tuple[Any, ...]]]] = {
     "attempts": (0.3, (0, 1, 2, 3)),
@@ -59,6 +73,7 @@ class Walk:
 
     def steps(self) -> Iterator[Call | Work]:
         """One step after the other."""
+        yield call("add", "first")  # the gateway, too, marks a queue when it meets it, which is when it adds to it
         kinds = (self._add, self._bulk, self._work, self._read, self._change, self._manage)
         while True:
             [kind] = self._random.choices(kinds, (30, 6, 20, 24, 15, 5))
@@ -136,6 +151,9 @@ class Walk:
                 call(self._random.choice(GETTERS), *page),
                 call("count"),
                 call("isPaused"),
+                call(self._random.choice(_ASKED), self._id()),
+                call("getJobDependencies", self._id(), {self._random.choice(_KINDS): {"count": 1000}}),
+                call("getJobDependenciesCount", self._id(), {self._random.choice(_KINDS): True}),
             )
         )
 
@@ -145,6 +163,16 @@ class Walk:
         return self._random.choice(
             (
                 call("addJobLog", self._id(), "row", self._random.choice((0, 1, 2))),
+                call("changeJobDelay", self._id(), self._random.choice((0, LATER, 2 * LATER))),
+                call(
+                    "changeJobPriority",
+                    self._id(),
+                    {"priority": self._random.choice((0, 1, 5)), "lifo": self._chance(0.5)},
+                ),
+                call("clearJobLogs", self._id(), self._random.choice((0, 1))),
+                call("removeJobChildDependency", self._id()),
+                call("removeJobDeduplicationKey", self._id()),
+                call("removeJobUnprocessedChildren", self._id()),
                 call("promoteJob", self._id()),
                 call("remove", self._id()),
                 call("remove", self._id(), {"removeChildren": self._chance(0.5)}),

@@ -4,7 +4,7 @@ A row's signature is its validation and its documentation (see `gateway.wire.fun
 encoded as JSON: dicts, lists, numbers, `Raw` for text that goes out as it is stored; None where Node has undefined.
 """
 
-from gateway.broker.functions import adding, jobs, managing, reading
+from gateway.broker.functions import adding, families, jobs, managing, reading
 from gateway.broker.functions.base import TABLE
 
-__all__ = ["TABLE", "adding", "jobs", "managing", "reading"]
+__all__ = ["TABLE", "adding", "families", "jobs", "managing", "reading"]

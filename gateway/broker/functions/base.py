@@ -33,7 +33,7 @@ CleanableState = Literal["completed", "wait", "waiting", "active", "paused", "pr
 _MOST: Final = 2**53
 Index = Annotated[int, Meta(ge=-_MOST, le=_MOST)]
 Count = Annotated[int, Meta(ge=0, le=_MOST)]
-# Counts of 0 make Node's loops over `retryJobs`, `promoteJobs` and `obliterate` run for ever.
+# Counts of 0 make Node's loops over `retryJobs`, `promoteJobs` and `obliterate` run for ever, and Redis refuses a scan.
 BatchSize = Annotated[int, Meta(ge=1, le=_MOST)]
 Milliseconds = Annotated[int, Meta(ge=0, le=_MOST)]
 

@@ -1,13 +1,30 @@
-"""One job by its id: what Node's BullMQ has as methods of a `Job`."""
+"""One job by its id: what Node's BullMQ has as methods of a `Job`; its family is in `families`."""
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from msgspec import Raw
 
-from gateway.broker.functions.base import CONSUME, MANAGE, PRODUCE, TABLE, Arguments, Count, FinishedState, JobId
+from gateway.broker.functions.base import (
+    CONSUME,
+    MANAGE,
+    OBSERVE,
+    PRODUCE,
+    TABLE,
+    Arguments,
+    Context,
+    Count,
+    FinishedState,
+    JobId,
+    Milliseconds,
+)
 from gateway.broker.functions.managing import RemoveOptions, remove
 from gateway.broker.queue import Queue
-from gateway.wire.errors import ErrorCode, GatewayError, finished_error
+from gateway.wire.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
+from gateway.wire.jobs import deduplication_id, read_options
+from gateway.wire.options import PRIORITY_LIMIT, now_ms
 
 
 class RetryOptions(Arguments, frozen=True):
@@ -17,10 +34,20 @@ class RetryOptions(Arguments, frozen=True):
     reset_attempts_started: bool = False
 
 
+class PriorityOptions(Arguments, frozen=True):
+    """Options of `changeJobPriority`."""
+
+    priority: float = 0.0
+    lifo: bool = False
+
+
 @TABLE.function(MANAGE, writes=True)
-async def remove_job(queue: Queue, job_id: JobId, opts: RemoveOptions | None = None) -> None:
-    """Remove a job; an error when it is locked (Node's `job.remove`)."""
-    if not await remove(queue, job_id, opts):
+async def remove_job(queue: Queue, job_id: JobId, opts: RemoveOptions | None = None, *, context: Context) -> None:
+    """Remove a job and its children, and theirs; an error when a worker holds one (Node's `job.remove`).
+
+    With `removeChildren` false only the job. Children may be in other queues: the key must be for these, too.
+    """
+    if not await remove(queue, job_id, opts, context=context):
         raise GatewayError(
             ErrorCode.CONFLICT, f"Job {job_id} could not be removed because it is locked by another worker"
         )
@@ -37,12 +64,10 @@ async def retry_job(
     options = opts or RetryOptions()
     stored = await queue.link.call("HGET", queue.key(job_id), "opts", writes=False, decode=False)
     code = await queue.commands["reprocessJob"](
-        [
-            *queue.keys(job_id, "events", state, "wait", "meta", "active", "marker", "prioritized", "pc"),
-        ],
+        queue.keys(job_id, "events", state, "wait", "meta", "active", "marker", "prioritized", "pc"),
         [
             job_id,
-            "RPUSH" if b'"lifo":true' in (stored or b"") else "LPUSH",
+            "RPUSH" if _is_true(read_options(stored).get("lifo")) else "LPUSH",
             "failedReason" if state == "failed" else "returnvalue",
             state,
             "1" if options.reset_attempts_made else "0",
@@ -53,10 +78,59 @@ async def retry_job(
         raise finished_error(code, command="reprocessJob", job_id=job_id, state=state)
 
 
+def _is_true(option: Any) -> bool:
+    """JavaScript's truth of a JSON value: empty arrays and objects are true."""
+    return bool(option) or isinstance(option, list | dict)
+
+
 @TABLE.function(MANAGE, writes=True)
 async def promote_job(queue: Queue, job_id: JobId) -> None:
     """Move a delayed job to wait (Node's `job.promote`)."""
     await queue.scripts.promote(job_id)
+
+
+@TABLE.function(MANAGE, writes=True)
+async def change_job_delay(queue: Queue, job_id: JobId, delay: Milliseconds) -> None:
+    """Let a delayed job wait for `delay` ms from now on (Node's `job.changeDelay`)."""
+    code = await queue.commands["changeDelay"](
+        queue.keys("delayed", "meta", "marker", "events"), [delay, now_ms(), job_id, queue.key(job_id)]
+    )
+    if code < 0:
+        raise finished_error(code, command="changeDelay", job_id=job_id, state="delayed")
+
+
+@TABLE.function(MANAGE, writes=True)
+async def change_job_priority(queue: Queue, job_id: JobId, opts: PriorityOptions) -> None:
+    """Give a job another priority, 0 to 2097151 and none if left out (Node's `job.changePriority`).
+
+    It moves behind the jobs of that priority, or with `lifo` before them. A job that does not wait has its new
+    priority for when it does.
+    """
+    priority = opts.priority
+    if not priority.is_integer():
+        raise invalid_arguments("Priority should not be float")
+    if not 0 <= priority <= PRIORITY_LIMIT:
+        raise invalid_arguments(f"Priority should be between 0 and {PRIORITY_LIMIT}")
+    code = await queue.commands["changePriority"](
+        queue.keys("wait", "paused", "meta", "prioritized", "active", "pc", "marker"),
+        [int(priority), queue.base, job_id, int(opts.lifo)],
+    )
+    if code < 0:
+        raise finished_error(code, command="changePriority", job_id=job_id)
+
+
+@TABLE.function(MANAGE, writes=True)
+async def remove_job_deduplication_key(queue: Queue, job_id: JobId) -> bool:
+    """Free a job's deduplication id, so that a job with the same can be added (Node's `job.removeDeduplicationKey`).
+
+    Returns false when the job has none, or another job holds it.
+    """
+    stored, options = await queue.link.call("HMGET", queue.key(job_id), "deid", "opts", writes=False, decode=False)
+    id = stored.decode(errors="replace") if stored else deduplication_id(options)
+    if not id:
+        return False
+    removed: int = await queue.commands["removeDeduplicationKey"](queue.keys(f"de:{id}"), [job_id])
+    return removed > 0
 
 
 @TABLE.function(PRODUCE, writes=True)
@@ -82,3 +156,33 @@ async def add_job_log(queue: Queue, job_id: JobId, log_row: str, keep_logs: Coun
     if code < 0:
         raise finished_error(code, command="addLog", job_id=job_id)
     return code
+
+
+@TABLE.function(CONSUME, writes=True)
+async def clear_job_logs(queue: Queue, job_id: JobId, keep_logs: Count | None = None) -> None:
+    """Remove the rows that were logged for a job, but for the last `keepLogs` (Node's `job.clearLogs`)."""
+    key = queue.key(f"{job_id}:logs")
+    if keep_logs:
+        await queue.link.call("LTRIM", key, -keep_logs, -1)
+    else:
+        await queue.link.call("DEL", key)
+
+
+# States
+
+
+def _state_checker(name: str, kind: str, *keys: str, command: str) -> None:
+    async def check(queue: Queue, job_id: JobId) -> bool:
+        places = [queue.link.call(command, queue.key(key), job_id, writes=False) for key in keys]
+        return any(place is not None for place in await asyncio.gather(*places))
+
+    check.__doc__ = f"Whether a job is {kind} (Node's `job.{name.replace('Job', '')}`)."
+    TABLE.function(OBSERVE, writes=False, name=name)(check)
+
+
+_state_checker("isJobActive", "active", "active", command="LPOS")
+_state_checker("isJobCompleted", "completed", "completed", command="ZSCORE")
+_state_checker("isJobDelayed", "delayed", "delayed", command="ZSCORE")
+_state_checker("isJobFailed", "failed", "failed", command="ZSCORE")
+_state_checker("isJobWaiting", "waiting, without a priority", "wait", "paused", command="LPOS")
+_state_checker("isJobWaitingChildren", "waiting for its children", "waiting-children", command="ZSCORE")

@@ -10,12 +10,14 @@ from gateway.broker.functions.base import (
     Arguments,
     BatchSize,
     CleanableState,
+    Context,
     Count,
     FinishedState,
     JobId,
     Milliseconds,
     stored_type,
 )
+from gateway.broker.functions.families import check_children
 from gateway.broker.queue import Queue
 from gateway.wire.errors import ErrorCode, GatewayError, finished_error
 from gateway.wire.options import now_ms
@@ -122,9 +124,15 @@ async def trim_events(queue: Queue, max_length: Count) -> int:
 
 
 @TABLE.function(MANAGE, writes=True)
-async def remove(queue: Queue, job_id: JobId, opts: RemoveOptions | None = None) -> int:
-    """Remove a job: 1 when it is gone (or never was), 0 when it is locked by a worker."""
-    code: int = await queue.scripts.remove(job_id, opts is None or opts.remove_children)
+async def remove(queue: Queue, job_id: JobId, opts: RemoveOptions | None = None, *, context: Context) -> int:
+    """Remove a job and its children, and theirs: 1 when they are gone (or never were), 0 when a worker holds one.
+
+    With `removeChildren` false only the job. Children may be in other queues: the key must be for these, too.
+    """
+    with_children = opts is None or opts.remove_children
+    if with_children:
+        await check_children(queue, job_id, context)
+    code: int = await queue.scripts.remove(job_id, with_children)
     if code < 0:
         raise finished_error(code, command="removeJob", job_id=job_id)
     return code

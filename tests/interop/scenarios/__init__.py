@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.interop.scenarios import basics
+from tests.interop.scenarios import basics, families, jobs
 from tests.interop.scenarios.steps import Scenario
 
-SCENARIOS: Final[tuple[Scenario, ...]] = (*basics.SCENARIOS,)
+SCENARIOS: Final[tuple[Scenario, ...]] = (*basics.SCENARIOS, *families.SCENARIOS, *jobs.SCENARIOS)

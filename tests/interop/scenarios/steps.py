@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 
@@ -23,11 +23,13 @@ class Work:
 
     Attributes:
         may_fail: if it does on one queue, it has to on the other, in the same words.
+        beside: what the name of the queue has behind the one of the pair's; Redis is compared there, too.
     """
 
     op: str
     members: dict[str, Any] = field(default_factory=dict)
     may_fail: bool = False
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ def node(fn: str, *args: Any) -> Work:
 
 def wait_for_children(job: str) -> Work:
     return Work("waitForChildren", {"job": job, "token": TOKEN})
+
+
+def elsewhere(step: Work) -> Work:
+    """The same in another queue, `QUEUE-kids`."""
+    return replace(step, beside="-kids")
 
 
 GETTERS: Final = ("getWaiting", "getActive", "getDelayed", "getPrioritized", "getCompleted", "getFailed")

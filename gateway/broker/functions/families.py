@@ -1,0 +1,198 @@
+"""A job's family, by its id: the children that it waits for and what came of them, and its bond to its own parent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from msgspec import Raw
+
+from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, BatchSize, Context, Count, JobId
+from gateway.broker.queue import Queue
+from gateway.wire.envelope import encode, json_text
+from gateway.wire.errors import finished_error
+from gateway.wire.jobs import to_hash
+from gateway.wire.shapes import JobDependencies, JobDependenciesCount
+
+
+class Page(Arguments, frozen=True):
+    """Where to go on reading, and about how many entries to read."""
+
+    cursor: Count = 0
+    count: BatchSize = 20
+
+
+class DependenciesOptions(Arguments, frozen=True):
+    """Options of `getJobDependencies`: the kinds of children to read, page by page."""
+
+    processed: Page | None = None
+    unprocessed: Page | None = None
+    ignored: Page | None = None
+    failed: Page | None = None
+
+
+class DependenciesCountOptions(Arguments, frozen=True):
+    """Options of `getJobDependenciesCount`: the kinds of children to count."""
+
+    processed: bool = False
+    unprocessed: bool = False
+    ignored: bool = False
+    failed: bool = False
+
+
+# Reading
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_job_children_values(queue: Queue, job_id: JobId) -> dict[str, Raw]:
+    """The return values of a job's completed children, by the children's keys (Node's `job.getChildrenValues`)."""
+    return _values(await _read(queue, "HGETALL", f"{job_id}:processed"))
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_job_ignored_children_failures(queue: Queue, job_id: JobId) -> dict[str, str]:
+    """Why children failed whose failure the job ignores, by their keys (Node's `job.getIgnoredChildrenFailures`)."""
+    return _texts(await _read(queue, "HGETALL", f"{job_id}:failed"))
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_job_dependencies(queue: Queue, job_id: JobId, opts: DependenciesOptions | None = None) -> JobDependencies:
+    """The keys of a job's children: completed, not finished, failed, failed and ignored (Node's `job.getDependencies`).
+
+    Without options all of them; with options only the named kinds, a page of each, and beside it the cursor of the
+    next page: 0 after the last. A page may hold more than `count`. For `failed`, as in Node, `count` is the number at
+    which the page ends, counted from the first child of all, and the next cursor is `cursor + count`.
+    """
+    if opts is None or opts == DependenciesOptions():
+        return await _all_dependencies(queue, job_id)
+    found: dict[str, Any] = {}
+    pages = await asyncio.gather(
+        *(
+            _scan(queue, command, f"{job_id}:{key}", page)
+            for command, key, page in (
+                ("HSCAN", "processed", opts.processed),
+                ("HSCAN", "failed", opts.ignored),
+                ("ZRANGE", "unsuccessful", opts.failed),
+                ("SSCAN", "dependencies", opts.unprocessed),
+            )
+        )
+    )
+    for name, shown, page in zip(
+        ("Processed", "Ignored", "Failed", "Unprocessed"), (_values, _texts, _strings, _strings), pages, strict=True
+    ):
+        if page is not None:
+            cursor, entries = page
+            found[name.lower()] = shown(entries)
+            found[f"next{name}Cursor"] = cursor
+    return found  # type: ignore[return-value]
+
+
+async def _all_dependencies(queue: Queue, job_id: str) -> JobDependencies:
+    processed, unprocessed, ignored, failed = await asyncio.gather(
+        _read(queue, "HGETALL", f"{job_id}:processed"),
+        _read(queue, "SMEMBERS", f"{job_id}:dependencies"),
+        _read(queue, "HGETALL", f"{job_id}:failed"),
+        _read(queue, "ZRANGE", f"{job_id}:unsuccessful", 0, -1),
+    )
+    return {
+        "processed": _values(processed),
+        "unprocessed": _strings(unprocessed),
+        "failed": _strings(failed),
+        "ignored": _texts(ignored),
+    }
+
+
+async def _scan(queue: Queue, command: str, key: str, page: Page | None) -> tuple[int, list[bytes]] | None:
+    """One page and the cursor of the next."""
+    if page is None:
+        return None
+    if command == "ZRANGE":
+        return page.cursor + page.count, await _read(queue, command, key, page.cursor, page.count - 1)
+    cursor, entries = await _read(queue, command, key, page.cursor, "COUNT", page.count)
+    return int(cursor), entries
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_job_dependencies_count(
+    queue: Queue, job_id: JobId, opts: DependenciesCountOptions | None = None
+) -> JobDependenciesCount:
+    """How many children a job has of each kind, or of the named kinds (Node's `job.getDependenciesCount`)."""
+    kinds = [kind for kind in _KINDS if opts is not None and getattr(opts, kind)] or list(_KINDS)
+    keys = queue.keys(*(f"{job_id}:{key}" for key in ("processed", "dependencies", "failed", "unsuccessful")))
+    counts = await queue.commands["getDependencyCounts"](keys, kinds)
+    return dict(zip(kinds, counts, strict=True))  # type: ignore[return-value]
+
+
+_KINDS: Final = ("processed", "unprocessed", "ignored", "failed")
+
+
+def _read(queue: Queue, command: str, key: str, *args: Any) -> asyncio.Future[Any]:
+    return queue.link.call(command, queue.key(key), *args, writes=False, decode=False)
+
+
+def _values(flat: list[bytes]) -> dict[str, Raw]:
+    return {key.decode(errors="replace"): _value(value) for key, value in to_hash(flat).items()}
+
+
+def _value(text: bytes) -> Raw:
+    """A return value as its worker wrote it; a text that is no JSON goes out as a string."""
+    return json_text(text) or Raw(encode(text.decode(errors="replace")))
+
+
+def _texts(flat: list[bytes]) -> dict[str, str]:
+    return dict(zip(_strings(flat[::2]), _strings(flat[1::2]), strict=True))
+
+
+def _strings(texts: list[bytes]) -> list[str]:
+    return [text.decode(errors="replace") for text in texts]
+
+
+# Changing
+
+
+@TABLE.function(MANAGE, writes=True)
+async def remove_job_child_dependency(queue: Queue, job_id: JobId, *, context: Context) -> bool:
+    """Untie a job from its parent, which need not wait for it any more (Node's `job.removeChildDependency`).
+
+    Returns whether the parent was waiting for it. A parent that has no other child to wait for moves to wait.
+    """
+    parent = await queue.link.call("HGET", queue.key(job_id), "parentKey", writes=False)
+    if parent:
+        _check_reach(queue, [parent.rpartition(":")[0] + ":"], context)
+    code = await queue.commands["removeChildDependency"](queue.keys(""), [queue.key(job_id), parent or ""])
+    if code < 0:
+        raise finished_error(code, command="removeChildDependency", job_id=job_id, parent_key=parent or "undefined")
+    return bool(code == 0)
+
+
+@TABLE.function(MANAGE, writes=True)
+async def remove_job_unprocessed_children(queue: Queue, job_id: JobId, *, context: Context) -> None:
+    """Remove a job's children that are not finished, with theirs (Node's `job.removeUnprocessedChildren`).
+
+    Children that a worker holds stay. A job that has nothing more to wait for moves to wait.
+    """
+    await check_children(queue, job_id, context, unfinished=True)
+    await queue.commands["removeUnprocessedChildren"](queue.keys(job_id, "meta"), [queue.base, job_id])
+
+
+async def check_children(queue: Queue, job_id: str, context: Context, *, unfinished: bool = False) -> None:
+    """Refuse to remove a job's children, and theirs, where some are in queues that the caller's key is not for.
+
+    Args:
+        queue: of the job.
+        job_id: the job whose children are to be removed.
+        context: of the call.
+        unfinished: only those that are not finished are to be removed.
+
+    Raises:
+        GatewayError: FORBIDDEN.
+    """
+    if context.grant.everything:
+        return
+    bases = await queue.commands["familyQueues"](queue.keys(job_id), ["1" if unfinished else "0"])
+    _check_reach(queue, bases, context)
+
+
+def _check_reach(queue: Queue, bases: list[str], context: Context) -> None:
+    """Check queues by their base keys; those that begin as our own can be reached by job ids with colons anyway."""
+    context.grant.check_reach(queue.prefix, [base[:-1] for base in bases if not base.startswith(queue.base)])
