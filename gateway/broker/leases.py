@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.wire.jobs import Hash, parse_int, read_options
+from gateway.wire.jobs import Hash, read_options
+from gateway.wire.numbers import parse_int
 from gateway.wire.options import pack
 from gateway.wire.routes import WorkerOptions
 
@@ -147,7 +148,7 @@ class Consumer:
             limiter=self._limits,
             lockDuration=self.options.lock_duration,
             attempts=attempts if isinstance(attempts := options.get("attempts"), int) else 0,
-            maxMetricsSize="",
+            maxMetricsSize=self.options.max_data_points or "",
             **dict(zip(_FLAGS, flags, strict=True)),
         )
 

@@ -23,7 +23,8 @@ from gateway.broker.queue import Queue
 from gateway.wire.answers import Failed
 from gateway.wire.envelope import encode
 from gateway.wire.errors import ErrorCode, GatewayError, finished_error
-from gateway.wire.jobs import parse_int, stacktrace
+from gateway.wire.jobs import stacktrace
+from gateway.wire.numbers import parse_int
 from gateway.wire.options import now_ms, pack
 
 log = logging.getLogger(__name__)

@@ -13,14 +13,17 @@ import msgspec
 from msgspec import Raw
 
 from gateway.wire.envelope import UNREADABLE, encode, json_text
+from gateway.wire.numbers import parse_int
 from gateway.wire.options import LONG_NAMES, Prepared
-from gateway.wire.shapes import Job
+from gateway.wire.shapes import Job, RawJob
 
 Hash = dict[bytes, bytes]
 
 EMPTY_OBJECT: Final = Raw(b"{}")
 _SHORT: Final = re.compile(rb'"(?:de|fpof|cpof|idof|kl|rdof|tm|omc|repeatJobKey)":')
-_LEADING_INTEGER: Final = re.compile(r"\s*([+-]?[0-9]{1,400})")  # 309 digits are Infinity
+# A number that stands for a backoff, or a value that Node takes for none.
+_BARE_BACKOFF: Final = re.compile(rb'"backoff":\s*[^{\s]')
+_FALSY: Final = (b"null", b"false", b"0", b'""')
 
 
 def to_hash(flat: Sequence[bytes]) -> Hash:
@@ -71,24 +74,18 @@ def loaded_job(id: str, fields: Hash, queue: str) -> Job:
         fields: its hash.
         queue: the qualified name, `<prefix>:<queue>`.
     """
-    options = shown_options(fields.get(b"opts"))
     job: dict[str, Any] = {
         "name": _str(fields.get(b"name")),
         "data": payload(fields.get(b"data")),
-        "opts": options,
-        "id": id,
+        "opts": shown_options(fields.get(b"opts")),
+        "id": _str(fields.get(b"id")) or id,
         "progress": _progress(fields.get(b"progress")),
         "returnvalue": _value(fields.get(b"returnvalue"), Raw(b"null")),
-        "stacktrace": stacktrace(fields.get(b"stacktrace")),
-        "delay": parse_int(fields.get(b"delay")),
-        "priority": parse_int(fields.get(b"priority")),
-        "attemptsStarted": parse_int(fields.get(b"ats", b"0")),
-        "attemptsMade": parse_int(fields.get(b"attemptsMade") or fields.get(b"atm", b"0")),
-        "stalledCounter": parse_int(fields.get(b"stc", b"0")),
+        "stacktrace": _shown_stacktrace(fields.get(b"stacktrace")),
+        **_numbers(fields),
         "repeatJobKey": _str(fields.get(b"rjk")) or _stored_repeat_key(fields.get(b"opts")),
-        "timestamp": parse_int(fields.get(b"timestamp")),
-        "parentKey": _str(fields.get(b"parentKey")),
-        "parent": _value(fields.get(b"parent"), None),
+        "parentKey": _str(fields.get(b"parentKey")) or None,
+        "parent": _parent(fields.get(b"parent")),
         "deduplicationId": _str(fields.get(b"deid")) or deduplication_id(fields.get(b"opts")),
         "queueQualifiedName": queue,
         "finishedOn": parse_int(fields.get(b"finishedOn")) or None,
@@ -97,11 +94,51 @@ def loaded_job(id: str, fields: Hash, queue: str) -> Job:
         "deferredFailure": _str(fields.get(b"defa")) or None,
         "processedBy": _str(fields.get(b"pb")) or None,
     }
-    return cast(Job, {name: value for name, value in job.items() if value is not None or name in _ALWAYS})
+    return cast(Job, {name: value for name, value in job.items() if value is not None or name in _NUMBERS})
+
+
+def raw_job(fields: Hash) -> RawJob:
+    """The job as `getDependencies` shows it: what Node calls `JobJson`, payloads as strings of JSON.
+
+    Args:
+        fields: its hash; an empty one, of a job that was removed, gives a job without anything.
+    """
+    job: dict[str, Any] = {
+        "id": _str(fields.get(b"id")),
+        "name": _str(fields.get(b"name")),
+        "data": _str(fields.get(b"data")) or "{}",
+        "opts": Raw(encode(_long(_raw_options(fields.get(b"opts"))))),
+        "progress": _value(fields.get(b"progress") or b"0", Raw(b"0")),
+        **_numbers(fields),
+        "finishedOn": _time(fields.get(b"finishedOn")),
+        "processedOn": _time(fields.get(b"processedOn")),
+        "repeatJobKey": _str(fields.get(b"rjk")),
+        "debounceId": _str(fields.get(b"deid")),
+        "deduplicationId": _str(fields.get(b"deid")),
+        "failedReason": _str(fields.get(b"failedReason")),
+        "deferredFailure": _str(fields.get(b"defa")),
+        "stacktrace": _str(fields.get(b"stacktrace")),
+        "returnvalue": _str(fields.get(b"returnvalue")),
+        "parentKey": _str(fields.get(b"parentKey")),
+        "parent": _value(fields.get(b"parent"), None),
+        "processedBy": _str(fields.get(b"pb")),
+    }
+    return cast(RawJob, {name: value for name, value in job.items() if value is not None or name in _NUMBERS})
+
+
+def _numbers(fields: Hash) -> dict[str, int | None]:
+    return {
+        "delay": parse_int(fields.get(b"delay")),
+        "priority": parse_int(fields.get(b"priority")),
+        "timestamp": parse_int(fields.get(b"timestamp")),
+        "attemptsStarted": parse_int(fields.get(b"ats") or b"0"),
+        "attemptsMade": parse_int(fields.get(b"attemptsMade") or fields.get(b"atm") or b"0"),
+        "stalledCounter": parse_int(fields.get(b"stc") or b"0"),
+    }
 
 
 # Members that Node writes as null rather than leaving them out (NaN becomes null in JSON).
-_ALWAYS: Final = frozenset(("delay", "priority", "timestamp"))
+_NUMBERS: Final = frozenset(("delay", "priority", "timestamp", "attemptsStarted", "attemptsMade", "stalledCounter"))
 
 
 def payload(text: bytes | None) -> Raw:
@@ -111,7 +148,12 @@ def payload(text: bytes | None) -> Raw:
 
 def _progress(text: bytes | None) -> Raw | None:
     """A progress of null reads as 0, as in Node."""
-    return Raw(b"0") if text is None or text == b"null" else _value(text, None)
+    return Raw(b"0") if not text or text == b"null" else _value(text, None)
+
+
+def _parent(text: bytes | None) -> Raw | None:
+    """A parent that JavaScript takes for none, such as null, is none."""
+    return None if text is None or text.strip() in _FALSY else _value(text, None)
 
 
 def _value(text: bytes | None, absent: Raw | None) -> Raw | None:
@@ -119,13 +161,40 @@ def _value(text: bytes | None, absent: Raw | None) -> Raw | None:
 
 
 def shown_options(text: bytes | None) -> Raw:
-    """Stored options as Node shows them: long names, `attempts` always there."""
-    if text is not None and b'"attempts":' in text and not _SHORT.search(text):
+    """Stored options as Node shows them: long names, `attempts` always there, a backoff as an object."""
+    if text is not None and b'"attempts":' in text and not (_SHORT.search(text) or _BARE_BACKOFF.search(text)):
         valid = json_text(text)
-        if valid is not None:
+        if valid is not None and text.lstrip()[:1] == b"{":
             return valid
-    options = read_options(text)
-    return Raw(encode({"attempts": 0, **_long(options)}))
+    options = _long(_raw_options(text))
+    options.pop("repeatJobKey", None)
+    if "backoff" in options:
+        _normalize_backoff(options, bytes(options["backoff"]))
+    return Raw(encode({"attempts": 0, **options}))
+
+
+def _normalize_backoff(options: dict[str, Any], backoff: bytes) -> None:
+    """A number is a fixed delay; what JavaScript takes for none is left out."""
+    if backoff[:1] in b"-0123456789":
+        options["backoff"] = {"type": "fixed", "delay": Raw(backoff)}
+    elif backoff in _FALSY:
+        del options["backoff"]
+
+
+_raw_members: Final = msgspec.json.Decoder(dict[str, Raw])
+_raw_items: Final = msgspec.json.Decoder(list[Raw])
+
+
+def _raw_options(text: bytes | None) -> dict[str, Raw]:
+    """The members of stored options, their values unread; an array's members are numbered, as in JavaScript."""
+    try:
+        return _raw_members.decode(text or b"{}")
+    except UNREADABLE:
+        pass
+    try:
+        return {str(index): value for index, value in enumerate(_raw_items.decode(text or b"[]"))}
+    except UNREADABLE:
+        return {}
 
 
 def read_options(text: bytes | None) -> dict[str, Any]:
@@ -137,14 +206,13 @@ def read_options(text: bytes | None) -> dict[str, Any]:
     return options if isinstance(options, dict) else {}
 
 
-def _long(options: dict[str, Any]) -> dict[str, Any]:
-    shown = {LONG_NAMES.get(name, name): value for name, value in options.items()}
+def _long(options: dict[str, Raw]) -> dict[str, Any]:
+    shown: dict[str, Any] = {LONG_NAMES.get(name, name): value for name, value in options.items()}
     telemetry = {
         long: shown.pop(short) for short, long in (("tm", "metadata"), ("omc", "omitContext")) if short in shown
     }
     if telemetry:
         shown["telemetry"] = telemetry
-    shown.pop("repeatJobKey", None)
     return shown
 
 
@@ -172,17 +240,13 @@ def stacktrace(text: bytes | None) -> list[Any]:
     return traces if isinstance(traces, list) else []
 
 
-def parse_int(text: bytes | None) -> int | None:
-    """JavaScript's `parseInt`: leading digits count, None where it is NaN or Infinity, which JSON writes as null."""
-    if text is None:
-        return None
-    if text.isdigit() and len(text) < 20:  # nearly always; a tenth of the time that the pattern takes
-        return int(text)
-    match = _LEADING_INTEGER.match(text.decode(errors="replace"))
-    if match is None:
-        return None
-    value = int(match[1])
-    return value if abs(value) < 10**308 else None
+def _shown_stacktrace(text: bytes | None) -> Raw | list[Any]:
+    traces = json_text(text) if text else None
+    return traces if traces is not None and text is not None and text.lstrip()[:1] == b"[" else []
+
+
+def _time(text: bytes | None) -> int | None:
+    return parse_int(text) if text else None
 
 
 def _str(text: bytes | None) -> str | None:

@@ -52,6 +52,7 @@ class WorkerOptions:
     remove_on_complete: bool | int | dict[str, Any] | None = None
     remove_on_fail: bool | int | dict[str, Any] | None = None
     name: str | None = None
+    max_data_points: int = 0  # minutes of metrics that are kept; 0: none are
     ack_timeout: int = 15_000  # 0: never
     confirm: bool = False
 
@@ -193,11 +194,13 @@ _WORKER_QUERY: Final = (
     "removeOnComplete",
     "removeOnFail",
     "name",
+    "metrics.maxDataPoints",
     "ackTimeout",
     "confirm",
 )
 _SHORTEST_LOCK: Final = 500  # ms; locks are renewed at half of it, shorter ones would be lost to a hiccup
 _DAY: Final = 86_400_000
+_MOST_DATA_POINTS: Final = 1_000_000  # a minute each: nearly two years
 
 
 def _worker_options(concurrency: int, query: dict[str, str]) -> WorkerOptions:
@@ -211,6 +214,7 @@ def _worker_options(concurrency: int, query: dict[str, str]) -> WorkerOptions:
         remove_on_complete=_keep_jobs(query, "removeOnComplete"),
         remove_on_fail=_keep_jobs(query, "removeOnFail"),
         name=query.get("name") or None,
+        max_data_points=_whole(query, "metrics.maxDataPoints", 0, 0, _MOST_DATA_POINTS),
         ack_timeout=_whole(query, "ackTimeout", 15_000, 0, _DAY),
         confirm=_flag(query, "confirm"),
     )

@@ -33,9 +33,9 @@ class Job(TypedDict):
     stacktrace: NotRequired[list[Any] | None]
     delay: NotRequired[int | None]
     priority: int | None
-    attemptsStarted: NotRequired[int]
-    attemptsMade: NotRequired[int]
-    stalledCounter: NotRequired[int]
+    attemptsStarted: int | None
+    attemptsMade: int | None
+    stalledCounter: int | None
     repeatJobKey: NotRequired[str]
     timestamp: int | None
     parentKey: NotRequired[str]
@@ -85,3 +85,81 @@ class JobDependenciesCount(TypedDict):
     unprocessed: NotRequired[int]
     ignored: NotRequired[int]
     failed: NotRequired[int]
+
+
+class QueueMeta(TypedDict):
+    """A queue's global configuration; fields that others have put there come beside it, as strings."""
+
+    version: NotRequired[str]
+    concurrency: NotRequired[int | float | None]
+    maxLenEvents: NotRequired[int | float | None]
+    max: NotRequired[int | float | None]
+    duration: NotRequired[int | float | None]
+    paused: bool
+
+
+class RateLimit(TypedDict):
+    """At most `max` jobs start in `duration` ms."""
+
+    max: int | float | None
+    duration: int | float | None
+
+
+class MetricsMeta(TypedDict):
+    """How far the counting is: jobs so far, and time (ms since 1970) and count at the end of the last full minute."""
+
+    count: int | None
+    prevTS: int | None
+    prevCount: int | None
+
+
+class Metrics(TypedDict):
+    """Finished jobs by the minute, the newest minute first; `count` is how many minutes are kept."""
+
+    meta: MetricsMeta
+    data: list[int | float]
+    count: int
+
+
+class Dependency(TypedDict):
+    """A child by its key, with the JSON of its result once it is processed; `err` when that is no JSON."""
+
+    id: str
+    v: NotRequired[Raw]
+    err: NotRequired[str]
+
+
+class RawJob(TypedDict):
+    """A job with `data`, `stacktrace` and `returnvalue` as the JSON text that is stored, and without its id."""
+
+    id: NotRequired[str]
+    name: NotRequired[str]
+    data: str
+    opts: Raw
+    progress: Raw
+    delay: int | None
+    priority: int | None
+    timestamp: int | None
+    attemptsStarted: int | None
+    attemptsMade: int | None
+    stalledCounter: int | None
+    finishedOn: NotRequired[int | None]
+    processedOn: NotRequired[int | None]
+    repeatJobKey: NotRequired[str]
+    debounceId: NotRequired[str]
+    deduplicationId: NotRequired[str]
+    failedReason: NotRequired[str]
+    deferredFailure: NotRequired[str]
+    stacktrace: NotRequired[str]
+    returnvalue: NotRequired[str]
+    parentKey: NotRequired[str]
+    parent: NotRequired[JobParent]
+    processedBy: NotRequired[str]
+
+
+class Dependencies(TypedDict):
+    """Children of a job, `total` of them in all."""
+
+    items: list[Dependency]
+    jobs: list[RawJob]
+    total: int

@@ -7,9 +7,11 @@
 // Watchers and workers also send notes of their own accord: {"note": <handle>, "what": …}.
 
 const readline = require('node:readline');
+const Redis = require('ioredis');
 const { Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, Worker } = require('bullmq');
 
 const common = { connection: JSON.parse(process.argv[2]), prefix: process.argv[3] };
+const redis = new Redis(common.connection);
 const queues = new Map();
 const hands = new Map(); // workers that fetch nothing by themselves, by queue
 const open = new Map(); // watchers and workers that run, by handle
@@ -104,6 +106,9 @@ const operations = {
     await producer.publishEvent(event);
     await producer.close();
   },
+
+  /** A plain command of Redis; its first argument is a key of the queue, without what all of them begin with. */
+  redis: ({ queue, command: [name, key, ...rest] }) => redis.call(name, queueOf(queue).toKey(key), ...rest),
 
   // What goes on until it is ended.
 

@@ -17,7 +17,6 @@ from gateway.wire.jobs import (
     created_job,
     deduplication_id,
     loaded_job,
-    parse_int,
     payload,
     pushed_job,
     shown_options,
@@ -331,28 +330,6 @@ class TestPieces:
     def test_a_flat_reply_is_a_hash(self) -> None:
         assert to_hash([b"a", b"1", b"b", b"2"]) == {b"a": b"1", b"b": b"2"}
         assert to_hash([]) == {}
-
-    @pytest.mark.parametrize(
-        ("text", "value"),
-        [
-            (None, None),
-            (b"", None),
-            (b"NaN", None),
-            (b"x1", None),
-            (b"7", 7),
-            (b"-7", -7),
-            (b"+7", 7),
-            (b" \t7", 7),
-            (b"1.9", 1),
-            (b"12abc", 12),
-            (b"1e3", 1),
-            (b"\xff", None),
-            ("٣".encode(), None),
-            (b"9" * 5000, None),
-        ],
-    )
-    def test_numbers_are_read_as_javascript_reads_them(self, text: bytes | None, value: int | None) -> None:
-        assert parse_int(text) == value
 
     @given(st.binary(max_size=30))
     def test_every_payload_can_go_out(self, text: bytes) -> None:

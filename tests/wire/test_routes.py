@@ -132,6 +132,7 @@ class TestWorkerOptions:
             remove_on_complete=None,
             remove_on_fail=None,
             name=None,
+            max_data_points=0,
             ack_timeout=15_000,
             confirm=False,
         )
@@ -154,6 +155,8 @@ class TestWorkerOptions:
             ),
             ("name=mailer%201", {"name": "mailer 1"}),
             ("name=", {"name": None}),
+            ("metrics.maxDataPoints=0", {"max_data_points": 0}),
+            ("metrics.maxDataPoints=20160", {"max_data_points": 20160}),
             ("ackTimeout=0", {"ack_timeout": 0}),
             ("confirm=1", {"confirm": True}),
             ("confirm=true", {"confirm": True}),
@@ -184,6 +187,8 @@ class TestWorkerOptions:
             ("limiter.duration=1", "limiter.max and limiter.duration go together - at `?limiter.max`"),
             ("limiter.max=0&limiter.duration=1", "Expected a whole number from 1 to 1000000000 - at `?limiter.max`"),
             ("limiter.max=1&limiter.duration=0", "Expected a whole number from 1 to 86400000 - at `?limiter.duration`"),
+            ("metrics.maxDataPoints=-1", "Expected a whole number from 0 to 1000000 - at `?metrics.maxDataPoints`"),
+            ("metrics.maxDataPoints=1.5", "Expected a whole number from 0 to 1000000 - at `?metrics.maxDataPoints`"),
             ("confirm=maybe", "Expected 1 or 0 - at `?confirm`"),
         ],
     )

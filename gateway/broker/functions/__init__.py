@@ -4,7 +4,32 @@ A row's signature is its validation and its documentation (see `gateway.wire.fun
 encoded as JSON: dicts, lists, numbers, `Raw` for text that goes out as it is stored; None where Node has undefined.
 """
 
-from gateway.broker.functions import adding, families, jobs, managing, reading
+from gateway.broker.functions import (
+    adding,
+    counting,
+    dependencies,
+    families,
+    jobs,
+    limits,
+    managing,
+    metrics,
+    reading,
+    status,
+    sweeping,
+)
 from gateway.broker.functions.base import TABLE
 
-__all__ = ["TABLE", "adding", "families", "jobs", "managing", "reading"]
+__all__ = [
+    "TABLE",
+    "adding",
+    "counting",
+    "dependencies",
+    "families",
+    "jobs",
+    "limits",
+    "managing",
+    "metrics",
+    "reading",
+    "status",
+    "sweeping",
+]

@@ -1,4 +1,4 @@
-"""Managing a queue: pausing, cleaning, emptying, retrying in bulk."""
+"""Managing a queue: pausing, cleaning, emptying, retrying in bulk, clearing keys away."""
 
 from __future__ import annotations
 
@@ -136,3 +136,17 @@ async def remove(queue: Queue, job_id: JobId, opts: RemoveOptions | None = None,
     if code < 0:
         raise finished_error(code, command="removeJob", job_id=job_id)
     return code
+
+
+@TABLE.function(MANAGE, writes=True)
+async def remove_deduplication_key(queue: Queue, id: str) -> int:
+    """Let jobs with this deduplication id in again; returns 1 when they had been kept out."""
+    removed: int = await queue.link.call("DEL", queue.key(f"de:{id}"))
+    return removed
+
+
+@TABLE.function(MANAGE, writes=True)
+async def remove_deprecated_priority_key(queue: Queue) -> int:
+    """Remove a key that old versions of BullMQ left behind; returns 1 when it was there."""
+    removed: int = await queue.link.call("DEL", queue.key("priority"))
+    return removed

@@ -1,25 +1,17 @@
-"""Reading a queue: its jobs, how many there are, its state."""
+"""Reading the jobs of a queue, and what one of them is at."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Final
 
 from gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType, stored_type
+from gateway.broker.functions.counting import ALL_TYPES
 from gateway.broker.queue import Queue
 from gateway.wire.jobs import loaded_job, to_hash
 from gateway.wire.shapes import Job, JobLogs
 
-_ALL_TYPES: Final[tuple[JobType, ...]] = (
-    "active",
-    "completed",
-    "delayed",
-    "failed",
-    "prioritized",
-    "waiting",
-    "waiting-children",
-)
+_LISTS: Final = ("wait", "active")  # types that Redis has as lists, the oldest job last
 _BACKFILL: Final = 5  # getJobs-1.lua: rounds in which it replaces ids whose hash is gone
 
 
@@ -32,7 +24,8 @@ async def get_job(queue: Queue, job_id: str | int) -> Job | None:
     if not flat:
         return None
     job = loaded_job(str(job_id), to_hash(flat), queue.qualified)
-    job["id"] = job_id  # as it was asked for
+    if job["id"] == str(job_id):
+        job["id"] = job_id  # as it was asked for
     return job
 
 
@@ -45,8 +38,8 @@ async def get_jobs(
     asc: bool = False,
 ) -> list[Job]:
     """The jobs of some types, in the order of the types; `start` and `end` count within each type."""
-    wanted = _distinct([types] if isinstance(types, str) else types or _ALL_TYPES)
-    args = [start, end, "1" if asc else "0", _BACKFILL, *map(stored_type, wanted)]
+    wanted = dict.fromkeys(map(stored_type, [types] if isinstance(types, str) else types or ALL_TYPES))
+    args = [start, end, "1" if asc else "0", _BACKFILL, *wanted]
     seen: dict[bytes, list[bytes]] = {}
     for jobs in await queue.eval("getJobs", queue.keys(""), args):
         for id, flat in jobs or ():
@@ -65,6 +58,7 @@ def _getter(name: str, type: JobType, *, asc: bool) -> None:
 
 for _name, _type, _asc in (
     ("getWaiting", "waiting", True),
+    ("getWaitingChildren", "waiting-children", True),
     ("getActive", "active", True),
     ("getDelayed", "delayed", True),
     ("getPrioritized", "prioritized", True),
@@ -75,24 +69,18 @@ for _name, _type, _asc in (
 
 
 @TABLE.function(OBSERVE, writes=False)
-async def get_job_counts(queue: Queue, *types: JobType) -> dict[str, int]:
-    """How many jobs there are of each type; of all types when none is named."""
-    wanted = _distinct(types or _ALL_TYPES)
-    counts = await queue.scripts.getCounts(wanted)
-    return dict(zip(wanted, (count or 0 for count in counts), strict=True))
-
-
-@TABLE.function(OBSERVE, writes=False)
-async def get_job_count_by_types(queue: Queue, *types: JobType) -> int:
-    """How many jobs there are of these types together."""
-    return sum((await get_job_counts(queue, *types)).values())
-
-
-@TABLE.function(OBSERVE, writes=False)
-async def count(queue: Queue) -> int:
-    """How many jobs wait to be processed: waiting, delayed, prioritized, waiting for children."""
-    total: int = await get_job_count_by_types(queue, "waiting", "delayed", "prioritized", "waiting-children")
-    return total
+async def get_ranges(
+    queue: Queue, types: list[JobType], start: Index = 0, end: Index = 1, asc: bool = False
+) -> list[str]:
+    """The ids of jobs of some types, each once; `start` and `end` count within each type."""
+    if not types:
+        return []
+    stored = [stored_type(type) for type in types]
+    args = [start, end, "1" if asc else "0", *stored]
+    found: dict[str, None] = {}
+    for type, ids in zip(stored, await queue.commands["getRanges"](queue.keys(""), args), strict=True):
+        found.update(dict.fromkeys(reversed(ids) if asc and type in _LISTS else ids))
+    return list(found)
 
 
 @TABLE.function(OBSERVE, writes=False)
@@ -111,32 +99,3 @@ async def get_job_logs(queue: Queue, job_id: str, start: Index = 0, end: Index =
         queue.link.call("LRANGE", key, first, last, writes=False), queue.link.call("LLEN", key, writes=False)
     )
     return {"logs": rows if asc else rows[::-1], "count": total}
-
-
-@TABLE.function(OBSERVE, writes=False)
-async def is_paused(queue: Queue) -> bool:
-    """Whether the queue is paused."""
-    return bool(await queue.client.hexists(queue.key("meta"), "paused"))
-
-
-@TABLE.function(OBSERVE, writes=False)
-async def get_workers(queue: Queue) -> list[dict[str, str]]:
-    """The Redis connections of the queue's workers; a gateway shard is one worker, however many clients it serves."""
-    name = queue.client_name
-    text: str = await queue.link.call("CLIENT", "LIST", writes=False)
-    clients = [dict(pair.partition("=")[::2] for pair in line.split(" ")) for line in text.splitlines()]
-    return [
-        {**client, "name": queue.name, "rawname": client["name"]}
-        for client in clients
-        if client.get("name") == name or client.get("name", "").startswith(f"{name}:w:")
-    ]
-
-
-@TABLE.function(OBSERVE, writes=False)
-async def get_workers_count(queue: Queue) -> int:
-    """How many rows `getWorkers` has."""
-    return len(await get_workers(queue))
-
-
-def _distinct(types: Iterable[JobType]) -> list[JobType]:
-    return list(dict.fromkeys(types))

@@ -69,6 +69,11 @@ def node(fn: str, *args: Any) -> Work:
     return Work("call", {"fn": fn, "args": args})
 
 
+def redis(name: str, key: str, *args: Any) -> Work:
+    """A command of Redis on a key of the queue, such as `("HSET", "meta", "max", 5)`."""
+    return Work("redis", {"command": [name, key, *args]})
+
+
 def wait_for_children(job: str) -> Work:
     return Work("waitForChildren", {"job": job, "token": TOKEN})
 

@@ -1,0 +1,103 @@
+"""Counting the jobs of a queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType
+from gateway.broker.queue import Queue
+
+ALL_TYPES: Final[tuple[JobType, ...]] = (
+    "active",
+    "completed",
+    "delayed",
+    "failed",
+    "prioritized",
+    "waiting",
+    "waiting-children",
+)
+"""The types that are meant where none is named, in Node's order."""
+
+_SAFE: Final = 2**53 - 1
+_SCORE_SHIFT: Final = 0x1000  # a delayed job's score is its time in ms times this, plus a counter
+
+Timestamp = Annotated[int, Meta(ge=-_SAFE, le=_SAFE)]
+Counts = dict[str, int]
+"""How many jobs there are, by type."""
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_job_counts(queue: Queue, *types: JobType) -> Counts:
+    """How many jobs there are of each type; of all types when none is named."""
+    wanted = _distinct(types or ALL_TYPES)
+    counts = await queue.scripts.getCounts(wanted)
+    return dict(zip(wanted, (count or 0 for count in counts), strict=True))
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def record_job_counts_metric(queue: Queue, *types: JobType) -> Counts:
+    """The same as `getJobCounts`: what Node records for a tracer beside it has no meaning here."""
+    return await get_job_counts(queue, *types)
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_job_count_by_types(queue: Queue, *types: JobType) -> int:
+    """How many jobs there are of these types together."""
+    return sum((await get_job_counts(queue, *types)).values())
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def count(queue: Queue) -> int:
+    """How many jobs wait to be processed: waiting, delayed, prioritized, waiting for children."""
+    return await get_job_count_by_types(queue, "waiting", "delayed", "prioritized", "waiting-children")
+
+
+def _counter(name: str, type: JobType) -> None:
+    async def get(queue: Queue) -> int:
+        return await get_job_count_by_types(queue, type)
+
+    get.__doc__ = f"How many jobs are {type}."
+    TABLE.function(OBSERVE, writes=False, name=name)(get)
+
+
+for _name, _type in (
+    ("getActiveCount", "active"),
+    ("getCompletedCount", "completed"),
+    ("getFailedCount", "failed"),
+    ("getPrioritizedCount", "prioritized"),
+    ("getWaitingCount", "waiting"),
+    ("getWaitingChildrenCount", "waiting-children"),
+):
+    _counter(_name, _type)  # type: ignore[arg-type]
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_delayed_count(queue: Queue, timestamp: Timestamp | None = None) -> int:
+    """How many jobs are delayed; with a `timestamp`, in ms since 1970, those that are due before it."""
+    if timestamp is None:
+        return await get_job_count_by_types(queue, "delayed")
+    before = float(timestamp * _SCORE_SHIFT) - 1  # scores are doubles
+    due: int = await queue.link.call("ZCOUNT", queue.key("delayed"), "-inf", repr(before), writes=False)
+    return due
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_counts_per_priority(queue: Queue, priorities: list[Index]) -> Counts:
+    """How many waiting jobs there are of each priority; 0 stands for jobs without one."""
+    wanted = sorted(set(priorities), key=_as_javascript_orders)
+    if not wanted:
+        return {}
+    counts = await queue.commands["getCountsPerPriority"](queue.keys("wait", "prioritized"), wanted)
+    return dict(zip(map(str, wanted), (count or 0 for count in counts), strict=True))
+
+
+def _as_javascript_orders(key: int) -> tuple[bool, int]:
+    """An object's whole numbers come first, in their order; what is negative is no index."""
+    return key < 0, abs(key)
+
+
+def _distinct(types: Iterable[JobType]) -> list[JobType]:
+    return list(dict.fromkeys(types))

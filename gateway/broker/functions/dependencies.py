@@ -1,0 +1,68 @@
+"""The children of a job, page by page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta
+
+from gateway.broker.functions.base import OBSERVE, TABLE, Context, Count, JobId
+from gateway.broker.queue import Queue
+from gateway.wire.envelope import json_text
+from gateway.wire.jobs import raw_job, to_hash
+from gateway.wire.shapes import Dependencies, Dependency
+
+_MAX_ITERATIONS: Final = 5  # paginate-1.lua: looks of a hundred children each, before others get their turn
+_FETCH_JOBS: Final = "1"
+
+Kind = Literal["processed", "pending"]
+Last = Annotated[int, Meta(ge=-1, le=2**53)]
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_dependencies(
+    queue: Queue, parent_id: JobId, type: Kind, start: Count, end: Last, *, context: Context
+) -> Dependencies:
+    """The children of a job with their results, or those that it waits for; `jobs` has their hashes, in no order.
+
+    `items[].id` is a child's key, `<prefix>:<queue>:<id>`.
+    """
+    key = queue.key(f"{parent_id}:{'processed' if type == 'processed' else 'dependencies'}")
+    size = end - start + 1 if end >= 0 else math.inf
+    cursor: Any = b"0"
+    offset, total = 0, 0
+    items: list[Any] = []
+    hashes: list[Sequence[bytes]] = []
+    while True:
+        reply = await queue.eval(
+            "paginate", [key], [start + len(items), end, cursor, offset, _MAX_ITERATIONS, _FETCH_JOBS]
+        )
+        cursor, offset, page, total, *jobs = reply
+        items.extend(page)
+        hashes.extend(jobs[0] if jobs else ())
+        if cursor in (0, b"0") or len(items) >= size:
+            break
+    shown = [_item(item) for item in items]
+    context.grant.check_reach(queue.prefix, _queues(queue.prefix, shown, hashes))
+    return {"items": shown, "jobs": [raw_job(to_hash(flat)) for flat in hashes], "total": total}
+
+
+def _item(item: Any) -> Dependency:
+    """A child's key; in the hash of the processed ones its result stands beside it."""
+    if isinstance(item, bytes):
+        return {"id": item.decode(errors="replace")}
+    id, value = (part.decode(errors="replace") for part in item)
+    result = json_text(item[1])
+    return {"id": id, "err": f'"{value}" is not valid JSON'} if result is None else {"id": id, "v": result}
+
+
+def _queues(prefix: str, items: list[Dependency], hashes: list[Sequence[bytes]]) -> Iterator[str]:
+    """The qualified names of the queues of those children whose jobs are shown."""
+    for item, flat in zip(items, hashes, strict=True):
+        if flat:
+            key, head = item["id"], f"{prefix}:"
+            # A queue's name has no colon, an id may have some; another prefix is none of ours however it goes on.
+            name = key.removeprefix(head).partition(":")[0]
+            yield head + name if key.startswith(head) else key

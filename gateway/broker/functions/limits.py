@@ -1,0 +1,101 @@
+"""Limits that hold for all workers of a queue: how many jobs at a time, and how many in a while."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, BatchSize, Count
+from gateway.broker.queue import Queue
+from gateway.wire.numbers import to_number
+from gateway.wire.shapes import RateLimit
+
+_USED_UP: Final = 2**53 - 1  # a count of jobs that is beyond every limit
+
+
+@TABLE.function(MANAGE, writes=True)
+async def set_global_concurrency(queue: Queue, concurrency: Count) -> int:
+    """Let all workers together have at most `concurrency` jobs at a time; returns 1 when there was no limit before."""
+    return await _set(queue, concurrency=concurrency)
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_global_concurrency(queue: Queue) -> int | float | None:
+    """How many jobs all workers together may have at a time, or null."""
+    [concurrency] = await _get(queue, "concurrency")
+    return to_number(concurrency) if concurrency else None
+
+
+@TABLE.function(MANAGE, writes=True)
+async def remove_global_concurrency(queue: Queue) -> int:
+    """Lift the limit of jobs at a time; returns 1 when there was one."""
+    return await _remove(queue, "concurrency")
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def is_maxed(queue: Queue) -> bool:
+    """Whether as many jobs are active as the global concurrency allows."""
+    return bool(await queue.eval("isMaxed", queue.keys("meta", "active"), []))
+
+
+@TABLE.function(MANAGE, writes=True)
+async def set_global_rate_limit(queue: Queue, max: BatchSize, duration: BatchSize) -> int:
+    """Let all workers together start at most `max` jobs in `duration` ms; returns how many of the two were not set."""
+    return await _set(queue, max=max, duration=duration)
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_global_rate_limit(queue: Queue) -> RateLimit | None:
+    """The rate limit of all workers together, or null."""
+    limit, duration = await _get(queue, "max", "duration")
+    if not (limit and duration):
+        return None
+    return {"max": to_number(limit), "duration": to_number(duration)}
+
+
+@TABLE.function(MANAGE, writes=True)
+async def remove_global_rate_limit(queue: Queue) -> int:
+    """Lift the rate limit of all workers; returns how many of its two settings there were."""
+    return await _remove(queue, "max", "duration")
+
+
+@TABLE.function(MANAGE, writes=True)
+async def rate_limit(queue: Queue, expire_time_ms: BatchSize) -> None:
+    """Count the rate limit as used up for so many ms.
+
+    It holds for workers with a limit of their own, and for all while a global one is set.
+    """
+    await queue.link.call("SET", queue.key("limiter"), _USED_UP, "PX", expire_time_ms)
+
+
+@TABLE.function(MANAGE, writes=True)
+async def remove_rate_limit_key(queue: Queue) -> int:
+    """Begin to count anew for the rate limit; returns 1 when something had been counted."""
+    removed: int = await queue.link.call("DEL", queue.key("limiter"))
+    return removed
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_rate_limit_ttl(queue: Queue, max_jobs: Count | None = None) -> int:
+    """For how many ms the rate limit lets no more jobs start.
+
+    With `maxJobs`, or a global rate limit, it is 0 while fewer jobs have started. Without either it is what is left of
+    the current period: -2 when there is none, -1 when it never ends.
+    """
+    ttl: int = await queue.eval("getRateLimitTtl", queue.keys("limiter", "meta"), [max_jobs or 0])
+    return ttl
+
+
+async def _set(queue: Queue, **fields: int) -> int:
+    pairs = [part for pair in fields.items() for part in pair]
+    added: int = await queue.link.call("HSET", queue.key("meta"), *pairs)
+    return added
+
+
+async def _get(queue: Queue, *fields: str) -> list[str | None]:
+    found: list[str | None] = await queue.link.call("HMGET", queue.key("meta"), *fields, writes=False)
+    return found
+
+
+async def _remove(queue: Queue, *fields: str) -> int:
+    removed: int = await queue.link.call("HDEL", queue.key("meta"), *fields)
+    return removed

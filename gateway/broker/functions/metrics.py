@@ -1,0 +1,65 @@
+"""Figures of a queue: jobs finished by the minute, and a page for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Annotated
+
+from msgspec import Meta
+
+from gateway.broker.functions.base import OBSERVE, TABLE, FinishedState, Index
+from gateway.broker.functions.counting import get_job_counts
+from gateway.broker.queue import Queue
+from gateway.wire.numbers import parse_int, to_number
+from gateway.wire.shapes import Metrics
+
+LabelName = Annotated[str, Meta(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_metrics(queue: Queue, type: FinishedState, start: Index = 0, end: Index = -1) -> Metrics:
+    """How many jobs were finished in each minute, the newest minute first; for workers that keep metrics."""
+    keys = queue.keys(f"metrics:{type}", f"metrics:{type}:data")
+    (count, since, counted), points, length = await queue.eval("getMetrics", keys, [start, end])
+    return {
+        "meta": {
+            "count": parse_int(count or b"0"),
+            "prevTS": parse_int(since or b"0"),
+            "prevCount": parse_int(counted or b"0"),
+        },
+        "data": [to_number(point.decode(errors="replace")) or 0 for point in points],
+        "count": length,
+    }
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def export_prometheus_metrics(queue: Queue, global_variables: dict[LabelName, str] | None = None) -> str:
+    """The figures of `getJobCounts` and `getMetrics` as text for Prometheus; the variables are labels of each line."""
+    counts, completed, failed = await asyncio.gather(
+        get_job_counts(queue), get_metrics(queue, "completed"), get_metrics(queue, "failed")
+    )
+    labels = "".join(f', {name}="{_escaped(value)}"' for name, value in (global_variables or {}).items())
+    name = f'queue="{_escaped(queue.name)}"'
+    lines = [
+        *_head("count", "gauge", "Number of jobs in the queue by state"),
+        *(f'bullmq_job_count{{{name}, state="{type}"{labels}}} {count}' for type, count in counts.items()),
+    ]
+    for state, metrics in (("completed", completed), ("failed", failed)):
+        lines.extend(_head(f"{state}_total", "counter", f"Total number of {state} jobs"))
+        lines.append(f"bullmq_job_{state}_total{{{name}{labels}}} {_shown(metrics['meta']['count'])}")
+    return "\n".join(lines)
+
+
+def _head(name: str, kind: str, help: str) -> Iterator[str]:
+    yield f"# HELP bullmq_job_{name} {help}"
+    yield f"# TYPE bullmq_job_{name} {kind}"
+
+
+def _shown(value: int | None) -> str:
+    return "NaN" if value is None else str(value)
+
+
+def _escaped(value: str) -> str:
+    """A label's value in Prometheus's text format."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
