@@ -2,7 +2,13 @@
 
 from typing import Final
 
-from tests.interop.scenarios import basics, families, jobs
+from tests.interop.scenarios import basics, families, jobs, managing, reading
 from tests.interop.scenarios.steps import Scenario
 
-SCENARIOS: Final[tuple[Scenario, ...]] = (*basics.SCENARIOS, *families.SCENARIOS, *jobs.SCENARIOS)
+SCENARIOS: Final[tuple[Scenario, ...]] = (
+    *basics.SCENARIOS,
+    *families.SCENARIOS,
+    *jobs.SCENARIOS,
+    *managing.SCENARIOS,
+    *reading.SCENARIOS,
+)
