@@ -188,7 +188,7 @@ _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(?P<field>.*
 
 def describe(error: Exception, known: frozenset[str], root: str = "args") -> str:
     """A decoding error in the words of the wire: the place is written `args[2].delay`, a typo gets the nearest name."""
-    text = str(error)
+    text = str(error).replace(" - at `key` in `$", " as a key - at `$")
     what, _, place = text.partition(" - at `$")
     if unknown := _UNKNOWN_FIELD.match(what):
         field = shortened(unknown["field"])

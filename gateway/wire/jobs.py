@@ -108,7 +108,7 @@ def raw_job(fields: Hash) -> RawJob:
         "name": _str(fields.get(b"name")),
         "data": _str(fields.get(b"data")) or "{}",
         "opts": Raw(encode(_long(_raw_options(fields.get(b"opts"))))),
-        "progress": _value(fields.get(b"progress") or b"0", Raw(b"0")),
+        "progress": json_text(fields.get(b"progress") or b"0") or Raw(b"0"),
         **_numbers(fields),
         "finishedOn": _time(fields.get(b"finishedOn")),
         "processedOn": _time(fields.get(b"processedOn")),
@@ -146,9 +146,9 @@ def payload(text: bytes | None) -> Raw:
     return _value(text or None, EMPTY_OBJECT) or Raw(encode((text or b"").decode(errors="replace")))
 
 
-def _progress(text: bytes | None) -> Raw | None:
-    """A progress of null reads as 0, as in Node."""
-    return Raw(b"0") if not text or text == b"null" else _value(text, None)
+def _progress(text: bytes | None) -> Raw:
+    """A progress of null reads as 0, as in Node; so does one that is no JSON."""
+    return (json_text(text) if text and text != b"null" else None) or Raw(b"0")
 
 
 def _parent(text: bytes | None) -> Raw | None:

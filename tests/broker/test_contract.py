@@ -211,11 +211,14 @@ async def test_fetching_a_job(limiter: tuple[int, int] | None) -> None:
 
 @pytest.mark.parametrize("target", ["completed", "failed"])
 @pytest.mark.parametrize("remove", [None, True, False, 5, {"age": 60, "count": 3}])
-async def test_finishing_a_job(target: str, remove: Any) -> None:
+@pytest.mark.parametrize("points", [0, 60])
+async def test_finishing_a_job(target: str, remove: Any, points: int) -> None:
     opts = {"attempts": 2, **({} if remove is None else {"removeOnComplete": remove, "removeOnFail": remove})}
-    theirs, ours = Theirs(), Ours(opts=opts, atm=1, name="worker-1", limiter=(3, 1000))
+    theirs, ours = Theirs(), Ours(opts=opts, atm=1, name="worker-1", limiter=(3, 1000), max_data_points=points)
     job = Job(theirs_queue(theirs), "name", {}, dict(opts), "7")
     job.attemptsMade = 1
+    if points:
+        job.queue.opts["metrics"] = {"maxDataPoints": points}
     if target == "completed":
         ours.settler.complete(ours.lease, Raw(b'{"r":1}'), _nothing)
         their_keys, their_args = theirs.scripts.moveToCompletedArgs(job, {"r": 1}, remove, "token", fetchNext=True)

@@ -43,6 +43,11 @@ async def count_types(queue: object, *types: str) -> int:
     return len(types)
 
 
+@TABLE.function(Permission.OBSERVE, writes=False)
+async def name_all(queue: object, names: dict[Annotated[str, Meta(max_length=3)], str]) -> None:
+    """Take names with their meaning."""
+
+
 @TABLE.function(Permission.OBSERVE, writes=False, name="isPaused")
 async def paused(queue: object) -> bool:
     """Nothing to say."""
@@ -70,7 +75,7 @@ def refusal(name: str, args: str) -> str:
 
 class TestRows:
     def test_a_function_has_its_node_name(self) -> None:
-        assert [row.name for row in TABLE] == ["cleanUp", "countTypes", "isPaused", "add"]
+        assert [row.name for row in TABLE] == ["cleanUp", "countTypes", "nameAll", "isPaused", "add"]
         assert camel_case("get_job_count_by_types") == "getJobCountByTypes"
 
     def test_a_row_says_what_the_function_is(self) -> None:
@@ -147,6 +152,8 @@ class TestBinding:
             ("cleanUp", '["7",1,{"maxcount":1}]', "Unknown option `maxcount`, did you mean `maxCount`? - at `args[2]`"),
             ("cleanUp", '["7",1,{"zzz":1}]', "Unknown option `zzz` - at `args[2]`"),
             ("countTypes", '["a",7]', "Expected `str`, got `int` - at `args[1]`"),
+            ("nameAll", '[{"a":1}]', "Expected `str`, got `int` - at `args[0][...]`"),
+            ("nameAll", '[{"long":""}]', "Expected `str` of length <= 3 as a key - at `args[0]`"),
         ],
     )
     def test_what_is_wrong_is_said_with_its_place(self, name: str, args: str, message: str) -> None:

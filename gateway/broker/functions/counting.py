@@ -23,6 +23,7 @@ ALL_TYPES: Final[tuple[JobType, ...]] = (
 
 _SAFE: Final = 2**53 - 1
 _SCORE_SHIFT: Final = 0x1000  # a delayed job's score is its time in ms times this, plus a counter
+_NO_INDEX: Final = 2**32 - 1
 
 Timestamp = Annotated[int, Meta(ge=-_SAFE, le=_SAFE)]
 Counts = dict[str, int]
@@ -87,16 +88,16 @@ async def get_delayed_count(queue: Queue, timestamp: Timestamp | None = None) ->
 @TABLE.function(OBSERVE, writes=False)
 async def get_counts_per_priority(queue: Queue, priorities: list[Index]) -> Counts:
     """How many waiting jobs there are of each priority; 0 stands for jobs without one."""
-    wanted = sorted(set(priorities), key=_as_javascript_orders)
+    wanted = sorted(dict.fromkeys(priorities), key=_as_javascript_orders)
     if not wanted:
         return {}
     counts = await queue.commands["getCountsPerPriority"](queue.keys("wait", "prioritized"), wanted)
     return dict(zip(map(str, wanted), (count or 0 for count in counts), strict=True))
 
 
-def _as_javascript_orders(key: int) -> tuple[bool, int]:
-    """An object's whole numbers come first, in their order; what is negative is no index."""
-    return key < 0, abs(key)
+def _as_javascript_orders(key: int) -> int:
+    """An object's members come in the order of their numbers, and those that are no index last, as they came."""
+    return key if 0 <= key < _NO_INDEX else _NO_INDEX
 
 
 def _distinct(types: Iterable[JobType]) -> list[JobType]:

@@ -14,7 +14,7 @@ from gateway.broker.queue import Queue
 from gateway.wire.numbers import parse_int, to_number
 from gateway.wire.shapes import Metrics
 
-LabelName = Annotated[str, Meta(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
+LabelName = Annotated[str, Meta(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$(?!\n)")]
 
 
 @TABLE.function(OBSERVE, writes=False)

@@ -1,0 +1,74 @@
+"""Functions of one queue that show what lies in others, under keys that are not for everything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.broker.address import Address
+from gateway.broker.broker import Broker, Identity
+from gateway.broker.functions.base import Context
+from gateway.broker.functions.dependencies import get_dependencies
+from gateway.broker.link import LinkOptions
+from gateway.broker.queue import Queue
+from gateway.wire.errors import ErrorCode, GatewayError
+from gateway.wire.grants import EVERYTHING, Grant, Permission
+from tests.support.valkey import ValkeyProcess
+
+
+@pytest.fixture
+async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
+    broker = Broker(Address.from_url(valkey.url), prefix, LinkOptions(), Identity(prefix))
+    await broker.start(5.0)
+    yield broker
+    await broker.close()
+
+
+def under(broker: Broker, *queues: str) -> Context:
+    return Context(broker, Grant("reader", frozenset((Permission.OBSERVE,)), queues))
+
+
+async def pages(queue: Queue, context: Context) -> list[int]:
+    """How many jobs each kind of children shows."""
+    shown = [
+        await get_dependencies(queue, "mother", "pending", 0, -1, context=context),
+        await get_dependencies(queue, "mother", "processed", 0, -1, context=context),
+    ]
+    return [sum(bool(job.get("name")) for job in page["jobs"]) for page in shown]
+
+
+async def put(queue: Queue, key: str, kind: str) -> None:
+    """A child of `mother`, by its whole key."""
+    await queue.link.call("HSET", key, "name", "x")
+    if kind == "pending":
+        await queue.link.call("SADD", queue.key("mother:dependencies"), key)
+    else:
+        await queue.link.call("HSET", queue.key("mother:processed"), key, "null")
+
+
+@pytest.mark.parametrize("kind", ["pending", "processed"])
+async def test_children_are_shown_to_keys_that_are_for_their_queues(broker: Broker, prefix: str, kind: str) -> None:
+    queue = broker.queue("q")
+    await put(queue, queue.key("repeat:with:colons"), kind)
+    assert sum(await pages(queue, under(broker, "q"))) == 1
+    await put(queue, f"{prefix}:other:1", kind)
+    assert sum(await pages(queue, under(broker, "q", "oth*"))) == 2
+    with pytest.raises(GatewayError, match="The key reader is not for the queue other") as refused:
+        await pages(queue, under(broker, "q"))
+    assert refused.value.code is ErrorCode.FORBIDDEN
+
+
+async def test_children_with_another_prefix_are_for_keys_that_may_do_everything(broker: Broker, prefix: str) -> None:
+    queue = broker.queue("q")
+    await put(queue, f"{prefix}x:q:1", "pending")
+    assert sum(await pages(queue, Context(broker, EVERYTHING))) == 1
+    with pytest.raises(GatewayError, match=f"The key reader is only for queues with the prefix {prefix}"):
+        await pages(queue, under(broker, "*"))
+
+
+async def test_a_child_that_is_gone_shows_nothing_that_a_key_could_be_refused(broker: Broker, prefix: str) -> None:
+    queue = broker.queue("q")
+    await put(queue, f"{prefix}:other:1", "processed")
+    await queue.link.call("DEL", f"{prefix}:other:1")
+    assert sum(await pages(queue, under(broker, "q"))) == 0
