@@ -154,6 +154,19 @@ class Walk:
                 call(self._random.choice(_ASKED), self._id()),
                 call("getJobDependencies", self._id(), {self._random.choice(_KINDS): {"count": 1000}}),
                 call("getJobDependenciesCount", self._id(), {self._random.choice(_KINDS): True}),
+                call("isMaxed"),
+                call("getCountsPerPriority", self._random.sample(range(8), 4)),
+                call("getDeduplicationJobId", self._random.choice("xy")),
+                call(
+                    "getDependencies",
+                    self._random.choice(_PARENTS),
+                    self._random.choice(("pending", "processed")),
+                    0,
+                    -1,
+                ),
+                call("getMeta"),
+                call("getRanges", types, *page, self._chance(0.5)),
+                call("getWaitingChildren", *page),
             )
         )
 
@@ -196,8 +209,12 @@ class Walk:
                 call("obliterate", {"force": self._chance(0.5), "count": self._random.randint(1, 3)}),
                 call("pause"),
                 call("promoteJobs", {"count": self._random.choice((1, 1000))}),
+                call("removeDeduplicationKey", self._random.choice("xy")),
+                call("removeGlobalConcurrency"),
+                call("removeOrphanedJobs"),
                 call("resume"),
                 call("resume"),
+                call("setGlobalConcurrency", self._random.choice((1, 2, 5))),
                 call("retryJobs", {"count": 1, "state": self._random.choice(("failed", "completed"))}),
                 call("retryJobs"),
                 call("trimEvents", self._random.choice((0, 1000))),

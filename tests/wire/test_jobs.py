@@ -19,6 +19,7 @@ from gateway.wire.jobs import (
     loaded_job,
     payload,
     pushed_job,
+    raw_job,
     shown_options,
     stacktrace,
     to_hash,
@@ -238,6 +239,55 @@ class TestLoaded:
         job = json.loads(encode(loaded_job("1", fields, QUEUE)).decode(), parse_int=str)
         assert job["id"] == "1"
         assert json.loads(pushed_job("1", fields, "n1", "t").decode(), parse_int=str)["job"]["id"] == "1"
+        assert json.loads(encode(raw_job(fields)).decode(), parse_int=str)["data"] is not None
+
+
+class TestRaw:
+    """What Node calls `JobJson`."""
+
+    def test_payloads_stay_text_and_options_as_they_are_stored(self) -> None:
+        fields = {
+            **PLAIN,
+            b"opts": b'{"kl":5,"backoff":7,"repeatJobKey":"r"}',
+            b"returnvalue": b"null",
+            b"stacktrace": b"[]",
+            b"failedReason": b"",
+            b"deid": b"d",
+            b"finishedOn": b"0",
+            b"parent": b'{"id":"9","queueKey":"bull:p"}',
+        }
+        assert json.loads(encode(raw_job(fields))) == {
+            "name": "a",
+            "data": '{"x":1}',
+            "opts": {"keepLogs": 5, "backoff": 7, "repeatJobKey": "r"},
+            "progress": 0,
+            "delay": 0,
+            "priority": 0,
+            "timestamp": 1795499061411,
+            "attemptsStarted": 0,
+            "attemptsMade": 0,
+            "stalledCounter": 0,
+            "finishedOn": 0,
+            "debounceId": "d",
+            "deduplicationId": "d",
+            "failedReason": "",
+            "stacktrace": "[]",
+            "returnvalue": "null",
+            "parent": {"id": "9", "queueKey": "bull:p"},
+        }
+
+    def test_a_job_that_was_removed_has_nothing(self) -> None:
+        assert json.loads(encode(raw_job({}))) == {
+            "data": "{}",
+            "opts": {},
+            "progress": 0,
+            "delay": None,
+            "priority": None,
+            "timestamp": None,
+            "attemptsStarted": 0,
+            "attemptsMade": 0,
+            "stalledCounter": 0,
+        }
 
 
 class TestOptions:
@@ -266,6 +316,28 @@ class TestOptions:
     def test_options_without_short_names_go_out_as_they_are_stored(self) -> None:
         text = b'{"backoff": {"type":"fixed","delay":1.0},"attempts":3}'
         assert shown_options(text) == Raw(text)
+
+    @pytest.mark.parametrize(
+        ("backoff", "shown"),
+        [("5", {"type": "fixed", "delay": 5}), ("0", {"type": "fixed", "delay": 0}), ('"mine"', "mine"), ("[1]", [1])],
+    )
+    def test_a_backoff_that_is_a_number_is_a_fixed_delay(self, backoff: str, shown: Any) -> None:
+        for text in (f'{{"backoff":{backoff},"attempts":2}}', f'{{"attempts" : 2, "kl": 1, "backoff" : {backoff}}}'):
+            options = json.loads(bytes(shown_options(text.encode())))
+            assert (options["attempts"], options["backoff"]) == (2, shown)
+
+    @pytest.mark.parametrize("backoff", ["null", "false", '""'])
+    def test_a_backoff_that_is_nothing_is_left_out(self, backoff: str) -> None:
+        assert shown_options(f'{{"attempts":2,"backoff":{backoff}}}'.encode()) == Raw(b'{"attempts":2}')
+
+    def test_values_go_out_as_they_are_stored_also_beside_short_names(self) -> None:
+        text = b'{"fpof":true,"n":1.50,"big":123456789012345678901234567890,"u":"\\u00e9"}'
+        assert bytes(shown_options(text)) == (
+            b'{"attempts":0,"failParentOnFailure":true,"n":1.50,"big":123456789012345678901234567890,"u":"\\u00e9"}'
+        )
+
+    def test_the_items_of_an_array_are_numbered(self) -> None:
+        assert json.loads(bytes(shown_options(b'[7,{"a":1}]'))) == {"attempts": 0, "0": 7, "1": {"a": 1}}
 
     @pytest.mark.parametrize("text", [None, b"", b"{", b"[]", b"7", b"null", b"\xff", b'{"attempts":', b"[" * 100_000])
     def test_what_is_no_object_counts_as_none(self, text: bytes | None) -> None:
