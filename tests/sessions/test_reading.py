@@ -43,6 +43,11 @@ async def test_delayed_jobs_are_counted_up_to_a_time(queue: Peer) -> None:
     assert await queue.call("getDelayedCount", due) == 0
     assert await queue.call("getDelayedCount", due + 1_000) == 1
     assert await queue.call("getDelayedCount", None) == 1
+    for wrong in (1.5, 2**53, 10**30):
+        assert await queue.refusal("getDelayedCount", wrong) == (
+            "INVALID_ARGUMENTS",
+            "timestamp must be a safe integer in milliseconds",
+        )
 
 
 async def test_counts_per_priority_come_in_the_order_of_the_priorities(queue: Peer) -> None:
@@ -188,8 +193,6 @@ async def test_a_queue_s_name_is_no_pattern(proxy: Gateway, redis: Redis, prefix
     ("fn", "args", "place"),
     [
         ("getActiveCount", [1], "args"),
-        ("getDelayedCount", [1.5], "args[0]"),
-        ("getDelayedCount", [2**53], "args[0]"),
         ("getDelayedCount", ["1"], "args[0]"),
         ("getCountsPerPriority", [], "args"),
         ("getCountsPerPriority", [1], "args[0]"),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Final
-
-from msgspec import Meta
+from typing import Final
 
 from gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType
 from gateway.broker.queue import Queue
+from gateway.wire.errors import invalid_arguments
 
 ALL_TYPES: Final[tuple[JobType, ...]] = (
     "active",
@@ -25,7 +24,6 @@ _SAFE: Final = 2**53 - 1
 _SCORE_SHIFT: Final = 0x1000  # a delayed job's score is its time in ms times this, plus a counter
 _NO_INDEX: Final = 2**32 - 1
 
-Timestamp = Annotated[int, Meta(ge=-_SAFE, le=_SAFE)]
 Counts = dict[str, int]
 """How many jobs there are, by type."""
 
@@ -76,11 +74,13 @@ for _name, _type in (
 
 
 @TABLE.function(OBSERVE, writes=False)
-async def get_delayed_count(queue: Queue, timestamp: Timestamp | None = None) -> int:
+async def get_delayed_count(queue: Queue, timestamp: float | None = None) -> int:
     """How many jobs are delayed; with a `timestamp`, in ms since 1970, those that are due before it."""
     if timestamp is None:
         return await get_job_count_by_types(queue, "delayed")
-    before = float(timestamp * _SCORE_SHIFT) - 1  # scores are doubles
+    if not timestamp.is_integer() or abs(timestamp) > _SAFE:
+        raise invalid_arguments("timestamp must be a safe integer in milliseconds")
+    before = timestamp * _SCORE_SHIFT - 1
     due: int = await queue.link.call("ZCOUNT", queue.key("delayed"), "-inf", repr(before), writes=False)
     return due
 

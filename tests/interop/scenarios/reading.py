@@ -58,6 +58,7 @@ COUNTING: Final = Scenario(
         # A delayed job's score is its time in ms times 4096, plus a number of its own.
         *(redis("ZADD", "delayed", score, f"d{score}") for score in (5000 * 4096, 5000 * 4096 + 4095, 5001 * 4096, -1)),
         *(call("getDelayedCount", at) for at in (0, 4999, 5000, 5001, 5002)),
+        *(call("getDelayedCount", at) for at in (1.5, _MOST, -_MOST, 1e300, 0.1)),
         call("getDelayedCount"),
         redis("RPUSH", "wait", "0:100"),  # a marker of older versions
         call("getWaitingCount"),
