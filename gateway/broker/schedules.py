@@ -1,27 +1,44 @@
 """Job schedulers on the consuming side: whoever takes a scheduler's job creates the job of its next iteration.
 
-Without it a schedule that a producer set up would end with its first iteration.
+Without it a schedule that a producer set up would end with its first iteration. What Redis holds afterwards is what a
+Node Worker leaves (`gateway.wire.repeat`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final
-
-from bullmq.backends.redis_backend import RedisBackend
-from bullmq.job_scheduler import JobScheduler
+from typing import Final
 
 from gateway.broker.errors import OUTAGE
 from gateway.broker.queue import Queue
-from gateway.wire.cron import next_fire
-from gateway.wire.errors import GatewayError
-from gateway.wire.jobs import Hash, read_options
-from gateway.wire.options import LONG_NAMES
+from gateway.wire.errors import GatewayError, invalid_arguments
+from gateway.wire.jobs import Hash
+from gateway.wire.options import now_ms, pack
+from gateway.wire.repeat import (
+    check_repeat,
+    next_iteration,
+    stored_options,
+    taken_options,
+)
+from gateway.wire.schedulers import is_legacy_key, legacy_error
 
 log = logging.getLogger(__name__)
 
 _PAUSE: Final = 0.5  # s between two tries
+# KEYS of updateJobScheduler-12.lua, but for the job that has been taken, which stands before `active`.
+_UPDATE: Final = (
+    "repeat",
+    "delayed",
+    "wait",
+    "paused",
+    "meta",
+    "prioritized",
+    "marker",
+    "id",
+    "events",
+    "pc",
+)
 
 
 class Schedules:
@@ -48,47 +65,47 @@ class Schedules:
         """Until it has succeeded: an outage must not end the schedule, and the script does it only once."""
         while True:
             try:
-                await self._upsert(job_id, fields)
+                await self._create_next(job_id, fields)
                 return
             except GatewayError as error:
                 if self._closed or error.code not in OUTAGE:
                     log.warning("the iteration after %s of %s is not created: %s", job_id, self._queue.name, error)
                     return
             except Exception:
-                # As in BullMQ: the job itself is processed all the same. Its parsers raise all kinds of errors.
+                # As in BullMQ: the job itself is processed all the same. Anything can be in its options.
                 log.exception("the iteration after %s of %s is not created", job_id, self._queue.name)
                 return
             await asyncio.sleep(_PAUSE)
 
-    async def _upsert(self, job_id: str, fields: Hash) -> None:
+    async def _create_next(self, job_id: str, fields: Hash) -> None:
+        queue = self._queue
         scheduler_id = fields[b"rjk"].decode(errors="replace")
-        stored = read_options(fields.get(b"opts"))
-        options = {LONG_NAMES.get(name, name): value for name, value in stored.items()}
-        await JobScheduler(_Host(self._queue), _next_iteration).upsertJobScheduler(
-            scheduler_id,
-            options.get("repeat") or {},
-            fields.get(b"name", b"").decode(errors="replace"),
-            {},  # the template's data stands in the scheduler itself
-            options,
-            override=False,
-            producer_id=job_id,
+        if not scheduler_id:
+            return
+        if is_legacy_key(scheduler_id) and not await self._exists(scheduler_id):
+            raise legacy_error(scheduler_id)
+        options = taken_options(fields.get(b"opts"))
+        repeat = options.get("repeat")
+        if not isinstance(repeat, dict):
+            raise invalid_arguments("the job has no repeat options")
+        check_repeat(repeat, options)
+        iteration = next_iteration(scheduler_id, repeat, options, now_ms())
+        if iteration is None:
+            return
+        await queue.eval(
+            "updateJobScheduler",
+            queue.keys(*_UPDATE, job_id, "active"),
+            [
+                "" if iteration.due is None else iteration.due,
+                scheduler_id,
+                "",  # the template's data stands in the scheduler itself
+                pack(stored_options(iteration.options)),
+                now_ms(),
+                queue.base,
+                job_id,
+            ],
         )
 
-
-def _next_iteration(now: int, repeat: dict[str, Any]) -> int | None:
-    """When a pattern fires next, as Node's BullMQ has it: the package's own engine often disagrees (docs/cron.md).
-
-    Args:
-        now: milliseconds since 1970, or those of the iteration before if that is later.
-        repeat: the scheduler's options; its dates are milliseconds.
-    """
-    start, end = (int(repeat.get(name) or 0) or None for name in ("startDate", "endDate"))
-    return next_fire(str(repeat["pattern"]), now, tz=repeat.get("tz"), start_date=start, end_date=end)
-
-
-class _Host:
-    """What BullMQ's JobScheduler needs of a Queue."""
-
-    def __init__(self, queue: Queue) -> None:
-        self.qualifiedName = queue.qualified
-        self.backend: Any = RedisBackend(queue.name, connection=queue.book, prefix=queue.prefix, owns_connection=False)
+    async def _exists(self, scheduler_id: str) -> bool:
+        key = self._queue.key(f"repeat:{scheduler_id}")
+        return bool(await self._queue.link.call("HEXISTS", key, "ic", writes=False))

@@ -35,6 +35,7 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 from gateway.wire.cron_fields import Pattern, parse
+from gateway.wire.dates import milliseconds, read_date
 from gateway.wire.errors import invalid_arguments
 
 # The rarest pattern that fires at all, a fifth Monday in February, needs 1,570. Node ends its walks at 10,000, but a
@@ -63,8 +64,8 @@ def next_fire(
     after: int,
     *,
     tz: str | None = None,
-    start_date: int | None = None,
-    end_date: int | None = None,
+    start_date: int | str | None = None,
+    end_date: int | str | None = None,
 ) -> int | None:
     """The first instant after `after` at which a pattern fires; all instants are in milliseconds since 1970.
 
@@ -73,8 +74,9 @@ def next_fire(
         after: when the last iteration was, or now. From 1970 on.
         tz: an IANA name, `utc`, or `utc+5:30` and the like, in upper or lower case. None, or `local`, is the zone of
             this process, as in Node (BullMQ for Python takes UTC).
-        start_date: nothing fires at or before this instant; 0 means no such date, as in Node.
-        end_date: nothing fires after this instant; 0 means no such date, as in Node.
+        start_date: nothing fires at or before this instant; 0 means no such date, as in Node. A text is a date in
+            ISO 8601, in `tz` where it names no offset from UTC.
+        end_date: nothing fires after this instant; the same forms.
 
     Returns:
         None if it does not fire before the end date, never fires, or the search turns in circles (see above).
@@ -84,18 +86,34 @@ def next_fire(
     """
     cron = parse(pattern)
     offset = _zone(tz)
-    for instant in (start_date, end_date):
-        if instant and (offset is None or abs(instant) > LAST_INSTANT):
-            raise invalid_arguments(f"CronDate: unhandled timestamp: {instant}")
-    begin = max(after, start_date or after)
+    start, end = _instant(start_date, offset), _instant(end_date, offset)
+    begin = max(after, start or after)
     if offset is None or begin > LAST_INSTANT:
         raise invalid_arguments(f"CronDate: unhandled timestamp: {_javascript_date(begin)}")
-    first = -(-start_date // 1000) if start_date else None
-    last = min(end_date or LAST_INSTANT, LAST_INSTANT) // 1000
+    first = -(-start // 1000) if start else None
+    last = min(end or LAST_INSTANT, LAST_INSTANT) // 1000
     shift = max(0, -(-(begin // 1000 - _FAR_FUTURE) // _CYCLE)) * _CYCLE
     walk = _Walk(cron, offset, begin // 1000 - shift)
     found = walk.search(begin % 1000 > 0, None if first is None else first - shift, last - shift)
     return None if found is None else (found + shift) * 1000
+
+
+def _instant(date: int | str | None, offset: Offset | None) -> int | None:
+    """A date as cron-parser reads it, in milliseconds; None or 0 where there is none."""
+    if not date:
+        return None
+    if isinstance(date, str):
+        read = read_date(date)
+        if read is not None and offset is not None:
+            local = milliseconds(read)
+            return (
+                local
+                if read.tzinfo
+                else _resolve(offset, local // 1000, offset(int(time.time()))) * 1000 + local % 1000
+            )
+    elif offset is not None and abs(date) <= LAST_INSTANT:
+        return date
+    raise invalid_arguments(f"CronDate: unhandled timestamp: {date}")
 
 
 class _Walk:
@@ -261,16 +279,20 @@ class _Walk:
         self._go(self._resolve(local))
 
     def _resolve(self, local: int) -> int:
-        """The instant at which the clock shows a time.
+        return _resolve(self._offset, local, self._ahead)
 
-        As in Luxon, which cron-parser uses: of two such instants the one with the offset of now, or else the one that
-        comes of the offset found there; a time within a gap moves forward by the length of the gap.
-        """
-        there = self._offset(local - self._ahead)
-        if there == self._ahead:
-            return local - there
-        again = self._offset(local - there)
-        return local - (there if again == there else min(there, again))
+
+def _resolve(offset: Offset, local: int, ahead: int) -> int:
+    """The instant at which a clock shows a time.
+
+    As in Luxon, which cron-parser uses: of two such instants the one with the offset of now, `ahead`, or else the one
+    that comes of the offset found there; a time within a gap moves forward by the length of the gap.
+    """
+    there = offset(local - ahead)
+    if there == ahead:
+        return local - there
+    again = offset(local - there)
+    return local - (there if again == there else min(there, again))
 
 
 def _following(values: Sequence[int], value: int) -> int | None:

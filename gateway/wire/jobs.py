@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -107,7 +107,7 @@ def raw_job(fields: Hash) -> RawJob:
         "id": _str(fields.get(b"id")),
         "name": _str(fields.get(b"name")),
         "data": _str(fields.get(b"data")) or "{}",
-        "opts": Raw(encode(_long(_raw_options(fields.get(b"opts"))))),
+        "opts": Raw(encode(long_names(_raw_options(fields.get(b"opts"))))),
         "progress": json_text(fields.get(b"progress") or b"0") or Raw(b"0"),
         **_numbers(fields),
         "finishedOn": _time(fields.get(b"finishedOn")),
@@ -166,7 +166,7 @@ def shown_options(text: bytes | None) -> Raw:
         valid = json_text(text)
         if valid is not None and text.lstrip()[:1] == b"{":
             return valid
-    options = _long(_raw_options(text))
+    options = long_names(_raw_options(text))
     options.pop("repeatJobKey", None)
     if "backoff" in options:
         _normalize_backoff(options, bytes(options["backoff"]))
@@ -206,7 +206,8 @@ def read_options(text: bytes | None) -> dict[str, Any]:
     return options if isinstance(options, dict) else {}
 
 
-def _long(options: dict[str, Raw]) -> dict[str, Any]:
+def long_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored options under the names that they have in Node."""
     shown: dict[str, Any] = {LONG_NAMES.get(name, name): value for name, value in options.items()}
     telemetry = {
         long: shown.pop(short) for short, long in (("tm", "metadata"), ("omc", "omitContext")) if short in shown

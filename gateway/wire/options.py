@@ -215,7 +215,7 @@ def _prepare(text: Raw, place: str, name: str, data: Raw, bulk: bool) -> Prepare
     deduplication = stored.get("deduplication")
     parent = stored.get("parent")
     return Prepared(
-        packed=pack(_shortened(stored)),
+        packed=pack(short_names(stored)),
         shown=encode(stored),
         job_id=stored.get("jobId", ""),
         priority=int(stored.get("priority", 0)),
@@ -225,7 +225,7 @@ def _prepare(text: Raw, place: str, name: str, data: Raw, bulk: bool) -> Prepare
         size_limit=stored.get("sizeLimit", 0),
         deduplication_id=deduplication["id"] if deduplication else None,
         parent_key=f"{parent['queue']}:{parent['id']}" if parent else None,
-        parent=_parent(parent, stored) if parent else None,
+        parent=kept_parent(parent, stored) if parent else None,
     )
 
 
@@ -251,6 +251,11 @@ def _wrong(options: dict[str, Any]) -> str | None:
     if ":" in job_id and job_id.count(":") != 2:
         return "Custom Id cannot contain :"
     return _wrong_priority(options) or _wrong_deduplication(options) or _wrong_backoff(options)
+
+
+def wrong_template(options: dict[str, Any]) -> str | None:
+    """What would break the jobs of a scheduler, whose options Node does not check, in its words for other jobs."""
+    return _wrong_priority(options) or _wrong_backoff(options)
 
 
 def _wrong_priority(options: dict[str, Any]) -> str | None:
@@ -288,7 +293,8 @@ def _is_integer(job_id: str) -> bool:
     return digits.isascii() and digits.isdigit() and (digits == "0" or not digits.startswith("0")) and job_id != "-0"
 
 
-def _shortened(options: dict[str, Any]) -> dict[str, Any]:
+def short_names(options: dict[str, Any]) -> dict[str, Any]:
+    """Options under the names that they are stored by."""
     stored = {SHORT_NAMES.get(name, name): value for name, value in options.items()}
     if telemetry := stored.pop("telemetry", None):
         if "metadata" in telemetry:
@@ -298,7 +304,8 @@ def _shortened(options: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def _parent(parent: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def kept_parent(parent: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """What a job keeps of its parent."""
     kept: dict[str, Any] = {"id": parent["id"], "queueKey": parent["queue"]}
     kept.update({SHORT_NAMES[flag]: True for flag in _PARENT_FLAGS if options.get(flag)})
     return kept

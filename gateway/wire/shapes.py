@@ -163,3 +163,27 @@ class Dependencies(TypedDict):
     items: list[Dependency]
     jobs: list[RawJob]
     total: int
+
+
+class SchedulerTemplate(TypedDict):
+    """What a job scheduler makes its jobs of; members that are empty are left out."""
+
+    data: NotRequired[Raw]
+    opts: NotRequired[dict[str, Any]]
+
+
+class JobScheduler(TypedDict):
+    """A job scheduler. Times in milliseconds since 1970."""
+
+    key: str
+    name: NotRequired[str]
+    next: int | None
+    iterationCount: NotRequired[int | None]
+    limit: NotRequired[int | None]
+    startDate: NotRequired[int | None]
+    endDate: NotRequired[int | None]
+    tz: NotRequired[str]
+    pattern: NotRequired[str]
+    every: NotRequired[int | None]
+    offset: NotRequired[int | None]
+    template: NotRequired[SchedulerTemplate]

@@ -16,6 +16,10 @@ _TIME: Final = re.compile(r"\d{10,}(\.\d+)?")
 _LEAST_TIME: Final = 1_000_000_000  # ms: times, and what is left until a date; smaller numbers are neither
 _SCORE_SHIFT: Final = 0x1000  # a delayed job's score is its time, times this, plus a counter
 TOLERANCE: Final = 5_000  # ms between a thing done on one queue and on the other
+_DUE: Final = re.compile(r"\d{13}")  # when it is due, in the id of a scheduler's job
+_SCHEDULED_KEY: Final = re.compile(r"(?P<scheduler>repeat:.*):(?P<due>\d{13})(?P<part>(:[a-z]+)?)")
+_FROM_NOW: Final = ("delay", "offset")  # of a scheduler and its jobs: they depend on the moment of the call
+_SCHEDULED: Final = frozenset(("repeat", "repeatJobKey", "rjk", "every", "ic"))
 
 
 def keyspace(store: redis.Redis, queue: str, beside: str = "") -> dict[str, Any]:
@@ -26,12 +30,28 @@ def keyspace(store: redis.Redis, queue: str, beside: str = "") -> dict[str, Any]
     base = f"bull:{queue}{beside}:"
     keys = sorted(store.scan_iter(match=base + "*", count=1000))
     kinds = _piped(store, ("type", keys))
+    keys = [key for key, kind in zip(keys, kinds, strict=True) if kind != "none"]  # gone meanwhile
+    kinds = [kind for kind in kinds if kind != "none"]
     values = _piped(store, *((_READERS[kind], [key]) for key, kind in zip(keys, kinds, strict=True)))
     found = {
         name: _shown(name, kind, value)
-        for name, kind, value in zip((key.removeprefix(base) for key in keys), kinds, values, strict=True)
+        for name, kind, value in zip(_numbered([key.removeprefix(base) for key in keys]), kinds, values, strict=True)
     }
     return renamed(found, queue, "QUEUE")
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """The keys of a scheduler's jobs with `#1`, `#2`, … in place of the times when they are due."""
+    due: dict[str, list[str]] = {}
+    found = [_SCHEDULED_KEY.fullmatch(name) for name in names]
+    for match in filter(None, found):
+        times = due.setdefault(match["scheduler"], [])
+        if match["due"] not in times:
+            times.append(match["due"])  # keys are sorted
+    return [
+        f"{match['scheduler']}:#{due[match['scheduler']].index(match['due']) + 1}{match['part']}" if match else name
+        for name, match in zip(names, found, strict=True)
+    ]
 
 
 def renamed(value: T, old: str, new: str) -> T:
@@ -92,11 +112,12 @@ def differences(node: Any, ours: Any, place: str = "") -> list[str]:
     """Where two JSON values differ. Numbers are one kind, key order is free, times may be some seconds apart."""
     if isinstance(node, dict) and isinstance(ours, dict):
         found = []
+        scheduled = not _SCHEDULED.isdisjoint(node)
         for key in sorted(node.keys() | ours.keys()):
             where = f"{place}.{key}"
             if key not in node or key not in ours:
                 found.append(f"{where}: Node {_text(node, key)}, we {_text(ours, key)}")
-            else:
+            elif not (scheduled and key in _FROM_NOW and _are_near(node[key], ours[key])):
                 found.extend(differences(node[key], ours[key], where))
         return found
     if isinstance(node, list) and isinstance(ours, list):
@@ -117,8 +138,18 @@ def _equal(node: Any, ours: Any) -> bool:
         return node is ours
     if node == ours:
         return True
+    if isinstance(node, str) and isinstance(ours, str) and _DUE.sub("", node) == _DUE.sub("", ours):
+        pairs = zip(_DUE.findall(node), _DUE.findall(ours), strict=False)
+        return all(abs(int(one) - int(other)) <= TOLERANCE for one, other in pairs)
     times = [_time(node), _time(ours)]
     return times[0] is not None and times[1] is not None and abs(times[0] - times[1]) <= TOLERANCE
+
+
+def _are_near(node: Any, ours: Any) -> bool:
+    try:
+        return min(float(node), float(ours)) > 0 and abs(float(node) - float(ours)) <= TOLERANCE
+    except (TypeError, ValueError):
+        return False
 
 
 def _time(value: Any) -> float | None:

@@ -88,6 +88,29 @@ const operations = {
     await (await jobOf(queueOf(queue), job)).moveToFailed(failure(message, unrecoverable), token, false);
   },
 
+  /** End the only active job, whose id nobody can know beforehand. */
+  async finish({ queue, token, fail, fetchNext = false }) {
+    const [job] = await queueOf(queue).getActive();
+    if (fail) await job.moveToFailed(failure('no luck'), token, fetchNext);
+    else await job.moveToCompleted('done', token, fetchNext);
+  },
+
+  // What becomes of job schedulers.
+
+  promoteAll: ({ queue }) => queueOf(queue).promoteJobs(),
+
+  /** The data of a scheduler is gone, and its id is left. */
+  async loseHash({ queue, scheduler }) {
+    const client = await queueOf(queue).getBackend().client;
+    await client.del(queueOf(queue).toKey(`repeat:${scheduler}`));
+  },
+
+  /** All schedulers are gone, and their jobs are left. */
+  async loseSchedulers({ queue }) {
+    const client = await queueOf(queue).getBackend().client;
+    await client.del(queueOf(queue).toKey('repeat'));
+  },
+
   async waitForChildren({ queue, job, token }) {
     return (await jobOf(queueOf(queue), job)).moveToWaitingChildren(token);
   },

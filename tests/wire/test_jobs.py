@@ -313,6 +313,12 @@ class TestOptions:
             "telemetry": {"metadata": "m", "omitContext": True},
         }
 
+    @pytest.mark.parametrize("delay", [0, 500, 1.5, -1])
+    def test_a_backoff_that_is_stored_as_a_number_shows_as_node_s(self, delay: float) -> None:
+        text = json.dumps({"attempts": 2, "backoff": delay}, separators=(",", ":")).encode()
+        shown = {"attempts": 2, "backoff": {"type": "fixed", "delay": delay}}
+        assert json.loads(bytes(shown_options(text))) == shown
+
     def test_options_without_short_names_go_out_as_they_are_stored(self) -> None:
         text = b'{"backoff": {"type":"fixed","delay":1.0},"attempts":3}'
         assert shown_options(text) == Raw(text)

@@ -14,6 +14,7 @@ from gateway.broker.functions import (
     managing,
     metrics,
     reading,
+    schedulers,
     status,
     sweeping,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "managing",
     "metrics",
     "reading",
+    "schedulers",
     "status",
     "sweeping",
 ]

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.interop.scenarios import basics, families, jobs, managing, reading
+from tests.interop.scenarios import basics, families, jobs, managing, reading, schedulers
 from tests.interop.scenarios.steps import Scenario
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
@@ -11,4 +11,5 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     *jobs.SCENARIOS,
     *managing.SCENARIOS,
     *reading.SCENARIOS,
+    *schedulers.SCENARIOS,
 )

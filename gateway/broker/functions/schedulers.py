@@ -1,0 +1,159 @@
+"""Job schedulers: what makes a queue's jobs by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from msgspec import Raw
+
+from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, Context, Index, JobId
+from gateway.broker.queue import Queue
+from gateway.wire.errors import GatewayError, finished_error
+from gateway.wire.jobs import EMPTY_OBJECT, to_hash
+from gateway.wire.options import now_ms, pack
+from gateway.wire.repeat import (
+    RepeatOptions,
+    TemplateOptions,
+    check_end_date,
+    check_repeat,
+    check_template,
+    created_iteration,
+    given_repeat,
+    given_template,
+    next_iteration,
+    scheduler_options,
+    stored_options,
+    template_data,
+)
+from gateway.wire.schedulers import scheduler_json
+from gateway.wire.shapes import AddedJob, JobScheduler
+
+# KEYS of addJobScheduler-11.lua.
+_ADD: Final = (
+    "repeat",
+    "delayed",
+    "wait",
+    "paused",
+    "meta",
+    "prioritized",
+    "marker",
+    "id",
+    "events",
+    "pc",
+    "active",
+)
+
+
+class JobTemplate(Arguments, frozen=True):
+    """What the jobs of a scheduler are made of; the name is the scheduler's id unless it is given."""
+
+    name: str | None = None
+    data: Raw = EMPTY_OBJECT
+    opts: TemplateOptions | None = None
+
+
+@TABLE.function(MANAGE, writes=True)
+async def upsert_job_scheduler(
+    queue: Queue,
+    job_scheduler_id: JobId,
+    repeat_opts: RepeatOptions,
+    job_template: JobTemplate | None = None,
+    *,
+    context: Context,
+) -> AddedJob | None:
+    """Make a job scheduler, or change the one with this id; returns its next job.
+
+    Null where there is none: the limit is reached, or the pattern does not fire before the end date.
+    """
+    template = job_template or JobTemplate()
+    repeat = given_repeat(repeat_opts, "args[1]")
+    options = given_template(template.opts, "args[2].opts")
+    if parent := options.get("parent"):
+        context.grant.check_reach(queue.prefix, [parent["queue"]])
+    now = now_ms()
+    check_end_date(repeat, now)
+    check_repeat(repeat, options)
+    check_template(options)
+    iteration = next_iteration(job_scheduler_id, repeat, options, now)
+    if iteration is None:
+        return None
+    name = job_scheduler_id if template.name is None else template.name
+    data = template_data(template.data)
+    queue.introduce()
+    reply = await queue.eval(
+        "addJobScheduler",
+        queue.keys(*_ADD),
+        [
+            "" if iteration.due is None else iteration.due,
+            pack(scheduler_options(name, repeat, iteration)),
+            job_scheduler_id,
+            memoryview(data),
+            pack(stored_options(options)),
+            pack(stored_options(iteration.options)),
+            now_ms(),
+            queue.base,
+            "",  # the job that asked for it: workers have a script of their own
+        ],
+    )
+    if isinstance(reply, int):
+        raise finished_error(reply, command="addJobScheduler")
+    id, delay = reply
+    return created_iteration(id, name, data, iteration, int(delay), queue.qualified)
+
+
+@TABLE.function(MANAGE, writes=True)
+async def remove_job_scheduler(queue: Queue, job_scheduler_id: str) -> bool:
+    """Remove a job scheduler, and its next job unless that has started; returns whether there was one."""
+    return await _remove(queue, job_scheduler_id)
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_job_scheduler(queue: Queue, id: str) -> JobScheduler | None:
+    """The job scheduler, or null."""
+    found = await queue.eval("getJobScheduler", queue.keys("repeat"), [id])
+    fields, due = found if len(found) == 2 else ((), None)  # its hash, and when its next job is due
+    return scheduler_json(id, to_hash(fields), due)
+
+
+@TABLE.function(OBSERVE, writes=True)
+async def get_job_schedulers(queue: Queue, start: Index = 0, end: Index = -1, asc: bool = False) -> list[JobScheduler]:
+    """The job schedulers by the time of their next jobs, the latest first unless `asc`.
+
+    Leftovers of schedulers whose data is gone are removed.
+    """
+    order = "ZRANGE" if asc else "ZREVRANGE"
+    flat = await queue.link.call(order, queue.key("repeat"), start, end, "WITHSCORES", writes=False, decode=False)
+    members = [(id.decode(errors="replace"), due) for id, due in to_hash(flat).items()]
+    hashes = await asyncio.gather(*[_hash(queue, id) for id, _ in members])
+    found: list[JobScheduler] = []
+    refused: list[GatewayError] = []
+    for (id, due), flat in zip(members, hashes, strict=True):
+        try:
+            scheduler = scheduler_json(id, to_hash(flat), due)
+        except GatewayError as error:
+            refused.append(error)
+            continue
+        if scheduler is not None:
+            found.append(scheduler)
+        else:
+            await _remove(queue, id)
+    if refused:
+        raise refused[0]
+    return found
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_job_schedulers_count(queue: Queue) -> int:
+    """How many job schedulers there are."""
+    count: int = await queue.link.call("ZCARD", queue.key("repeat"), writes=False)
+    return count
+
+
+def _hash(queue: Queue, id: str) -> asyncio.Future[Any]:
+    return queue.link.call("HGETALL", queue.key(f"repeat:{id}"), writes=False, decode=False)
+
+
+async def _remove(queue: Queue, id: str) -> bool:
+    missing: int = await queue.eval("removeJobScheduler", queue.keys("repeat", "delayed", "events"), [id, queue.base])
+    return not missing
