@@ -13,7 +13,9 @@ from websockets.http11 import Response
 from gateway import __version__
 from gateway.broker.address import Address
 from gateway.broker.broker import Broker, Identity
+from gateway.broker.flows import Flows
 from gateway.broker.functions.base import Context
+from gateway.broker.functions.flows import FLOWS
 from gateway.broker.link import LinkOptions
 from gateway.net import http
 from gateway.net.auth import Keyring
@@ -129,10 +131,12 @@ class App:
     # What the listener asks for
 
     def _open_session(self, route: Route, grant: Grant, outlet: Outlet) -> Session:
-        queue = self.broker.queue(route.queue)
         context = Context(self.broker, grant)
         # A quarter of what a client may leave unread: replies to what has been read still find room.
         limits = CallLimits(self.settings.max_in_flight, self.settings.max_write_buffer // 4)
+        if route.kind is Kind.FLOWS:
+            return QueueSession(Flows(self.broker, _limits(self.settings)), context, outlet, limits, FLOWS)
+        queue = self.broker.queue(route.queue)
         match route.kind:
             case Kind.WORKER:
                 return WorkerSession(queue, route.worker, context, outlet, limits)
@@ -198,9 +202,13 @@ def _door(settings: Settings) -> Door:
     return Door(
         keyring=Keyring(() if settings.no_auth else settings.auth_keys),
         allowed_origins=settings.allowed_origins,
-        limits=Limits(max_queue_name=settings.max_queue_name, max_concurrency=settings.max_concurrency),
+        limits=_limits(settings),
         max_message_size=settings.max_message_size,
         max_write_buffer=settings.max_write_buffer,
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
     )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(max_queue_name=settings.max_queue_name, max_concurrency=settings.max_concurrency)

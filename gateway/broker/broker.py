@@ -77,12 +77,12 @@ class Broker:
         self.link = Link(address, options, setup=load_scripts)
         self.identity = identity
         self.on_served: Callable[[list[str]], None] = _nobody_asks  # is told the queues with consumers, on each change
-        self._prefix = prefix
+        self.prefix = prefix
         self._options = options
         self._client = LinkClient(self.link)
         self._book = ScriptBook(self.link, self._client)
         self._renewer = LockRenewer()
-        self._queues: weakref.WeakValueDictionary[str, Queue] = weakref.WeakValueDictionary()
+        self._queues: weakref.WeakValueDictionary[tuple[str, str], Queue] = weakref.WeakValueDictionary()
         self._feeds: dict[str, Feed] = {}
         self._readers: dict[str, EventReader] = {}
         self._consumers: dict[str, Consumer] = {}  # by token; those that left, until their last lease is over
@@ -99,11 +99,12 @@ class Broker:
         """
         await self.link.start(timeout)
 
-    def queue(self, name: str) -> Queue:
-        """The queue of this name; shared by all who use it at the same time."""
-        queue = self._queues.get(name)
+    def queue(self, name: str, prefix: str | None = None) -> Queue:
+        """The queue of this name, by default of the gateway's own prefix; shared by all who use it at the same time."""
+        key = (prefix or self.prefix, name)
+        queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[name] = Queue(self._prefix, name, self.link, self._client, self._book)
+            queue = self._queues[key] = Queue(*key, self.link, self._client, self._book)
         return queue
 
     # Workers

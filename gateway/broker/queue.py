@@ -36,6 +36,8 @@ _PRIORITIZED: Final = (
     "events",
     "pc",
 )
+# KEYS of addParentJob-6.lua.
+_PARENT: Final = ("meta", "id", "delayed", "waiting-children", "completed", "events")
 # KEYS of moveToActive-11.lua.
 _ACTIVE: Final = (
     "wait",
@@ -87,10 +89,11 @@ class Queue:
         self.active_keys = self.keys(*_ACTIVE)
         self.release_keys = self.keys(*_RELEASE)
         self._is_introduced = False
-        self._adders = {
+        self.adders = {
             "addStandardJob": self.keys(*_STANDARD),
             "addDelayedJob": self.keys(*_DELAYED),
             "addPrioritizedJob": self.keys(*_PRIORITIZED),
+            "addParentJob": self.keys(*_PARENT),
         }
 
     @property
@@ -136,12 +139,12 @@ class Queue:
         name, data, options = job
         self.introduce()
         timestamp = options.timestamp or now_ms()
-        args = self._add_args(name, data, options, timestamp)
+        args = self.add_args(options.job_id, name, data, options, timestamp)
         if options.may_be_duplicate:
             self._add_watching(job, timestamp, args, sink)
         else:
             script = adder(options)
-            self.commands[script].send(self._adders[script], args, partial(self._added, job, timestamp, sink))
+            self.commands[script].send(self.adders[script], args, partial(self._added, job, timestamp, sink))
 
     def _added(self, job: NewJob, timestamp: int, sink: Sink, reply: Any, *, duplicate: bool = False) -> None:
         name, data, options = job
@@ -165,7 +168,7 @@ class Queue:
         if options.deduplication_id is not None:
             looks.append(("GET", self.key(f"de:{options.deduplication_id}")))
         script = adder(options)
-        run = self.commands[script].command(self._adders[script], args, full=full)
+        run = self.commands[script].command(self.adders[script], args, full=full)
         self.link.send(
             b"".join((_MULTI, *(pack_command(*look) for look in looks), run, _EXEC)),
             partial(self._watched, job, timestamp, args, sink, full),
@@ -186,13 +189,14 @@ class Queue:
         duplicate = any(look == 1 or (look is not None and look == id) for look in found)
         self._added(job, timestamp, sink, id, duplicate=duplicate)
 
-    def _add_args(self, name: str, data: Raw, options: Prepared, timestamp: int) -> list[Any]:
+    def add_args(self, id: str, name: str, data: Raw, options: Prepared, timestamp: int) -> list[Any]:
+        """ARGV of the scripts that store a job; an empty `id` makes them count one up."""
         parent_key, deduplication_id = options.parent_key, options.deduplication_id
         return [
             pack(
                 (
                     self.base,
-                    options.job_id,
+                    id,
                     name,
                     timestamp,
                     parent_key,

@@ -1,22 +1,26 @@
-"""The session of a Queue connection: requests in, replies out."""
+"""The session of a Queue or Flows connection: requests in, replies out."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from gateway.broker.functions import TABLE
 from gateway.broker.functions.base import Context
-from gateway.broker.queue import Queue
 from gateway.sessions.calling import Caller, CallLimits
 from gateway.sessions.ports import Outlet
 from gateway.wire.envelope import InvalidMessage, decode_request, err
+from gateway.wire.functions import FunctionTable
 
 
 class QueueSession:
-    """A client that calls functions of one queue."""
+    """A client that calls functions of one queue, or of what else has a table of functions."""
 
-    def __init__(self, queue: Queue, context: Context, outlet: Outlet, limits: CallLimits) -> None:
-        """Make a session; `limits` of the calls that may be under way."""
+    def __init__(
+        self, target: Any, context: Context, outlet: Outlet, limits: CallLimits, table: FunctionTable = TABLE
+    ) -> None:
+        """Make a session; the functions are those of `table`, and of `target`; `limits` of the calls under way."""
         self._outlet = outlet
-        self._caller = Caller(TABLE, queue, context, outlet, limits)
+        self._caller = Caller(table, target, context, outlet, limits)
 
     async def prepare(self) -> None:
         """Nothing to do: Redis is asked when the client asks."""

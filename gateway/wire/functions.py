@@ -192,7 +192,7 @@ def describe(error: Exception, known: frozenset[str], root: str = "args") -> str
     what, _, place = text.partition(" - at `$")
     if unknown := _UNKNOWN_FIELD.match(what):
         field = shortened(unknown["field"])
-        what = f"Unknown option `{field}`{nearest(field, known)}"
+        what = f"Unknown option `{field}`{nearest(field, known - {field})}"  # known elsewhere in the arguments
     place = place.rstrip("`")
     return f"{what} - at `{root}{place}`"
 
@@ -248,14 +248,16 @@ def _shown(parameter: inspect.Parameter) -> str:
     return name if parameter.default is inspect.Parameter.empty else f"{name}?"
 
 
-def _option_names(shape: Any) -> Iterator[str]:
-    """The option names of every object type within `shape`."""
+def _option_names(shape: Any, within: tuple[Any, ...] = ()) -> Iterator[str]:
+    """The option names of every object type within `shape`; one that holds itself is read once."""
     if isinstance(shape, type) and issubclass(shape, msgspec.Struct):
+        if shape in within:
+            return
         info = msgspec.structs.fields(shape)
         if not shape.__struct_config__.array_like:
             yield from (field.encode_name for field in info)
         for field in info:
-            yield from _option_names(field.type)
+            yield from _option_names(field.type, (*within, shape))
     elif get_origin(shape) is not None:
         for inner in get_args(shape):
-            yield from _option_names(inner)
+            yield from _option_names(inner, within)

@@ -71,9 +71,10 @@ class Grant:
         if self.everything:
             return
         for whole in qualified:
-            if not whole.startswith(f"{prefix}:"):
+            name = whole.removeprefix(f"{prefix}:")
+            if name == whole or ":" in name:  # names have no colons: what looks like one is a longer prefix
                 raise _forbidden(f"The key {self.key} is only for queues with the prefix {prefix}")
-            self.check_queue(whole[len(prefix) + 1 :])
+            self.check_queue(name)
 
 
 EVERYTHING: Final = Grant("", everything=True)

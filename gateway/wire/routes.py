@@ -25,11 +25,12 @@ class Kind(enum.Enum):
     QUEUE = "queue"
     WORKER = "worker"
     EVENTS = "events"
+    FLOWS = "flows"
 
     @property
     def is_websocket(self) -> bool:
         """Whether a WebSocket handshake is expected there."""
-        return self in (Kind.QUEUE, Kind.WORKER, Kind.EVENTS)
+        return self in (Kind.QUEUE, Kind.WORKER, Kind.EVENTS, Kind.FLOWS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ class NotFound(GatewayError):
     def __init__(self) -> None:
         super().__init__(
             ErrorCode.NOT_FOUND,
-            "Nothing here. WebSocket: /queue/NAME, /queue/NAME/process/CONCURRENCY, /queue/NAME/events;"
+            "Nothing here. WebSocket: /queue/NAME, /queue/NAME/process/CONCURRENCY, /queue/NAME/events, /flows;"
             " plain HTTP: /, /health, /ready, /metrics",
         )
 
@@ -121,6 +122,8 @@ def locate(target: str) -> Target:
     if segments[:1] == ["ws"] and segments[1:2] == ["queues"]:
         segments = segments[1:]
     match segments:
+        case ["flows"]:
+            return Target(Kind.FLOWS, "", "", _query(query))
         case [first, name] if first in _QUEUES:
             return Target(Kind.QUEUE, _name(name), "", _query(query))
         case [first, name, "process", concurrency] if first in _QUEUES:
@@ -150,7 +153,8 @@ def check(target: Target, limits: Limits) -> Route:
     """
     if not target.kind.is_websocket:
         return Route(kind=target.kind, token=target.token)
-    _check_name(target.queue, limits)
+    if target.kind is not Kind.FLOWS:
+        check_queue_name(target.queue, limits, "the path")
     query = {name: value for name, value in target.query.items() if name != "token"}
     route = Route(kind=target.kind, queue=target.queue, token=target.token)
     match target.kind:
@@ -164,14 +168,19 @@ def check(target: Target, limits: Limits) -> Route:
             return route
 
 
-def _check_name(name: str, limits: Limits) -> None:
+def check_queue_name(name: str, limits: Limits, place: str) -> None:
+    """Check the name of a queue.
+
+    Raises:
+        GatewayError: INVALID_ARGUMENTS that names the `place`.
+    """
     if not name:
-        raise invalid_arguments("Queue name must be provided - at the path")
+        raise invalid_arguments(f"Queue name must be provided - at {place}")
     if ":" in name:
-        raise invalid_arguments("Queue name cannot contain : - at the path")
+        raise invalid_arguments(f"Queue name cannot contain : - at {place}")
     if len(name) > limits.max_queue_name:
         raise invalid_arguments(
-            f"The queue name has {len(name)} characters, {limits.max_queue_name} are allowed - at the path"
+            f"The queue name has {len(name)} characters, {limits.max_queue_name} are allowed - at {place}"
         )
 
 

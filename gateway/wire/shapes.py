@@ -55,6 +55,28 @@ class AddedJob(Job):
     duplicate: NotRequired[bool]
 
 
+class JobError(TypedDict):
+    """Why a job was not added; `code` is an error code."""
+
+    message: str
+    code: str
+
+
+class AddedFlow(TypedDict):
+    """An added job with its children; with `err` it was not added, or did not get its parent."""
+
+    job: AddedJob
+    err: NotRequired[JobError]
+    children: NotRequired[list[AddedFlow]]
+
+
+class Flow(TypedDict):
+    """A job with its children; null stands for one that was removed."""
+
+    job: Job
+    children: NotRequired[list[Flow | None]]
+
+
 class JobLogs(TypedDict):
     """The rows that were logged for a job, and how many there are."""
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from gateway.broker.functions import TABLE
+from gateway.broker.functions.flows import FLOWS
 from gateway.settings import Settings, options
 from gateway.wire.closing import CloseCode
 from gateway.wire.errors import ErrorCode, GatewayError
 from gateway.wire.events import EVENTS
+from gateway.wire.flow import FlowNode
 from gateway.wire.options import JobOptions
 from gateway.wire.routes import Limits, check, locate
 from supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS, ConfigFile, resolve
@@ -79,6 +81,10 @@ class TestProtocol:
 
     def test_functions(self) -> None:
         assert first_codes(section(PROTOCOL, "Functions")) == {function.signature for function in TABLE}
+
+    def test_flows(self) -> None:
+        members = set(FlowNode.__struct_encode_fields__)
+        assert first_codes(section(PROTOCOL, "Flows")) == {function.signature for function in FLOWS} | members
 
     def test_job_options(self) -> None:
         known = set(JobOptions.__struct_encode_fields__) - {"debounce"}  # known only to be refused

@@ -72,7 +72,7 @@ class Client:
 
 
 class Gateway:
-    """The running service, and its three APIs for one queue."""
+    """The running service, and its APIs."""
 
     def __init__(self, service: Service, key: str) -> None:
         self.service = service
@@ -89,6 +89,10 @@ class Gateway:
     def events(self, queue: str, events: str = "*") -> Client:
         """An Events connection."""
         return Client(self.url(f"/queue/{quote(queue, safe='')}/events", events=events))
+
+    def flows(self) -> Client:
+        """A Flows connection."""
+        return Client(self.url("/flows"))
 
     def url(self, path: str, **query: str) -> str:
         """A URL with the key in it."""

@@ -22,13 +22,13 @@ _FROM_NOW: Final = ("delay", "offset")  # of a scheduler and its jobs: they depe
 _SCHEDULED: Final = frozenset(("repeat", "repeatJobKey", "rjk", "every", "ic"))
 
 
-def keyspace(store: redis.Redis, queue: str, beside: str = "") -> dict[str, Any]:
+def keyspace(store: redis.Redis, queue: str) -> dict[str, Any]:
     """Everything that Redis holds of a queue, by the key's last part; the queue's name is replaced by `QUEUE`.
 
-    `beside` stands behind the name of one that belongs to it: then this is what Redis holds of that.
+    Queues of other prefixes, and those whose names begin with this one's and a dash, count as parts of it.
     """
-    base = f"bull:{queue}{beside}:"
-    keys = sorted(store.scan_iter(match=base + "*", count=1000))
+    base = f"bull:{queue}:"
+    keys = sorted(key for end in ":-" for key in store.scan_iter(match=f"*:{queue}{end}*", count=1000))
     kinds = _piped(store, ("type", keys))
     keys = [key for key, kind in zip(keys, kinds, strict=True) if kind != "none"]  # gone meanwhile
     kinds = [kind for kind in kinds if kind != "none"]
@@ -92,11 +92,17 @@ def _shown(name: str, kind: str, value: Any) -> Any:
         case "set":
             return sorted(value)
         case "zset":
-            return [[member, score // _SCORE_SHIFT if name == "delayed" else score] for member, score in value]
+            return _members(name.rpartition(":")[2], value)
         case "stream":
             return [{field: _field(field, text) for field, text in fields.items()} for _, fields in value]
         case _:
             return value
+
+
+def _members(name: str, members: list[tuple[str, float]]) -> list[list[Any]]:
+    if name == "waiting-children":  # jobs of one millisecond are in the order of their names there
+        return sorted([member, score] for member, score in members)
+    return [[member, score // _SCORE_SHIFT if name == "delayed" else score] for member, score in members]
 
 
 def _field(field: str, text: str) -> Any:

@@ -8,13 +8,14 @@
 
 const readline = require('node:readline');
 const Redis = require('ioredis');
-const { Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, Worker } = require('bullmq');
+const { FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, Worker } = require('bullmq');
 
 const common = { connection: JSON.parse(process.argv[2]), prefix: process.argv[3] };
 const redis = new Redis(common.connection);
 const queues = new Map();
 const hands = new Map(); // workers that fetch nothing by themselves, by queue
 const open = new Map(); // watchers and workers that run, by handle
+let flows; // one producer serves all queues
 let handles = 0;
 
 const write = message => process.stdout.write(`${JSON.stringify(message)}\n`);
@@ -74,6 +75,18 @@ const operations = {
     if (!(fn in jobMethods)) return queue[fn](...args);
     const [id, ...rest] = args;
     return (await jobOf(queue, id))[jobMethods[fn]](...rest);
+  },
+
+  /** Marks a queue of another prefix with Node's version. */
+  async meet({ queue: name, prefix }) {
+    const queue = new Queue(name, { ...common, prefix });
+    await queue.count();
+    await queue.close();
+  },
+
+  flow({ fn, args }) {
+    flows ??= new FlowProducer(common);
+    return flows[fn](...args);
   },
 
   // Work by hand: one job at a time, in the caller's order.

@@ -66,6 +66,10 @@ class Peer:
         """Call a function of the Queue API."""
         return self.ask("call", queue=queue, fn=fn, args=args)
 
+    def flow(self, fn: str, *args: Any) -> Any:
+        """Call a function of a FlowProducer."""
+        return self.ask("flow", fn=fn, args=args)
+
     def watch(self, queue: str) -> Watcher:
         """Record all events of a new queue with Node's QueueEvents."""
         return Watcher(self, self.ask("watch", queue=queue))

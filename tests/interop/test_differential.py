@@ -14,11 +14,13 @@ import pytest
 import redis
 
 from gateway.broker.functions import TABLE
+from gateway.broker.functions.flows import FLOWS
 from tests.interop.client import Client, Gateway, Refused
+from tests.interop.flow_walks import FlowWalk
 from tests.interop.keyspace import differences, keyspace, renamed
 from tests.interop.peer import NodeError, Peer
 from tests.interop.scenarios import SCENARIOS
-from tests.interop.scenarios.steps import Call, Scenario, Work
+from tests.interop.scenarios.steps import BRANCH, Call, Scenario, Work
 from tests.interop.walks import Walk
 
 ELSEWHERE: Final = {"getWorkers", "getWorkersCount"}
@@ -27,15 +29,21 @@ ELSEWHERE: Final = {"getWorkers", "getWorkersCount"}
 LEAST_CALLS: Final = 120
 WALK: Final = 60  # steps
 
+_NODE: Final = r"(\[\d+\])?(\.children\[\d+\])*"  # of a flow, in the answer
+_JOB: Final = rf"{_NODE}(\.job)?"
 
 ALLOWED: Final = (
     (
-        r"answer\.ok(\[\d+\])?\.duplicate: Node has none, we true",
+        rf"answer\.ok{_JOB}\.duplicate: Node has none, we true",
         "our reply says when nothing was added",
     ),
     (
-        r"answer\.ok(\[\d+\])?\.data: Node has none, we \{\}",
+        rf"answer\.ok{_JOB}\.data: Node has none, we \{{\}}",
         "our reply shows what is stored in place of data that was left out",
+    ),
+    (
+        rf"answer\.ok{_NODE}\.err: Node has none, we .*",
+        "our reply says which jobs of a flow were not added, or did not get their parent",
     ),
     (
         r"addBulk.*mother.* → answer\.ok\[1\]\.\w+: .*",
@@ -58,18 +66,19 @@ def outcome(run: Callable[[], Any]) -> Outcome:
 class Twins:
     """One queue that Node's BullMQ serves, and one that the gateway serves."""
 
-    def __init__(self, peer: Peer, client: Client, store: redis.Redis, node: str, ours: str) -> None:
+    def __init__(self, peer: Peer, client: Client, flows: Client, store: redis.Redis, node: str, ours: str) -> None:
         self._peer = peer
         self._client = client
+        self._flows = flows
         self._store = store
         self._node = node
         self._ours = ours
-        self._beside = {""}  # what stands behind the names of the queues in use
 
-    def active(self) -> list[str]:
-        """The jobs that a worker holds."""
-        ids: Any = self._store.lrange(f"bull:{self._node}:active", 0, -1)
-        return [id for id in ids if self._store.exists(f"bull:{self._node}:{id}:lock")]
+    def active(self, branch: str = "") -> list[str]:
+        """The jobs that a worker holds; of the second queue with its `branch`."""
+        queue = f"bull:{self._node}{branch}"
+        ids: Any = self._store.lrange(f"{queue}:active", 0, -1)
+        return [id for id in ids if self._store.exists(f"{queue}:{id}:lock")]
 
     def take(self, steps: Iterable[Call | Work]) -> list[str]:
         """Take the steps on both queues, and return all differences but the allowed ones."""
@@ -83,27 +92,19 @@ class Twins:
         known: set[str] = set()  # a difference in Redis stays; it is told once
         for step in steps:
             found = [f"answer{line}" for line in self._step(step)]
-            in_redis = [line for beside in sorted(self._beside) for line in self._in_redis(beside)]
+            in_redis = differences(keyspace(self._store, self._node), keyspace(self._store, self._ours))
             found += [f"redis{line}" for line in in_redis if line not in known]
             known.update(in_redis)
             yield from (f"{_shown(step)} → {line}" for line in found)
 
-    def _in_redis(self, beside: str) -> list[str]:
-        node, ours = (keyspace(self._store, queue, beside) for queue in (self._node, self._ours))
-        return differences(node, ours, beside)
-
-    def forget(self) -> None:
-        """Let Node close its queues."""
-        for beside in self._beside:
-            for queue in (self._node, self._ours):
-                self._peer.ask("forget", queue=f"{queue}{beside}")
-
     def _step(self, step: Call | Work) -> list[str]:
         if isinstance(step, Work):
-            self._beside.add(step.beside)
             node, ours = self._work(self._node, step), self._work(self._ours, step)
             if "error" in node and not step.may_fail:
                 raise AssertionError(f"a step of the test itself failed: {_shown(step)}: {node['error']}")
+        elif step.flows:
+            node = self._call(self._node, step, lambda args: self._peer.flow(step.fn, *args))
+            ours = self._call(self._ours, step, lambda args: self._flows.call(step.fn, *args))
         else:
             node = self._call(self._node, step, lambda args: self._peer.call(self._node, step.fn, *args))
             ours = self._call(self._ours, step, lambda args: self._client.call(step.fn, *args))
@@ -111,11 +112,11 @@ class Twins:
 
     def _work(self, queue: str, step: Work) -> Outcome:
         members = renamed(step.members, "QUEUE", f"bull:{queue}")
-        run = partial(self._peer.ask, step.op, queue=f"{queue}{step.beside}", **members)
+        run = partial(self._peer.ask, step.op, queue=queue + step.branch, **members)
         return renamed(outcome(run), queue, "QUEUE")
 
     def _call(self, queue: str, step: Call, run: Callable[[tuple[Any, ...]], Any]) -> Outcome:
-        args = renamed(step.args, "QUEUE", f"bull:{queue}")
+        args = renamed(renamed(step.args, "QUEUE", f"bull:{queue}"), "NAME", queue)
         return renamed(outcome(lambda: run(args)), queue, "QUEUE")
 
 
@@ -129,11 +130,13 @@ def _shown(step: Call | Work) -> str:
 def twins(peer: Peer, gateway: Gateway, store: redis.Redis, queue: str) -> Iterator[Twins]:
     node, ours = f"{queue}-n", f"{queue}-g"
     for name in (node, ours):
-        peer.call(name, "count")  # Node marks a queue with its version when it meets it
-    with gateway.queue(ours) as client:
-        twins = Twins(peer, client, store, node, ours)
-        yield twins
-    twins.forget()
+        for branch in ("", BRANCH):
+            peer.call(name + branch, "count")  # Node marks a queue with its version when it meets it
+    with gateway.queue(ours) as client, gateway.flows() as flows:
+        yield Twins(peer, client, flows, store, node, ours)
+    for name in (node, ours):
+        for branch in ("", BRANCH):
+            peer.ask("forget", queue=name + branch)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -148,6 +151,12 @@ def test_no_random_walk_leads_them_apart(twins: Twins, seed: int) -> None:
     assert not found, "\n" + "\n".join(found)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_no_random_walk_through_flows_leads_them_apart(twins: Twins, seed: int) -> None:
+    found = twins.take(islice(FlowWalk(seed, twins.active).steps(), WALK))
+    assert not found, "\n" + "\n".join(found)
+
+
 def test_a_job_that_cannot_be_added_shows_as_an_error_in_its_place(gateway: Gateway, queue: str) -> None:
     lost = {"name": "b", "data": 2, "opts": {"parent": {"id": "none", "queue": f"bull:{queue}"}}}
     with gateway.queue(queue) as client:
@@ -159,6 +168,8 @@ def test_a_job_that_cannot_be_added_shows_as_an_error_in_its_place(gateway: Gate
 
 
 def test_the_scenarios_call_every_function_and_enough() -> None:
-    calls = Counter(step.fn for scenario in SCENARIOS for step in scenario.steps if isinstance(step, Call))
+    called = [step for scenario in SCENARIOS for step in scenario.steps if isinstance(step, Call)]
+    calls = Counter(step.fn for step in called if not step.flows)
     assert set(calls) | ELSEWHERE == {function.name for function in TABLE}
+    assert {step.fn for step in called if step.flows} == {function.name for function in FLOWS}
     assert calls.total() >= LEAST_CALLS

@@ -39,6 +39,13 @@ class TestPaths:
         assert found.kind.is_websocket
         assert found.worker.concurrency == (7 if kind is Kind.WORKER else 1)
 
+    @pytest.mark.parametrize("target", ["/flows", "/flows/", "/flows?token=key"])
+    def test_flows_have_a_path_of_their_own(self, target: str) -> None:
+        found = route(target)
+        assert (found.kind, found.queue) == (Kind.FLOWS, "")
+        assert found.kind.is_websocket
+        assert refusal("/flows?prefix=x") == "Unknown option - at `?prefix`; known are token"
+
     @pytest.mark.parametrize(
         ("path", "kind"),
         [("/", Kind.ROOT), ("/health", Kind.HEALTH), ("/ready", Kind.READY), ("/metrics", Kind.METRICS)],
@@ -66,6 +73,8 @@ class TestPaths:
             "/queue/a/events/x",
             "/queue/a//",
             "/health/",
+            "/flows/q",
+            "/queues/flows/x",
             "/favicon.ico",
             "http://host/queue/a",
             "/queue/../health",

@@ -2,12 +2,13 @@
 
 from typing import Final
 
-from tests.interop.scenarios import basics, families, jobs, managing, reading, schedulers
+from tests.interop.scenarios import basics, families, flows, jobs, managing, reading, schedulers
 from tests.interop.scenarios.steps import Scenario
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     *basics.SCENARIOS,
     *families.SCENARIOS,
+    *flows.SCENARIOS,
     *jobs.SCENARIOS,
     *managing.SCENARIOS,
     *reading.SCENARIOS,

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from tests.interop.scenarios.jobs import in_every_state
 from tests.interop.scenarios.steps import (
+    BRANCH,
     FLAGS,
     JSON_VALUES,
     LATER,
@@ -60,8 +61,8 @@ FAMILY: Final[Steps] = (
     add_kid("daughter", kin("mother")),
     wait_for_children("mother"),
     elsewhere(take()),
-    add_kid("grandson", kin("daughter", "-kids")),
-    add({"jobId": "granddaughter", "parent": kin("daughter", "-kids")}),
+    add_kid("grandson", kin("daughter", BRANCH)),
+    add({"jobId": "granddaughter", "parent": kin("daughter", BRANCH)}),
     elsewhere(wait_for_children("daughter")),
     add_kid("son", kin("mother"), priority=3),
     add({"jobId": "aunt", "parent": kin("grandma"), "delay": LATER}),
@@ -254,8 +255,8 @@ def _children(flags: dict[str, str]) -> Steps:
         elsewhere(take()),
         add_kid("o-parent", kin("mother")),
         elsewhere(take()),
-        add_kid("o-child", kin("o-parent", "-kids")),
-        add({"jobId": "back-here", "parent": kin("o-parent", "-kids"), "delay": LATER}),
+        add_kid("o-child", kin("o-parent", BRANCH)),
+        add({"jobId": "back-here", "parent": kin("o-parent", BRANCH), "delay": LATER}),
         elsewhere(wait_for_children("o-parent")),
         add_kid("o-delayed", kin("mother"), delay=LATER),
         add_kid("o-waiting", kin("mother")),

@@ -1,6 +1,7 @@
 """What the differential tests do: the same steps, in the same order, on a queue of Node's and on one of ours.
 
-`QUEUE` in an argument stands for the queue's qualified name. Ids that nobody chose count up from 1 in each scenario.
+`QUEUE` in an argument stands for the queue's qualified name, and `NAME` for the one without the prefix. Ids that nobody
+chose count up from 1 in each scenario.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ from typing import Any, Final
 
 @dataclass(frozen=True)
 class Call:
-    """A function of the Queue API: Node's BullMQ on the one queue, the gateway on the other."""
+    """A function of the Queue API: Node's BullMQ on the one queue, the gateway on the other.
+
+    Attributes:
+        flows: it is a function of the FlowProducer instead.
+    """
 
     fn: str
     args: tuple[Any, ...]
+    flows: bool = False
 
 
 @dataclass(frozen=True)
@@ -22,14 +28,14 @@ class Work:
     """Something that Node does on both queues, so that jobs come into the same states.
 
     Attributes:
+        branch: an end of the queue's name, for a second queue.
         may_fail: if it does on one queue, it has to on the other, in the same words.
-        beside: what the name of the queue has behind the one of the pair's; Redis is compared there, too.
     """
 
     op: str
     members: dict[str, Any] = field(default_factory=dict)
     may_fail: bool = False
-    beside: str = ""
+    branch: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,27 +47,33 @@ class Scenario:
 
 
 TOKEN: Final = "hand"
+BRANCH: Final = "-kids"
+"""The end of the second queue's name."""
 
 
 def call(fn: str, *args: Any) -> Call:
     return Call(fn, args)
 
 
+def flow(fn: str, *args: Any) -> Call:
+    return Call(fn, args, flows=True)
+
+
 def add(opts: dict[str, Any] | None = None, name: str = "job", data: Any = None) -> Call:
     return Call("add", (name, {"n": 1} if data is None else data, *([] if opts is None else [opts])))
 
 
-def take() -> Work:
+def take(branch: str = "") -> Work:
     """The next job becomes active, locked."""
-    return Work("take", {"token": TOKEN})
+    return Work("take", {"token": TOKEN}, branch=branch)
 
 
-def complete(job: str, value: Any = "done") -> Work:
-    return Work("complete", {"job": job, "token": TOKEN, "value": value})
+def complete(job: str, value: Any = "done", branch: str = "") -> Work:
+    return Work("complete", {"job": job, "token": TOKEN, "value": value}, branch=branch)
 
 
-def fail(job: str, message: str = "no luck", *, unrecoverable: bool = False) -> Work:
-    return Work("fail", {"job": job, "token": TOKEN, "message": message, "unrecoverable": unrecoverable})
+def fail(job: str, message: str = "no luck", *, unrecoverable: bool = False, branch: str = "") -> Work:
+    return Work("fail", {"job": job, "token": TOKEN, "message": message, "unrecoverable": unrecoverable}, branch=branch)
 
 
 def node(fn: str, *args: Any) -> Work:
@@ -80,7 +92,7 @@ def wait_for_children(job: str) -> Work:
 
 def elsewhere(step: Work) -> Work:
     """The same in another queue, `QUEUE-kids`."""
-    return replace(step, beside="-kids")
+    return replace(step, branch=BRANCH)
 
 
 GETTERS: Final = ("getWaiting", "getActive", "getDelayed", "getPrioritized", "getCompleted", "getFailed")

@@ -1,0 +1,85 @@
+"""The functions of a Flows connection: BullMQ's FlowProducer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from gateway.broker.connection import Sink
+from gateway.broker.flows import MOST_JOBS, Flows, Spot
+from gateway.broker.functions.base import OBSERVE, PRODUCE, Arguments, Context, JobId
+from gateway.wire.flow import MAX_DEPTH, FlowJob, FlowNode, Prefix, plan
+from gateway.wire.functions import FunctionTable
+from gateway.wire.options import JobOptions
+from gateway.wire.routes import check_queue_name
+from gateway.wire.shapes import AddedFlow, Flow
+
+FLOWS: Final = FunctionTable()
+
+
+class QueueOptions(Arguments, frozen=True):
+    """Of one queue, for the jobs of a flow that go there."""
+
+    default_job_options: JobOptions | None = None
+
+
+class FlowOptions(Arguments, frozen=True):
+    """Of a flow: options by queue name."""
+
+    queues_options: dict[str, QueueOptions | None] | None = None
+
+
+class FlowQuery(Arguments, frozen=True):
+    """Which flow, and how much of it. `depth` counts levels; `maxChildren` is for each kind of children, about."""
+
+    queue_name: str
+    id: JobId | int
+    prefix: Prefix | None = None
+    depth: Annotated[int, Meta(ge=1, le=MAX_DEPTH)] = 10
+    max_children: Annotated[int, Meta(ge=1, le=MOST_JOBS)] = 20
+
+
+@FLOWS.direct(PRODUCE, writes=True, result=AddedFlow)
+def add(producer: Flows, flow: FlowNode, opts: FlowOptions | None = None, *, sink: Sink, context: Context) -> None:
+    """Add a flow: a job, and the jobs that it waits for; returns them in the same form.
+
+    All are checked before the first one is stored, and stored at once. `opts` has default job options by queue:
+    `{"queuesOptions": {"mails": {"defaultJobOptions": {"attempts": 3}}}}`.
+    """
+    queues = (opts.queues_options if opts is not None else None) or {}
+    defaults = {
+        name: options.default_job_options
+        for name, options in queues.items()
+        if options is not None and options.default_job_options is not None
+    }
+    jobs = plan([(flow, "args[0]")], prefix=producer.prefix, limits=producer.limits, defaults=defaults)
+    _check_reach(producer, jobs, context)
+    producer.add(jobs, sink)
+
+
+@FLOWS.direct(PRODUCE, writes=True, result=list[AddedFlow])
+def add_bulk(producer: Flows, flows: list[FlowNode], *, sink: Sink, context: Context) -> None:
+    """Add several flows at once; returns them. One whose root BullMQ refuses shows `err` beside it."""
+    roots = [(flow, f"args[0][{index}]") for index, flow in enumerate(flows)]
+    jobs = plan(roots, prefix=producer.prefix, limits=producer.limits)
+    _check_reach(producer, jobs, context)
+    producer.add_bulk(jobs, sink)
+
+
+@FLOWS.function(OBSERVE, writes=False)
+async def get_flow(producer: Flows, opts: FlowQuery, *, context: Context) -> Flow | None:
+    """The job with its children, down to `depth` levels; null where there is no such job.
+
+    The children are in this order: completed, pending, failed, and those whose failure the parent ignores. null stands
+    for one that was removed.
+    """
+    check_queue_name(opts.queue_name, producer.limits, "`args[0].queueName`")
+    root = Spot(opts.prefix or producer.prefix, opts.queue_name, opts.id)
+    return await producer.read(root, opts.depth, opts.max_children, context.grant)
+
+
+def _check_reach(producer: Flows, jobs: list[FlowJob], context: Context) -> None:
+    queues = {job.qualified for job in jobs}
+    queues.update(job.options.parent["queueKey"] for job in jobs if job.options.parent is not None)
+    context.grant.check_reach(producer.prefix, queues)
