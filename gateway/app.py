@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
 
 from websockets.http11 import Response
 
 from gateway import __version__
+from gateway.board import Row
 from gateway.broker.address import Address
 from gateway.broker.broker import Broker, Identity
 from gateway.broker.flows import Flows
 from gateway.broker.functions.base import Context
 from gateway.broker.functions.flows import FLOWS
 from gateway.broker.link import LinkOptions
+from gateway.keys import Key
 from gateway.net import http
 from gateway.net.auth import Keyring
 from gateway.net.listener import Door, Listener
@@ -28,7 +31,7 @@ from gateway.sessions.worker import WorkerSession
 from gateway.settings import Settings
 from gateway.wire.closing import CloseCode
 from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import Grant
+from gateway.wire.grants import Rights
 from gateway.wire.routes import Kind, Limits, Route
 
 log = logging.getLogger(__name__)
@@ -41,8 +44,23 @@ _DRAIN_LOOK: Final = 0.05  # s between two looks at what is still under way
 class App:
     """One shard's parts, and the order in which they start and stop."""
 
-    def __init__(self, settings: Settings, address: Address, identity: Identity) -> None:
-        """Build everything; nothing is opened before `start`."""
+    def __init__(
+        self,
+        settings: Settings,
+        address: Address,
+        identity: Identity,
+        keys: Iterable[Key] = (),
+        row: Row | None = None,
+    ) -> None:
+        """Build everything; nothing is opened before `start`.
+
+        Args:
+            settings: complete.
+            address: of Redis.
+            identity: of this shard.
+            keys: those of the keys file.
+            row: where this shard counts their connections; None for the only shard of a gateway.
+        """
         self.settings = settings
         options = LinkOptions(
             name=f"bullmq-proxy:{identity.slot}",
@@ -51,7 +69,7 @@ class App:
             backlog_timeout=settings.redis_backlog_timeout,
         )
         self.broker = Broker(address, settings.prefix, options, identity)
-        self.listener = Listener(_door(settings), self._open_session, self._read_page)
+        self.listener = Listener(_door(settings, keys, row), self._open_session, self._read_page)
         self._identity = identity
         self._draining = False
         self._hurried = False
@@ -99,6 +117,10 @@ class App:
         await self.broker.close()
         return in_time
 
+    def replace_keys(self, keys: Iterable[Key]) -> None:
+        """Put what the keys file says now in force, for open connections, too."""
+        self.listener.replace_keys(keys)
+
     def hurry(self) -> None:
         """End a drain that is under way now: what clients still hold goes back to wait."""
         self._hurried = True
@@ -130,8 +152,8 @@ class App:
 
     # What the listener asks for
 
-    def _open_session(self, route: Route, grant: Grant, outlet: Outlet) -> Session:
-        context = Context(self.broker, grant)
+    def _open_session(self, route: Route, rights: Rights, outlet: Outlet) -> Session:
+        context = Context(self.broker, rights)
         # A quarter of what a client may leave unread: replies to what has been read still find room.
         limits = CallLimits(self.settings.max_in_flight, self.settings.max_write_buffer // 4)
         if route.kind is Kind.FLOWS:
@@ -198,9 +220,9 @@ class App:
         )
 
 
-def _door(settings: Settings) -> Door:
+def _door(settings: Settings, keys: Iterable[Key], row: Row | None) -> Door:
     return Door(
-        keyring=Keyring(() if settings.no_auth else settings.auth_keys),
+        keyring=Keyring(settings.auth_keys, keys, row=row, everybody=settings.no_auth),
         allowed_origins=settings.allowed_origins,
         limits=_limits(settings),
         max_message_size=settings.max_message_size,

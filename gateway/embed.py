@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from gateway.app import App
 from gateway.broker.address import Address
 from gateway.broker.broker import Identity
+from gateway.keys import KeysError, KeysFile
 from gateway.settings import Settings
 from gateway.wire.closing import CloseCode
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+log = logging.getLogger(__name__)
 
 
 class Proxy:
@@ -25,10 +29,11 @@ class Proxy:
         port: that it listens on, once it has started.
     """
 
-    def __init__(self, settings: Settings, address: Address) -> None:
-        """Make a proxy; entering the context starts it."""
+    def __init__(self, settings: Settings, address: Address, keys_file: KeysFile | None = None) -> None:
+        """Make a proxy; entering the context starts it. The keys file has been read."""
         self._settings = settings
         self._address = address
+        self._keys_file = keys_file
         self._app: App | None = None
         self.port = settings.port
 
@@ -46,7 +51,7 @@ class Proxy:
             OSError: the port is taken.
         """
         identity = Identity(f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
-        app = App(self._settings, self._address, identity)
+        app = App(self._settings, self._address, identity, self._keys_file.keys if self._keys_file else ())
         await app.start(
             redis_timeout=self._settings.redis_start_timeout,
             host=self._settings.host,
@@ -55,6 +60,18 @@ class Proxy:
         self._app = app
         self.port = app.listener.port
         return self
+
+    def reload_keys(self) -> None:
+        """Read the keys file again; connections that it does not allow any more are closed.
+
+        Raises:
+            ValueError: there is none, or it cannot be used; then the old keys stay in force.
+        """
+        if self._keys_file is None:
+            raise ValueError("there is no keys_file to read again")
+        _read(self._keys_file)
+        if self._app is not None:
+            self._app.replace_keys(self._keys_file.keys)
 
     async def stop(self) -> None:
         """Drain: let clients answer what they hold for up to `drain_timeout`, give the rest back, close."""
@@ -75,7 +92,8 @@ def start_proxy(connection: str | Redis, auth_keys: Iterable[str] = (), *, port:
     Args:
         connection: a Redis URL, or a `redis.asyncio.Redis` whose server and login are used; the client itself is left
             alone and stays yours.
-        auth_keys: keys that clients come in with. None at all needs `no_auth=True`.
+        auth_keys: keys that clients come in with and that may do everything. None at all needs `keys_file` with a key
+            in it, or `no_auth=True`.
         port: to listen on; 0 picks a free one.
         settings: any other field of `gateway.settings.Settings`, such as `host` or `prefix`.
 
@@ -83,7 +101,23 @@ def start_proxy(connection: str | Redis, auth_keys: Iterable[str] = (), *, port:
         ValueError: neither keys nor `no_auth`, or a setting that cannot be used.
     """
     keys = tuple(auth_keys)
-    if not keys and not settings.get("no_auth"):
-        raise ValueError("start_proxy needs auth_keys; no_auth=True lets everybody in")
+    if not keys and not settings.get("no_auth") and not settings.get("keys_file"):
+        raise ValueError("start_proxy needs auth_keys or keys_file; no_auth=True lets everybody in")
     address = Address.from_url(connection) if isinstance(connection, str) else Address.from_client(connection)
-    return Proxy(Settings(auth_keys=keys, port=port, procs=1, **settings), address)
+    checked = Settings(auth_keys=keys, port=port, procs=1, **settings)
+    keys_file = None
+    if checked.keys_file is not None:
+        keys_file = KeysFile(checked.keys_file, keys)
+        _read(keys_file)
+        if not keys_file.keys and not keys:
+            raise ValueError(f"{checked.keys_file} holds no key, and there are no auth_keys: nobody could connect")
+    return Proxy(checked, address, keys_file)
+
+
+def _read(keys_file: KeysFile) -> None:
+    try:
+        keys_file.read()
+    except KeysError as error:
+        raise ValueError(str(error)) from None
+    for remark in keys_file.remarks:
+        log.warning("%s", remark)

@@ -136,6 +136,9 @@ class Settings:
     auth_keys_file: str | None = option(
         None, "File with one key per line; blank lines and # comments do not count.", kinds.optional(_PATH)
     )
+    keys_file: str | None = option(
+        None, "TOML file of keys with permissions; SIGHUP reads it again.", kinds.optional(_PATH)
+    )
     no_auth: bool = option(False, "Let everybody in.", kinds.boolean, shape="switch")
     allowed_origins: tuple[str, ...] = option(
         (),
@@ -180,7 +183,7 @@ class Settings:
         for known in options():
             value = known.check(getattr(self, known.name))
             object.__setattr__(self, known.name, value)
-        if self.no_auth and (self.auth_keys or self.auth_keys_file):
+        if self.no_auth and (self.auth_keys or self.auth_keys_file or self.keys_file):
             raise SettingError("no_auth", "cannot be used together with keys")
 
 

@@ -17,9 +17,11 @@ from typing import Any, Final
 import uvloop
 
 from gateway.app import App
+from gateway.board import Row
 from gateway.broker.address import Address
 from gateway.broker.broker import Identity
 from gateway.exits import Exit
+from gateway.keys import Key
 from gateway.settings import Settings
 from gateway.wire.closing import CloseCode
 from gateway.wire.errors import GatewayError
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
+_CHUNK: Final = 64 * 1024
 
 
 def run(
@@ -40,6 +43,8 @@ def run(
     first: bool,
     gateway_id: str = "",
     orphaned: Sequence[str] = (),
+    keys: Sequence[Key] = (),
+    row: Row | None = None,
 ) -> int:
     """Run one shard until it has drained.
 
@@ -48,18 +53,20 @@ def run(
         slot: the shard's place among its siblings.
         incarnation: counts the processes that have served this slot.
         listener: the slot's listening socket.
-        control: our end of the socket pair to the parent: lines of JSON out; its end means that the parent died.
+        control: our end of the socket pair to the parent: lines of JSON; its end means that the parent died.
         first: whether this is the start of the service, where Redis must be reachable within `redis_start_timeout`.
             Later ones serve at once and wait for Redis meanwhile.
         gateway_id: of this run of the gateway, the same for all its shards.
         orphaned: queues that the predecessor in this slot served, if it was killed.
+        keys: those of the keys file; later lists come from the parent.
+        row: where their connections are counted for all shards to see.
 
     Returns:
         The exit code.
     """
     _spare_memory_management()
     identity = Identity(gateway_id or f"{socket.gethostname()}-{os.getppid()}", slot, incarnation)
-    shard = _Shard(settings, identity, listener, control, tuple(orphaned))
+    shard = _Shard(settings, identity, listener, control, tuple(orphaned), tuple(keys), row)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(shard.live(first))
 
@@ -90,12 +97,16 @@ class _Shard:
         listener: socket.socket,
         control: socket.socket,
         orphaned: tuple[str, ...],
+        keys: tuple[Key, ...],
+        row: Row | None,
     ) -> None:
         self._settings = settings
         self._identity = identity
         self._listener = listener
         self._control = control
         self._orphaned = orphaned
+        self._keys = keys
+        self._row = row
         self._unsaid = bytearray()  # messages that the parent has not taken yet
         self._leave: asyncio.Event
         self._app: App | None = None
@@ -108,7 +119,8 @@ class _Shard:
         watch = asyncio.create_task(self._watch_parent(), name="parent")
         try:
             assert self._settings.redis_url is not None
-            app = App(self._settings, Address.from_url(self._settings.redis_url), self._identity)
+            address = Address.from_url(self._settings.redis_url)
+            app = App(self._settings, address, self._identity, self._keys, self._row)
             self._app = app
             timeout = self._settings.redis_start_timeout if first else None
             starting = asyncio.create_task(app.start(redis_timeout=timeout, sock=self._listener))
@@ -165,10 +177,22 @@ class _Shard:
             loop.remove_writer(self._control)
 
     async def _watch_parent(self) -> None:
-        """The parent never writes: when there is something to read, it is the end."""
+        """Hear what the parent says, one JSON object per line; the end of it is the parent's end."""
         loop = asyncio.get_running_loop()
-        with suppress(OSError):
-            while await loop.sock_recv(self._control, 1024):
-                pass
-        log.warning("the supervisor is gone: draining")
+        unread = b""
+        try:
+            while chunk := await loop.sock_recv(self._control, _CHUNK):
+                *lines, unread = (unread + chunk).split(b"\n")
+                for line in lines:
+                    self._hear(json.loads(line))
+            log.warning("the supervisor is gone: draining")
+        except OSError:
+            log.warning("the supervisor is gone: draining")
+        except Exception:  # rather a successor with the new keys than a shard that goes on with old ones
+            log.exception("what the supervisor says cannot be understood: draining")
         self._leave.set()
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"event": "keys", "keys": [*keys]} if self._app is not None:
+                self._app.replace_keys(map(Key.from_json, keys))

@@ -1,4 +1,4 @@
-"""The command line: `serve` and `config`. Every expected failure is one line on stderr and an exit code.
+"""The command line: `serve`, `config` and `key`. Every expected failure is one line on stderr and an exit code.
 
 0 done, 1 the service could not start or go on, 2 a flag, variable or file cannot be used.
 """
@@ -17,6 +17,7 @@ from gateway import __version__, logs
 from gateway.exits import Exit
 from gateway.settings import options
 from supervisor import keys
+from supervisor.key_commands import key
 from supervisor.master import serve as run_service
 from supervisor.options import settings_options
 from supervisor.slots import StartError
@@ -42,11 +43,13 @@ def commands() -> None:
 def serve(config: str | None, **flags: Any) -> int:
     """Serve queues until SIGTERM or Ctrl-C."""
     resolution = _resolved(config, flags)
-    settings, made_key = keys.settle(keys.with_keys_file(resolution))
+    settings = keys.with_keys_file(resolution)
+    keys_file = keys.open_keys_file(settings)
+    settings, made_key = keys.settle(settings, keys_file)
     logs.configure(settings.log_level, settings.log_format)
-    for remark in resolution.ignored:
+    for remark in (*resolution.ignored, *(keys_file.remarks if keys_file else ())):
         log.warning("%s", remark)
-    return run_service(settings, made_key)
+    return run_service(settings, made_key, keys_file)
 
 
 @commands.command()
@@ -54,10 +57,13 @@ def serve(config: str | None, **flags: Any) -> int:
 def config(config: str | None, **flags: Any) -> int:
     """Print the settings in force and where each comes from."""
     resolution = _resolved(config, flags)
-    keys.with_keys_file(resolution)
+    keys.open_keys_file(keys.with_keys_file(resolution))
     for line in described(resolution):
         click.echo(line)
     return Exit.DONE
+
+
+commands.add_command(key)
 
 
 def described(resolution: Resolution) -> list[str]:

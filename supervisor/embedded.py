@@ -25,7 +25,7 @@ from typing import Self
 
 from supervisor.backoff import Backoff
 from supervisor.datadir import DataDir
-from supervisor.signals import STOP, Inbox
+from supervisor.signals import Inbox
 from supervisor.slots import StartError
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class EmbeddedValkey:
                 raise StartError(f"the embedded Valkey did not start: {self._last_words()}")
             if now > (loading_deadline if answer.startswith("-LOADING") else deadline):
                 raise StartError(f"the embedded Valkey did not answer in {timeout:g} s: {self._last_words()}")
-            if STOP.intersection(inbox.wait(_TICK)):
+            if inbox.asked_to_stop(_TICK):
                 return False
         log.info("embedded Valkey runs with pid %s, data in %s", self.pid, self._data.path)
         return True

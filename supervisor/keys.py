@@ -9,6 +9,7 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 
+from gateway.keys import KeysError, KeysFile
 from gateway.kinds import is_loopback
 from gateway.settings import SettingError, Settings
 from supervisor.sources import Resolution, UsageError
@@ -43,14 +44,33 @@ def with_keys_file(resolution: Resolution) -> Settings:
         raise UsageError(f"auth_keys_file: {error.problem} (in {settings.auth_keys_file})") from None
 
 
-def settle(settings: Settings) -> tuple[Settings, str | None]:
-    """The settings with at least one key, unless `no_auth`; and the key made for this run, if one was."""
+def open_keys_file(settings: Settings) -> KeysFile | None:
+    """The file of keys with permissions, read; None where none is configured."""
+    if settings.keys_file is None:
+        return None
+    file = KeysFile(settings.keys_file, settings.auth_keys)
+    try:
+        file.read()
+    except KeysError as error:
+        raise UsageError(f"keys_file: {error}") from None
+    return file
+
+
+def settle(settings: Settings, file: KeysFile | None = None) -> tuple[Settings, str | None]:
+    """The settings with at least one key, unless `no_auth` or `file`; and the key made for this run, if one was."""
     if settings.no_auth or settings.auth_keys:
         return settings, None
+    if file is not None:
+        if file.keys:
+            return settings, None
+        raise UsageError(
+            f"keys_file: {file.path} holds no key, so nobody could connect: make one with"
+            f" `bullmq-proxy key create NAME --keys-file {file.path}`, or set AUTH_KEYS"
+        )
     if not is_loopback(settings.host):
         raise UsageError(
-            f"refusing to listen on {settings.host} without keys: set AUTH_KEYS, --auth-key or"
-            " --auth-keys-file (or --no-auth to let everybody in)"
+            f"refusing to listen on {settings.host} without keys: set AUTH_KEYS, --auth-key, --auth-keys-file or"
+            " --keys-file (or --no-auth to let everybody in)"
         )
     key = secrets.token_urlsafe(_KEY_BYTES)
     return replace(settings, auth_keys=(key,)), key

@@ -17,7 +17,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from gateway.board import Board
 from gateway.exits import Exit
+from gateway.keys import KeysError, KeysFile
 from gateway.settings import Settings, masked
 from supervisor.embedded import EmbeddedValkey
 from supervisor.fleet import Fleet, Outcome, Signal, Spawn, describe
@@ -28,17 +30,18 @@ from supervisor.slots import StartError, authority, open_slots, reachable_host
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, made_key: str | None) -> Exit:
+def serve(settings: Settings, made_key: str | None, keys_file: KeysFile | None = None) -> Exit:
     """Run the service until it is told to stop.
 
     Args:
         settings: with the keys in force; port 0 and no Redis URL are filled in here.
         made_key: the key that was made for this run, to be shown once.
+        keys_file: keys with permissions, read once; SIGHUP reads them again. Without them it ends the service.
 
     Raises StartError when the service cannot start or go on.
     """
     with ExitStack() as stack:
-        inbox = stack.enter_context(Inbox())
+        inbox = stack.enter_context(Inbox(STOP if keys_file is None else STOP - {signal.SIGHUP}))
         listeners = open_slots(settings.host, settings.port, settings.procs)
         for listener in listeners:
             stack.enter_context(listener)
@@ -50,7 +53,7 @@ def serve(settings: Settings, made_key: str | None) -> Exit:
             if not valkey.start(inbox, settings.redis_start_timeout):
                 return Exit.DONE
             settings = replace(settings, redis_url=valkey.url)
-        outcome = stack.enter_context(Master(settings, listeners, inbox, valkey, made_key)).run()
+        outcome = stack.enter_context(Master(settings, listeners, inbox, valkey, made_key, keys_file)).run()
     if outcome.reason:
         raise StartError(outcome.reason)
     return outcome.code
@@ -66,12 +69,15 @@ class Master:
         inbox: Inbox,
         valkey: EmbeddedValkey | None,
         made_key: str | None,
+        keys_file: KeysFile | None,
     ) -> None:
         self._settings = settings
         self._listeners = listeners
         self._inbox = inbox
         self._valkey = valkey
         self._made_key = made_key
+        self._keys_file = keys_file
+        self._board = Board(len(listeners))
         self._announced = False
         self._shards: dict[int, Shard] = {}
         # A process id alone comes again, in a container even in each run.
@@ -100,12 +106,16 @@ class Master:
         settings = self._settings
         redis = "the embedded Valkey" if self._valkey else masked(settings.redis_url or "")
         log.info("starting on %s, shards: %d, redis: %s", self._authority, settings.procs, redis)
+        self._hear_signals()  # that came before there was a shard
         while (outcome := self._fleet.outcome) is None:
             self._act()
-            for key, _ in self._selector.select(self._timeout()):
+            for key, ready in self._selector.select(self._timeout()):
                 if key.data is None:
                     self._hear_signals()
-                else:
+                    continue
+                if ready & selectors.EVENT_WRITE:
+                    self._speak(key.data)
+                if ready & selectors.EVENT_READ:
                     self._hear(key.data)
         return outcome
 
@@ -151,6 +161,8 @@ class Master:
             incarnation=spawn.incarnation,
             gateway_id=self._gateway_id,
             orphaned=self._served.get(spawn.slot, ()),
+            keys=self._keys_file.keys if self._keys_file else (),
+            board=self._board,
         )
 
     def _not_for(self, slot: int) -> list[Closable]:
@@ -167,9 +179,35 @@ class Master:
         if signal.SIGCHLD in signals:
             self._reap()
         for signum in signals:
-            if signum in STOP:
+            if signum == signal.SIGHUP and self._keys_file is not None:
+                self._reload_keys(self._keys_file)
+            elif signum in STOP:
                 log.info("%s: %s", signum.name, "asked again" if self._fleet.ending else "draining")
                 self._fleet.stop(time.monotonic())
+
+    def _reload_keys(self, keys_file: KeysFile) -> None:
+        """Read the keys again and hand them on. A file that cannot be used changes nothing: the gateway goes on."""
+        try:
+            keys_file.read()
+        except KeysError as error:
+            log.error("keys_file: %s; the keys that were read before stay in force", error)
+            return
+        for remark in keys_file.remarks:
+            log.warning("keys_file: %s", remark)
+        if not keys_file.keys and not self._settings.auth_keys:
+            log.warning("keys_file: %s holds no key: nobody can connect", keys_file.path)
+        log.info("keys_file: read again, keys: %d", len(keys_file.keys))
+        for shard in self._shards.values():
+            shard.tell(event="keys", keys=[key.to_json() for key in keys_file.keys])
+            self._speak(shard)
+
+    def _speak(self, shard: Shard) -> None:
+        """Go on with what a shard has still to hear, now or when it can take more."""
+        shard.speak()
+        if shard.control.fileno() < 0:  # it is dead, and forgotten
+            return
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if shard.has_more_to_hear else 0)
+        self._selector.modify(shard.control, wanted, shard)
 
     def _hear(self, shard: Shard) -> None:
         messages, open_still = shard.messages()
@@ -200,6 +238,7 @@ class Master:
             self._hear(shard)  # its last words may still be on the way
             self._forget(shard)
             del self._shards[shard.slot]
+            self._board.clear(shard.slot)
             code = os.waitstatus_to_exitcode(status)
             expected = self._fleet.ending
             pause = self._fleet.exited(shard.slot, code, time.monotonic())

@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
 from gateway import logs
+from gateway.board import Board
 from gateway.exits import Exit
+from gateway.keys import Key
 from gateway.settings import Settings
 from supervisor.signals import WATCHED
 
@@ -43,6 +45,8 @@ class Orders:
         settings: complete: port, redis_url and auth_keys are final.
         gateway_id: of this run of the service, the same for all its shards.
         orphaned: queues that the slot's last shard served when it died.
+        keys: those of the keys file.
+        board: where all shards count the connections of these keys.
     """
 
     settings: Settings
@@ -50,6 +54,8 @@ class Orders:
     incarnation: int
     gateway_id: str
     orphaned: tuple[str, ...]
+    keys: tuple[Key, ...]
+    board: Board
 
 
 @dataclass(slots=True)
@@ -60,6 +66,26 @@ class Shard:
     pid: int
     control: socket.socket
     _unread: bytes = field(default=b"", repr=False)
+    _unsaid: bytearray = field(default_factory=bytearray, repr=False)
+
+    def tell(self, **message: Any) -> None:
+        """Say something to the shard; what it does not take at once is left for `speak`."""
+        self._unsaid += json.dumps(message).encode() + b"\n"
+        self.speak()
+
+    def speak(self) -> None:
+        """Go on with what is still to be said."""
+        try:
+            del self._unsaid[: self.control.send(self._unsaid)]
+        except BlockingIOError:
+            pass
+        except OSError:  # it is dead, which SIGCHLD says, too
+            self._unsaid.clear()
+
+    @property
+    def has_more_to_hear(self) -> bool:
+        """Whether `speak` is to be called when the shard can take more."""
+        return bool(self._unsaid)
 
     def messages(self) -> tuple[list[dict[str, Any]], bool]:
         """What the shard has said since the last call, and whether it can say more."""
@@ -138,6 +164,8 @@ def _become_shard(
             first=orders.incarnation == 0,
             gateway_id=orders.gateway_id,
             orphaned=orders.orphaned,
+            keys=orders.keys,
+            row=orders.board.row(orders.slot),
         )
     except BaseException:  # this is the end of the process: nobody above could tell the story
         log.exception("the shard crashed")

@@ -20,7 +20,10 @@ def _noted(_signum: int, _frame: FrameType | None) -> None:
 class Inbox:
     """Collects the watched signals between `with` and its end, which puts the former handlers back."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: frozenset[signal.Signals] = STOP) -> None:
+        """Make an inbox; `stop` are the signals that ask the service to end."""
+        self.stop = stop
+        self._kept: list[signal.Signals] = []
         self._read, self._write = socket.socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
@@ -56,9 +59,11 @@ class Inbox:
                 numbers += chunk
         except BlockingIOError:
             pass
-        return [signal.Signals(number) for number in numbers]
+        kept, self._kept = self._kept, []
+        return kept + [signal.Signals(number) for number in numbers]
 
-    def wait(self, seconds: float) -> list[signal.Signals]:
-        """The signals that come within the time; returns with the first of them."""
+    def asked_to_stop(self, seconds: float) -> bool:
+        """Wait for the time, or for a signal, and say whether the service shall end; `take` still gets all signals."""
         select.select([self._read], [], [], seconds)
-        return self.take()
+        self._kept = self.take()
+        return not self.stop.isdisjoint(self._kept)

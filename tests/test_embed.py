@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from gateway import Proxy, start_proxy
 from gateway.settings import SettingError
 from gateway.wire.errors import GatewayError
+from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
 
 
@@ -72,3 +74,31 @@ async def test_a_redis_that_is_not_there_fails_the_start(port: int) -> None:
     proxy = start_proxy(f"redis://127.0.0.1:{port}", ["key"], port=0, redis_start_timeout=0.3)
     with pytest.raises(GatewayError, match="not reachable"):
         await proxy.start()
+
+
+async def test_keys_with_permissions_come_from_a_file(valkey: ValkeyProcess, prefix: str, tmp_path: Path) -> None:
+    path = write_keys(tmp_path / "keys.toml", entry("shop", "produce", queues=["mails"]))
+    async with start_proxy(valkey.url, port=0, prefix=prefix, keys_file=path) as proxy:
+        assert (await ask(proxy, "mails", "add", "welcome", key="shop"))["id"] == "1"
+        with pytest.raises(KeyError):  # there is no `ok`
+            await ask(proxy, "mails", "count", key="shop")
+        with pytest.raises(InvalidStatus):
+            await ask(proxy, "orders", "add", "order", key="shop")
+        write_keys(tmp_path / "keys.toml", entry("shop", "produce", queues=["orders"]))
+        proxy.reload_keys()
+        assert (await ask(proxy, "orders", "add", "order", key="shop"))["id"] == "1"
+
+
+def test_a_keys_file_must_be_usable_and_let_somebody_in(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot read"):
+        start_proxy("redis://localhost", keys_file=str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="holds no key"):
+        start_proxy("redis://localhost", keys_file=write_keys(tmp_path / "keys.toml"))
+    assert start_proxy("redis://localhost", ["key"], keys_file=str(tmp_path / "keys.toml"))
+
+
+def test_a_keys_file_that_others_can_write_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_keys(tmp_path / "keys.toml", entry("shop"))
+    (tmp_path / "keys.toml").chmod(0o646)
+    start_proxy("redis://localhost", keys_file=path)
+    assert "other users can read or write it" in caplog.text

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+import time
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 
-from gateway.wire.grants import EVERYTHING, Grant
+from gateway.board import Board, Row
+from gateway.keys import Key, digest
+from gateway.net.accounts import Account
+from gateway.wire.errors import ErrorCode, GatewayError
 
 SUBPROTOCOL: Final = "bullmq-proxy.v1"
 _BEARER: Final = "bearer."
@@ -19,24 +22,67 @@ _BEARER: Final = "bearer."
 class Keyring:
     """The keys that are let in; only their digests are kept."""
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        """No keys at all lets everybody in: that is what `--no-auth` asks for, and the supervisor sees to the rest."""
-        self._digests = [_digest(key) for key in keys]
+    def __init__(
+        self,
+        auth_keys: Iterable[str] = (),
+        keys: Iterable[Key] = (),
+        *,
+        row: Row | None = None,
+        everybody: bool = False,
+    ) -> None:
+        """Make a keyring; without any key nobody is let in.
 
-    def grant(self, key: str | None) -> Grant | None:
-        """What `key` may do, None if it is not ours. A wrong one takes the same time however near to a right one."""
-        if not self._digests:
-            return EVERYTHING
-        if key is None:
-            return None
-        digest = _digest(key)
-        # No short cut at the first match: the time must not tell which key it was.
-        known = sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
-        return EVERYTHING if known else None
+        Args:
+            auth_keys: keys that may do everything.
+            keys: those of the keys file.
+            row: where the connections of `keys` are counted; None for a gateway in one process.
+            everybody: no key is asked for.
+        """
+        self._row = row or Board(1).row(0)
+        self._everybody = everybody
+        self._unlimited = Account(None, self._row)
+        self._digests = [digest(key) for key in auth_keys]
+        self._accounts: dict[str, Account] = {}  # by name
+        self._by_digest: dict[bytes, Account] = {}
+        self.replace(keys)
 
+    def admit(self, key: str | None) -> Account:
+        """The account of a key; a wrong one takes the same time however near to a right one.
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+        Raises:
+            GatewayError: UNAUTHORIZED.
+        """
+        if self._everybody:
+            return self._unlimited
+        if key is not None:
+            shown = digest(key)
+            # No short cut at the first match: the time must not tell which key it was.
+            if sum(hmac.compare_digest(shown, known) for known in self._digests) > 0:
+                return self._unlimited
+            # A look-up compares whole hashes, salted by the process: nothing in its time tells of a digest's parts.
+            if account := self._by_digest.get(shown):
+                account.check_validity(time.time())
+                return account
+        raise GatewayError(ErrorCode.UNAUTHORIZED, "A key is needed: Authorization: Bearer KEY, or ?token=KEY")
+
+    def replace(self, keys: Iterable[Key]) -> None:
+        """Put what the keys file says now in force, for open connections, too."""
+        before, self._accounts = self._accounts, {}
+        for key in keys:
+            account = before.get(key.name)
+            if account is None or account.digest != key.digest:
+                account = Account(key, self._row)
+            self._accounts[key.name] = account
+            account.change(key)
+        self._by_digest = {account.digest: account for account in self._accounts.values()}
+        for name, account in before.items():
+            if self._accounts.get(name) is not account:
+                account.revoke()
+
+    def expire(self, now: float) -> None:
+        """Close the connections of keys that have expired; `now` in Unix time."""
+        for account in self._accounts.values():
+            account.expire(now)
 
 
 def presented_key(headers: Headers, token: str | None) -> str | None:

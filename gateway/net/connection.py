@@ -20,8 +20,10 @@ from websockets.http11 import Response
 from websockets.protocol import Event, Protocol, State
 
 from gateway.net import frames, opening
+from gateway.net.accounts import Account
 from gateway.sessions.ports import Session
 from gateway.wire.closing import CloseCode, cut_reason
+from gateway.wire.routes import Kind
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ _OPEN = State.OPEN
 _CLOSE_TIMEOUT: Final = 5.0  # s for the peer to answer a close frame, and to close its end of the socket
 _STUCK_TIMEOUT: Final = 5.0  # s when it is closed for not reading: the close frame stands behind all the rest
 _LARGE: Final = 2**17  # bytes; a copy of as many costs more than what it takes to do without
+_DISMISS_TIMEOUT: Final = 1.0  # s when its key is over: until the socket is closed its jobs are not given back
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
 
 
@@ -57,6 +60,7 @@ class Connection(ServerConnection):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.session: Session | None = None
+        self.account: Account | None = None  # of the client's key, once the connection is counted
         self.heard = True  # anything at all since the last look of the keepalive
         self.stuck_at = 0  # bytes unread at the keepalive's last look, while the connection is held
         self.judgement: asyncio.TimerHandle | None = None  # runs while a ping of the keepalive is unanswered
@@ -114,6 +118,12 @@ class Connection(ServerConnection):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
+    def enter(self, account: Account, kind: Kind, queue: str) -> None:
+        """Count the connection for its key until it is gone, unless it is gone already; raises GatewayError."""
+        if not self.connection_lost_waiter.done():
+            account.enter(self, kind, queue)
+            self.account = account
+
     def attach(self, session: Session) -> bool:
         """Hand the connection its session, which it then tells when it is over; False if it is over already."""
         if self.connection_lost_waiter.done():
@@ -126,7 +136,7 @@ class Connection(ServerConnection):
         self.unopened.discard(self)
         self._forget_handshake()
         early, self._head = self._head, None
-        if self.session is not None:
+        if self.session is not None and not self._closed_by_us:
             self.session.start()
         self._resume()
         if early:
@@ -377,6 +387,13 @@ class Connection(ServerConnection):
         self._resume()  # its answer must be read
         self._end_within(_CLOSE_TIMEOUT if timeout is None else timeout)
 
+    def dismiss(self, code: CloseCode, reason: str) -> None:
+        """Send the client away: what it holds goes back as in a drain, and is not held against it."""
+        if self.protocol.state is _OPEN:
+            if self.session is not None:
+                self.session.drain(0.0)
+            self.close_with(code, reason, timeout=_DISMISS_TIMEOUT)
+
     def _end_within(self, timeout: float) -> None:
         """Abort the connection unless the peer ends it in time; the first deadline counts."""
         if self._end is None:
@@ -393,6 +410,8 @@ class Connection(ServerConnection):
         # The parser and the protocol hold each other, and so does the error that ended it, by its traceback.
         self.protocol.parser.close()
         self.protocol.parser_exc = None
+        if self.account is not None:
+            self.account.leave(self)
         session, self.session = self.session, None
         if session is not None:
             session.closed()

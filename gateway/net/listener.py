@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -15,6 +16,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 import gateway
+from gateway.keys import Key
 from gateway.net import http
 from gateway.net.auth import SUBPROTOCOL, Keyring, is_origin_allowed, presented_key
 from gateway.net.connection import Connection, closed
@@ -22,7 +24,7 @@ from gateway.net.keepalive import Keepalive
 from gateway.sessions.ports import Outlet, Session
 from gateway.wire.closing import CloseCode
 from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import Grant
+from gateway.wire.grants import Rights
 from gateway.wire.routes import Kind, Limits, NotFound, Route, check, locate
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ _QUIET: Final = logging.getLogger(f"{__name__}.websockets")
 
 _OPEN_TIMEOUT: Final = 10.0  # s from accept to handshake
 _BACKLOG: Final = 4096
+_EXPIRY_LOOK: Final = 1.0  # s between two looks at the keys that have expired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ class Door:
     ping_timeout: float = 20.0  # s
 
 
-OpenSession = Callable[[Route, Grant, Outlet], Session]
+OpenSession = Callable[[Route, Rights, Outlet], Session]
 ReadPage = Callable[[Kind], Awaitable[Response]]
 
 
@@ -67,7 +70,7 @@ class Listener:
         self._open_session = open_session
         self._read_page = read_page
         self._server: Server | None = None
-        self._keepalive: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._unopened: set[Connection] = set()
         self._draining = False
         self.accepted = 0
@@ -98,7 +101,10 @@ class Listener:
             logger=_QUIET,
         )
         keepalive = Keepalive(lambda: self.connections, door.ping_interval, door.ping_timeout)
-        self._keepalive = asyncio.create_task(keepalive.run(), name="keepalive")
+        self._tasks = [
+            asyncio.create_task(keepalive.run(), name="keepalive"),
+            asyncio.create_task(self._expire_keys(), name="expiry of keys"),
+        ]
 
     @property
     def connections(self) -> set[Connection]:
@@ -121,29 +127,37 @@ class Listener:
         except NotFound as error:
             return http.refusal(HTTPStatus.NOT_FOUND, error)
         except GatewayError as error:
-            if error.code is ErrorCode.INVALID_ARGUMENTS:
-                return http.refusal(HTTPStatus.BAD_REQUEST, error)
-            return http.refusal(HTTPStatus.SERVICE_UNAVAILABLE, error, Retry_After="1")
+            match error.code:
+                case ErrorCode.INVALID_ARGUMENTS:
+                    return http.refusal(HTTPStatus.BAD_REQUEST, error)
+                case ErrorCode.UNAUTHORIZED:
+                    return http.refusal(HTTPStatus.UNAUTHORIZED, error, WWW_Authenticate="Bearer")
+                case ErrorCode.FORBIDDEN:
+                    return http.refusal(HTTPStatus.FORBIDDEN, error)
+                case ErrorCode.TOO_MANY_REQUESTS:
+                    return http.refusal(HTTPStatus.TOO_MANY_REQUESTS, error, Retry_After="1")
+                case _:
+                    return http.refusal(HTTPStatus.SERVICE_UNAVAILABLE, error, Retry_After="1")
 
     async def _admit(self, connection: Connection, request: Request) -> Response | None:
         """Check a request in the order that gives nothing away: path, key, origin, and only then the details."""
         target = locate(request.path)
         if not target.kind.is_websocket:
             return await self._plain(target.kind)
-        grant = self._door.keyring.grant(presented_key(request.headers, target.token))
-        if grant is None:
-            error = GatewayError(ErrorCode.UNAUTHORIZED, "A key is needed: Authorization: Bearer KEY, or ?token=KEY")
-            return http.refusal(HTTPStatus.UNAUTHORIZED, error, WWW_Authenticate="Bearer")
+        account = self._door.keyring.admit(presented_key(request.headers, target.token))
         if not is_origin_allowed(request.headers, self._door.allowed_origins):
-            error = GatewayError(ErrorCode.FORBIDDEN, "This page's origin is not allowed to connect")
-            return http.refusal(HTTPStatus.FORBIDDEN, error)
+            raise GatewayError(ErrorCode.FORBIDDEN, "This page's origin is not allowed to connect")
         if not any("upgrade" in value.lower() for value in request.headers.get_all("Connection")):
             error = GatewayError(ErrorCode.INVALID_MESSAGE, "This is a WebSocket path: connect with a WebSocket client")
             return http.refusal(HTTPStatus.UPGRADE_REQUIRED, error, Upgrade="websocket")
         route = check(target, self._door.limits)
+        account.check(route.kind, route.queue)
         self._refuse_when_draining()
-        await self._prepare(self._open_session(route, grant, connection), connection)
-        self._refuse_when_draining()  # it can have begun meanwhile
+        connection.enter(account, route.kind, route.queue)
+        await self._prepare(self._open_session(route, account.rights, connection), connection)
+        # Both can have changed meanwhile.
+        self._refuse_when_draining()
+        account.check(route.kind, route.queue)
         return None
 
     def _refuse_when_draining(self) -> None:
@@ -184,6 +198,17 @@ class Listener:
         connection.opened()
         await closed(connection)
 
+    # Keys
+
+    def replace_keys(self, keys: Iterable[Key]) -> None:
+        """Put what the keys file says now in force; connections that it does not allow any more are closed."""
+        self._door.keyring.replace(keys)
+
+    async def _expire_keys(self) -> None:
+        while True:
+            await asyncio.sleep(_EXPIRY_LOOK)
+            self._door.keyring.expire(time.time())
+
     # The end
 
     def stop_accepting(self) -> None:
@@ -194,9 +219,9 @@ class Listener:
 
     async def close(self, code: CloseCode) -> None:
         """Close all connections with `code` and wait until they are gone."""
-        if self._keepalive is not None:
-            self._keepalive.cancel()
-            await asyncio.wait((self._keepalive,))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._server is None:
             return
         self.stop_accepting()

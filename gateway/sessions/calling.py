@@ -88,6 +88,7 @@ class Caller:
         self._begin(size)
         reply = partial(self._reply, id, size)
         try:
+            self._context.rights.check_rate()
             function = self._table[fn]
             self._context.grant.check_permission(function.permission, f"call {fn}")
             bound = function.bind(args)

@@ -102,6 +102,7 @@ class WorkerSession:
     def drain(self, deadline: float) -> None:
         """Tell the client to finish what it has."""
         self._draining = True
+        self._set_taking()
         self._caller.drain()
         self._outlet.send(message(self._number(), drain(int(deadline * 1000))))
 

@@ -19,7 +19,7 @@ from gateway.broker.functions.flows import FLOWS
 from gateway.broker.link import LinkOptions
 from gateway.broker.scripts import settle
 from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import EVERYTHING, Grant, Permission
+from gateway.wire.grants import EVERYTHING, Grant, Permission, Rights
 from gateway.wire.routes import Limits
 from tests.support.valkey import ValkeyProcess
 
@@ -44,7 +44,7 @@ async def ask(broker: Broker, grant: Grant, fn: str, *args: Any) -> Any:
     """Call a function of flows with the rights of a key."""
     row = FLOWS[fn]
     bound = row.bind([Raw(json.dumps(arg).encode()) for arg in args])
-    flows, context = Flows(broker, Limits()), Context(broker, grant)
+    flows, context = Flows(broker, Limits()), Context(broker, Rights(grant))
     if not row.direct:
         return await row.run(flows, *bound, context=context)
     reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

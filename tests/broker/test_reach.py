@@ -13,7 +13,7 @@ from gateway.broker.functions.dependencies import get_dependencies
 from gateway.broker.link import LinkOptions
 from gateway.broker.queue import Queue
 from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import EVERYTHING, Grant, Permission
+from gateway.wire.grants import EVERYTHING, Grant, Permission, Rights
 from tests.support.valkey import ValkeyProcess
 
 
@@ -26,7 +26,7 @@ async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
 
 
 def under(broker: Broker, *queues: str) -> Context:
-    return Context(broker, Grant("reader", frozenset((Permission.OBSERVE,)), queues))
+    return Context(broker, Rights(Grant("reader", frozenset((Permission.OBSERVE,)), queues)))
 
 
 async def pages(queue: Queue, context: Context) -> list[int]:
@@ -62,7 +62,7 @@ async def test_children_are_shown_to_keys_that_are_for_their_queues(broker: Brok
 async def test_children_with_another_prefix_are_for_keys_that_may_do_everything(broker: Broker, prefix: str) -> None:
     queue = broker.queue("q")
     await put(queue, f"{prefix}x:q:1", "pending")
-    assert sum(await pages(queue, Context(broker, EVERYTHING))) == 1
+    assert sum(await pages(queue, Context(broker, Rights(EVERYTHING)))) == 1
     with pytest.raises(GatewayError, match=f"The key reader is only for queues with the prefix {prefix}"):
         await pages(queue, under(broker, "*"))
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import redis
 
 from gateway import Proxy
+from gateway.keys import digest
+from gateway.wire.grants import Permission
 from tests.net.conftest import MakeGateway
 from tests.net.support import KEY, RawClient, get, upgrade
 from tests.net.test_http import WEBSOCKET_PATHS
+from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
 
 NO_KEY = "Authorization:"
@@ -73,6 +77,25 @@ class TestKeys:
         gateway = await make_gateway(keys=["a", "b"])
         for key, status in (("a", 101), ("b", 101), ("c", 401), ("a,b", 401)):
             assert (await upgrade(gateway.port, "/queue/q", f"Authorization: Bearer {key}")).status == status
+
+    async def test_keys_of_a_file_come_in_the_same_forms(self, make_gateway: MakeGateway, tmp_path: Path) -> None:
+        path = write_keys(tmp_path / "keys.toml", entry("shop", *Permission, secret=KEY))
+        gateway = await make_gateway(keys=["another"], keys_file=path)
+        for target in WEBSOCKET_PATHS:
+            for headers in RIGHT:
+                assert (await upgrade(gateway.port, target, *headers)).status == 101
+            for headers in WRONG:
+                assert (await upgrade(gateway.port, target, *headers)).status == 401
+            assert (await upgrade(gateway.port, with_token(target, KEY), NO_KEY)).status == 101
+            assert (await upgrade(gateway.port, with_token(target, "another"), NO_KEY)).status == 101
+            assert (await upgrade(gateway.port, with_token(target, digest(KEY).hex()), NO_KEY)).status == 401
+
+    async def test_an_expired_key_is_refused_by_name(self, make_gateway: MakeGateway, tmp_path: Path) -> None:
+        path = write_keys(tmp_path / "keys.toml", entry("shop", *Permission, expires="2020-01-01", secret=KEY))
+        gateway = await make_gateway(keys=["another"], keys_file=path)
+        answer = await upgrade(gateway.port, "/queue/q")
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert answer.error == {"code": "UNAUTHORIZED", "message": "The key shop has expired"}
 
     async def test_without_keys_everybody_may_come_in(self, make_gateway: MakeGateway) -> None:
         gateway = await make_gateway(keys=[], no_auth=True)

@@ -24,7 +24,7 @@ from gateway.net.listener import Door, Listener
 from gateway.sessions.ports import Outlet, Session
 from gateway.wire.closing import CloseCode
 from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import Grant
+from gateway.wire.grants import Rights
 from gateway.wire.routes import Kind, Route
 from tests.net.support import BINARY, CLOSE, PING, RawClient, call, frame, handshake, open_connections
 from tests.support.waiting import eventually
@@ -72,9 +72,9 @@ class House:
     def __init__(self) -> None:
         self.probes: list[Probe] = []
         self.furnish: Callable[[Probe], None] = lambda probe: None
-        self.listener = Listener(Door(keyring=Keyring(())), self._open, self._page)
+        self.listener = Listener(Door(keyring=Keyring(everybody=True)), self._open, self._page)
 
-    def _open(self, route: Route, grant: Grant, outlet: Outlet) -> Session:
+    def _open(self, route: Route, rights: Rights, outlet: Outlet) -> Session:
         probe = Probe(outlet)
         self.furnish(probe)
         self.probes.append(probe)

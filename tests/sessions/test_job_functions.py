@@ -16,7 +16,7 @@ from gateway.broker.functions import TABLE
 from gateway.broker.functions.base import Context
 from gateway.broker.link import LinkOptions
 from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import Grant, Permission
+from gateway.wire.grants import Grant, Permission, Rights
 from tests.sessions.peer import Gateway, Peer
 from tests.support.valkey import ValkeyProcess
 
@@ -44,7 +44,7 @@ def limited(broker: Broker) -> LimitedCall:
 
     async def call(fn: str, *args: Any, queues: tuple[str, ...] = ("q",)) -> Any:
         function = TABLE[fn]
-        context = Context(broker, Grant("ops", frozenset(Permission), queues))
+        context = Context(broker, Rights(Grant("ops", frozenset(Permission), queues)))
         provided = {"context": context} if function.in_context else {}
         bound = function.bind([Raw(json.dumps(arg).encode()) for arg in args])
         return await function.run(broker.queue("q"), *bound, **provided)

@@ -19,7 +19,7 @@ from gateway.broker.functions import TABLE
 from gateway.broker.functions.base import Context
 from gateway.broker.link import LinkOptions
 from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import Grant, Permission
+from gateway.wire.grants import Grant, Permission, Rights
 from tests.sessions.peer import Gateway, Peer, until
 from tests.support.valkey import ValkeyProcess
 
@@ -86,7 +86,7 @@ async def test_a_parent_in_the_template_is_within_the_key_s_reach(valkey: Valkey
     function = TABLE["upsertJobScheduler"]
     bound = function.bind([Raw(json.dumps(arg).encode()) for arg in ("s", YEARLY, template)])
     with pytest.raises(GatewayError) as caught:
-        await function.run(broker.queue("mails"), *bound, context=Context(broker, grant))
+        await function.run(broker.queue("mails"), *bound, context=Context(broker, Rights(grant)))
     assert caught.value.code is ErrorCode.FORBIDDEN
     await broker.close()
 

@@ -34,7 +34,9 @@ def test_no_module_of_the_supervisor_brings_them_in(module: str) -> None:
     assert not imported_by(f"import {module}") & FOR_SHARDS_ONLY
 
 
-@pytest.mark.parametrize("module", ["gateway", "gateway.settings", "gateway.exits", "gateway.logs"])
+@pytest.mark.parametrize(
+    "module", ["gateway", "gateway.board", "gateway.exits", "gateway.keys", "gateway.logs", "gateway.settings"]
+)
 def test_what_parent_and_shards_share_does_not_either(module: str) -> None:
     assert not imported_by(f"import {module}") & (FOR_SHARDS_ONLY | {"click"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 from collections.abc import Iterator
@@ -65,3 +66,26 @@ def test_a_line_without_end_does_not_grow_for_ever(
     end.send(b'\n{"event":"ready"}\n')
     assert shard.messages()[0] == [{"event": "ready"}]
     assert "x" not in repr(shard)
+
+
+def test_what_is_said_to_a_shard_arrives_whole_however_much_it_is(pair: tuple[Shard, socket.socket]) -> None:
+    shard, end = pair
+    shard.tell(event="keys", keys=["x" * 4_000_000])
+    assert shard.has_more_to_hear
+    shard.tell(event="keys", keys=[])
+    heard = b""
+    while shard.has_more_to_hear:
+        heard += end.recv(1 << 20)
+        shard.speak()
+    while heard.count(b"\n") < 2:
+        heard += end.recv(1 << 20)
+    first, second = heard.splitlines()
+    assert len(json.loads(first)["keys"][0]) == 4_000_000
+    assert json.loads(second) == {"event": "keys", "keys": []}
+
+
+def test_what_is_said_to_a_dead_shard_is_forgotten(pair: tuple[Shard, socket.socket]) -> None:
+    shard, end = pair
+    end.close()
+    shard.tell(event="keys", keys=[])
+    assert not shard.has_more_to_hear

@@ -31,6 +31,7 @@ OTHER: dict[str, str] = {
     "data_dir": "/data",
     "auth_keys": "k1,k2",
     "auth_keys_file": "/keys",
+    "keys_file": "/etc/keys.toml",
     "no_auth": "true",
     "allowed_origins": "https://a.example",
     "max_message_size": "2k",

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from gateway.broker.broker import Broker
 from gateway.wire.functions import FunctionTable
-from gateway.wire.grants import Grant, Permission
+from gateway.wire.grants import Grant, Permission, Rights
 
 TABLE: Final = FunctionTable()
 
@@ -48,11 +48,16 @@ class Context:
 
     Attributes:
         broker: of this shard.
-        grant: the rights of the caller's key, for functions that reach other queues than theirs.
+        rights: of the caller's key; they can change while the connection is open.
     """
 
     broker: Broker
-    grant: Grant
+    rights: Rights
+
+    @property
+    def grant(self) -> Grant:
+        """What the caller's key may do now, for functions that reach other queues than theirs."""
+        return self.rights.grant
 
 
 def stored_type(type: str) -> str:

@@ -1,0 +1,144 @@
+"""Accounts: a key as one shard knows it, with its rights, its open connections and what it has used up."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, Protocol
+
+from gateway.board import Row
+from gateway.keys import Key
+from gateway.net.limits import Bucket
+from gateway.wire.closing import CloseCode
+from gateway.wire.errors import ErrorCode, GatewayError
+from gateway.wire.grants import EVERYTHING, Grant, Permission, Rights
+from gateway.wire.routes import Kind
+
+_NEEDS: Final = {
+    Kind.WORKER: (Permission.CONSUME, "process jobs"),
+    Kind.EVENTS: (Permission.OBSERVE, "watch events"),
+}
+_OF_ONE_QUEUE: Final = (Kind.QUEUE, Kind.WORKER, Kind.EVENTS)
+
+
+class Guest(Protocol):
+    """A connection, as those see it who let it in."""
+
+    def dismiss(self, code: CloseCode, reason: str) -> None:
+        """Close the connection; jobs that its client holds go back and are not held against it."""
+
+
+class Account:
+    """One key of the keys file, or all of those that may do everything.
+
+    Attributes:
+        rights: of all its connections.
+    """
+
+    def __init__(self, key: Key | None, row: Row) -> None:
+        """Make an account; `row` is where its connections are counted, `key` None for keys that may do everything."""
+        self.rights = Rights(EVERYTHING) if key is None else Rights(key.grant, self._spend)
+        self._key = key
+        self._row = row
+        self._revoked = False
+        self._bucket = Bucket()
+        self._guests: dict[Guest, tuple[Kind, str]] = {}
+
+    @property
+    def digest(self) -> bytes:
+        """Of its secret; empty for keys that may do everything."""
+        return b"" if self._key is None else self._key.digest
+
+    def check_validity(self, now: float) -> None:
+        """Refuse a key that is over; `now` in Unix time.
+
+        Raises:
+            GatewayError: UNAUTHORIZED.
+        """
+        if self._revoked:
+            raise GatewayError(ErrorCode.UNAUTHORIZED, "This key is not valid any more")
+        if self._key is not None and self._key.expires is not None and self._key.expires <= now:
+            raise GatewayError(ErrorCode.UNAUTHORIZED, f"The key {self._key.name} has expired")
+
+    def check(self, kind: Kind, queue: str) -> None:
+        """Refuse a connection that the key is not for.
+
+        Raises:
+            GatewayError: UNAUTHORIZED for a key that is over, FORBIDDEN with what is missing.
+        """
+        self.check_validity(time.time())
+        check_entry(self.rights.grant, kind, queue)
+
+    def enter(self, guest: Guest, kind: Kind, queue: str) -> None:
+        """Count a connection in, until it leaves.
+
+        Raises:
+            GatewayError: TOO_MANY_REQUESTS; then it is not counted.
+        """
+        key = self._key
+        if key is None:
+            return
+        # First counted, then compared: of two shards at once both may refuse, but never does one too many come in.
+        self._row.add(key.column, 1)
+        if key.connections is not None and self._row.total(key.column) > key.connections:
+            self._row.add(key.column, -1)
+            raise GatewayError(
+                ErrorCode.TOO_MANY_REQUESTS,
+                f"The key {key.name} has all its connections open (connections = {key.connections}): close one first",
+            )
+        self._guests[guest] = (kind, queue)
+
+    def leave(self, guest: Guest) -> None:
+        """The connection is gone; nothing happens if it was not counted."""
+        if self._guests.pop(guest, None) is not None and self._key is not None:
+            self._row.add(self._key.column, -1)
+
+    def change(self, key: Key) -> None:
+        """Take over what the file says now of the same name and secret: for calls at once, and for connections.
+
+        Lower limits end no connection that is open.
+        """
+        self._key = key
+        self.rights.grant = key.grant
+        for guest, (kind, queue) in list(self._guests.items()):
+            try:
+                self.check(kind, queue)
+            except GatewayError as error:
+                guest.dismiss(CloseCode.INVALID_AUTHENTICATION, error.message)
+
+    def revoke(self) -> None:
+        """The key is gone: nothing is allowed any more, and its connections are closed."""
+        self._revoked = True
+        self.rights.grant = Grant(self.rights.grant.key)
+        self._dismiss_all("the key is not valid any more")
+
+    def expire(self, now: float) -> None:
+        """Close its connections if the key has expired; `now` in Unix time."""
+        if self._guests and self._key is not None and self._key.expires is not None and self._key.expires <= now:
+            self._dismiss_all("the key has expired")
+
+    def _dismiss_all(self, reason: str) -> None:
+        for guest in list(self._guests):
+            guest.dismiss(CloseCode.INVALID_AUTHENTICATION, reason)
+
+    def _spend(self) -> bool:
+        """Take one call off this shard's share of the key's calls: as large as its share of the key's connections."""
+        key = self._key
+        if key is None or key.messages_per_second is None:
+            return True
+        own = self._row.own(key.column)
+        share = own / max(self._row.total(key.column), own, 1)
+        return self._bucket.take(key.messages_per_second * share, time.monotonic())
+
+
+def check_entry(grant: Grant, kind: Kind, queue: str) -> None:
+    """Refuse a kind of connection, or a queue, that a key is not for.
+
+    Raises:
+        GatewayError: FORBIDDEN, saying what is missing.
+    """
+    if kind in _OF_ONE_QUEUE:
+        grant.check_queue(queue)
+    if kind in _NEEDS:
+        grant.check_permission(*_NEEDS[kind])
+    elif not grant.everything and not grant.permissions:
+        raise GatewayError(ErrorCode.FORBIDDEN, f"The key {grant.key} may not call anything: it has no permissions")

@@ -1,0 +1,151 @@
+"""`bullmq-proxy key create` and `key list`, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from gateway.keys import digest, parse
+from tests.supervisor.test_cli import refusal
+from tests.support.service import run_cli
+
+
+def create(home: Path, *arguments: str, env: dict[str, str] | None = None) -> CompletedProcess[str]:
+    result = run_cli(home, "key", "create", *arguments, env=env)
+    assert result.returncode == 0, result
+    return result
+
+
+class TestCreate:
+    def test_the_secret_alone_is_on_stdout_and_fits_the_entry(self, tmp_path: Path) -> None:
+        result = create(
+            tmp_path, "shop", "--keys-file", "keys.toml", "--queue", "mails-*", "--queue", 'odd"\\name',
+            "--allow", "produce", "--allow", "observe", "--expires", "2099-01-31", "--messages-per-second", "0.5",
+            "--connections", "20",
+        )  # fmt: skip
+        [secret] = result.stdout.splitlines()
+        assert len(secret) >= 43
+        assert secret not in result.stderr
+        [key] = parse((tmp_path / "keys.toml").read_text(), "keys.toml")
+        assert (key.name, key.digest) == ("shop", digest(secret))
+        assert key.grant.queues == ("mails-*", 'odd"\\name')
+        assert key.grant.permissions == {"produce", "observe"}
+        assert (key.expires, key.messages_per_second, key.connections) == (4073500800, 0.5, 20)
+
+    def test_every_secret_is_another(self, tmp_path: Path) -> None:
+        assert create(tmp_path, "a").stdout != create(tmp_path, "a").stdout
+
+    def test_a_new_file_is_its_users_alone(self, tmp_path: Path) -> None:
+        create(tmp_path, "a", "--keys-file", "keys.toml")
+        assert stat.S_IMODE((tmp_path / "keys.toml").stat().st_mode) == 0o600
+        assert os.listdir(tmp_path) == ["keys.toml"]
+
+    def test_the_file_can_be_named_by_the_environment(self, tmp_path: Path) -> None:
+        create(tmp_path, "a", env={"BULLMQ_PROXY_KEYS_FILE": "keys.toml"})
+        assert "[keys.a]" in (tmp_path / "keys.toml").read_text()
+
+    @pytest.mark.parametrize("before", ["# ours\r\n\r\n", "# no line end", "\n\n# caf\u00e9\n\n[keys]  # all\n"])
+    def test_what_is_in_the_file_stays_byte_for_byte(self, tmp_path: Path, before: str) -> None:
+        path = tmp_path / "keys.toml"
+        path.write_bytes(before.encode())
+        path.chmod(0o640)
+        create(tmp_path, "a", "--keys-file", "keys.toml")
+        create(tmp_path, "b", "--keys-file", "keys.toml")
+        assert path.read_bytes().startswith(before.encode())
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        assert [key.name for key in parse(path.read_bytes().decode(), "keys.toml")] == ["a", "b"]
+
+    def test_a_link_stays_a_link(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "keys.toml").symlink_to("real/keys.toml")
+        create(tmp_path, "a", "--keys-file", "keys.toml")
+        assert (tmp_path / "keys.toml").is_symlink()
+        assert "[keys.a]" in (tmp_path / "real" / "keys.toml").read_text()
+
+    def test_without_a_file_the_entry_is_shown_for_pasting(self, tmp_path: Path) -> None:
+        result = create(tmp_path, "shop", "--queue", "*", "--allow", "consume")
+        block = result.stderr[result.stderr.index("[keys.shop]") :].split("\n\n")[0]
+        assert tomllib.loads(block)["keys"]["shop"]["permissions"] == ["consume"]
+        assert os.listdir(tmp_path) == []
+
+    def test_a_key_that_may_do_nothing_is_remarked_on(self, tmp_path: Path) -> None:
+        assert "may do nothing yet" in create(tmp_path, "shop", "--queue", "*").stderr
+        assert "may do nothing yet" not in create(tmp_path, "shop", "--queue", "*", "--allow", "manage").stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "problem"),
+        [
+            (("the shop",), "key 'the shop': a name has 1 to 64 letters"),
+            (("a]\nx=1\n[keys.b",), "a name has 1 to 64 letters"),
+            (("a", "--allow", "sell"), "'sell' is not one of 'produce', 'consume', 'observe', 'manage'"),
+            (("a", "--queue", "bull:mails"), "the new key: key a: queues: 'bull:mails' fits no queue"),
+            (("a", "--queue", "two\nlines"), "the new key is not valid TOML"),
+            (("a", "--expires", "soon"), "--expires: expected a date such as 2027-01-31"),
+            (("a", "--expires", "2020-01-01"), "--expires: 2020-01-01 is in the past"),
+            (("a", "--connections", "0"), "the new key: key a: connections: expected a whole number"),
+            (("a", "--messages-per-second", "inf"), "the new key: key a: messages_per_second: expected a number"),
+            (("a", "--keys-file", "none/keys.toml"), "cannot write none/keys.toml: No such file"),
+            (("a", "--keys-file", "."), "cannot write .: Is a directory"),
+        ],
+    )
+    def test_what_cannot_be_used_is_one_line_and_makes_nothing(
+        self, tmp_path: Path, arguments: tuple[str, ...], problem: str
+    ) -> None:
+        assert problem in refusal(tmp_path, "key", "create", *arguments)
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            ("[keys.a]\n", "keys.toml: key a: hash: is missing"),
+            ("keys = {}\n", "cannot add to keys.toml, write the key into it by hand: "),
+        ],
+    )
+    def test_a_file_that_it_cannot_add_to_is_left_alone(self, tmp_path: Path, content: str, problem: str) -> None:
+        (tmp_path / "keys.toml").write_text(content)
+        assert problem in refusal(tmp_path, "key", "create", "b", "--keys-file", "keys.toml")
+        assert (tmp_path / "keys.toml").read_text() == content
+
+    def test_a_name_is_given_once(self, tmp_path: Path) -> None:
+        create(tmp_path, "a", "--keys-file", "keys.toml")
+        before = (tmp_path / "keys.toml").read_bytes()
+        assert "keys.toml has a key a already" in refusal(tmp_path, "key", "create", "a", "--keys-file", "keys.toml")
+        assert (tmp_path / "keys.toml").read_bytes() == before
+
+
+class TestList:
+    def test_it_shows_what_keys_may_do_and_no_hashes(self, tmp_path: Path) -> None:
+        create(
+            tmp_path, "shop", "--keys-file", "keys.toml", "--queue", "mails-*", "--allow", "observe",
+            "--allow", "produce", "--expires", "2099-01-31", "--messages-per-second", "100", "--connections", "2",
+        )  # fmt: skip
+        create(tmp_path, "nobody", "--keys-file", "keys.toml")
+        result = run_cli(tmp_path, "key", "list", "--keys-file", "keys.toml")
+        assert [line.split() for line in result.stdout.splitlines()] == [
+            ["NAME", "QUEUES", "PERMISSIONS", "EXPIRES", "CALLS/S", "CONNECTIONS"],
+            ["shop", "mails-*", "produce,observe", "2099-01-31T00:00:00Z", "100", "2"],
+            ["nobody", "-", "-", "-", "-", "-"],
+        ]
+        assert result.stderr == ""
+
+    def test_a_loose_mode_is_remarked_on(self, tmp_path: Path) -> None:
+        create(tmp_path, "a", "--keys-file", "keys.toml")
+        (tmp_path / "keys.toml").chmod(0o644)
+        result = run_cli(tmp_path, "key", "list", "--keys-file", "keys.toml")
+        assert result.stderr.startswith("warning: keys.toml: other users can read or write it (mode 0644)")
+
+    def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
+        assert "cannot read none" in refusal(tmp_path, "key", "list", "--keys-file", "none")
+
+
+def test_config_shows_the_file_and_finds_its_errors(tmp_path: Path) -> None:
+    create(tmp_path, "a", "--keys-file", "keys.toml")
+    result = run_cli(tmp_path, "config", "--keys-file", "keys.toml")
+    assert 'keys_file = "keys.toml"' in result.stdout
+    (tmp_path / "keys.toml").write_text("[keys.a]\n")
+    assert "keys_file: keys.toml: key a: hash: is missing" in refusal(tmp_path, "config", "--keys-file", "keys.toml")
