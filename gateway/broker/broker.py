@@ -7,7 +7,6 @@ import itertools
 import logging
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -15,6 +14,8 @@ from typing import Any, Final
 from gateway.broker.address import Address
 from gateway.broker.client import LinkClient
 from gateway.broker.feed import Feed
+from gateway.broker.finishes import Finishes
+from gateway.broker.hands import Hands
 from gateway.broker.leases import Consumer, Lease
 from gateway.broker.link import Link, LinkOptions
 from gateway.broker.orphans import give_back
@@ -85,8 +86,11 @@ class Broker:
         self._queues: weakref.WeakValueDictionary[tuple[str, str], Queue] = weakref.WeakValueDictionary()
         self._feeds: dict[str, Feed] = {}
         self._readers: dict[str, EventReader] = {}
+        self._hands: dict[str, Hands] = {}
+        self._finishes: dict[str, Finishes] = {}
         self._consumers: dict[str, Consumer] = {}  # by token; those that left, until their last lease is over
         self._abandoned: set[str] = set()  # queues of our predecessor in which its orphans are still to be found
+        self._doubtful: set[str] = set()  # queues without a feed in which the reply to a fetch was lost
         self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self.link.on_up.append(self._link_is_up)
@@ -115,6 +119,9 @@ class Broker:
         options: WorkerOptions,
         take: Callable[[Lease, Hash], None],
         cancel: Callable[[Lease, str], None],
+        forget: Callable[[Lease], None] | None = None,
+        *,
+        by_hand: bool = False,
     ) -> tuple[Feed, Consumer]:
         """Register a worker connection; it gets jobs as soon as it is `wake`d by its feed.
 
@@ -123,17 +130,28 @@ class Broker:
             options: of the connection.
             take: gets each new lease with the job's hash.
             cancel: is told when a lease is lost, and why.
+            forget: is told that a lease is over because somebody has moved the job by its token.
+            by_hand: no connection, but a caller who waits for one job.
         """
         feed = self._feeds.get(queue.name)
         if feed is None:
             feed = Feed(queue, Waiter(queue, self._options), self._renewer, self._feed_is_empty)
             self._feeds[queue.name] = feed
-            self.on_served(list(self._feeds))
-        consumer = Consumer(options, self.identity.token(next(self._numbers)), take, cancel)
-        self._consumers[consumer.token] = consumer
-        consumer.on_gone = partial(self._forget, consumer)
+            self._tell_served()
+        consumer = self._register(Consumer(options, self._new_token(), take, cancel, forget, by_hand=by_hand))
         feed.join(consumer)
         return feed, consumer
+
+    def _new_token(self) -> str:
+        return self.identity.token(next(self._numbers))
+
+    def _register(self, consumer: Consumer) -> Consumer:
+        self._consumers[consumer.token] = consumer
+        consumer.on_gone = partial(self._forget, consumer)
+        return consumer
+
+    def _tell_served(self) -> None:
+        self.on_served(list(self._feeds.keys() | self._hands.keys()))
 
     def _forget(self, consumer: Consumer) -> None:
         self._consumers.pop(consumer.token, None)
@@ -147,7 +165,7 @@ class Broker:
     def _feed_is_empty(self, feed: Feed) -> None:
         if self._feeds.get(feed.queue.name) is feed:
             del self._feeds[feed.queue.name]
-            self.on_served(list(self._feeds))
+            self._tell_served()
         self._spawn(feed.close())
 
     def stop_fetching(self) -> None:
@@ -159,6 +177,45 @@ class Broker:
     def leases(self) -> int:
         """How many jobs are in clients' hands."""
         return sum(feed.leases for feed in self._feeds.values())
+
+    # Consuming by hand
+
+    def hands(self, queue: Queue) -> Hands:
+        """Where jobs of a queue are consumed by hand."""
+        hands = self._hands.get(queue.name)
+        if hands is None:
+            hands = self._hands[queue.name] = Hands(queue, self, self._hands_are_idle)
+            self._tell_served()
+        return hands
+
+    def _hands_are_idle(self, hands: Hands) -> None:
+        if self._hands.get(hands.queue.name) is hands:
+            del self._hands[hands.queue.name]
+            self._tell_served()
+        self._spawn(hands.close())
+
+    def visit(
+        self, options: WorkerOptions, take: Callable[[Lease, Hash], None], cancel: Callable[[Lease, str], None]
+    ) -> Consumer:
+        """A consumer without a feed, for one fetch."""
+        return self._register(Consumer(options, self._new_token(), take, cancel, by_hand=True))
+
+    def doubt(self, name: str) -> None:
+        """The reply to a fetch from this queue was lost: look for the job once Redis can be asked."""
+        self._doubtful.add(name)
+
+    def is_own(self, token: str) -> bool:
+        """Whether a token is, or could be, of a lease of this gateway."""
+        return token.startswith(f"{self.identity.gateway}:")
+
+    def moved(self, queue: Queue, id: str, token: str) -> None:
+        """A job has been moved by its token: if a worker connection of this shard holds it, that is over."""
+        consumer = self._consumers.get(token.rpartition(":")[0])
+        if consumer is not None:
+            for lease in [lease for lease in consumer.leases if (lease.id, lease.token) == (id, token)]:
+                consumer.on_moved(lease)
+        elif feed := self._feeds.get(queue.name):
+            feed.look()
 
     # Events
 
@@ -173,6 +230,17 @@ class Broker:
         if self._readers.get(reader.queue.name) is reader:
             del self._readers[reader.queue.name]
         self._spawn(reader.close())
+
+    def finishes(self, queue: Queue) -> Finishes:
+        """Where the ends of a queue's jobs are waited for."""
+        finishes = self._finishes.get(queue.name)
+        if finishes is None:
+            finishes = self._finishes[queue.name] = Finishes(queue, self.reader, self._nobody_waits)
+        return finishes
+
+    def _nobody_waits(self, finishes: Finishes) -> None:
+        if self._finishes.get(finishes.queue.name) is finishes:
+            del self._finishes[finishes.queue.name]
 
     # Orphans
 
@@ -194,12 +262,18 @@ class Broker:
     def _link_is_up(self) -> None:
         self.adopt(())
         for feed in self._feeds.values():
-            self._spawn(self._find_lost_fetches(feed))
+            self._doubtful.add(feed.queue.name)
             feed.poke()
+        while self._doubtful:
+            self._spawn(self._find_lost_fetches(self._doubtful.pop()))
+        for finishes in self._finishes.values():
+            finishes.look_again()
 
-    async def _find_lost_fetches(self, feed: Feed) -> None:
-        with suppress(GatewayError):  # the link broke again: the next time that it is up
-            await give_back(feed.queue, self._is_orphan)
+    async def _find_lost_fetches(self, name: str) -> None:
+        try:
+            await give_back(self.queue(name), self._is_orphan)
+        except GatewayError:
+            self._doubtful.add(name)  # the link broke again: the next time that it is up
 
     def _is_orphan(self, token: str, id: str) -> bool:
         """A fetch whose reply was lost: the lock is a consumer's of ours, but the consumer knows nothing of the job.
@@ -218,6 +292,7 @@ class Broker:
         self._renewer.close()
         await asyncio.gather(
             *(feed.close() for feed in self._feeds.values()),
+            *(hands.close() for hands in self._hands.values()),
             *(reader.close() for reader in self._readers.values()),
             *self._tasks,
             return_exceptions=True,

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _WIDEST: Final = 16  # fetches under way at a time
 _LONGEST_LIMIT: Final = 30_000  # ms; BullMQ's maximumRateLimitDelay: delayed jobs are promoted meanwhile
+_LINGER: Final = 5.0  # s that a feed stays when the last to leave was a caller who waited for one job: it may ask again
 _RETRY: Final = 0.25  # s after an error that was not the link's
 
 UNREADABLE: Final = "The job cannot be read"
@@ -65,6 +66,7 @@ class Feed:
         self._limits: dict[_Limiter, float] = {}  # loop time until which a limiter lets nothing through
         self._waiting: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None  # the next look after an error
+        self._lingering: asyncio.TimerHandle | None = None
         self._stopped = False
 
     # Consumers come and go
@@ -72,6 +74,7 @@ class Feed:
     def join(self, consumer: Consumer) -> None:
         """Take a consumer in; it gets jobs from now on."""
         consumer.on_free = partial(self.wake, consumer)
+        consumer.on_moved = self.moved
         self.consumers.add(consumer)
         self._stalled.join(consumer)
         self.wake(consumer)
@@ -94,7 +97,20 @@ class Feed:
         self.consumers.discard(consumer)
         self._line.pop(consumer, None)
         self._stalled.leave(consumer)
-        if not self.consumers:
+        if self.consumers:
+            return
+        if consumer.by_hand and not self._stopped:
+            self._linger()
+        else:
+            self._on_empty(self)
+
+    def _linger(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._lingering = self._loop.call_later(_LINGER, self._end_if_empty)
+
+    def _end_if_empty(self) -> None:
+        if not self.consumers and not self._stopped:
             self._on_empty(self)
 
     def wake(self, consumer: Consumer) -> None:
@@ -111,8 +127,9 @@ class Feed:
         """End the waiting and the checks. Leases may still be on their way back; they do not need the feed's loops."""
         self._stopped = True
         self._stalled.close()
-        if self._again is not None:
-            self._again.cancel()
+        for timer in (self._again, self._lingering):
+            if timer is not None:
+                timer.cancel()
         if self._waiting is not None:
             self._waiting.cancel()
             await asyncio.wait((self._waiting,))
@@ -163,7 +180,7 @@ class Feed:
         token = consumer.new_token()
         self.queue.commands["moveToActive"].send(
             self.queue.active_keys,
-            [self.queue.base, now_ms(), consumer.fetch_options(token)],
+            [self.queue.base, now_ms(), consumer.scripts.fetch(token)],
             partial(self._fetched, consumer, token),
         )
 
@@ -254,9 +271,23 @@ class Feed:
                 return
             self._nothing(consumer, reply)
         elif not looked and self._line:
-            self._drained = False  # under a global concurrency no marker tells of the place that is free now
+            self._drained = False  # see `look`
         consumer.free += 1
         self.wake(consumer)
+
+    def look(self) -> None:
+        """A job has left `active`: under a global concurrency no marker tells of the place that is free now."""
+        if self._line:
+            self._drained = False
+            self.poke()
+
+    def moved(self, lease: Lease) -> None:
+        """Somebody has moved the job by its token: nothing more is expected of the one who holds it."""
+        lease.moved = True
+        if not lease.settling:  # else its own answer finds out that it came too late
+            lease.consumer.end(lease)
+            lease.consumer.forget(lease)
+            self.settled(lease, None, looked=False)
 
     def _got(self, consumer: Consumer, token: str, reply: list[Any]) -> None:
         """A job has been moved to active for `consumer` under `token`: [hash, id, 0, 0]."""
@@ -268,7 +299,7 @@ class Feed:
             self._schedules.advance(id, fields)
         if not consumer.open or not consumer.taking or self._stopped:
             self.settler.release(lease, _ignore)  # paused or gone while the fetch was under way
-        elif deferred := fields.get(b"defa"):
+        elif (deferred := fields.get(b"defa")) and not consumer.by_hand:
             failure = Failed(deferred.decode(errors="replace"), unrecoverable=True)
             self.settler.fail(lease, failure, _ignore)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from gateway.broker.leases import Consumer
@@ -61,15 +62,26 @@ class StalledChecker:
 
     def _check(self) -> None:
         self._timer = self._loop.call_later(self._interval / 1000, self._check)
-        self._queue.commands["moveStalledJobsToWait"].send(
-            self._queue.keys(*_KEYS), [self._limit, self._queue.base, now_ms(), self._interval], self._checked
-        )
+        check_stalled(self._queue, self._interval, self._limit)
 
-    def _checked(self, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            log.warning("stalled check of %s: %s", self._queue.name, reply)
-        elif reply:
-            log.info("%d stalled jobs of %s are back in wait", len(reply), self._queue.name)
+
+def check_stalled(queue: Queue, interval: int, limit: int) -> None:
+    """Run the check now, unless somebody has run it within the last `interval` ms.
+
+    Args:
+        queue: to check.
+        interval: in ms.
+        limit: a job that stalls more often than this fails.
+    """
+    args = [limit, queue.base, now_ms(), interval]
+    queue.commands["moveStalledJobsToWait"].send(queue.keys(*_KEYS), args, partial(_checked, queue))
+
+
+def _checked(queue: Queue, reply: Any) -> None:
+    if isinstance(reply, Exception):
+        log.warning("stalled check of %s: %s", queue.name, reply)
+    elif reply:
+        log.info("%d stalled jobs of %s are back in wait", len(reply), queue.name)
 
 
 def _wish(consumer: Consumer) -> tuple[int, int]:

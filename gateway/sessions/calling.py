@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 _INTERNAL = GatewayError(ErrorCode.INTERNAL, "Internal error; the gateway's log has the details")
 _SHUTTING_DOWN = GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
+_TOO_MANY_WAIT = GatewayError(
+    ErrorCode.TOO_MANY_REQUESTS, "Too many calls of this connection wait already; another connection can make more"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class CallLimits:
     """How much of one connection may be under way; beyond it the socket is not read until half of it is done.
 
     Attributes:
-        calls: unanswered ones.
+        calls: unanswered ones. Those that may take as long as they like are counted apart, and refused beyond it: with
+            them a connection that is not read might never be read again.
         size: bytes of their arguments, and as many of replies that the client has not read.
     """
 
@@ -75,6 +79,7 @@ class Caller:
         self._reading: asyncio.Task[None] | None = None  # waits until the client has read its replies
         self._tasks: set[asyncio.Task[None]] = set()
         self._patient: set[asyncio.Task[None]] = set()  # those that may take as long as they like
+        self._draining = False
 
     def call(self, id: bytes, fn: str, args: list[Raw]) -> None:
         """Run one call and reply to it.
@@ -109,7 +114,8 @@ class Caller:
             self._reading.cancel()
 
     def drain(self) -> None:
-        """The shard goes away: calls that may take as long as they like are over."""
+        """The shard goes away: calls that may take as long as they like are over, and none begins."""
+        self._draining = True
         self._end_waits()
 
     def _end_waits(self) -> None:
@@ -123,7 +129,7 @@ class Caller:
             if function.direct:
                 self._run_now(*self._waiting.popleft())
             elif function.waits:
-                self._start_task(*self._waiting.popleft())
+                self._start_wait(*self._waiting.popleft())
             elif self._running >= _AT_A_TIME:
                 return
             elif self._outlet.unread >= self._limits.size:
@@ -144,14 +150,28 @@ class Caller:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
 
+    def _start_wait(self, reply: Sink, function: Function, bound: list[Any]) -> None:
+        if self._draining:
+            reply(_SHUTTING_DOWN)
+        elif len(self._patient) >= self._limits.calls:
+            reply(_TOO_MANY_WAIT)
+        else:
+            self._start_task(reply, function, bound)
+            self._proceed_if_room()
+
     def _start_task(self, reply: Sink, function: Function, bound: list[Any]) -> None:
         self._running += not function.waits
         self._starting = True
         task = asyncio.create_task(self._run(reply, function, bound), name=function.name)
         tasks = self._patient if function.waits else self._tasks  # the loop holds tasks only weakly
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        task.add_done_callback(partial(self._ended, tasks, reply))
         asyncio.get_running_loop().call_soon(self._started)  # comes behind the task's first step
+
+    def _ended(self, tasks: set[asyncio.Task[None]], reply: Sink, task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if task.cancelled():  # before its first step: then nothing of `_run` was executed
+            reply(_SHUTTING_DOWN)
 
     def _started(self) -> None:
         self._starting = False
@@ -165,7 +185,6 @@ class Caller:
             reply(_as_read(error) if not function.writes else error)
         except asyncio.CancelledError:  # only those that wait: the connection is gone, or will be
             reply(_SHUTTING_DOWN)
-            raise
         except Exception:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
@@ -193,12 +212,20 @@ class Caller:
 
     def _is_full(self) -> bool:
         limits = self._limits
-        return self.in_flight >= limits.calls or self._size >= limits.size or self._outlet.unread >= limits.size
+        return self._impatient >= limits.calls or self._size >= limits.size or self._outlet.unread >= limits.size
 
     def _end(self, size: int) -> None:
         self.in_flight -= 1
         self._size -= size
-        if self._held and self.in_flight <= self._limits.calls // 2 and self._size <= self._limits.size // 2:
+        self._proceed_if_room()
+
+    @property
+    def _impatient(self) -> int:
+        """Calls under way but for those that may take as long as they like."""
+        return self.in_flight - len(self._patient)
+
+    def _proceed_if_room(self) -> None:
+        if self._held and self._impatient <= self._limits.calls // 2 and self._size <= self._limits.size // 2:
             self._held = False
             if self._outlet.unread < self._limits.size:
                 self._outlet.proceed()

@@ -78,7 +78,9 @@ class WorkerSession:
 
     def start(self) -> None:
         """Take jobs from now on."""
-        self._feed, self._consumer = self._broker.join(self._queue, self._options, self._push, self._cancel)
+        self._feed, self._consumer = self._broker.join(
+            self._queue, self._options, self._push, self._cancel, self._forget
+        )
 
     def closed(self) -> None:
         """Give back what the client did not answer; it counts as vanished unless we sent it away."""

@@ -164,6 +164,11 @@ class _Error(Struct):
     unrecoverable: bool = False
 
 
+def read_failure(err: Raw) -> Failed:
+    """Read the `err` of an answer: `{"message", "stack"?, "unrecoverable"?}`, a text, or any JSON shown as one."""
+    return _failed(err, False)
+
+
 def _failed(err: Raw, unrecoverable: bool) -> Failed:
     try:
         error = msgspec.json.decode(err, type=_Error)

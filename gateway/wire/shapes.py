@@ -77,6 +77,12 @@ class Flow(TypedDict):
     children: NotRequired[list[Flow | None]]
 
 
+class LockedJob(Job):
+    """A job that is locked under `token`; one with a `deferredFailure` has failed already but for being moved."""
+
+    token: str
+
+
 class JobLogs(TypedDict):
     """The rows that were logged for a job, and how many there are."""
 
@@ -209,3 +215,7 @@ class JobScheduler(TypedDict):
     every: NotRequired[int | None]
     offset: NotRequired[int | None]
     template: NotRequired[SchedulerTemplate]
+
+
+NextJob = list[RawJob | str | int | None]
+"""Empty, or: the next job or null, its id, ms until a rate limit ends, when the next delayed job is due (0: none)."""

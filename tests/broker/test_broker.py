@@ -16,10 +16,11 @@ from redis.asyncio import Redis
 from gateway.broker.address import Address
 from gateway.broker.broker import Broker, Identity
 from gateway.broker.feed import UNREADABLE, Feed
-from gateway.broker.leases import Consumer, Lease, keep_jobs
+from gateway.broker.leases import Consumer, Lease
 from gateway.broker.link import LinkOptions
+from gateway.broker.moves import backoff_delay, keep_jobs
 from gateway.broker.queue import Queue
-from gateway.broker.settling import STALLED_TOO_OFTEN, backoff_delay
+from gateway.broker.settling import STALLED_TOO_OFTEN
 from gateway.wire.errors import GatewayError
 from gateway.wire.jobs import Hash
 from gateway.wire.options import NO_OPTIONS

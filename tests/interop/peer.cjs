@@ -14,6 +14,7 @@ const common = { connection: JSON.parse(process.argv[2]), prefix: process.argv[3
 const redis = new Redis(common.connection);
 const queues = new Map();
 const hands = new Map(); // workers that fetch nothing by themselves, by queue
+const ears = new Map(); // what jobs' ends are waited for with, by queue
 const open = new Map(); // watchers and workers that run, by handle
 let flows; // one producer serves all queues
 let handles = 0;
@@ -30,8 +31,10 @@ const handOf = name => made(hands, name, () => new Worker(name, undefined, { ...
 
 /** The job, or for a missing one what a program holds that loaded it before it was removed. */
 async function jobOf(queue, id) {
-  return (await queue.getJob(id)) ?? new Job(queue, 'gone', {}, {}, id);
+  return (await Job.fromId(queue, id)) ?? new Job(queue, 'gone', {}, {}, id);
 }
+
+const earOf = name => made(ears, name, () => new QueueEvents(name, common));
 
 function failure(message, unrecoverable) {
   const error = unrecoverable ? new UnrecoverableError(message) : new Error(message);
@@ -55,9 +58,7 @@ const jobMethods = {
   isJobFailed: 'isFailed',
   isJobWaiting: 'isWaiting',
   isJobWaitingChildren: 'isWaitingChildren',
-  moveJobToCompleted: 'moveToCompleted',
   moveJobToDelayed: 'moveToDelayed',
-  moveJobToFailed: 'moveToFailed',
   moveJobToWait: 'moveToWait',
   moveJobToWaitingChildren: 'moveToWaitingChildren',
   promoteJob: 'promote',
@@ -69,8 +70,25 @@ const jobMethods = {
   updateJobData: 'updateData',
 };
 
+/** An `err` as the gateway takes it, as the error that a program would have in hand. */
+function given(err) {
+  const { message, stack = `Error: ${message}`, unrecoverable } = typeof err === 'string' ? { message: err } : err;
+  return Object.assign(failure(message, unrecoverable), { stack });
+}
+
+// What needs a Worker's options, such as the duration of locks, or more than JSON.
+const byHand = {
+  getNextJob: (name, token, opts) => handOf(name).getNextJob(token, { block: false, ...opts }),
+  moveJobToCompleted: async (name, id, value, token, fetchNext = false) =>
+    (await jobOf(handOf(name), id)).moveToCompleted(value, token, fetchNext),
+  moveJobToFailed: async (name, id, err, token, fetchNext) =>
+    (await jobOf(handOf(name), id)).moveToFailed(given(err), token, fetchNext),
+  waitUntilJobFinished: async (name, id, ttl) => (await jobOf(queueOf(name), id)).waitUntilFinished(earOf(name), ttl),
+};
+
 const operations = {
   async call({ queue: name, fn, args }) {
+    if (fn in byHand) return byHand[fn](name, ...args);
     const queue = queueOf(name);
     if (!(fn in jobMethods)) return queue[fn](...args);
     const [id, ...rest] = args;
@@ -198,9 +216,9 @@ const operations = {
   },
 
   async forget({ queue }) {
-    await Promise.all([queues.get(queue)?.close(), hands.get(queue)?.close()]);
-    queues.delete(queue);
-    hands.delete(queue);
+    const all = [queues, hands, ears];
+    await Promise.all(all.map(map => map.get(queue)?.close()));
+    all.forEach(map => map.delete(queue));
   },
 };
 

@@ -6,6 +6,7 @@ encoded as JSON: dicts, lists, numbers, `Raw` for text that goes out as it is st
 
 from gateway.broker.functions import (
     adding,
+    consuming,
     counting,
     dependencies,
     families,
@@ -17,12 +18,14 @@ from gateway.broker.functions import (
     schedulers,
     status,
     sweeping,
+    waiting,
 )
 from gateway.broker.functions.base import TABLE
 
 __all__ = [
     "TABLE",
     "adding",
+    "consuming",
     "counting",
     "dependencies",
     "families",
@@ -34,4 +37,5 @@ __all__ = [
     "schedulers",
     "status",
     "sweeping",
+    "waiting",
 ]

@@ -2,11 +2,12 @@
 
 from typing import Final
 
-from tests.interop.scenarios import basics, families, flows, jobs, managing, reading, schedulers
+from tests.interop.scenarios import basics, consuming, families, flows, jobs, managing, reading, schedulers
 from tests.interop.scenarios.steps import Scenario
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     *basics.SCENARIOS,
+    *consuming.SCENARIOS,
     *families.SCENARIOS,
     *flows.SCENARIOS,
     *jobs.SCENARIOS,

@@ -1,0 +1,164 @@
+"""Consuming by hand, for clients that cannot hold a Worker connection: take a job, keep its lock, move it on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, cast
+
+from msgspec import Meta, Raw
+
+from gateway.broker.functions.base import CONSUME, TABLE, Arguments, Context, JobId, Milliseconds
+from gateway.broker.queue import Queue
+from gateway.wire.answers import read_failure
+from gateway.wire.errors import invalid_arguments
+from gateway.wire.jobs import raw_job, to_hash
+from gateway.wire.options import now_ms
+from gateway.wire.routes import WorkerOptions
+from gateway.wire.shapes import LockedJob, NextJob
+
+_LONGEST_BLOCK: Final = 3_600_000  # ms; a client that waits longer asks again
+_DAY: Final = 86_400_000  # ms
+
+JobToken = Annotated[str, Meta(min_length=1, max_length=1000)]
+LockDuration = Annotated[int, Meta(ge=500, le=_DAY)]  # as on Worker connections
+_NO_CHECK: Final = "0"  # the scripts' word for: do not look at the lock
+
+
+class NextJobOptions(Arguments, frozen=True):
+    """Options of `getNextJob`."""
+
+    block: Annotated[int, Meta(ge=0, le=_LONGEST_BLOCK)] = 0
+    lock_duration: LockDuration = WorkerOptions().lock_duration
+
+
+class ChildKey(Arguments, frozen=True):
+    """A child of a job. `queue` is the qualified name, `<prefix>:<queue>`."""
+
+    id: Annotated[str, Meta(min_length=1)]
+    queue: Annotated[str, Meta(min_length=1)]
+
+
+class WaitingChildrenOptions(Arguments, frozen=True):
+    """Options of `moveJobToWaitingChildren`."""
+
+    child: ChildKey | None = None
+
+
+@TABLE.function(CONSUME, writes=True, waits=True)
+async def get_next_job(
+    queue: Queue, token: JobToken, opts: NextJobOptions | None = None, *, context: Context
+) -> LockedJob | None:
+    """Take one job and lock it under `token`; null when there is none (Node's `worker.getNextJob`).
+
+    With `block` it waits for one, as many ms as that says. The lock lives for `lockDuration` ms and is the caller's to
+    renew, by `extendJobLock`; the job is the caller's to move on.
+    """
+    _check_token(token, 0)
+    if context.broker.is_own(token):
+        raise invalid_arguments("A token of the gateway's own is no token for another job - at `args[0]`")
+    options = opts or NextJobOptions()
+    job = await context.broker.hands(queue).take(token, options.lock_duration, options.block)
+    return cast("LockedJob | None", job)
+
+
+@TABLE.function(CONSUME, writes=True)
+async def move_job_to_completed(
+    queue: Queue, job_id: JobId, result: Raw, token: JobToken, fetch_next: bool = False, *, context: Context
+) -> NextJob:
+    """Complete a job with its return value, any JSON (Node's `job.moveToCompleted`).
+
+    With `fetchNext` the next job, if there is one, is taken in the same step and locked under the same token for 30 s:
+    `[job, id, 0, 0]`. Without, or when there is none, the list is empty, or has null for the job.
+    """
+    _check_token(token, 2)
+    _check_fetch(token, fetch_next, context)
+    hands = context.broker.hands(queue)
+    return _next_job(await hands.complete(await hands.load(job_id, token), result, fetch_next))
+
+
+@TABLE.function(CONSUME, writes=True)
+async def move_job_to_failed(
+    queue: Queue, job_id: JobId, err: Raw, token: JobToken, fetch_next: bool = False, *, context: Context
+) -> NextJob | None:
+    """Let a job fail: again later if its attempts allow it, else for good (Node's `job.moveToFailed`).
+
+    `err` is `{"message", "stack"?, "unrecoverable"?}` or a text; `unrecoverable` fails the job for good. The result is
+    as that of `moveJobToCompleted`, or null when the job is back in wait at once.
+    """
+    _check_token(token, 2)
+    _check_fetch(token, fetch_next, context)
+    hands = context.broker.hands(queue)
+    reply = await hands.fail(await hands.load(job_id, token), read_failure(err), fetch_next)
+    return None if reply is None else _next_job(reply)
+
+
+@TABLE.function(CONSUME, writes=True)
+async def move_job_to_delayed(
+    queue: Queue, job_id: JobId, timestamp: Milliseconds, token: JobToken, *, context: Context
+) -> None:
+    """Give a job back to wait until `timestamp`, in ms since 1970; no attempt charged (Node's `job.moveToDelayed`)."""
+    _check_token(token, 2)
+    hands = context.broker.hands(queue)
+    await hands.delay(await hands.load(job_id, token), max(0, timestamp - now_ms()))
+
+
+@TABLE.function(CONSUME, writes=True)
+async def move_job_to_wait(queue: Queue, job_id: JobId, token: JobToken, *, context: Context) -> int:
+    """Give a job back, first in line, no attempt charged (Node's `job.moveToWait`).
+
+    Returns for how many ms the queue's rate limit lets nobody take jobs, 0 for none.
+    """
+    _check_token(token, 1)
+    hands = context.broker.hands(queue)
+    limited: int = await hands.release(await hands.load(job_id, token))
+    return limited
+
+
+@TABLE.function(CONSUME, writes=True)
+async def move_job_to_waiting_children(
+    queue: Queue, job_id: JobId, token: JobToken, opts: WaitingChildrenOptions | None = None, *, context: Context
+) -> bool:
+    """Let a job wait for its children, or for the one in `opts.child` (Node's `job.moveToWaitingChildren`).
+
+    False when there is nothing to wait for: the job is then the caller's as before.
+    """
+    _check_token(token, 1)
+    hands = context.broker.hands(queue)
+    child = opts.child if opts is not None else None
+    job = await hands.load(job_id, token)
+    return await hands.wait_children(job, f"{child.queue}:{child.id}" if child is not None else "")
+
+
+@TABLE.function(CONSUME, writes=True)
+async def extend_job_lock(
+    queue: Queue,
+    job_id: JobId,
+    token: JobToken,
+    duration: Annotated[int, Meta(ge=1, le=_DAY)],
+    *,
+    context: Context,
+) -> int:
+    """Let a job's lock live for `duration` ms from now on: 1, or 0 when it is not under this token.
+
+    Node's `job.extendLock`.
+    """
+    return await context.broker.hands(queue).extend(job_id, token, duration)
+
+
+def _check_token(token: str, place: int) -> None:
+    if token == _NO_CHECK:
+        raise invalid_arguments(f"`0` is no token: BullMQ would not check the job's lock - at `args[{place}]`")
+
+
+def _check_fetch(token: str, fetch_next: bool, context: Context) -> None:
+    if fetch_next and context.broker.is_own(token):
+        raise invalid_arguments("The next job of a Worker connection is pushed to it, not fetched - at `args[3]`")
+
+
+def _next_job(reply: Any) -> NextJob:
+    """What a script says of the next job, in the form that Node has it."""
+    if not isinstance(reply, list):
+        return []
+    flat, id, limit, due = reply
+    if not isinstance(flat, list):
+        return [None, id, limit, due]
+    return [raw_job(to_hash(flat)), id.decode(errors="replace"), limit, due]
