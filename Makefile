@@ -13,7 +13,7 @@ MADE := $(VENV)/.python-$(VERSION)
 RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
-.PHONY: help serve test check fmt cover bench clean
+.PHONY: help serve test check fmt cover bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -39,6 +39,10 @@ cover: $(DEV) ## Run all tests and show which lines and branches they miss
 
 bench: $(RUNTIME) ## Measure against the peers; ARGS as in ARGS="add --repeats 3", see benchmarks/README.md
 	@$(BIN)/python -m benchmarks run $(ARGS)
+
+docs: $(RUNTIME) ## Write the pages that are made from the code: docs/functions.md and docs/asyncapi.yaml
+	@$(BIN)/bullmq-proxy schema --functions > docs/functions.md.new && mv docs/functions.md.new docs/functions.md
+	@$(BIN)/bullmq-proxy schema > docs/asyncapi.yaml.new && mv docs/asyncapi.yaml.new docs/asyncapi.yaml
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

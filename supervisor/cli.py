@@ -1,10 +1,11 @@
-"""The command line: `serve`, `config` and `key`. Every expected failure is one line on stderr and an exit code.
+"""The command line: `serve`, `config`, `key` and `schema`. Every expected failure is one line on stderr and a code.
 
 0 done, 1 the service could not start or go on, 2 a flag, variable or file cannot be used.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -64,6 +65,23 @@ def config(config: str | None, **flags: Any) -> int:
 
 
 commands.add_command(key)
+
+
+@commands.command()
+@click.option("--json", "form", flag_value="json", help="As JSON instead of YAML.")
+@click.option("--functions", "form", flag_value="functions", help="The page that describes every function instead.")
+def schema(form: str | None) -> int:
+    """Print the AsyncAPI document of the gateway's APIs."""
+    from gateway import schema as documents  # noqa: PLC0415 - it carries msgspec and redis, which the service must not
+
+    if form == "functions":
+        text = documents.functions_markdown()
+    elif form == "json":
+        text = json.dumps(documents.asyncapi_document(), ensure_ascii=False, indent=2) + "\n"
+    else:
+        text = documents.asyncapi_yaml()
+    click.echo(text, nl=False)
+    return Exit.DONE
 
 
 def described(resolution: Resolution) -> list[str]:

@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.keys": {"gateway.board", "gateway.wire"},
     "gateway.broker": {"gateway", "gateway.wire"},
     "gateway.sessions": {"gateway.broker", "gateway.wire"},
+    "gateway.schema": {"gateway", "gateway.broker", "gateway.settings", "gateway.wire"},
     "gateway.net": {"gateway", "gateway.board", "gateway.keys", "gateway.sessions", "gateway.wire"},
     "gateway.app": {
         "gateway",
@@ -54,8 +55,13 @@ ROOMS: dict[str, set[str]] = {
         "gateway.settings",
     },
 }
-# What the supervisor's child imports after the fork, and what a lazy name leads to.
-AFTER_THE_FORK = {("supervisor", "gateway.shard"), ("supervisor", "gateway"), ("gateway", "gateway.embed")}
+# What the supervisor's child imports after the fork, a command only when it runs, and what a lazy name leads to.
+AFTER_THE_FORK = {
+    ("supervisor", "gateway.shard"),
+    ("supervisor", "gateway.schema"),
+    ("supervisor", "gateway"),
+    ("gateway", "gateway.embed"),
+}
 # Third parties that belong into certain rooms only.
 AT_HOME = {
     "websockets": {"gateway.net", "gateway.app"},

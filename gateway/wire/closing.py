@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 REASON_LIMIT = 123  # RFC 6455 §5.5: a control frame carries at most 125 bytes, two of them are the code
 
@@ -25,6 +26,23 @@ class CloseCode(enum.IntEnum):
     INVALID_AUTHENTICATION = 4000  # stop: the oldest client knows this code
     SLOW_CONSUMER = 4002  # what we had to send was not read
     NO_PONG = 4003
+
+
+MEANINGS: Final = {
+    CloseCode.NORMAL: "normal",
+    CloseCode.GOING_AWAY: "the gateway stops: connect again, now or later",
+    CloseCode.UNSUPPORTED_DATA: "a binary frame came",
+    CloseCode.INVALID_DATA: "a text frame was not UTF-8",
+    CloseCode.POLICY: "reserved: policy",
+    CloseCode.TOO_BIG: "a message was too long, or of too many fragments",
+    CloseCode.INTERNAL: "a bug of the gateway's: connect again",
+    CloseCode.RESTART: "reserved: the shard restarts",
+    CloseCode.OVERLOADED: "reserved: overloaded",
+    CloseCode.INVALID_AUTHENTICATION: "reserved: invalid authentication; a wrong key is refused with HTTP status 401",
+    CloseCode.SLOW_CONSUMER: "what the gateway had to send was not read",
+    CloseCode.NO_PONG: "no answer to pings: connect again",
+}
+"""What each code says, in a few words."""
 
 
 def cut_reason(reason: str) -> str:

@@ -15,7 +15,7 @@ from gateway.wire.envelope import UNREADABLE, encode, error_json
 from gateway.wire.errors import GatewayError, invalid_arguments
 from gateway.wire.functions import describe
 from gateway.wire.jobs import EMPTY_OBJECT, created_job
-from gateway.wire.options import NO_OPTIONS, JobOptions, OptionsCache, Prepared, now_ms
+from gateway.wire.options import NO_OPTIONS, JobOptions, OptionsCache, OptionsText, Prepared, now_ms
 from gateway.wire.routes import Limits, check_queue_name
 
 MAX_DEPTH: Final = 200
@@ -31,7 +31,7 @@ class FlowNode(Struct, forbid_unknown_fields=True, rename="camel", frozen=True):
     queue_name: str
     data: Raw = EMPTY_OBJECT
     prefix: Prefix | None = None
-    opts: Raw = NO_OPTIONS
+    opts: OptionsText = NO_OPTIONS
     children: list[FlowNode] | None = None
 
 

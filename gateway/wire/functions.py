@@ -12,14 +12,22 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw
 
 from gateway.wire.envelope import UNREADABLE
 from gateway.wire.errors import ErrorCode, GatewayError, invalid_arguments
 from gateway.wire.grants import Permission
+
+
+def shows(shape: Any) -> Meta:
+    """Marks a type that a function reads, or checks further, by itself: documents show `shape` in its place.
+
+    `Annotated[Raw, shows(JobOptions)]` stays text here. A field that shows `Never` is known only to be refused.
+    """
+    return Meta(extra={"shows": shape})
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +245,12 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
         type=hint,
         required=missing and parameter.kind is not inspect.Parameter.VAR_POSITIONAL,
         default=None if missing else parameter.default,
-        decoder=None if hint is Raw else msgspec.json.Decoder(hint),
+        decoder=None if _is_text(hint) else msgspec.json.Decoder(hint),
     )
+
+
+def _is_text(hint: Any) -> bool:
+    return hint is Raw or (get_origin(hint) is Annotated and get_args(hint)[0] is Raw)
 
 
 def _shown(parameter: inspect.Parameter) -> str:

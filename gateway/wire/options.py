@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Never
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from gateway.wire.envelope import UNREADABLE, encode
 from gateway.wire.errors import invalid_arguments
-from gateway.wire.functions import describe
+from gateway.wire.functions import describe, shows
 
 PRIORITY_LIMIT: Final = 2**21 - 1
 NO_OPTIONS: Final = Raw(b"{}")
@@ -20,6 +20,9 @@ _SAFE: Final = 2**53 - 1
 Whole = Annotated[int, Meta(ge=-_SAFE, le=_SAFE)]
 Count = Annotated[int, Meta(ge=0, le=_SAFE)]
 Milliseconds = Annotated[int, Meta(ge=0, le=_SAFE)]
+# Read as any number, and checked in Node's words.
+_Priority = Annotated[float, shows(Annotated[int, Meta(ge=0, le=PRIORITY_LIMIT)])]
+_Jitter = Annotated[float, shows(Annotated[float, Meta(ge=0, le=1)])]
 
 
 class _Options(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
@@ -39,7 +42,7 @@ class Backoff(_Options, frozen=True):
 
     type: str
     delay: Milliseconds | UnsetType = UNSET
-    jitter: float | UnsetType = UNSET
+    jitter: _Jitter | UnsetType = UNSET
 
 
 class Deduplication(_Options, frozen=True):
@@ -67,10 +70,32 @@ class Telemetry(_Options, frozen=True):
 
 
 class JobOptions(_Options, frozen=True):
-    """BullMQ's JobsOptions. Times in milliseconds, sizes in bytes."""
+    """BullMQ's JobsOptions. Times in milliseconds, sizes in bytes.
+
+    Attributes:
+        job_id: the job's id; no integer, and without `:` (but with two of them, as BullMQ's own ids have).
+        priority: 0 is none; smaller ones come first.
+        delay: before the first attempt.
+        attempts: how often it is tried; 0 and 1 are once.
+        backoff: between attempts.
+        lifo: put in front of those that wait.
+        remove_on_complete: how many completed jobs stay; true: none, false: all.
+        remove_on_fail: how many failed jobs stay; true: none, false: all.
+        keep_logs: how many rows of its log are kept.
+        stack_trace_limit: how many stack traces are kept.
+        size_limit: most bytes of data.
+        timestamp: when it was created, instead of now.
+        parent: the job that waits for this one.
+        fail_parent_on_failure: its failure fails the parent.
+        continue_parent_on_failure: its failure lets the parent go on at once.
+        ignore_dependency_on_failure: its failure counts for the parent as done.
+        remove_dependency_on_failure: its failure takes it off the parent's children.
+        deduplication: while one job of this id is there, no other is added.
+        telemetry: handed on to the worker.
+    """
 
     job_id: str | UnsetType = UNSET
-    priority: float | UnsetType = UNSET
+    priority: _Priority | UnsetType = UNSET
     delay: Milliseconds | UnsetType = UNSET
     attempts: Count | UnsetType = UNSET
     backoff: Milliseconds | Backoff | UnsetType = UNSET
@@ -88,7 +113,12 @@ class JobOptions(_Options, frozen=True):
     remove_dependency_on_failure: bool | UnsetType = UNSET
     deduplication: Deduplication | UnsetType = UNSET
     telemetry: Telemetry | UnsetType = UNSET
-    debounce: Any = UNSET  # removed in BullMQ 6: known only to be refused with Node's words
+    # Removed in BullMQ 6: known only to be refused with Node's words.
+    debounce: Annotated[Any, shows(Never)] = UNSET
+
+
+OptionsText = Annotated[Raw, shows(JobOptions | None)]
+"""Job options that `OptionsCache` checks."""
 
 
 # Options that at most one of may be set, in the order in which Node lists them.

@@ -7,7 +7,7 @@ up and for the workers, who create the next job when they take one. For `every` 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, NamedTuple, cast
+from typing import Annotated, Any, Final, NamedTuple, Never, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from gateway.wire.cron import LAST_INSTANT, next_fire
 from gateway.wire.dates import javascript_instant
 from gateway.wire.errors import invalid_arguments
+from gateway.wire.functions import shows
 from gateway.wire.jobs import EMPTY_OBJECT, long_names, read_options
 from gateway.wire.options import Count, JobOptions, kept_parent, short_names, wrong_template
 from gateway.wire.shapes import AddedJob
@@ -56,7 +57,7 @@ class RepeatOptions(Struct, forbid_unknown_fields=True, rename="camel", omit_def
 class TemplateOptions(JobOptions, frozen=True):
     """The options of a scheduler's jobs: those of a job, but for what the scheduler decides."""
 
-    repeat: Any = UNSET  # known only to be refused, as three of a job's own
+    repeat: Annotated[Any, shows(Never)] = UNSET  # known only to be refused, as three of a job's own
 
 
 _DECIDED: Final = ("jobId", "delay", "deduplication", "repeat")

@@ -253,8 +253,11 @@ def _keep_jobs(query: dict[str, str], name: str) -> bool | int | dict[str, Any] 
     return value
 
 
+_EVENTS_QUERY: Final = ("events", "lastEventId")
+
+
 def _events_options(query: dict[str, str]) -> EventsOptions:
-    _refuse_unknown(query, ("events", "lastEventId"))
+    _refuse_unknown(query, _EVENTS_QUERY)
     names = [name.strip() for name in query.get("events", "").split(",") if name.strip()]
     last = query.get("lastEventId")
     return EventsOptions(
@@ -286,3 +289,8 @@ def _flag(query: dict[str, str], name: str) -> bool:
     if text in ("0", "false", "no"):
         return False
     raise invalid_arguments(f"Expected 1 or 0 - at `?{name}`")
+
+
+def known_options(kind: Kind) -> tuple[str, ...]:
+    """The names that the query string of such a connection may have."""
+    return (*{Kind.WORKER: _WORKER_QUERY, Kind.EVENTS: _EVENTS_QUERY}.get(kind, ()), "token")

@@ -22,7 +22,28 @@ class JobParent(TypedDict):
 
 
 class Job(TypedDict):
-    """A job as Node's `Job.toJSON` shows it. Times in milliseconds since 1970; null where Node has NaN."""
+    """A job as Node's `Job.toJSON` shows it. Times in milliseconds since 1970; null where Node has NaN.
+
+    Attributes:
+        data: as the producer wrote it.
+        opts: under the names of the job options; `attempts` is always there.
+        progress: as a worker wrote it; 0 before.
+        returnvalue: of a completed job, as its worker wrote it.
+        stacktrace: of its failures.
+        delay: in milliseconds.
+        attempts_started: how often a worker has started it.
+        attempts_made: how often it was finished, or has failed.
+        stalled_counter: how often it has lost its worker.
+        repeat_job_key: of the job scheduler that it comes from.
+        timestamp: when it was created.
+        parent_key: of the job that waits for this one, `<prefix>:<queue>:<id>`.
+        queue_qualified_name: `<prefix>:<queue>`.
+        finished_on: when it was completed, or has failed.
+        processed_on: when a worker took it last.
+        failed_reason: of its last failure.
+        deferred_failure: why it will fail as soon as a worker takes it.
+        processed_by: the name of the worker that took it.
+    """
 
     name: NotRequired[str]
     data: Raw
@@ -81,6 +102,12 @@ class LockedJob(Job):
     """A job that is locked under `token`; one with a `deferredFailure` has failed already but for being moved."""
 
     token: str
+
+
+class RefusedJob(TypedDict):
+    """Stands in the place of a job that BullMQ did not take."""
+
+    err: JobError
 
 
 class JobLogs(TypedDict):

@@ -11,6 +11,7 @@ from tests.support.service import ROOT
 README = ROOT / "README.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
+FUNCTIONS = ROOT / "docs" / "functions.md"
 PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
 
 _FENCE = re.compile(r"```(\w*)")

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from websockets.sync.client import ClientConnection, connect
 
+from tests.support.contract import check_result
 from tests.support.service import Service
 from tests.support.waiting import TIMEOUT
 
@@ -30,7 +31,7 @@ class Client:
         self._ids = itertools.count(1)
 
     def call(self, fn: str, *args: Any) -> Any:
-        """Call a function of the Queue API and return its `ok`.
+        """Call a function of the Queue API and return its `ok`, which has to be what the AsyncAPI document says.
 
         Raises:
             Refused: the gateway answered with an error.
@@ -41,6 +42,7 @@ class Client:
         assert reply["id"] == id, reply
         if "err" in reply["data"]:
             raise Refused(reply["data"]["err"])
+        check_result(fn, reply["data"]["ok"])
         return reply["data"]["ok"]
 
     def send(self, id: Any, **data: Any) -> None:

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import functools
-import hashlib
-import os
-import re
-import shutil
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,24 +12,12 @@ import redis
 
 from tests.interop.client import Gateway
 from tests.interop.peer import HERE, Peer
+from tests.support.node import INSTALL_TIMEOUT, LEAST_NODE, find_node, installed
 from tests.support.service import Service
 from tests.support.valkey import ValkeyProcess
 
-LEAST_NODE = 20
-INSTALL_TIMEOUT = 240  # s; whichever test comes first may have to install the packages
 KEY = "interop-key"
 PREFIX = "bull"  # Node's default, and ours; each pytest process has a server of its own
-
-
-@functools.cache
-def find_node() -> str | None:
-    """The program `node`, if it is new enough and has npm beside it."""
-    program = shutil.which("node")
-    if program is None or shutil.which("npm") is None:
-        return None
-    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-    version = re.match(r"v(\d+)", shown)
-    return program if version and int(version[1]) >= LEAST_NODE else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -62,28 +43,12 @@ def node() -> str:
 
 @pytest.fixture(scope="session")
 def modules(node: str) -> Path:
-    """The installed `node_modules`, kept between runs for as long as the lock file stays the same.
+    """The installed `node_modules`.
 
     `overrides` in package.json holds an optional native package at a version that has builds for all platforms: so the
     lock file is complete on each of them.
     """
-    lock_file = HERE / "package-lock.json"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bullmq-proxy"
-    home = cache / f"interop-{hashlib.sha256(lock_file.read_bytes()).hexdigest()[:16]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{home.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # parallel test processes: one installs, the others wait
-        if not home.exists():
-            fresh = cache / f"{home.name}.new"
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir()
-            for file in (HERE / "package.json", lock_file):
-                shutil.copy(file, fresh)
-            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            done = subprocess.run(command, cwd=fresh, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"npm ci failed:\n{done.stderr}"
-            fresh.rename(home)
-    return home / "node_modules"
+    return installed(HERE)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from gateway import start_proxy
 from gateway.embed import Proxy
+from tests.support.contract import check_result
 
 T = TypeVar("T")
 
@@ -95,8 +96,10 @@ class Peer:
         return message["data"]["ok"]
 
     async def call(self, fn: str, *args: Any, timeout: float = SOON) -> Any:
-        """Call a function and return its result."""
-        return await self.reply(await self.request(fn, *args), timeout)
+        """Call a function and return its result, which has to be what the AsyncAPI document says."""
+        result = await self.reply(await self.request(fn, *args), timeout)
+        check_result(fn, result)
+        return result
 
     async def refusal(self, fn: str, *args: Any) -> tuple[str, str]:
         """Call a function that must be refused; returns code and message."""

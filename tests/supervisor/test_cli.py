@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from gateway import __version__
+from gateway.schema import asyncapi_document, asyncapi_yaml, functions_markdown
 from gateway.settings import options
 from tests.support.service import run_cli
 
@@ -117,6 +119,21 @@ class TestConfig:
 
     def test_a_bad_keys_file_is_found_before_the_service_starts(self, tmp_path: Path) -> None:
         assert "cannot read" in refusal(tmp_path, "config", "--auth-keys-file", "none")
+
+
+class TestSchema:
+    @pytest.mark.parametrize(
+        ("arguments", "printed"),
+        [
+            ((), asyncapi_yaml()),
+            (("--functions",), functions_markdown()),
+            (("--json",), json.dumps(asyncapi_document(), ensure_ascii=False, indent=2) + "\n"),
+        ],
+    )
+    def test_it_prints_the_documents(self, tmp_path: Path, arguments: tuple[str, ...], printed: str) -> None:
+        result = run_cli(tmp_path, "schema", *arguments)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout == printed
 
 
 class TestHelp:

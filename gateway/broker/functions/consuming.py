@@ -81,8 +81,8 @@ async def move_job_to_failed(
 ) -> NextJob | None:
     """Let a job fail: again later if its attempts allow it, else for good (Node's `job.moveToFailed`).
 
-    `err` is `{"message", "stack"?, "unrecoverable"?}` or a text; `unrecoverable` fails the job for good. The result is
-    as that of `moveJobToCompleted`, or null when the job is back in wait at once.
+    `err` is a text, or an object with `message` and perhaps `stack` and `unrecoverable`, which fails the job for good.
+    The result is as that of `moveJobToCompleted`, or null when the job is back in wait at once.
     """
     _check_token(token, 2)
     _check_fetch(token, fetch_next, context)

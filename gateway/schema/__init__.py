@@ -1,0 +1,27 @@
+"""Documents made from the tables of functions: an AsyncAPI document, and a page for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.schema import asyncapi, functions_page
+from gateway.schema.tables import apis
+from gateway.schema.yaml import dump
+
+__all__ = ["asyncapi_document", "asyncapi_yaml", "functions_markdown"]
+
+
+def asyncapi_document() -> dict[str, Any]:
+    """The AsyncAPI document, as JSON-like data."""
+    return asyncapi.document(apis())
+
+
+def asyncapi_yaml() -> str:
+    """The AsyncAPI document as YAML, as it stands in docs/asyncapi.yaml."""
+    head = "# Made from the code by `make docs`; `bullmq-proxy schema` prints it.\n"
+    return head + dump(asyncapi_document())
+
+
+def functions_markdown() -> str:
+    """The page that describes every function, as it stands in docs/functions.md."""
+    return functions_page.page(apis())

@@ -1,0 +1,136 @@
+"""How a client connects: server, keys, paths, and the options in the query string."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gateway.schema.json_schema import Schema
+from gateway.settings import Settings
+from gateway.wire.routes import Kind, known_options
+
+_DAY: Final = 86_400_000
+_TOKEN: Final[Schema] = {"type": "string", "description": "The key, for clients that have no other way to show it."}
+_KEEP: Final[Schema] = {
+    "description": "How many finished jobs stay, as the job option of this name, which comes first; an object as JSON.",
+    "anyOf": [{"type": ["boolean", "integer"]}, {"$ref": "#/components/schemas/KeepJobs"}],
+}
+
+_WORKER: Final[dict[str, Schema]] = {
+    "ackTimeout": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": _DAY,
+        "default": 15_000,
+        "description": "Milliseconds until a pushed job of which nothing is heard goes back; 0: never.",
+    },
+    "confirm": {"enum": [0, 1], "default": 0, "description": "1: each final answer is confirmed by `finished`."},
+    "lockDuration": {
+        "type": "integer",
+        "minimum": 500,
+        "maximum": _DAY,
+        "default": 30_000,
+        "description": "Milliseconds that a job's lock lasts; it is renewed at half of them.",
+    },
+    "stalledInterval": {
+        "type": "integer",
+        "minimum": 500,
+        "maximum": _DAY,
+        "default": 30_000,
+        "description": "Milliseconds between BullMQ's checks for jobs without a lock.",
+    },
+    "maxStalledCount": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 1_000_000,
+        "default": 3,
+        "description": "A job that has lost its worker more often than this fails.",
+    },
+    "limiter.max": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 10**9,
+        "description": "Most jobs per `limiter.duration`, over all workers of the queue; both or none.",
+    },
+    "limiter.duration": {"type": "integer", "minimum": 1, "maximum": _DAY, "description": "In milliseconds."},
+    "removeOnComplete": _KEEP,
+    "removeOnFail": _KEEP,
+    "name": {"type": "string", "description": "Of this worker; stored as the job's `processedBy`."},
+    "metrics.maxDataPoints": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 1_000_000,
+        "default": 0,
+        "description": "For so many minutes the numbers of finished jobs are kept, for `getMetrics`; 0: none are.",
+    },
+}
+_EVENTS: Final[dict[str, Schema]] = {
+    "events": {
+        "type": "string",
+        "default": "*",
+        "description": "Names with commas between them, `*` for all, `custom:NAME` for an event of a producer's own.",
+    },
+    "lastEventId": {
+        "type": "string",
+        "pattern": "^[0-9]{1,20}(-[0-9]{1,20})?$",
+        "description": "A stream id: first come the events after it, then the new ones.",
+    },
+}
+
+_QUEUE: Final = {
+    "description": "The queue's name, percent-encoded UTF-8; of any characters but `:`.",
+    "examples": ["mails"],
+}
+PARAMETERS: Final[dict[str, dict[str, Any]]] = {
+    "queue": _QUEUE,
+    "concurrency": {
+        "description": "How many jobs this client may hold at a time.",
+        "default": "1",
+        "examples": ["10"],
+    },
+}
+
+SECURITY: Final[dict[str, dict[str, Any]]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The header `Authorization: Bearer KEY`."},
+    "subprotocol": {
+        "type": "httpApiKey",
+        "name": "Sec-WebSocket-Protocol",
+        "in": "header",
+        "description": (
+            "For browsers, a pair of subprotocols: `bullmq-proxy.v1` and `bearer.KEY`. The gateway selects the first."
+        ),
+    },
+    "token": {
+        "type": "httpApiKey",
+        "name": "token",
+        "in": "query",
+        "description": "`?token=KEY`, percent-encoded. Proxies in between may log it.",
+    },
+}
+
+
+def server() -> dict[str, Any]:
+    """The gateway as a server."""
+    fields = Settings.__dataclass_fields__
+    return {
+        "host": "{host}:{port}",
+        "protocol": "ws",
+        "description": "A gateway. Behind a proxy that ends TLS the protocol is `wss`.",
+        "variables": {
+            "host": {"default": fields["host"].default, "description": "Where it listens."},
+            "port": {"default": str(fields["port"].default), "description": "The port that all shards share."},
+        },
+        "security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in SECURITY],
+    }
+
+
+def query_binding(kind: Kind) -> dict[str, Any]:
+    """The options of a connection as the binding of its channel; unknown ones are refused."""
+    about = {Kind.WORKER: _WORKER, Kind.EVENTS: _EVENTS}.get(kind, {})
+    options = {name: {"token": _TOKEN, **about}.get(name, {"type": "string"}) for name in known_options(kind)}
+    query = {"type": "object", "properties": options, "additionalProperties": False}
+    return {"ws": {"method": "GET", "query": query, "bindingVersion": "0.1.0"}}
+
+
+def parameters(path: str) -> dict[str, dict[str, Any]]:
+    """The parameters in a path."""
+    return {name: about for name, about in PARAMETERS.items() if f"{{{name}}}" in path}

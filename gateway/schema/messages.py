@@ -1,0 +1,81 @@
+"""What all messages share: the envelope, its ids, the error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, TypedDict
+
+from gateway.schema.docstrings import parse
+from gateway.schema.json_schema import Schema, Schemas
+from gateway.wire.errors import MEANINGS, ErrorCode
+
+ID: Final[Schema] = {"$ref": "#/components/schemas/Id"}
+NUMBER: Final[Schema] = {"$ref": "#/components/schemas/Number"}
+COMMON_SCHEMAS: Final[dict[str, Schema]] = {
+    "Id": {"type": ["number", "string"], "description": "Chosen by the sender; a reply carries that of its request."},
+    "Number": {
+        "type": "integer",
+        "minimum": 0,
+        "description": "The gateway numbers what it sends of its own accord 0, 1, 2 and so on, on each connection.",
+    },
+}
+
+
+class ErrorObject(TypedDict):
+    """What went wrong. The message is for people and may change, except where it is BullMQ's own."""
+
+    message: str
+    code: ErrorCode
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One kind of message.
+
+    Attributes:
+        name: in the document.
+        data: the type, or the schema, of its `data`.
+        examples: of `data`.
+        id: of the examples.
+        about: what it says; a type's docstring by default.
+    """
+
+    name: str
+    data: Any
+    examples: list[Any]
+    id: int | str = 0
+    about: str = ""
+
+
+def envelope(id: Schema, data: Schema) -> Schema:
+    """The schema of a whole message."""
+    return {"type": "object", "properties": {"id": id, "data": data}, "required": ["id", "data"]}
+
+
+def described(message: Message, schemas: Schemas, id: Schema = ID) -> dict[str, Any]:
+    """A message as AsyncAPI describes it."""
+    text = message.about or parse(getattr(message.data, "__doc__", "")).text
+    data = message.data if isinstance(message.data, dict) else schemas.of(message.data)
+    return {
+        "name": message.name,
+        "summary": text,
+        "correlationId": {"$ref": "#/components/correlationIds/id"},
+        "payload": envelope(id, data),
+        "examples": [{"payload": {"id": message.id, "data": example}} for example in message.examples],
+    }
+
+
+def error_message(schemas: Schemas) -> dict[str, Any]:
+    """The reply that says what went wrong."""
+    data = {"type": "object", "properties": {"err": schemas.of(ErrorObject)}, "required": ["err"]}
+    refusal = {"err": {"message": "Expected `int` >= 0 - at `args[2].delay`", "code": "INVALID_ARGUMENTS"}}
+    about = "The request, or the message, failed."
+    shown = described(Message("error", {**data, "additionalProperties": False}, [refusal], id=1, about=about), schemas)
+    # Where the id of a message could not be read it is null.
+    shown["payload"]["properties"]["id"] = {"anyOf": [ID, {"type": "null"}]}
+    return shown
+
+
+def error_codes() -> str:
+    """The codes and what they say, as a Markdown list."""
+    return "\n".join(f"* `{code.value}`: {MEANINGS[code]}" for code in ErrorCode)

@@ -1,0 +1,215 @@
+"""The messages of the Worker API as types: what a worker says about a job, and what the gateway says to a worker."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
+
+from msgspec import Meta, Raw
+
+from gateway.schema.messages import ErrorObject, Message
+from gateway.wire.shapes import JobParent
+
+
+class PushedJob(TypedDict):
+    """What a worker gets to know of its job.
+
+    Attributes:
+        token: BullMQ's lock token.
+        queue: the queue's name, without the prefix.
+        delay: in milliseconds.
+        timestamp: when the job was created, in milliseconds since 1970.
+        attempts_started: how often it was started, this time included.
+        stalled_counter: how often it has lost its worker.
+    """
+
+    id: str
+    name: str
+    opts: Raw
+    attemptsMade: int
+    attemptsStarted: int
+    stalledCounter: int
+    timestamp: int
+    delay: int
+    priority: int
+    token: str
+    queue: str
+    parentKey: NotRequired[str]
+    parent: NotRequired[JobParent]
+    repeatJobKey: NotRequired[str]
+    deduplicationId: NotRequired[str]
+    failedReason: NotRequired[str]
+    progress: NotRequired[Raw]
+    stacktrace: NotRequired[Raw]
+
+
+class Process(TypedDict):
+    """A job for this worker. `payload` is its data."""
+
+    type: Literal["process"]
+    payload: Raw
+    job: PushedJob
+
+
+class Finished(TypedDict):
+    """Redis has stored the answer (with `?confirm=1` only); `state` is where the job is now."""
+
+    type: Literal["finished"]
+    state: Literal["completed", "failed", "delayed", "waiting", "waiting-children"]
+    jobId: str
+
+
+class Lost(TypedDict):
+    """The answer could not be stored, for good: the job is no longer this client's."""
+
+    type: Literal["lost"]
+    err: ErrorObject
+
+
+class Cancel(TypedDict):
+    """The job is no longer this client's: stop, do not answer."""
+
+    type: Literal["cancel"]
+    reason: str
+
+
+class Drain(TypedDict):
+    """The gateway goes away within `deadline` milliseconds: finish what is in hand, nothing new comes."""
+
+    type: Literal["drain"]
+    deadline: int
+
+
+class Ack(TypedDict):
+    """The job has started."""
+
+    type: Literal["ack"]
+
+
+class Progress(TypedDict):
+    """How far the job is: recorded on it, and published as an event."""
+
+    type: Literal["progress"]
+    progress: Raw
+
+
+class Log(TypedDict):
+    """A row for the job's log."""
+
+    type: Literal["log"]
+    row: str
+
+
+class Completed(TypedDict):
+    """The job is done; `result` is its return value."""
+
+    result: Raw
+
+
+class Failed(TypedDict):
+    """The job failed: tried again as its `attempts` and `backoff` say, unless it is `unrecoverable`."""
+
+    err: Annotated[Any, Meta(description="An object with `message`, `stack` and `unrecoverable`, or a text.")]
+    unrecoverable: NotRequired[bool]
+
+
+class FailedInOldWords(TypedDict):
+    """The job failed, in the words of the oldest clients."""
+
+    message: str
+    stack: NotRequired[str | None]
+    unrecoverable: NotRequired[bool]
+
+
+class Release(TypedDict):
+    """Take the job back: first in line, no attempt charged."""
+
+    type: Literal["release"]
+
+
+class Delay(TypedDict):
+    """Take the job back to wait for `delay` milliseconds, no attempt charged."""
+
+    type: Literal["delay"]
+    delay: Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class WaitChildren(TypedDict):
+    """Let the job wait for its children; `CONFLICT` when none is pending, and the job goes on."""
+
+    type: Literal["waitChildren"]
+
+
+class Pause(TypedDict):
+    """No new jobs on this connection; those in hand go on."""
+
+    type: Literal["pause"]
+
+
+class Resume(TypedDict):
+    """New jobs again."""
+
+    type: Literal["resume"]
+
+
+class Done(TypedDict):
+    """It is done."""
+
+    ok: None
+
+
+_PUSHED: Final = {
+    "type": "process",
+    "payload": {"to": "ada@example.org"},
+    "job": {
+        "id": "1",
+        "name": "welcome",
+        "opts": {"attempts": 3},
+        "attemptsMade": 0,
+        "attemptsStarted": 1,
+        "stalledCounter": 0,
+        "timestamp": 1700000000000,
+        "delay": 0,
+        "priority": 0,
+        "token": "host-4711-1a2b3c4d:0:0:0",
+        "queue": "mails",
+    },
+}
+_LOST: Final = {
+    "type": "lost",
+    "err": {"message": "Missing lock for job 1. moveToFinished", "code": "NOT_LOCKED"},
+}
+
+PUSHED: Final = (Message("process", Process, [_PUSHED]),)
+TOLD: Final = (
+    Message("cancel", Cancel, [{"type": "cancel", "reason": "The lock of this job was lost"}]),
+    Message("drain", Drain, [{"type": "drain", "deadline": 30000}]),
+)
+SETTLED: Final = (
+    Message("finished", Finished, [{"type": "finished", "state": "completed", "jobId": "1"}]),
+    Message("lost", Lost, [_LOST]),
+)
+REPORTS: Final = (
+    Message("ack", Ack, [{"type": "ack"}]),
+    Message("progress", Progress, [{"type": "progress", "progress": 50}]),
+    Message("log", Log, [{"type": "log", "row": "sent to the relay"}]),
+)
+ANSWERS: Final = (
+    Message("completed", Completed, [{"result": {"sent": True}}]),
+    Message(
+        "failed",
+        Failed,
+        [
+            {"err": {"message": "no such user", "stack": "Error: no such user", "unrecoverable": True}},
+            {"err": "no such user", "unrecoverable": True},
+        ],
+    ),
+    Message("failedInOldWords", FailedInOldWords, [{"message": "no such user", "stack": "Error: no such user"}]),
+    Message("release", Release, [{"type": "release"}]),
+    Message("delay", Delay, [{"type": "delay", "delay": 5000}]),
+    Message("waitChildren", WaitChildren, [{"type": "waitChildren"}]),
+)
+CONTROLS: Final = (
+    Message("pause", Pause, [{"type": "pause"}], id=1),
+    Message("resume", Resume, [{"type": "resume"}], id=2),
+)
+DONE: Final = (Message("done", Done, [{"ok": None}], id=1),)
