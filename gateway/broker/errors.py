@@ -50,6 +50,8 @@ def reply_error(error: Exception) -> GatewayError:
     text = str(error)
     if text.startswith(_UNAVAILABLE):
         return GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"Redis cannot serve this now: {text[:200]}")
+    if "WRONGTYPE" in text:  # of what the client named there is something else, such as one of BullMQ's own keys
+        return GatewayError(ErrorCode.CONFLICT, f"Redis refused the command: {text[:300]}")
     return GatewayError(ErrorCode.INTERNAL, f"Redis refused the command: {text[:300]}")
 
 

@@ -15,6 +15,7 @@ from gateway.broker.connection import Sink, pack_command
 from gateway.broker.errors import reply_error
 from gateway.broker.link import Link
 from gateway.broker.queue import Queue, adder
+from gateway.broker.watched import WatchedAdd
 from gateway.wire.errors import GatewayError, finished_error, invalid_arguments
 from gateway.wire.flow import Added, FlowJob, added_flow, parse_child_key
 from gateway.wire.grants import Grant
@@ -202,6 +203,7 @@ class _Transaction:
         self._sink = sink
         self._held = _held_parents(jobs)
         self._known: set[FlowJob] = set()  # that were there before
+        self._watched: list[WatchedAdd] = []  # one for each job
         self._first = 0  # reply that is about a job
         self._full = False
         self._texts: set[str] = set()  # scripts whose text is in this transaction
@@ -209,6 +211,7 @@ class _Transaction:
     def send(self) -> None:
         """Send it; once more, with the scripts' texts, if Redis has forgotten one."""
         hold = [pack_command("SADD", f"{key}:dependencies", _HOLD) for key in self._held]
+        self._watched.clear()
         add = [command for job in self._jobs for command in self._add(job)]
         release = [command for key, children in self._held.items() for command in self._release(key, children)]
         self._first = len(hold)
@@ -216,17 +219,13 @@ class _Transaction:
         self._link.send(b"".join(commands), self._replied, replies=len(commands))
 
     def _add(self, job: FlowJob) -> Iterator[bytes]:
-        """A look whether the job is there, where it can be, and the script that stores it."""
-        queue, options = self._queues[job.prefix, job.queue], job.options
-        if job.is_own_id:
-            yield pack_command("EXISTS", job.key)
-        if options.deduplication_id is not None:
-            yield pack_command("GET", queue.key(f"de:{options.deduplication_id}"))
-        if _has_former_parent(job):
-            yield self._run("freeFlowChild", [job.key, options.parent_key], [])
-        script = "addParentJob" if job.children else adder(options)
-        args = queue.add_args(job.id, job.node.name, job.node.data, options, job.timestamp)
-        yield self._run(script, queue.adders[script], args)
+        """The script that stores the job, with what stands around it."""
+        queue = self._queues[job.prefix, job.queue]
+        script = "addParentJob" if job.children else adder(job.options)
+        args = queue.add_args(job.id, job.node.name, job.node.data, job.options, job.timestamp)
+        watched = WatchedAdd(queue.base, job.id, job.options, job.timestamp, is_own=job.is_own_id)
+        self._watched.append(watched)
+        return watched.commands(self._run(script, queue.adders[script], args), self._run)
 
     def _release(self, key: str, children: list[FlowJob]) -> Iterator[bytes]:
         parent = children[0].options.parent
@@ -256,12 +255,9 @@ class _Transaction:
     def _collect(self, replies: list[Any]) -> dict[FlowJob, Added]:
         outcome = {}
         rest = iter(replies[self._first :])
-        for job in self._jobs:
-            found = [next(rest) for look in (job.is_own_id, job.options.deduplication_id is not None) if look]
-            if _has_former_parent(job):
-                next(rest)
-            reply = next(rest)
-            if not self._full and any(look == 1 or (look is not None and look == reply) for look in found):
+        for job, watched in zip(self._jobs, self._watched, strict=True):
+            reply, is_duplicate = watched.take(rest)
+            if not self._full and is_duplicate:
                 self._known.add(job)
             outcome[job] = _added(job, reply, duplicate=job in self._known)
         return outcome
@@ -274,11 +270,6 @@ def _held_parents(jobs: list[FlowJob]) -> dict[str, list[FlowJob]]:
         if job.options.parent_key is not None:
             parents.setdefault(job.options.parent_key, []).append(job)
     return {key: children for key, children in parents.items() if any(child.is_own_id for child in children)}
-
-
-def _has_former_parent(job: FlowJob) -> bool:
-    """Whether it can be there already, with a parent."""
-    return job.is_own_id and job.options.parent_key is not None
 
 
 def _is_forgotten(reply: Any) -> bool:

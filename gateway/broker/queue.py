@@ -17,6 +17,7 @@ from gateway.broker.connection import Sink, pack_command
 from gateway.broker.errors import reply_error
 from gateway.broker.link import Link
 from gateway.broker.scripts import QueueScripts, ScriptBook, settle
+from gateway.broker.watched import WatchedAdd
 from gateway.wire.envelope import error_json
 from gateway.wire.errors import ErrorCode, GatewayError, finished_error
 from gateway.wire.jobs import created_job
@@ -162,31 +163,36 @@ class Queue:
         transaction. `full` sends the script's text, once Redis has said that it does not know the hash.
         """
         options = job[2]
-        looks = []
-        if options.job_id:
-            looks.append(("EXISTS", self.key(options.job_id)))
-        if options.deduplication_id is not None:
-            looks.append(("GET", self.key(f"de:{options.deduplication_id}")))
         script = adder(options)
-        run = self.commands[script].command(self.adders[script], args, full=full)
-        self.link.send(
-            b"".join((_MULTI, *(pack_command(*look) for look in looks), run, _EXEC)),
-            partial(self._watched, job, timestamp, args, sink, full),
-            replies=len(looks) + 3,
-        )
 
-    def _watched(self, job: NewJob, timestamp: int, args: list[Any], sink: Sink, full: bool, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            sink(reply_error(reply))
+        def run(script: str, keys: list[Any], args: list[Any]) -> bytes:
+            return self.commands[script].command(keys, args, full=full)
+
+        watched = WatchedAdd(self.base, options.job_id, options, timestamp, is_own=bool(options.job_id))
+        commands = [_MULTI, *watched.commands(run(script, self.adders[script], args), run), _EXEC]
+        taken = partial(self._watched, job, timestamp, args, sink, full, watched)
+        self.link.send(b"".join(commands), taken, replies=len(commands))
+
+    def _watched(
+        self,
+        job: NewJob,
+        timestamp: int,
+        args: list[Any],
+        sink: Sink,
+        full: bool,
+        watched: WatchedAdd,
+        replies: Any,
+    ) -> None:
+        if isinstance(replies, Exception):
+            sink(reply_error(replies))
             return
-        *found, id = reply
+        id, duplicate = watched.take(iter(replies))
         if isinstance(id, hiredis.ReplyError):
             if str(id).startswith("NOSCRIPT") and not full:
                 self._add_watching(job, timestamp, args, sink, full=True)
             else:
                 sink(reply_error(id))
             return
-        duplicate = any(look == 1 or (look is not None and look == id) for look in found)
         self._added(job, timestamp, sink, id, duplicate=duplicate)
 
     def add_args(self, id: str, name: str, data: Raw, options: Prepared, timestamp: int) -> list[Any]:

@@ -77,7 +77,7 @@ def _or(choices: list[str]) -> str:
 def _text(schema: Schema) -> str:
     least, most = schema.get("minLength", 0), schema.get("maxLength")
     if "pattern" in schema:
-        return f"text that matches `{schema['pattern']}`"
+        return schema.get("title") or f"text that matches `{schema['pattern']}`"
     if most is not None:
         return f"text of {least} to {most} characters"
     if least > 1:

@@ -191,6 +191,7 @@ def camel_case(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
+_PATTERN: Final = "matching regex"
 _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 
 
@@ -201,6 +202,8 @@ def describe(error: Exception, known: frozenset[str], root: str = "args") -> str
     if unknown := _UNKNOWN_FIELD.match(what):
         field = shortened(unknown["field"])
         what = f"Unknown option `{field}`{nearest(field, known - {field})}"  # known elsewhere in the arguments
+    if _PATTERN in what:  # the only pattern is that of job ids
+        what = "Expected a job's id, not the name of one of BullMQ's own keys"
     place = place.rstrip("`")
     return f"{what} - at `{root}{place}`"
 

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from gateway.wire.envelope import UNREADABLE, encode
 from gateway.wire.errors import invalid_arguments
 from gateway.wire.functions import describe, shows
+from gateway.wire.ids import is_reserved
 
 PRIORITY_LIMIT: Final = 2**21 - 1
 NO_OPTIONS: Final = Raw(b"{}")
@@ -52,6 +53,7 @@ class Deduplication(_Options, frozen=True):
     ttl: Milliseconds | UnsetType = UNSET
     extend: bool | UnsetType = UNSET
     replace: bool | UnsetType = UNSET
+    reschedule: bool | UnsetType = UNSET
     keep_last_if_active: bool | UnsetType = UNSET
 
 
@@ -171,6 +173,7 @@ class Prepared(Struct, frozen=True, gc=False):
     deduplication_id: str | None = None
     parent_key: str | None = None
     parent: dict[str, Any] | None = None
+    reschedules: bool = False  # a delayed job that keeps this one out waits anew
 
     @property
     def may_be_duplicate(self) -> bool:
@@ -256,6 +259,7 @@ def _prepare(text: Raw, place: str, name: str, data: Raw, bulk: bool) -> Prepare
         deduplication_id=deduplication["id"] if deduplication else None,
         parent_key=f"{parent['queue']}:{parent['id']}" if parent else None,
         parent=kept_parent(parent, stored) if parent else None,
+        reschedules=bool(deduplication and deduplication.get("reschedule") and not deduplication.get("replace")),
     )
 
 
@@ -280,6 +284,8 @@ def _wrong(options: dict[str, Any]) -> str | None:
         return "Custom Id cannot be integers"
     if ":" in job_id and job_id.count(":") != 2:
         return "Custom Id cannot contain :"
+    if is_reserved(job_id):  # Node does not look
+        return f"Custom Id cannot be `{job_id[:100]}`: it is one of BullMQ's own keys"
     return _wrong_priority(options) or _wrong_deduplication(options) or _wrong_backoff(options)
 
 

@@ -26,7 +26,7 @@ from tests.interop.walks import Walk
 ELSEWHERE: Final = {"getWorkers", "getWorkersCount"}
 """The functions that are compared in tests of their own: `test_workers.py`."""
 
-LEAST_CALLS: Final = 120
+LEAST_CALLS: Final = 400
 WALK: Final = 60  # steps
 
 _NODE: Final = r"(\[\d+\])?(\.children\[\d+\])*"  # of a flow, in the answer

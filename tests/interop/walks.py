@@ -92,7 +92,7 @@ class Walk:
         return options
 
     def _deduplication(self) -> dict[str, Any]:
-        flags = ("extend", "replace", "keepLastIfActive")
+        flags = ("extend", "replace", "reschedule", "keepLastIfActive")
         chosen: dict[str, Any] = {flag: self._chance(0.7) for flag in flags if self._chance(0.3)}
         return {"id": self._random.choice("xy"), **chosen, **({"ttl": LATER} if self._chance(0.4) else {})}
 

@@ -393,3 +393,10 @@ async def test_the_end_of_a_job_counts_for_its_parent_wherever_that_is(
     await add(queue, "child", parent={"id": "mother", "queue": f"{prefix}:other"})
     await limited(fn, "child")
     assert await other.call("getJobDependenciesCount", "mother", {"unprocessed": True}) == {"unprocessed": 0}
+
+
+async def test_what_is_no_job_is_no_fault_of_the_gateways(queue: Peer) -> None:
+    await queue.call("add", "job")
+    code, message = await queue.refusal("getJob", "id")  # the counter of ids
+    assert code == "CONFLICT"
+    assert message.startswith("Redis refused the command: WRONGTYPE")

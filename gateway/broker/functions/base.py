@@ -15,7 +15,6 @@ TABLE: Final = FunctionTable()
 
 PRODUCE, CONSUME, OBSERVE, MANAGE = Permission
 
-JobId = Annotated[str, Meta(min_length=1)]
 JobType = Literal[
     "active",
     "completed",

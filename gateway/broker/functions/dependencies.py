@@ -8,9 +8,10 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
-from gateway.broker.functions.base import OBSERVE, TABLE, Context, Count, JobId
+from gateway.broker.functions.base import OBSERVE, TABLE, Context, Count
 from gateway.broker.queue import Queue
 from gateway.wire.envelope import json_text
+from gateway.wire.ids import JobId
 from gateway.wire.jobs import raw_job, to_hash
 from gateway.wire.shapes import Dependencies, Dependency
 

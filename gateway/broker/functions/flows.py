@@ -8,9 +8,10 @@ from msgspec import Meta
 
 from gateway.broker.connection import Sink
 from gateway.broker.flows import MOST_JOBS, Flows, Spot
-from gateway.broker.functions.base import OBSERVE, PRODUCE, Arguments, Context, JobId
+from gateway.broker.functions.base import OBSERVE, PRODUCE, Arguments, Context
 from gateway.wire.flow import MAX_DEPTH, FlowJob, FlowNode, Prefix, plan
 from gateway.wire.functions import FunctionTable
+from gateway.wire.ids import JobId
 from gateway.wire.options import JobOptions
 from gateway.wire.routes import check_queue_name
 from gateway.wire.shapes import AddedFlow, Flow

@@ -17,12 +17,12 @@ from gateway.broker.functions.base import (
     Context,
     Count,
     FinishedState,
-    JobId,
     Milliseconds,
 )
 from gateway.broker.functions.managing import RemoveOptions, remove
 from gateway.broker.queue import Queue
 from gateway.wire.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
+from gateway.wire.ids import JobId
 from gateway.wire.jobs import deduplication_id, read_options
 from gateway.wire.options import PRIORITY_LIMIT, now_ms
 

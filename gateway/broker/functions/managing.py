@@ -13,13 +13,13 @@ from gateway.broker.functions.base import (
     Context,
     Count,
     FinishedState,
-    JobId,
     Milliseconds,
     stored_type,
 )
 from gateway.broker.functions.families import check_children
 from gateway.broker.queue import Queue
 from gateway.wire.errors import ErrorCode, GatewayError, finished_error
+from gateway.wire.ids import JobId
 from gateway.wire.options import now_ms
 
 

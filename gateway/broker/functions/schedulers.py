@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from msgspec import Raw
+from msgspec import Meta, Raw
 
-from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, Context, Index, JobId
+from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, Context, Index
 from gateway.broker.queue import Queue
 from gateway.wire.errors import GatewayError, finished_error
 from gateway.wire.jobs import EMPTY_OBJECT, to_hash
@@ -56,7 +56,7 @@ class JobTemplate(Arguments, frozen=True):
 @TABLE.function(MANAGE, writes=True)
 async def upsert_job_scheduler(
     queue: Queue,
-    job_scheduler_id: JobId,
+    job_scheduler_id: Annotated[str, Meta(min_length=1)],
     repeat_opts: RepeatOptions,
     job_template: JobTemplate | None = None,
     *,

@@ -7,9 +7,10 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Raw
 
-from gateway.broker.functions.base import OBSERVE, TABLE, Context, JobId
+from gateway.broker.functions.base import OBSERVE, TABLE, Context
 from gateway.broker.queue import Queue
 from gateway.wire.errors import ErrorCode, GatewayError
+from gateway.wire.ids import JobId
 
 _LONGEST: Final = 2**31 - 1  # ms; with a longer one Node gives up at once
 

@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from tests.interop.scenarios import basics, consuming, families, flows, jobs, managing, reading, schedulers
+from tests.interop.scenarios import adding, basics, consuming, families, flows, jobs, managing, reading, schedulers
 from tests.interop.scenarios.steps import Scenario
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
+    *adding.SCENARIOS,
     *basics.SCENARIOS,
     *consuming.SCENARIOS,
     *families.SCENARIOS,

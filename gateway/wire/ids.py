@@ -1,0 +1,48 @@
+"""Job ids: which ones would be taken for something else in Redis.
+
+A job's hash lies at `<prefix>:<queue>:<id>`, beside BullMQ's own keys. A job with the name of one of these would break
+its queue for good, and a function that is given such a name would work on that key.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+_KEYS: Final = (
+    "active",
+    "completed",
+    "de",
+    "delayed",
+    "events",
+    "failed",
+    "id",
+    "limiter",
+    "marker",
+    "meta",
+    "paused",
+    "pc",
+    "prioritized",
+    "priority",
+    "repeat",
+    "stalled",
+    "stalled-check",
+    "wait",
+    "waiting",
+    "waiting-children",
+)
+# Of deduplication, of a job that follows the active one, and of figures.
+_FAMILIES: Final = ("de:", "dn:", "metrics:")
+
+_RESERVED: Final = rf"(?:(?:{'|'.join(_KEYS)})$(?!\n)|{'|'.join(_FAMILIES)})"
+_is_reserved: Final = re.compile(_RESERVED).match
+
+JobId = Annotated[str, Meta(min_length=1, pattern=rf"^(?!{_RESERVED})", title="a job's id")]
+"""The id of a job that a function works on."""
+
+
+def is_reserved(id: str) -> bool:
+    """Whether an id is the name of one of BullMQ's own keys."""
+    return _is_reserved(id) is not None
