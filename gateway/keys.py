@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import difflib
 import hashlib
-import math
 import os
 import re
 import stat
@@ -160,7 +159,7 @@ def parse(text: str, path: str) -> tuple[Key, ...]:
     """
     try:
         whole = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: endless numbers and brackets
         raise KeysError(f"{path} is not valid TOML: {error}") from None
     for name in whole:
         if name != "keys":
@@ -274,7 +273,7 @@ def _rate(table: dict[str, Any]) -> float | None:
     if given is None:
         return None
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not is_number or not math.isfinite(given) or not 0 < given <= _MOST:
+    if not is_number or not 0 < given <= _MOST:
         raise _Unfit("messages_per_second", f"expected a number above 0 and up to {_MOST}; leave it out for no limit")
     return float(given)
 

@@ -75,7 +75,7 @@ def load(path: str) -> ConfigFile:
         raise UsageError(f"cannot read the configuration file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"the configuration file {path} is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: endless numbers and brackets
         raise UsageError(f"the configuration file {path} is not valid TOML: {error}") from None
 
 

@@ -210,7 +210,16 @@ class TestFile:
         settings = resolve({}, {}, load(str(path))).settings
         assert (settings.port, settings.auth_keys, settings.max_message_size) == (9000, ("a", "b"), 2 << 20)
 
-    @pytest.mark.parametrize(("content", "problem"), [(b"port = ", "not valid TOML"), (b"\xff", "not UTF-8")])
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            (b"port = ", "not valid TOML"),
+            (b"port = 1" + b"0" * 5000, "not valid TOML"),
+            (b"port = " + b"[" * 5000, "not valid TOML"),
+            (b"\xff", "not UTF-8"),
+        ],
+        ids=["cut off", "endless number", "endless brackets", "no text"],
+    )
     def test_a_file_that_cannot_be_parsed(self, tmp_path: Path, content: bytes, problem: str) -> None:
         path = tmp_path / "proxy.toml"
         path.write_bytes(content)
