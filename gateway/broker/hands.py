@@ -70,6 +70,7 @@ class Hands:
         self._scripts = ScriptOptions(_DEFAULTS)
         self._watched_until = 0.0  # loop time
         self._look: asyncio.TimerHandle | None = None
+        self._watch(0)  # so that it is over one day, whatever is done by hand
 
     # Taking a job
 

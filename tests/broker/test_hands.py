@@ -262,6 +262,15 @@ async def test_the_job_of_a_caller_that_died_is_back_once_its_lock_has_expired(b
     await hands.close()
 
 
+async def test_hands_that_took_nothing_are_over_as_well(broker: Broker) -> None:
+    idle: list[Hands] = []
+    hands = Hands(broker.queue("q"), broker, idle.append, stalled_interval=100)
+    with pytest.raises(GatewayError, match="Missing key"):
+        await hands.release(await hands.load("1", TOKEN))
+    await eventually(lambda: idle == [hands], "nobody is watched any more")
+    await hands.close()
+
+
 async def test_what_nobody_uses_is_given_up(broker: Broker) -> None:
     served: list[list[str]] = []
     broker.on_served = served.append
