@@ -23,7 +23,7 @@ class CloseCode(enum.IntEnum):
     INTERNAL = 1011  # our bug
     RESTART = 1012  # this shard restarts, reconnect at once
     OVERLOADED = 1013
-    INVALID_AUTHENTICATION = 4000  # stop: the oldest client knows this code
+    INVALID_AUTHENTICATION = 4000  # stop: the key is over; the oldest client knows this code
     SLOW_CONSUMER = 4002  # what we had to send was not read
     NO_PONG = 4003
 
@@ -38,7 +38,7 @@ MEANINGS: Final = {
     CloseCode.INTERNAL: "a bug of the gateway's: connect again",
     CloseCode.RESTART: "reserved: the shard restarts",
     CloseCode.OVERLOADED: "reserved: overloaded",
-    CloseCode.INVALID_AUTHENTICATION: "reserved: invalid authentication; a wrong key is refused with HTTP status 401",
+    CloseCode.INVALID_AUTHENTICATION: "the key was removed, has expired, or is not for this connection any more",
     CloseCode.SLOW_CONSUMER: "what the gateway had to send was not read",
     CloseCode.NO_PONG: "no answer to pings: connect again",
 }

@@ -29,19 +29,26 @@ MEANINGS: Final = {
     ErrorCode.INVALID_MESSAGE: "not JSON, no envelope, or an answer of an unknown form",
     ErrorCode.INVALID_ARGUMENTS: "an argument or option cannot be used; the message names the place",
     ErrorCode.UNKNOWN_FUNCTION: "no such function",
-    ErrorCode.UNAUTHORIZED: "no key, or a wrong one",
-    ErrorCode.FORBIDDEN: "the key, or a page of this origin, may not do this",
-    ErrorCode.NOT_FOUND: "no such job, parent or path, or a job that this connection does not hold",
+    ErrorCode.UNAUTHORIZED: "no key, or a wrong or expired one (HTTP only)",
+    ErrorCode.FORBIDDEN: (
+        "the key may not do this or reach this queue, and the message says what is missing; or a page's origin (HTTP)"
+    ),
+    ErrorCode.NOT_FOUND: "no such job, parent or path; or an answer for a job that this connection does not hold",
     ErrorCode.NOT_LOCKED: "the job's lock is missing or somebody else's",
-    ErrorCode.CONFLICT: "the job or queue is in a state that does not allow this",
-    ErrorCode.TOO_MANY_REQUESTS: "reserved",
+    ErrorCode.CONFLICT: (
+        "the job or queue is in a state that does not allow this; or the job that was waited for has failed"
+    ),
+    ErrorCode.TOO_MANY_REQUESTS: (
+        "the key's limit of calls or connections is reached, try again in a second; or too many calls of this"
+        " connection wait already; nothing was done"
+    ),
     ErrorCode.REDIS_UNAVAILABLE: "Redis is not reachable or cannot serve; nothing was written, try again",
     ErrorCode.OUTCOME_UNKNOWN: "the link to Redis broke while a write was under way: it may have happened, or not",
-    ErrorCode.TIMEOUT: "Redis did not answer a read in time; nothing was written",
+    ErrorCode.TIMEOUT: "Redis did not answer a read in time, nothing was written; or a job did not end in time",
     ErrorCode.SHUTTING_DOWN: "the gateway stops; try again elsewhere",
     ErrorCode.INTERNAL: "Redis refused the command, or a bug of the gateway's, whose log then has the details",
 }
-"""What each code says, in a few words."""
+"""What each code says: the protocol page and the AsyncAPI document have these words."""
 
 
 class GatewayError(Exception):

@@ -15,7 +15,7 @@ from gateway.broker.functions import TABLE
 from gateway.broker.functions.flows import FLOWS
 from gateway.settings import Settings, options
 from gateway.wire.closing import CloseCode
-from gateway.wire.errors import ErrorCode, GatewayError
+from gateway.wire.errors import MEANINGS, ErrorCode, GatewayError
 from gateway.wire.events import EVENTS
 from gateway.wire.flow import FlowNode
 from gateway.wire.options import JobOptions
@@ -67,7 +67,8 @@ class TestMessages:
 
 class TestProtocol:
     def test_error_codes(self) -> None:
-        assert first_codes(section(PROTOCOL, "Error codes")) == {code.value for code in ErrorCode}
+        shown = {code: meaning for code, meaning in section(PROTOCOL, "Error codes").rows}
+        assert shown == {f"`{code.value}`": meaning for code, meaning in MEANINGS.items()}
 
     def test_no_other_error_code_is_mentioned(self) -> None:
         words = {
