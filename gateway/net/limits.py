@@ -1,4 +1,4 @@
-"""How much a key may do: its connections and calls, counted over the whole gateway."""
+"""How many calls a key may make: a token bucket. What connections it has is counted on the board (`gateway.board`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker says about a job: the answers of PROTOCOL 4, from a message to one typed verdict.
+"""What a worker says about a job: from a message to one typed verdict.
 
 The oldest clients know only `{"result": …}` and `{"err": …}` or `{"message", "stack"}`; newer ones use `type`.
 """
