@@ -80,8 +80,7 @@ class Broker:
         self.on_served: Callable[[list[str]], None] = _nobody_asks  # is told the queues with consumers, on each change
         self.prefix = prefix
         self._options = options
-        self._client = LinkClient(self.link)
-        self._book = ScriptBook(self.link, self._client)
+        self._book = ScriptBook(self.link, LinkClient(self.link))
         self._renewer = LockRenewer()
         self._queues: weakref.WeakValueDictionary[tuple[str, str], Queue] = weakref.WeakValueDictionary()
         self._feeds: dict[str, Feed] = {}
@@ -108,7 +107,7 @@ class Broker:
         key = (prefix or self.prefix, name)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(*key, self.link, self._client, self._book)
+            queue = self._queues[key] = Queue(*key, self.link, self._book)
         return queue
 
     # Workers

@@ -1,4 +1,4 @@
-"""A `redis.asyncio.Redis` whose commands go through the link, for BullMQ's own classes and for plain commands."""
+"""A `redis.asyncio.Redis` whose commands go through the link, for BullMQ's own classes."""
 
 from __future__ import annotations
 

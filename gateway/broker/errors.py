@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+import hiredis
 
 from gateway.wire.errors import ErrorCode, GatewayError
 
@@ -41,6 +43,11 @@ class RedisRefused(GatewayError):
 def unavailable(why: str) -> GatewayError:
     """Nothing was written: the caller may try again."""
     return GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"Redis is not reachable ({why}); nothing was written")
+
+
+def is_forgotten(reply: Any) -> bool:
+    """Whether Redis says that it does not know a script's hash: it did not run, and can be sent again in full."""
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
 def reply_error(error: Exception) -> GatewayError:

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import hiredis
 from msgspec import Raw
 
 from gateway.broker.broker import Broker
 from gateway.broker.connection import Sink, pack_command
-from gateway.broker.errors import reply_error
+from gateway.broker.errors import is_forgotten, reply_error
 from gateway.broker.link import Link
 from gateway.broker.queue import Queue, adder
 from gateway.broker.watched import WatchedAdd
@@ -243,7 +242,7 @@ class _Transaction:
         if isinstance(replies, Exception):
             self._sink(reply_error(replies))
             return
-        if not self._full and any(_is_forgotten(reply) for reply in replies):
+        if not self._full and any(is_forgotten(reply) for reply in replies):
             # What was stored is found there again: all jobs have their ids.
             self._collect(replies)
             self._full = True
@@ -270,10 +269,6 @@ def _held_parents(jobs: list[FlowJob]) -> dict[str, list[FlowJob]]:
         if job.options.parent_key is not None:
             parents.setdefault(job.options.parent_key, []).append(job)
     return {key: children for key, children in parents.items() if any(child.is_own_id for child in children)}
-
-
-def _is_forgotten(reply: Any) -> bool:
-    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
 def _added(job: FlowJob, reply: Any, *, duplicate: bool) -> Added:

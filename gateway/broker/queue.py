@@ -12,9 +12,8 @@ import hiredis
 from msgspec import Raw
 
 import gateway
-from gateway.broker.client import LinkClient
 from gateway.broker.connection import Sink, pack_command
-from gateway.broker.errors import reply_error
+from gateway.broker.errors import is_forgotten, reply_error
 from gateway.broker.link import Link
 from gateway.broker.scripts import QueueScripts, ScriptBook, settle
 from gateway.broker.watched import WatchedAdd
@@ -76,13 +75,12 @@ NewJob = tuple[str, Raw, Prepared]
 class Queue:
     """One queue; shared by all sessions of a shard that use it."""
 
-    def __init__(self, prefix: str, name: str, link: Link, client: LinkClient, book: ScriptBook) -> None:
+    def __init__(self, prefix: str, name: str, link: Link, book: ScriptBook) -> None:
         self.prefix = prefix
         self.name = name
         self.qualified = f"{prefix}:{name}"
         self.base = f"{prefix}:{name}:"
         self.link = link
-        self.client = client
         self.book = book
         self.commands = book.commands
         self.scripts = QueueScripts(prefix, name, book)
@@ -188,7 +186,7 @@ class Queue:
             return
         id, duplicate = watched.take(iter(replies))
         if isinstance(id, hiredis.ReplyError):
-            if str(id).startswith("NOSCRIPT") and not full:
+            if is_forgotten(id) and not full:
                 self._add_watching(job, timestamp, args, sink, full=True)
             else:
                 sink(reply_error(id))

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import bullmq.redis_connection
-import hiredis
 from bullmq.scripts import Scripts
 
 from gateway.broker.connection import Sink, pack_command
-from gateway.broker.errors import reply_error
+from gateway.broker.errors import is_forgotten, reply_error
 from gateway.broker.link import Link
 from gateway.wire.errors import GatewayError, finished_error
 
@@ -88,7 +87,7 @@ class Script:
     def _reply(self, keys: list[Any], args: list[Any], sink: Sink, decode: bool, reply: Any) -> None:
         if not isinstance(reply, Exception):
             sink(reply)
-        elif isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+        elif is_forgotten(reply):
             # Redis forgot it (SCRIPT FLUSH, failover): it did not run, so sending it once more in full is safe.
             self._link.send(self.command(keys, args, full=True), partial(_pass_on, sink), decode=decode)
         else:

@@ -95,9 +95,8 @@ class Ours:
 
     def __init__(self, *, opts: dict[str, Any] | None = None, atm: int = 0, **options: Any) -> None:
         self.link = Recorder()
-        client = LinkClient(self.link)
-        self.book = ScriptBook(self.link, client)
-        self.queue = Queue("p", "q", self.link, client, self.book)
+        self.book = ScriptBook(self.link, LinkClient(self.link))
+        self.queue = Queue("p", "q", self.link, self.book)
         self.consumer = Consumer(WorkerOptions(**options), "token", _nothing, _nothing)
         fields = {b"opts": encode(opts or {}), b"atm": b"%d" % atm}
         self.lease = Lease("7", fields, self.consumer, "token", 0.0)

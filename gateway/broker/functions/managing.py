@@ -119,7 +119,7 @@ async def promote_jobs(queue: Queue, opts: PromoteJobsOptions | None = None) -> 
 @TABLE.function(MANAGE, writes=True)
 async def trim_events(queue: Queue, max_length: Count) -> int:
     """Trim the event stream to about `maxLength` entries; returns how many went."""
-    trimmed: int = await queue.client.xtrim(queue.key("events"), max_length, approximate=True)
+    trimmed: int = await queue.link.call("XTRIM", queue.key("events"), "MAXLEN", "~", max_length)
     return trimmed
 
 

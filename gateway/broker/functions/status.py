@@ -13,7 +13,7 @@ from gateway.wire.shapes import QueueMeta
 @TABLE.function(OBSERVE, writes=False)
 async def is_paused(queue: Queue) -> bool:
     """Whether the queue is paused."""
-    return bool(await queue.client.hexists(queue.key("meta"), "paused"))
+    return bool(await queue.link.call("HEXISTS", queue.key("meta"), "paused", writes=False))
 
 
 @TABLE.function(OBSERVE, writes=False)
