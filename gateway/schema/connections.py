@@ -6,62 +6,51 @@ from typing import Any, Final
 
 from gateway.schema.json_schema import Schema
 from gateway.settings import Settings
-from gateway.wire.routes import Kind, known_options
+from gateway.wire.routes import WORKER_BOUNDS, Kind, WorkerOptions, known_options
 
-_DAY: Final = 86_400_000
 _TOKEN: Final[Schema] = {"type": "string", "description": "The key, for clients that have no other way to show it."}
 _KEEP: Final[Schema] = {
     "description": "How many finished jobs stay, as the job option of this name, which comes first; an object as JSON.",
     "anyOf": [{"type": ["boolean", "integer"]}, {"$ref": "#/components/schemas/KeepJobs"}],
 }
 
+_DEFAULTS: Final = WorkerOptions()
+
+
+def _number(name: str, about: str, default: int | None = None) -> Schema:
+    least, most = WORKER_BOUNDS[name]
+    more = {} if default is None else {"default": default}
+    return {"type": "integer", "minimum": least, "maximum": most, **more, "description": about}
+
+
 _WORKER: Final[dict[str, Schema]] = {
-    "ackTimeout": {
-        "type": "integer",
-        "minimum": 0,
-        "maximum": _DAY,
-        "default": 15_000,
-        "description": "Milliseconds until a pushed job of which nothing is heard goes back; 0: never.",
-    },
+    "ackTimeout": _number(
+        "ackTimeout",
+        "Milliseconds until a pushed job of which nothing is heard goes back; 0: never.",
+        _DEFAULTS.ack_timeout,
+    ),
     "confirm": {"enum": [0, 1], "default": 0, "description": "1: each final answer is confirmed by `finished`."},
-    "lockDuration": {
-        "type": "integer",
-        "minimum": 500,
-        "maximum": _DAY,
-        "default": 30_000,
-        "description": "Milliseconds that a job's lock lasts; it is renewed at half of them.",
-    },
-    "stalledInterval": {
-        "type": "integer",
-        "minimum": 500,
-        "maximum": _DAY,
-        "default": 30_000,
-        "description": "Milliseconds between BullMQ's checks for jobs without a lock.",
-    },
-    "maxStalledCount": {
-        "type": "integer",
-        "minimum": 0,
-        "maximum": 1_000_000,
-        "default": 3,
-        "description": "A job that has lost its worker more often than this fails.",
-    },
-    "limiter.max": {
-        "type": "integer",
-        "minimum": 1,
-        "maximum": 10**9,
-        "description": "Most jobs per `limiter.duration`, over all workers of the queue; both or none.",
-    },
-    "limiter.duration": {"type": "integer", "minimum": 1, "maximum": _DAY, "description": "In milliseconds."},
+    "lockDuration": _number(
+        "lockDuration", "Milliseconds that a job's lock lasts; it is renewed at half of them.", _DEFAULTS.lock_duration
+    ),
+    "stalledInterval": _number(
+        "stalledInterval", "Milliseconds between BullMQ's checks for jobs without a lock.", _DEFAULTS.stalled_interval
+    ),
+    "maxStalledCount": _number(
+        "maxStalledCount", "A job that has lost its worker more often than this fails.", _DEFAULTS.max_stalled_count
+    ),
+    "limiter.max": _number(
+        "limiter.max", "Most jobs per `limiter.duration`, over all workers of the queue; both or none."
+    ),
+    "limiter.duration": _number("limiter.duration", "In milliseconds."),
     "removeOnComplete": _KEEP,
     "removeOnFail": _KEEP,
     "name": {"type": "string", "description": "Of this worker; stored as the job's `processedBy`."},
-    "metrics.maxDataPoints": {
-        "type": "integer",
-        "minimum": 0,
-        "maximum": 1_000_000,
-        "default": 0,
-        "description": "For so many minutes the numbers of finished jobs are kept, for `getMetrics`; 0: none are.",
-    },
+    "metrics.maxDataPoints": _number(
+        "metrics.maxDataPoints",
+        "For so many minutes the numbers of finished jobs are kept, for `getMetrics`; 0: none are.",
+        _DEFAULTS.max_data_points,
+    ),
 }
 _EVENTS: Final[dict[str, Schema]] = {
     "events": {

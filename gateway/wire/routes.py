@@ -209,22 +209,33 @@ _WORKER_QUERY: Final = (
 )
 _SHORTEST_LOCK: Final = 500  # ms; locks are renewed at half of it, shorter ones would be lost to a hiccup
 _DAY: Final = 86_400_000
-_MOST_DATA_POINTS: Final = 1_000_000  # a minute each: nearly two years
+_DEFAULTS: Final = WorkerOptions()
+
+WORKER_BOUNDS: Final = {
+    "lockDuration": (_SHORTEST_LOCK, _DAY),
+    "stalledInterval": (_SHORTEST_LOCK, _DAY),
+    "maxStalledCount": (0, 1_000_000),
+    "limiter.max": (1, 10**9),
+    "limiter.duration": (1, _DAY),
+    "metrics.maxDataPoints": (0, 1_000_000),  # a minute each: nearly two years
+    "ackTimeout": (0, _DAY),
+}
+"""The least and the most that a numeric option of a Worker connection can be."""
 
 
 def _worker_options(concurrency: int, query: dict[str, str]) -> WorkerOptions:
     _refuse_unknown(query, _WORKER_QUERY)
     return WorkerOptions(
         concurrency=concurrency,
-        lock_duration=_whole(query, "lockDuration", 30_000, _SHORTEST_LOCK, _DAY),
-        stalled_interval=_whole(query, "stalledInterval", 30_000, _SHORTEST_LOCK, _DAY),
-        max_stalled_count=_whole(query, "maxStalledCount", 3, 0, 1_000_000),
+        lock_duration=_whole(query, "lockDuration", _DEFAULTS.lock_duration),
+        stalled_interval=_whole(query, "stalledInterval", _DEFAULTS.stalled_interval),
+        max_stalled_count=_whole(query, "maxStalledCount", _DEFAULTS.max_stalled_count),
         limiter=_limiter(query),
         remove_on_complete=_keep_jobs(query, "removeOnComplete"),
         remove_on_fail=_keep_jobs(query, "removeOnFail"),
         name=query.get("name") or None,
-        max_data_points=_whole(query, "metrics.maxDataPoints", 0, 0, _MOST_DATA_POINTS),
-        ack_timeout=_whole(query, "ackTimeout", 15_000, 0, _DAY),
+        max_data_points=_whole(query, "metrics.maxDataPoints", _DEFAULTS.max_data_points),
+        ack_timeout=_whole(query, "ackTimeout", _DEFAULTS.ack_timeout),
         confirm=_flag(query, "confirm"),
     )
 
@@ -235,7 +246,7 @@ def _limiter(query: dict[str, str]) -> tuple[int, int] | None:
     for name in ("limiter.max", "limiter.duration"):
         if name not in query:
             raise invalid_arguments(f"limiter.max and limiter.duration go together - at `?{name}`")
-    return _whole(query, "limiter.max", 0, 1, 10**9), _whole(query, "limiter.duration", 0, 1, _DAY)
+    return _whole(query, "limiter.max", 0), _whole(query, "limiter.duration", 0)
 
 
 _keep_jobs_decoder: Final = msgspec.json.Decoder(bool | Whole | KeepJobs)
@@ -272,10 +283,11 @@ def _refuse_unknown(query: dict[str, str], known: tuple[str, ...]) -> None:
             raise invalid_arguments(f"Unknown option{nearest(name, known)} - at `?{name[:100]}`; known are {takes}")
 
 
-def _whole(query: dict[str, str], name: str, default: int, least: int, most: int) -> int:
+def _whole(query: dict[str, str], name: str, default: int) -> int:
     text = query.get(name)
     if text is None:
         return default
+    least, most = WORKER_BOUNDS[name]
     value = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
     if not least <= value <= most:
         raise invalid_arguments(f"Expected a whole number from {least} to {most} - at `?{name}`")

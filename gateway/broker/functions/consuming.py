@@ -13,14 +13,14 @@ from gateway.wire.errors import invalid_arguments
 from gateway.wire.ids import JobId
 from gateway.wire.jobs import raw_job, to_hash
 from gateway.wire.options import now_ms
-from gateway.wire.routes import WorkerOptions
+from gateway.wire.routes import WORKER_BOUNDS, WorkerOptions
 from gateway.wire.shapes import LockedJob, NextJob
 
 _LONGEST_BLOCK: Final = 3_600_000  # ms; a client that waits longer asks again
-_DAY: Final = 86_400_000  # ms
+_SHORTEST_LOCK, _LONGEST_LOCK = WORKER_BOUNDS["lockDuration"]  # ms
 
 JobToken = Annotated[str, Meta(min_length=1, max_length=1000)]
-LockDuration = Annotated[int, Meta(ge=500, le=_DAY)]  # as on Worker connections
+LockDuration = Annotated[int, Meta(ge=_SHORTEST_LOCK, le=_LONGEST_LOCK)]
 _NO_CHECK: Final = "0"  # the scripts' word for: do not look at the lock
 
 
@@ -134,7 +134,7 @@ async def extend_job_lock(
     queue: Queue,
     job_id: JobId,
     token: JobToken,
-    duration: Annotated[int, Meta(ge=1, le=_DAY)],
+    duration: Annotated[int, Meta(ge=1, le=_LONGEST_LOCK)],
     *,
     context: Context,
 ) -> int:
