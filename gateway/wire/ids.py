@@ -33,10 +33,13 @@ _KEYS: Final = (
     "waiting",
     "waiting-children",
 )
-# Of deduplication, of a job that follows the active one, and of figures.
-_FAMILIES: Final = ("de:", "dn:", "metrics:")
+# Of deduplication, of a job that follows the active one, of figures; and of job schedulers, whose jobs end with a time.
+_FAMILIES: Final = ("de:", "dn:", "metrics:", r"repeat:(?![\s\S]*:[0-9]+$)")
+# What a job has beside its hash.
+_PARTS: Final = ("dependencies", "failed", "lock", "logs", "processed", "unsuccessful")
 
-_RESERVED: Final = rf"(?:(?:{'|'.join(_KEYS)})$(?!\n)|{'|'.join(_FAMILIES)})"
+_END: Final = r"$(?!\n)"
+_RESERVED: Final = rf"(?:(?:{'|'.join(_KEYS)}){_END}|{'|'.join(_FAMILIES)}|[\s\S]*:(?:{'|'.join(_PARTS)}){_END})"
 _is_reserved: Final = re.compile(_RESERVED).match
 
 JobId = Annotated[str, Meta(min_length=1, pattern=rf"^(?!{_RESERVED})", title="a job's id")]

@@ -263,10 +263,13 @@ def _prepare(text: Raw, place: str, name: str, data: Raw, bulk: bool) -> Prepare
     )
 
 
+_RESERVED_FOR_MARKERS: Final = "JobId cannot be '0' or start with '0:'"
+
+
 def _check_reserved(job_id: str) -> None:
     """The first check of Node's `Queue.add`; `addBulk` does not have it."""
     if job_id == "0" or job_id.startswith("0:"):
-        raise invalid_arguments("JobId cannot be '0' or start with '0:'")
+        raise invalid_arguments(_RESERVED_FOR_MARKERS)
 
 
 def _check_size(name: str, data: Raw, limit: int) -> None:
@@ -284,7 +287,10 @@ def _wrong(options: dict[str, Any]) -> str | None:
         return "Custom Id cannot be integers"
     if ":" in job_id and job_id.count(":") != 2:
         return "Custom Id cannot contain :"
-    if is_reserved(job_id):  # Node does not look
+    # Here Node does not look. An id that begins with `0:` would be taken for a marker, also in an `addBulk`.
+    if job_id.startswith("0:"):
+        return _RESERVED_FOR_MARKERS
+    if is_reserved(job_id):
         return f"Custom Id cannot be `{job_id[:100]}`: it is one of BullMQ's own keys"
     return _wrong_priority(options) or _wrong_deduplication(options) or _wrong_backoff(options)
 

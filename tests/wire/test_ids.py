@@ -23,7 +23,10 @@ OWN_KEYS = (
     "de:a:b",
     "dn:a:b",
     "metrics:failed:data",
+    "repeat:a:b",
+    "a:b:failed",
 )
+NO_JOBS = (*OWN_KEYS, "repeat:nightly", "1:lock", "1:processed")
 OTHERS = (
     "metadata",
     "Meta",
@@ -47,7 +50,7 @@ def test_no_job_can_have_the_name_of_a_key_of_the_queue(id: str) -> None:
     assert refused.value.message == f"Custom Id cannot be `{id}`: it is one of BullMQ's own keys"
 
 
-@pytest.mark.parametrize("id", OWN_KEYS)
+@pytest.mark.parametrize("id", NO_JOBS)
 def test_no_function_works_on_a_key_of_the_queue(id: str) -> None:
     for name in ("removeJob", "remove", "updateJobData", "moveJobToWait", "waitUntilJobFinished"):
         args = [Raw(msgspec.json.encode(arg)) for arg in cast("tuple[object, ...]", (id, {}, "token"))]

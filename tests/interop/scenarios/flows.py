@@ -116,7 +116,7 @@ EVERY_OPTION: Final = Scenario(
         *(flow("add", job(f"root-{n}", job(f"son-{n}", **opts))) for n, opts in enumerate(OPTIONS)),
         *(flow("add", job(f"top-{n}", job(f"mid-{n}", job(f"low-{n}"), **opts))) for n, opts in enumerate(OPTIONS)),
         call("pause"),
-        flow("add", job("paused", job("in pause"))),
+        flow("add", job("in a pause", job("child in a pause"))),
     ),
 )
 
