@@ -135,6 +135,9 @@ class KeysFile:
 def _load(path: str) -> tuple[str, list[str]]:
     """The file's text, and what is to be said about its mode."""
     try:
+        if not Path(path).is_file():  # reading a pipe would wait for whoever writes, again and again
+            Path(path).stat()
+            raise KeysError(f"{path} is no regular file")
         with Path(path).open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read().decode()
@@ -222,7 +225,10 @@ def _digest(table: dict[str, Any]) -> bytes:
         raise _Unfit(
             "hash", f'{what}: expected "sha256:" and the 64 hexadecimal digits of the secret\'s SHA-256, not the secret'
         )
-    return bytes.fromhex(match[1])
+    found = bytes.fromhex(match[1])
+    if found == digest(""):
+        raise _Unfit("hash", "is that of an empty text, which is no secret")
+    return found
 
 
 def _queues(table: dict[str, Any]) -> Sequence[str]:
@@ -256,7 +262,12 @@ def _expires(table: dict[str, Any]) -> float | None:
         return None
     if not isinstance(given, datetime.date):  # a datetime is a date, too
         raise _Unfit("expires", "expected a date-time without quotes, such as 2027-01-01T00:00:00Z")
-    return timestamp(given)
+    try:
+        moment = timestamp(given)
+        datetime.datetime.fromtimestamp(moment, datetime.UTC)  # as `key list` shows it
+    except (OverflowError, ValueError):
+        raise _Unfit("expires", "is not within the years 1 to 9999 in UTC") from None
+    return moment
 
 
 def timestamp(moment: datetime.date) -> float:

@@ -192,6 +192,9 @@ class Master:
         except KeysError as error:
             log.error("keys_file: %s; the keys that were read before stay in force", error)
             return
+        except Exception:  # a file is somebody else's text: whatever it does to us, the gateway goes on
+            log.exception("keys_file: %s; the keys that were read before stay in force", keys_file.path)
+            return
         for remark in keys_file.remarks:
             log.warning("keys_file: %s", remark)
         if not keys_file.keys and not self._settings.auth_keys:

@@ -98,7 +98,7 @@ class Account:
         Lower limits end no connection that is open.
         """
         self._key = key
-        self.rights.grant = key.grant
+        self.rights.change(key.grant)
         for guest, (kind, queue) in list(self._guests.items()):
             try:
                 self.check(kind, queue)
@@ -108,11 +108,17 @@ class Account:
     def revoke(self) -> None:
         """The key is gone: nothing is allowed any more, and its connections are closed."""
         self._revoked = True
-        self.rights.grant = Grant(self.rights.grant.key)
+        self.rights.change(Grant(self.rights.grant.key))
         self._dismiss_all("the key is not valid any more")
 
     def expire(self, now: float) -> None:
-        """Close its connections if the key has expired; `now` in Unix time."""
+        """Close its connections if the key has expired; `now` in Unix time.
+
+        Called every second: often enough for the bucket, too, to know what the key spends elsewhere.
+        """
+        key = self._key
+        if key is not None and key.messages_per_second is not None:
+            self._bucket.look(key.messages_per_second, time.monotonic(), self._row.spent(key.column))
         if self._guests and self._key is not None and self._key.expires is not None and self._key.expires <= now:
             self._dismiss_all("the key has expired")
 
@@ -121,13 +127,14 @@ class Account:
             guest.dismiss(CloseCode.INVALID_AUTHENTICATION, reason)
 
     def _spend(self) -> bool:
-        """Take one call off this shard's share of the key's calls: as large as its share of the key's connections."""
+        """Let a call through, if the key has one left in the whole gateway."""
         key = self._key
         if key is None or key.messages_per_second is None:
             return True
-        own = self._row.own(key.column)
-        share = own / max(self._row.total(key.column), own, 1)
-        return self._bucket.take(key.messages_per_second * share, time.monotonic())
+        if not self._bucket.take(key.messages_per_second, time.monotonic(), self._row.spent(key.column)):
+            return False
+        self._row.spend(key.column)
+        return True
 
 
 def check_entry(grant: Grant, kind: Kind, queue: str) -> None:

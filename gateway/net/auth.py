@@ -54,7 +54,7 @@ class Keyring:
         """
         if self._everybody:
             return self._unlimited
-        if key is not None:
+        if key:
             shown = digest(key)
             # No short cut at the first match: the time must not tell which key it was.
             if sum(hmac.compare_digest(shown, known) for known in self._digests) > 0:
@@ -63,6 +63,7 @@ class Keyring:
             if account := self._by_digest.get(shown):
                 account.check_validity(time.time())
                 return account
+            raise GatewayError(ErrorCode.UNAUTHORIZED, "This key is not known")
         raise GatewayError(ErrorCode.UNAUTHORIZED, "A key is needed: Authorization: Bearer KEY, or ?token=KEY")
 
     def replace(self, keys: Iterable[Key]) -> None:

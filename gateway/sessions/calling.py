@@ -78,7 +78,7 @@ class Caller:
         self._starting = False  # a task is to take its first step in the next turn of the loop
         self._reading: asyncio.Task[None] | None = None  # waits until the client has read its replies
         self._tasks: set[asyncio.Task[None]] = set()
-        self._patient: set[asyncio.Task[None]] = set()  # those that may take as long as they like
+        self._patient: dict[asyncio.Task[None], Function] = {}  # those that may take as long as they like
         self._draining = False
 
     def call(self, id: bytes, fn: str, args: list[Raw]) -> None:
@@ -95,7 +95,7 @@ class Caller:
         try:
             self._context.rights.check_rate()
             function = self._table[fn]
-            self._context.grant.check_permission(function.permission, f"call {fn}")
+            self._check_permission(function)
             bound = function.bind(args)
         except GatewayError as error:
             reply(error)
@@ -109,6 +109,7 @@ class Caller:
     def close(self) -> None:
         """The connection is gone: no call starts; those under way run to their end, but for the patient ones."""
         self._waiting.clear()
+        self._context.rights.watchers.discard(self._rights_changed)
         self._end_waits()
         if self._reading is not None:
             self._reading.cancel()
@@ -118,6 +119,22 @@ class Caller:
         self._draining = True
         self._end_waits()
 
+    def _check_permission(self, function: Function) -> None:
+        self._context.grant.check_permission(function.permission, f"call {function.name}")
+
+    def _refusal(self, function: Function) -> GatewayError | None:
+        try:
+            self._check_permission(function)
+        except GatewayError as error:
+            return error
+        return None
+
+    def _rights_changed(self) -> None:
+        """End the patient calls that the key may not make any more; others are over in a moment."""
+        for task, function in self._patient.items():
+            if self._refusal(function) is not None:
+                task.cancel()
+
     def _end_waits(self) -> None:
         for task in self._patient:
             task.cancel()
@@ -125,8 +142,11 @@ class Caller:
     def _start(self) -> None:
         """Start what waits, in its order, as far as it may start now."""
         while self._waiting and not self._starting:
-            _, function, _ = self._waiting[0]
-            if function.direct:
+            reply, function, _ = self._waiting[0]
+            if refusal := self._refusal(function):  # the key's rights have changed meanwhile
+                self._waiting.popleft()
+                reply(refusal)
+            elif function.direct:
                 self._run_now(*self._waiting.popleft())
             elif function.waits:
                 self._start_wait(*self._waiting.popleft())
@@ -156,6 +176,7 @@ class Caller:
         elif len(self._patient) >= self._limits.calls:
             reply(_TOO_MANY_WAIT)
         else:
+            self._context.rights.watchers.add(self._rights_changed)
             self._start_task(reply, function, bound)
             self._proceed_if_room()
 
@@ -163,15 +184,17 @@ class Caller:
         self._running += not function.waits
         self._starting = True
         task = asyncio.create_task(self._run(reply, function, bound), name=function.name)
-        tasks = self._patient if function.waits else self._tasks  # the loop holds tasks only weakly
-        tasks.add(task)
-        task.add_done_callback(partial(self._ended, tasks, reply))
+        self._tasks.add(task)  # the loop holds tasks only weakly
+        if function.waits:
+            self._patient[task] = function
+        task.add_done_callback(partial(self._ended, reply, function))
         asyncio.get_running_loop().call_soon(self._started)  # comes behind the task's first step
 
-    def _ended(self, tasks: set[asyncio.Task[None]], reply: Sink, task: asyncio.Task[None]) -> None:
-        tasks.discard(task)
+    def _ended(self, reply: Sink, function: Function, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._patient.pop(task, None)
         if task.cancelled():  # before its first step: then nothing of `_run` was executed
-            reply(_SHUTTING_DOWN)
+            reply(self._refusal(function) or _SHUTTING_DOWN)
 
     def _started(self) -> None:
         self._starting = False
@@ -183,8 +206,8 @@ class Caller:
             reply(encode(await function.run(self._target, *bound, **provided)))
         except GatewayError as error:
             reply(_as_read(error) if not function.writes else error)
-        except asyncio.CancelledError:  # only those that wait: the connection is gone, or will be
-            reply(_SHUTTING_DOWN)
+        except asyncio.CancelledError:  # only those that wait: the connection is gone or will be, or the permission is
+            reply(self._refusal(function) or _SHUTTING_DOWN)
         except Exception:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)

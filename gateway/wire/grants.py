@@ -85,9 +85,10 @@ class Rights:
 
     Attributes:
         grant: of its key at this moment; ask again for each call.
+        watchers: are called when it has changed.
     """
 
-    __slots__ = ("_spend", "grant")
+    __slots__ = ("_spend", "grant", "watchers")
 
     def __init__(self, grant: Grant, spend: Callable[[], bool] | None = None) -> None:
         """Make rights.
@@ -98,7 +99,14 @@ class Rights:
                 a key whose calls nobody counts.
         """
         self.grant = grant
+        self.watchers: set[Callable[[], None]] = set()
         self._spend = spend
+
+    def change(self, grant: Grant) -> None:
+        """Put another grant in force, for calls that are under way too."""
+        self.grant = grant
+        for watcher in list(self.watchers):
+            watcher()
 
     def check_rate(self) -> None:
         """Count a call of the key.

@@ -57,7 +57,11 @@ class RepeatOptions(Struct, forbid_unknown_fields=True, rename="camel", omit_def
 class TemplateOptions(JobOptions, frozen=True):
     """The options of a scheduler's jobs: those of a job, but for what the scheduler decides."""
 
-    repeat: Annotated[Any, shows(Never)] = UNSET  # known only to be refused, as three of a job's own
+    # Known only to be refused.
+    job_id: Annotated[Any, shows(Never)] = UNSET
+    delay: Annotated[Any, shows(Never)] = UNSET
+    deduplication: Annotated[Any, shows(Never)] = UNSET
+    repeat: Annotated[Any, shows(Never)] = UNSET
 
 
 _DECIDED: Final = ("jobId", "delay", "deduplication", "repeat")

@@ -19,7 +19,7 @@ from gateway.net.listener import Door, Listener
 from gateway.wire.closing import CloseCode
 from gateway.wire.grants import Grant, Permission
 from tests.net.conftest import MakeGateway
-from tests.net.support import RawClient, handshake, upgrade
+from tests.net.support import RawClient, call, handshake, upgrade
 from tests.net.test_lifetime import House, Probe, wait_in_prepare
 from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
@@ -243,3 +243,31 @@ class TestHandshake:
             ["prepare", "drain", "closed"],
             ["prepare", "start", "drain", "closed"],
         )
+
+
+class TestCalls:
+    async def test_a_call_that_waits_ends_when_the_key_may_not_make_it_any_more(self, keys: Keys) -> None:
+        client = await keys.open("/queue/q")
+        client.send(call(1, "getNextJob", "token", {"block": 60_000}))
+        client.send(
+            call(2, "waitUntilJobFinished", (await client.ask("add", "job", {}, {"delay": 60_000}, id=3))["ok"]["id"])
+        )
+        assert (await client.ask("count", id=4))["ok"] == 1
+        keys.become(entry("shop", "produce", "observe"))
+        reply = await client.message()
+        assert (reply["id"], reply["data"]["err"]["code"]) == (1, "FORBIDDEN")
+        assert "it needs the permission consume" in reply["data"]["err"]["message"]
+        await client.ask("add", "job", id=5)
+        assert (await client.ask("getJobCounts", "active", "waiting", id=6))["ok"] == {"active": 0, "waiting": 1}
+
+    async def test_calls_that_stand_in_line_are_not_made_either(self, keys: Keys) -> None:
+        client = await keys.open("/queue/q")
+        for id in range(8):
+            client.send(call(id, "getNextJob", f"token-{id}"))
+        for id in range(8, 16):
+            client.send(call(id, "drain"))
+        assert await client.message()
+        keys.become(entry("shop", "observe"))
+        codes = [(await client.message())["data"].get("err", {}).get("code") for _ in range(15)]
+        assert codes[-1] in (None, "FORBIDDEN")
+        assert (await client.ask("drain", id=20))["err"]["code"] == "FORBIDDEN"

@@ -229,3 +229,25 @@ async def test_bad_arguments_name_their_place(queue: Peer, fn: str, args: list[A
     code, message = await queue.refusal(fn, *args)
     assert code == "INVALID_ARGUMENTS"
     assert f"`{place}`" in message
+
+
+async def test_many_jobs_are_read_in_pages_with_the_same_result(queue: Peer) -> None:
+    jobs = [{"name": "job", "data": number} for number in range(1203)]
+    for at in range(0, len(jobs), 401):
+        await queue.call("addBulk", jobs[at : at + 401])
+    await queue.call("addBulk", [{"name": "job", "data": number, "opts": {"priority": 1}} for number in range(3)])
+
+    async def numbers(*args: Any) -> list[int]:
+        return [job["data"] for job in await queue.call("getJobs", *args)]
+
+    oldest = list(range(1203))
+    assert await numbers("waiting", 0, -1, True) == oldest
+    assert await numbers("waiting") == oldest[::-1]
+    assert await numbers(["waiting", "prioritized"], 0, -1, True) == [*oldest, 0, 1, 2]
+    assert await numbers("waiting", 100, 1100, True) == oldest[100:1101]
+    assert await numbers("waiting", 700, 5000, True) == oldest[700:]
+    assert await numbers("waiting", 700, 5000) == oldest[::-1][700:]
+    assert await numbers("waiting", -600, -2, True) == oldest[-600:-1]
+    assert await numbers("waiting", -600, -2) == oldest[::-1][-600:-1]
+    assert await numbers("waiting", 1203, -1, True) == []
+    assert await numbers("waiting", 0, -1300, True) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,21 @@ class TestReading:
         file = KeysFile(write_keys(tmp_path / "keys.toml", entry("a", expires="2020-01-01")))
         file.read()
         assert file.remarks == (f"{file.path}: key a has expired",)
+
+    @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"])
+    def test_an_end_must_be_a_time_that_can_be_shown(self, moment: str) -> None:
+        with pytest.raises(KeysError, match="key a: expires: is not within the years 1 to 9999 in UTC"):
+            parse(entry("a", expires=moment), "keys.toml")
+
+    def test_an_empty_text_is_no_secret(self) -> None:
+        text = entry("a").replace(digest("a").hex(), digest("").hex())
+        with pytest.raises(KeysError, match="key a: hash: is that of an empty text"):
+            parse(text, "keys.toml")
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(KeysError, match="pipe is no regular file"):
+            KeysFile(str(tmp_path / "pipe")).read()
 
     def test_text_must_be_utf_8(self, tmp_path: Path) -> None:
         path = tmp_path / "keys.toml"

@@ -50,6 +50,11 @@ class PromoteJobsOptions(Arguments, frozen=True):
     count: BatchSize = 1000
 
 
+_AT_A_TIME: Final = (
+    10_000  # jobs that one script moves or removes while everybody else waits; there is always a next call
+)
+
+
 @TABLE.function(MANAGE, writes=True)
 async def pause(queue: Queue) -> None:
     """No worker of any kind takes new jobs until `resume`."""
@@ -88,7 +93,7 @@ async def obliterate(queue: Queue, opts: ObliterateOptions | None = None) -> Non
     """Pause the queue and remove it whole; with `force` even while jobs are active."""
     options = opts or ObliterateOptions()
     await queue.scripts.pause(True)
-    keys, args = queue.keys("meta", ""), [options.count, "force" if options.force else ""]
+    keys, args = queue.keys("meta", ""), [min(options.count, _AT_A_TIME), "force" if options.force else ""]
     while cursor := await queue.commands["obliterate"](keys, args):
         if cursor < 0:
             raise GatewayError(ErrorCode.CONFLICT, _OBLITERATE_ERRORS[cursor])
@@ -104,7 +109,7 @@ _OBLITERATE_ERRORS: Final = {
 async def retry_jobs(queue: Queue, opts: RetryJobsOptions | None = None) -> None:
     """Move all failed (or completed) jobs back to wait."""
     options = opts or RetryJobsOptions()
-    while await queue.scripts.retryJobs(options.state, options.count, options.timestamp or now_ms()):
+    while await queue.scripts.retryJobs(options.state, min(options.count, _AT_A_TIME), options.timestamp or now_ms()):
         pass
 
 
@@ -112,7 +117,7 @@ async def retry_jobs(queue: Queue, opts: RetryJobsOptions | None = None) -> None
 async def promote_jobs(queue: Queue, opts: PromoteJobsOptions | None = None) -> None:
     """Move all delayed jobs to wait."""
     options = opts or PromoteJobsOptions()
-    while await queue.scripts.promoteJobs(options.count):
+    while await queue.scripts.promoteJobs(min(options.count, _AT_A_TIME)):
         pass
 
 

@@ -36,6 +36,7 @@ _KEPT: Final = frozenset(name.encode() for name in ("", *_STATES, *_NO_JOBS))
 _OF_A_JOB: Final = ("logs", "dependencies", "processed", "failed", "unsuccessful", "lock")
 _ENDINGS: Final = frozenset(name.encode() for name in _OF_A_JOB)
 
+_AT_A_TIME: Final = 100  # ids: the script looks for each of them in whole lists
 _PATTERN: Final = re.compile(r"[*?\[\]\\]")  # what SCAN takes for a pattern
 
 
@@ -43,16 +44,17 @@ _PATTERN: Final = re.compile(r"[*?\[\]\\]")  # what SCAN takes for a pattern
 async def remove_orphaned_jobs(queue: Queue, count: BatchSize = 1000, limit: Count = 0) -> int:
     """Remove jobs that are in no state; returns how many there were.
 
-    It looks at all keys of the Redis database, about `count` at a time, and ends early once `limit` jobs are removed
-    (0: never).
+    It looks at all keys of the Redis database, about `count` at a time and never more than 1,000, and ends early once
+    `limit` jobs are removed (0: never).
     """
     pattern = _PATTERN.sub(r"\\\g<0>", queue.base) + "*"
     head = [len(_STATES), *_STATES, len(_OF_A_JOB), *_OF_A_JOB]
     removed, cursor = 0, b"0"
     while True:
-        cursor, keys = await queue.link.call("SCAN", cursor, "MATCH", pattern, "COUNT", count, decode=False)
-        if ids := _candidates(key[len(queue.base.encode()) :] for key in keys):
-            removed += await queue.eval("removeOrphanedJobs", queue.keys(""), [*head, *ids])
+        cursor, keys = await queue.link.call("SCAN", cursor, "MATCH", pattern, "COUNT", min(count, 1000), decode=False)
+        ids = _candidates(key[len(queue.base.encode()) :] for key in keys)
+        for at in range(0, len(ids), _AT_A_TIME):
+            removed += await queue.eval("removeOrphanedJobs", queue.keys(""), [*head, *ids[at : at + _AT_A_TIME]])
         if cursor == b"0" or 0 < limit <= removed:
             return removed
 
