@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.app import App
 from gateway.broker.address import Address
@@ -100,6 +100,9 @@ def start_proxy(connection: str | Redis, auth_keys: Iterable[str] = (), *, port:
     Raises:
         ValueError: neither keys nor `no_auth`, or a setting that cannot be used.
     """
+    for name, instead in _NOT_HERE.items():
+        if name in settings:
+            raise ValueError(f"start_proxy takes no {name}: {instead}")
     keys = tuple(auth_keys)
     if not keys and not settings.get("no_auth") and not settings.get("keys_file"):
         raise ValueError("start_proxy needs auth_keys or keys_file; no_auth=True lets everybody in")
@@ -112,6 +115,13 @@ def start_proxy(connection: str | Redis, auth_keys: Iterable[str] = (), *, port:
         if not keys_file.keys and not keys:
             raise ValueError(f"{checked.keys_file} holds no key, and there are no auth_keys: nobody could connect")
     return Proxy(checked, address, keys_file)
+
+
+_NOT_HERE: Final = {
+    "procs": "it serves in this event loop alone",
+    "redis_url": "give it as the first argument",
+    "auth_keys_file": "read it and give the keys as the second argument, or give a keys_file",
+}
 
 
 def _read(keys_file: KeysFile) -> None:

@@ -102,3 +102,10 @@ def test_a_keys_file_that_others_can_write_is_logged(tmp_path: Path, caplog: pyt
     (tmp_path / "keys.toml").chmod(0o646)
     start_proxy("redis://localhost", keys_file=path)
     assert "other users can read or write it" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["procs", "redis_url", "auth_keys_file"])
+def test_a_setting_that_would_be_ignored_is_refused(name: str) -> None:
+    unfit: dict[str, Any] = {name: "x"}
+    with pytest.raises(ValueError, match=f"start_proxy takes no {name}: "):
+        start_proxy("redis://localhost", ["key"], port=0, **unfit)
