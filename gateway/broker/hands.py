@@ -88,11 +88,13 @@ class Hands:
         Raises:
             GatewayError: REDIS_UNAVAILABLE; nothing is taken then.
         """
-        self._watch(block + lock_duration)
+        self._watch(block)
         options = WorkerOptions(lock_duration=lock_duration)
         job = await self._take(_Hand(self, token, options), _Hand.fetch, None)
         if job is None and block:
             job = await self._take(_Hand(self, token, options), _Hand.join, block / 1000)
+        if job is not None:
+            self._watch(lock_duration)
         return job
 
     async def _take(self, hand: _Hand, begin: Callable[[_Hand], None], timeout: float | None) -> Raw | None:
@@ -170,10 +172,11 @@ class Hands:
 
     async def extend(self, id: str, token: str, duration: int) -> int:
         """Let a lock live for `duration` ms from now on: 1, or 0 when it is not under this token."""
-        self._watch(duration)
         keys = self.queue.keys(f"{id}:lock", "stalled")
-        extended: int = await self.queue.commands["extendLock"](keys, [token, duration, id])
-        return int(extended)
+        extended = int(await self.queue.commands["extendLock"](keys, [token, duration, id]))
+        if extended:
+            self._watch(duration)
+        return extended
 
     # What the hands use
 

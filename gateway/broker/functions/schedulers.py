@@ -29,6 +29,8 @@ from gateway.wire.repeat import (
 from gateway.wire.schedulers import scheduler_json
 from gateway.wire.shapes import AddedJob, JobScheduler
 
+_ROUND: Final = 200  # schedulers read in one round trip: others' commands go in between
+
 # KEYS of addJobScheduler-11.lua.
 _ADD: Final = (
     "repeat",
@@ -125,7 +127,9 @@ async def get_job_schedulers(queue: Queue, start: Index = 0, end: Index = -1, as
     order = "ZRANGE" if asc else "ZREVRANGE"
     flat = await queue.link.call(order, queue.key("repeat"), start, end, "WITHSCORES", writes=False, decode=False)
     members = [(id.decode(errors="replace"), due) for id, due in to_hash(flat).items()]
-    hashes = await asyncio.gather(*[_hash(queue, id) for id, _ in members])
+    hashes: list[Any] = []
+    for first in range(0, len(members), _ROUND):
+        hashes += await asyncio.gather(*[_hash(queue, id) for id, _ in members[first : first + _ROUND]])
     found: list[JobScheduler] = []
     refused: list[GatewayError] = []
     for (id, due), flat in zip(members, hashes, strict=True):
