@@ -16,7 +16,6 @@ import time
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
 from gateway.board import COLUMNS
@@ -84,6 +83,9 @@ def digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
 
 
+_OF_NOTHING: Final = digest("")
+
+
 class KeysFile:
     """The keys file of a running gateway. Each name keeps its column of the board for as long as the gateway runs.
 
@@ -132,19 +134,34 @@ class KeysFile:
         self.keys = tuple(replace(key, column=columns[key.name]) for key in keys)
 
 
+def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result]:
+    """The bytes of a file, and whose it is and what.
+
+    Raises:
+        KeysError: it is no regular file, such as a pipe, on which reading would wait for ever, and not a second time.
+        OSError: it cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise KeysError(f"{os.fspath(path)} is no regular file")
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(), found
+    finally:
+        os.close(fd)
+
+
 def _load(path: str) -> tuple[str, list[str]]:
     """The file's text, and what is to be said about its mode."""
     try:
-        if not Path(path).is_file():  # reading a pipe would wait for whoever writes, again and again
-            Path(path).stat()
-            raise KeysError(f"{path} is no regular file")
-        with Path(path).open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            text = file.read().decode()
+        content, found = read_file(path)
+        text = content.decode()
     except OSError as error:
         raise KeysError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise KeysError(f"{path} is not UTF-8 text") from None
+    mode = stat.S_IMODE(found.st_mode)
     if mode & _LOOSE:
         return text, [f"{path}: other users can read or write it (mode {mode:04o}): chmod o-rwx,g-w {path}"]
     return text, []
@@ -226,8 +243,8 @@ def _digest(table: dict[str, Any]) -> bytes:
             "hash", f'{what}: expected "sha256:" and the 64 hexadecimal digits of the secret\'s SHA-256, not the secret'
         )
     found = bytes.fromhex(match[1])
-    if found == digest(""):
-        raise _Unfit("hash", "is that of an empty text, which is no secret")
+    if found == _OF_NOTHING:
+        raise _Unfit("hash", "is that of an empty secret: make one with `bullmq-proxy key create`")
     return found
 
 
@@ -263,20 +280,25 @@ def _expires(table: dict[str, Any]) -> float | None:
     if not isinstance(given, datetime.date):  # a datetime is a date, too
         raise _Unfit("expires", "expected a date-time without quotes, such as 2027-01-01T00:00:00Z")
     try:
-        moment = timestamp(given)
-        datetime.datetime.fromtimestamp(moment, datetime.UTC)  # as `key list` shows it
-    except (OverflowError, ValueError):
-        raise _Unfit("expires", "is not within the years 1 to 9999 in UTC") from None
-    return moment
+        return timestamp(given)
+    except ValueError as error:
+        raise _Unfit("expires", str(error)) from None
 
 
 def timestamp(moment: datetime.date) -> float:
-    """Unix time of a date-time, in UTC unless it says otherwise, or of the begin of a date."""
+    """Unix time of a date-time, in UTC unless it says otherwise, or of the begin of a date.
+
+    Raises:
+        ValueError: it is before the year 1 or after the year 9999 in UTC.
+    """
     if not isinstance(moment, datetime.datetime):
         moment = datetime.datetime(moment.year, moment.month, moment.day)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
-    return moment.timestamp()
+    try:
+        return moment.astimezone(datetime.UTC).timestamp()
+    except (OverflowError, ValueError):
+        raise ValueError(f"{moment.isoformat()} is not within the years 1 to 9999 in UTC") from None
 
 
 def _rate(table: dict[str, Any]) -> float | None:

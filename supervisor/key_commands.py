@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import fcntl
 import os
 import secrets
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,16 +84,29 @@ def create(
         made = keys.parse(block, "the new key")[0]
         if path is None:
             click.echo(f"Paste this into your keys file, then send SIGHUP to a running gateway:\n\n{block}", err=True)
+            _show(secret)
         else:
-            _append(path, name, block)
+            _append(path, name, block, partial(_show, secret))
             click.echo(f"Added key {name} to {path}; a running gateway takes it over on SIGHUP.", err=True)
     except KeysError as error:
         raise UsageError(str(error)) from None
     if not made.grant.queues or not made.grant.permissions:
         click.echo("It may do nothing yet: give it queues (--queue) and permissions (--allow).", err=True)
-    click.echo("The secret, which is not kept anywhere:", err=True)
-    click.echo(secret)
     return Exit.DONE
+
+
+def _show(secret: str) -> None:
+    """Print the secret; raises UsageError when nobody can have got it."""
+    click.echo("The secret, which is not kept anywhere:", err=True)
+    try:
+        if sys.stdout is None:  # it was closed when we started
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        sys.stdout.write(f"{secret}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        if sys.stdout is not None:  # what is left in the buffer would fail again at the end and spoil the exit code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise UsageError(f"cannot print the secret on stdout, so no key is made: {error.strerror}") from None
 
 
 @key.command(name="list")
@@ -141,13 +157,24 @@ def _moment(text: str) -> str:
         raise UsageError(
             f"--expires: expected a date such as 2027-01-31 or 2027-01-31T12:00:00Z, got {text!r}"
         ) from None
-    if keys.timestamp(moment) <= time.time():
+    try:
+        end = keys.timestamp(moment)
+    except ValueError as error:
+        raise UsageError(f"--expires: {error}") from None
+    if end <= time.time():
         raise UsageError(f"--expires: {text} is in the past")
     return moment.isoformat()
 
 
-def _append(path: str, name: str, block: str) -> None:
-    """Add a table to the file. What is in it stays as it is, byte for byte, and no reader ever sees half of it."""
+def _append(path: str, name: str, block: str, show: Callable[[], None]) -> None:
+    """Add a table to the file. What is in it stays as it is, byte for byte, and no reader ever sees half of it.
+
+    Args:
+        path: of the file.
+        name: of the key.
+        block: the table.
+        show: is called when all but the last step is done; if it fails nothing is added.
+    """
     target = Path(os.path.realpath(path))  # a link stays a link
     try:
         with _locked(target.parent):
@@ -163,7 +190,7 @@ def _append(path: str, name: str, block: str) -> None:
                 keys.parse(after.decode(), path)
             except KeysError as error:
                 raise UsageError(f"cannot add to {path}, write the key into it by hand: {error}") from None
-            _replace(target, after, like)
+            _replace(target, after, like, show)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
@@ -171,8 +198,7 @@ def _append(path: str, name: str, block: str) -> None:
 def _read(target: Path) -> tuple[bytes, os.stat_result | None]:
     """The file's bytes, and whose it is; nothing and None where there is none yet."""
     try:
-        with target.open("rb") as file:
-            return file.read(), os.fstat(file.fileno())
+        return keys.read_file(target)
     except FileNotFoundError:
         return b"", None
 
@@ -195,7 +221,7 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _replace(target: Path, content: bytes, like: os.stat_result | None) -> None:
+def _replace(target: Path, content: bytes, like: os.stat_result | None, show: Callable[[], None]) -> None:
     """Put new content in the file's place, with the owner and mode that it had, or 0600 for a new one."""
     fd, made = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # 0600
     try:
@@ -207,6 +233,7 @@ def _replace(target: Path, content: bytes, like: os.stat_result | None) -> None:
                 os.fchmod(fd, stat.S_IMODE(like.st_mode))
             file.flush()
             os.fsync(fd)
+        show()
         os.replace(made, target)
     except BaseException:
         with suppress(FileNotFoundError):

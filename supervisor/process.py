@@ -46,7 +46,7 @@ class Orders:
         gateway_id: of this run of the service, the same for all its shards.
         orphaned: queues that the slot's last shard served when it died.
         keys: those of the keys file.
-        board: where all shards count the connections of these keys.
+        board: where all shards count the connections and calls of these keys.
     """
 
     settings: Settings
@@ -99,6 +99,8 @@ class Shard:
             open_still = False
         *lines, self._unread = self._unread.split(b"\n")
         if len(self._unread) > _LONGEST_LINE:
+            begin = self._unread[:100]
+            log.warning("shard %d says a line of more than %d bytes, dropped: %r", self.slot, _LONGEST_LINE, begin)
             self._unread = b""
         return [message for line in lines if (message := _parsed(line)) is not None], open_still
 

@@ -120,7 +120,9 @@ class Caller:
         self._end_waits()
 
     def _check_permission(self, function: Function) -> None:
-        self._context.grant.check_permission(function.permission, f"call {function.name}")
+        grant = self._context.grant
+        if not grant.allows(function.permission):  # the words of the refusal are made only for one: this is hot
+            grant.check_permission(function.permission, f"call {function.name}")
 
     def _refusal(self, function: Function) -> GatewayError | None:
         try:

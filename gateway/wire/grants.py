@@ -35,6 +35,10 @@ class Grant:
     queues: tuple[str, ...] = ()
     everything: bool = False
 
+    def allows(self, permission: Permission) -> bool:
+        """Whether the key has a permission."""
+        return self.everything or permission in self.permissions
+
     def check_permission(self, permission: Permission, what: str) -> None:
         """Refuse what needs a permission that the key does not have.
 
@@ -45,7 +49,7 @@ class Grant:
         Raises:
             GatewayError: FORBIDDEN, saying which permission is missing.
         """
-        if not self.everything and permission not in self.permissions:
+        if not self.allows(permission):
             raise _forbidden(f"The key {self.key} may not {what}: it needs the permission {permission}")
 
     def check_queue(self, name: str) -> None:

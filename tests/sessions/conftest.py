@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -35,3 +36,16 @@ async def redis(valkey: ValkeyProcess) -> AsyncIterator[Redis]:
     """To look behind the gateway's back."""
     async with Redis.from_url(valkey.url, decode_responses=True) as client:
         yield client
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
+    """A server of this test's own, to be killed and frozen; what it has replied to survives."""
+    with ValkeyProcess(tmp_path, extra_args=["--appendfsync", "always"]) as process:
+        yield process
+
+
+@pytest.fixture
+async def frail(server: ValkeyProcess) -> AsyncIterator[Gateway]:
+    async with Gateway(server.url, redis_timeout=0.5, redis_backlog_timeout=20.0) as gateway:
+        yield gateway

@@ -229,3 +229,12 @@ class Gateway:
 
     async def events(self, name: str = "q", /, *events: str, **query: Any) -> Peer:
         return await self.connect(f"/queue/{quote(name, safe='')}/events", events=",".join(events), **query)
+
+
+async def down(gateway: Gateway) -> None:
+    """Wait until the gateway has noticed that Redis is gone."""
+
+    async def look() -> bool:
+        return await gateway.metric("redis_up") == 0
+
+    await until(look, "the link notices")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from bullmq import Queue
 from redis.asyncio import Redis
 
-from tests.sessions.peer import Gateway, Peer, Refused, until
+from tests.sessions.peer import Gateway, Peer, Refused, down, until
 from tests.support.valkey import ValkeyProcess
 
 TOKEN = "mine"
@@ -424,26 +422,6 @@ async def test_a_worker_of_another_shard_that_answers_a_moved_job_has_lost_it(
 
 
 # Redis goes and comes
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
-    """A server of this test's own, to be killed and frozen; what it has replied to survives."""
-    with ValkeyProcess(tmp_path, extra_args=["--appendfsync", "always"]) as process:
-        yield process
-
-
-@pytest.fixture
-async def frail(server: ValkeyProcess) -> AsyncIterator[Gateway]:
-    async with Gateway(server.url, redis_timeout=0.5, redis_backlog_timeout=20.0) as gateway:
-        yield gateway
-
-
-async def down(gateway: Gateway) -> None:
-    async def look() -> bool:
-        return await gateway.metric("redis_up") == 0
-
-    await until(look, "the link notices")
 
 
 async def test_a_blocked_caller_waits_on_while_redis_restarts(server: ValkeyProcess, frail: Gateway) -> None:

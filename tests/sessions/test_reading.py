@@ -251,3 +251,26 @@ async def test_many_jobs_are_read_in_pages_with_the_same_result(queue: Peer) -> 
     assert await numbers("waiting", -600, -2) == oldest[::-1][-600:-1]
     assert await numbers("waiting", 1203, -1, True) == []
     assert await numbers("waiting", 0, -1300, True) == []
+
+
+async def test_more_jobs_than_a_reply_can_hold_are_refused(queue: Peer, redis: Redis, prefix: str) -> None:
+    for number in range(68):
+        await redis.hset(f"{prefix}:q:{number}", mapping={"name": "job", "data": '"' + "x" * 1_000_000 + '"'})
+        await redis.rpush(f"{prefix}:q:wait", str(number))
+    code, message = await queue.refusal("getJobs", "waiting", 0, -1)
+    assert (code, message) == (
+        "INVALID_ARGUMENTS",
+        "These jobs have more than 64 MiB: ask for fewer, by `start` and `end`",
+    )
+    assert len(await queue.call("getJobs", "waiting", 0, 4)) == 5
+
+
+@pytest.mark.parametrize("count", [1, 10**9])
+async def test_orphans_are_removed_a_few_at_a_time(queue: Peer, redis: Redis, prefix: str, count: int) -> None:
+    kept = (await queue.call("add", "job"))["id"]
+    for number in range(250):
+        await redis.hset(f"{prefix}:q:orphan-{number}", mapping={"name": "job", "timestamp": "1"})
+    before = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    assert await queue.call("removeOrphanedJobs", count) == 250
+    assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] - before >= 3
+    assert await queue.call("getJobState", kept) == "waiting"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 from bullmq import Queue
@@ -14,13 +13,6 @@ from redis.asyncio import Redis as AsyncRedis
 
 from tests.sessions.peer import Gateway, until
 from tests.support.valkey import ValkeyProcess
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
-    """A server of this test's own, to be killed and frozen; what it has replied to survives."""
-    with ValkeyProcess(tmp_path, extra_args=["--appendfsync", "always"]) as process:
-        yield process
 
 
 @pytest.fixture

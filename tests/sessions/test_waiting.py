@@ -6,8 +6,6 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from gateway.broker.functions.base import CONSUME
 from gateway.sessions.calling import Caller, CallLimits
 from gateway.wire.functions import FunctionTable
 from gateway.wire.grants import EVERYTHING, Rights
-from tests.sessions.peer import Gateway, Peer, Refused, until
+from tests.sessions.peer import Gateway, Peer, Refused, down, until
 from tests.support.valkey import ValkeyProcess
 
 
@@ -256,26 +254,6 @@ def _is(condition: Any) -> Any:
 
 
 # Redis goes and comes
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
-    """A server of this test's own, to be killed; what it has replied to survives."""
-    with ValkeyProcess(tmp_path, extra_args=["--appendfsync", "always"]) as process:
-        yield process
-
-
-@pytest.fixture
-async def frail(server: ValkeyProcess) -> AsyncIterator[Gateway]:
-    async with Gateway(server.url, redis_timeout=0.5, redis_backlog_timeout=20.0) as gateway:
-        yield gateway
-
-
-async def down(gateway: Gateway) -> None:
-    async def look() -> bool:
-        return await gateway.metric("redis_up") == 0
-
-    await until(look, "the link notices")
 
 
 async def test_an_end_after_a_restart_of_redis_is_not_missed(server: ValkeyProcess, frail: Gateway) -> None:

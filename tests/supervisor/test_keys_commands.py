@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import tomllib
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -12,7 +13,8 @@ import pytest
 
 from gateway.keys import digest, parse
 from tests.supervisor.test_cli import refusal
-from tests.support.service import run_cli
+from tests.support.service import COMMAND, clean_environment, run_cli
+from tests.support.waiting import TIMEOUT
 
 
 def create(home: Path, *arguments: str, env: dict[str, str] | None = None) -> CompletedProcess[str]:
@@ -90,7 +92,9 @@ class TestCreate:
             (("a", "--connections", "0"), "the new key: key a: connections: expected a whole number"),
             (("a", "--messages-per-second", "inf"), "the new key: key a: messages_per_second: expected a number"),
             (("a", "--keys-file", "none/keys.toml"), "cannot write none/keys.toml: No such file"),
-            (("a", "--keys-file", "."), "cannot write .: Is a directory"),
+            (("a", "--keys-file", "."), "is no regular file"),
+            (("a", "--expires", "9999-12-31T23:59:59-23:00"), "--expires: 9999-12-31T23:59:59-23:00 is not within the"),
+            (("a", "--expires", "0001-01-01T00:00:00+23:00"), "--expires: 0001-01-01T00:00:00+23:00 is not within the"),
         ],
     )
     def test_what_cannot_be_used_is_one_line_and_makes_nothing(
@@ -110,6 +114,27 @@ class TestCreate:
         (tmp_path / "keys.toml").write_text(content)
         assert problem in refusal(tmp_path, "key", "create", "b", "--keys-file", "keys.toml")
         assert (tmp_path / "keys.toml").read_text() == content
+
+    @pytest.mark.parametrize("stdout", [">&-", ">/dev/full"])
+    @pytest.mark.parametrize("arguments", ["", " --keys-file keys.toml", " --keys-file new.toml"])
+    def test_without_its_secret_no_key_is_made(self, tmp_path: Path, stdout: str, arguments: str) -> None:
+        create(tmp_path, "a", "--keys-file", "keys.toml")
+        before = (tmp_path / "keys.toml").read_bytes()
+        result = subprocess.run(
+            ["sh", "-c", f'"$0" "$@" {stdout}', *COMMAND, "key", "create", "b", *arguments.split()],
+            env=clean_environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+        assert result.returncode == 2, result
+        assert "bullmq-proxy: error: cannot print the secret on stdout, so no key is made: " in result.stderr
+        assert "Added" not in result.stderr
+        assert "Traceback" not in result.stderr
+        assert (tmp_path / "keys.toml").read_bytes() == before
+        assert os.listdir(tmp_path) == ["keys.toml"]
+
+    def test_a_pipe_is_never_read(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "keys.toml")
+        assert "is no regular file" in refusal(tmp_path, "key", "create", "a", "--keys-file", "keys.toml")
+        assert "is no regular file" in refusal(tmp_path, "key", "list", "--keys-file", "keys.toml")
 
     def test_a_name_is_given_once(self, tmp_path: Path) -> None:
         create(tmp_path, "a", "--keys-file", "keys.toml")

@@ -198,12 +198,12 @@ class TestReading:
 
     @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"])
     def test_an_end_must_be_a_time_that_can_be_shown(self, moment: str) -> None:
-        with pytest.raises(KeysError, match="key a: expires: is not within the years 1 to 9999 in UTC"):
+        with pytest.raises(KeysError, match=r"key a: expires: .* is not within the years 1 to 9999 in UTC"):
             parse(entry("a", expires=moment), "keys.toml")
 
     def test_an_empty_text_is_no_secret(self) -> None:
         text = entry("a").replace(digest("a").hex(), digest("").hex())
-        with pytest.raises(KeysError, match="key a: hash: is that of an empty text"):
+        with pytest.raises(KeysError, match="key a: hash: is that of an empty secret"):
             parse(text, "keys.toml")
 
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:

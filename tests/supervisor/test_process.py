@@ -56,13 +56,14 @@ def test_what_is_no_message_is_logged_and_left_out(
 
 
 def test_a_line_without_end_does_not_grow_for_ever(
-    pair: tuple[Shard, socket.socket], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Shard, socket.socket], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(process, "_LONGEST_LINE", 100)
     shard, end = pair
     for _ in range(3):
         end.send(b"x" * 60)
         shard.messages()
+    assert "shard 0 says a line of more than 100 bytes, dropped: b'xxx" in caplog.text
     end.send(b'\n{"event":"ready"}\n')
     assert shard.messages()[0] == [{"event": "ready"}]
     assert "x" not in repr(shard)
