@@ -20,13 +20,24 @@ _LOST: Final = "closed during the handshake"
 Sink = Callable[[Any], None]
 """Takes a reply, or the exception that stands for it. Called from the loop, never from within `send`."""
 
-Entry = tuple[bytes, Sink, bool, bool, int]
-"""A command on its way: bytes, sink, writes?, decode?, how many replies Redis gives (the last one counts)."""
+Piece = bytes | memoryview
+"""Of a command in Redis protocol. A large payload is one of its own, so that it is not copied."""
+
+Entry = tuple[Sink, bool, bool, int]
+"""A command on its way: sink, writes?, decode?, how many replies Redis gives (the last one counts)."""
 
 
 def pack_command(*args: Any) -> bytes:
     """A command in Redis protocol; str, bytes and numbers are written as text."""
     return cast("bytes", hiredis.pack_command(args))
+
+
+_HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]
+
+
+def bulk_head(length: int) -> bytes:
+    """What stands before a text of `length` bytes in Redis protocol."""
+    return _HEADS[length] if length < len(_HEADS) else b"$%d\r\n" % length
 
 
 class Connection(asyncio.Protocol):
@@ -56,14 +67,14 @@ class Connection(asyncio.Protocol):
     def fail(self, error: Callable[[bool], GatewayError]) -> None:
         """Tell everybody who waits for a reply that there will be none; `error` takes: was it a write?"""
         pending, self.pending = self.pending, deque()
-        for _, sink, writes, *_ in pending:
+        for sink, writes, *_ in pending:
             _give(sink, error(writes))
 
     def data_received(self, data: bytes) -> None:
         gets, pending = self._reader.gets, self.pending
         self._reader.feed(data)
         while pending:
-            _, sink, _, decode, replies = pending[0]
+            sink, _, decode, replies = pending[0]
             try:
                 reply = gets(decode)
             except hiredis.ProtocolError:
@@ -94,7 +105,7 @@ class Connection(asyncio.Protocol):
         if self.lost.done():
             future.set_exception(unavailable(_LOST))
             return future
-        self.pending.append((b"", future_sink(future), False, True, 1))
+        self.pending.append((future_sink(future), False, True, 1))
         self.transport.write(pack_command(*args))
         return future
 

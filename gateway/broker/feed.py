@@ -19,6 +19,7 @@ from gateway.broker.renewal import LockRenewer
 from gateway.broker.schedules import Schedules
 from gateway.broker.settling import Settler
 from gateway.broker.stalled import StalledChecker
+from gateway.broker.templates import HOLE, Template
 from gateway.broker.waiter import Waiter, milliseconds
 from gateway.wire.answers import Failed
 from gateway.wire.errors import GatewayError
@@ -51,6 +52,7 @@ class Feed:
         """
         self.queue = queue
         self.settler = Settler(queue, self)
+        self._activate = Template(queue.commands["moveToActive"], queue.active_keys, (queue.base, HOLE, HOLE))
         self.consumers: set[Consumer] = set()
         self._renewer = renewer
         self._waiter = waiter
@@ -178,11 +180,8 @@ class Feed:
         consumer.free -= 1
         self._fetching += 1
         token = consumer.new_token()
-        self.queue.commands["moveToActive"].send(
-            self.queue.active_keys,
-            [self.queue.base, now_ms(), consumer.scripts.fetch(token)],
-            partial(self._fetched, consumer, token),
-        )
+        args = (b"%d" % now_ms(), consumer.scripts.fetch(token))
+        self._activate.send(args, partial(self._fetched, consumer, token))
 
     def _fetched(self, consumer: Consumer, token: str, reply: Any) -> None:
         self._fetching -= 1

@@ -224,7 +224,7 @@ class _Transaction:
         args = queue.add_args(job.id, job.node.name, job.node.data, job.options, job.timestamp)
         watched = WatchedAdd(queue.base, job.id, job.options, job.timestamp, is_own=job.is_own_id)
         self._watched.append(watched)
-        return watched.commands(self._run(script, queue.adders[script], args), self._run)
+        return watched.commands(self._run(script, queue.adder_keys[script], list(args)), self._run)
 
     def _release(self, key: str, children: list[FlowJob]) -> Iterator[bytes]:
         parent = children[0].options.parent

@@ -153,11 +153,10 @@ class Hands:
             GatewayError: BullMQ's error for a negative return code.
         """
         done: asyncio.Future[Any] = self._loop.create_future()
-        script, keys, args = move.build(fetch_next)
-        self.queue.commands[script].send(keys, args, partial(self._moved, job, move, done))
+        move.send(fetch_next, partial(self._moved, job, move, done))
         reply = await done
         if isinstance(reply, int) and reply < 0:
-            raise finished_error(reply, command=script, job_id=job.id, state="active")
+            raise finished_error(reply, command=move.script, job_id=job.id, state="active")
         if isinstance(reply, list) and isinstance(reply[0], list):
             self._watch(_DEFAULTS.lock_duration)
             self.taken(reply[1].decode(errors="replace"), to_hash(reply[0]))

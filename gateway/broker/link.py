@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.broker.address import Address
-from gateway.broker.connection import Connection, Entry, Sink, future_sink, pack_command
+from gateway.broker.connection import Connection, Entry, Piece, Sink, future_sink, pack_command
 from gateway.broker.errors import PERMANENT, RedisRefused, lost_reply, unavailable
 from gateway.wire.errors import ErrorCode, GatewayError
 
@@ -35,6 +35,7 @@ class LinkOptions:
     name: str = "bullmq-proxy"  # CLIENT SETNAME
     deadline: float = 10.0  # no reply at all for so long while a command waits: the connection is dead
     backlog: int = 10_000  # commands kept while Redis is away
+    backlog_size: int = 64 * 2**20  # bytes of them
     backlog_timeout: float = 5.0  # how long they are kept; later ones fail at once until Redis is back
 
 
@@ -52,6 +53,8 @@ class Link:
         self._setup = setup
         self._loop = asyncio.get_running_loop()
         self._out: list[Entry] = []  # not yet written; the backlog while there is no connection
+        self._pieces: list[Piece] = []  # the bytes of these commands
+        self._size = 0  # of those bytes that came while there was no connection
         self._connection: Connection | None = None
         self._up = asyncio.Event()
         self._failing = False  # away for longer than the backlog waits: fail at once
@@ -118,23 +121,41 @@ class Link:
 
     # Commands
 
-    def send(self, command: bytes, sink: Sink, *, writes: bool = True, decode: bool = False, replies: int = 1) -> None:
+    def send(
+        self,
+        command: bytes | list[Piece],
+        sink: Sink,
+        *,
+        writes: bool = True,
+        decode: bool = False,
+        replies: int = 1,
+    ) -> None:
         """Send packed commands in order with everybody else's.
 
         Args:
-            command: in Redis protocol, as `pack_command` makes it.
+            command: in Redis protocol, as `pack_command` makes it, or in pieces.
             sink: takes the reply, an error reply included, or a GatewayError when there will be none.
             writes: decides what a lost reply means: OUTCOME_UNKNOWN for a write, REDIS_UNAVAILABLE for a read.
             decode: whether texts in the reply are str rather than bytes.
             replies: how many replies the bytes give; the last one goes to the sink.
         """
         if self._connection is None:
-            if self._failing or self._closed or len(self._out) >= self._options.backlog:
+            size = sum(map(len, command)) if isinstance(command, list) else len(command)
+            if self._failing or self._closed or self._is_full(size):
                 self._loop.call_soon(sink, self.last_error)
                 return
+            self._size += size
         elif not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append((command, sink, writes, decode, replies))
+        self._out.append((sink, writes, decode, replies))
+        if isinstance(command, list):
+            self._pieces += command
+        else:
+            self._pieces.append(command)
+
+    def _is_full(self, size: int) -> bool:
+        options = self._options
+        return len(self._out) >= options.backlog or self._size + size > options.backlog_size
 
     def call(self, *args: Any, writes: bool = True, decode: bool = True) -> asyncio.Future[Any]:
         """Send one command and get a future of its reply; error replies raise GatewayError."""
@@ -146,9 +167,14 @@ class Link:
         connection = self._connection
         if connection is None or not self._out:
             return
-        out, self._out = self._out, []
-        connection.transport.write(b"".join([entry[0] for entry in out]))
+        out, pieces = self._take_out()
+        connection.transport.write(b"".join(pieces))
         connection.pending.extend(out)
+
+    def _take_out(self) -> tuple[list[Entry], list[Piece]]:
+        out, pieces = self._out, self._pieces
+        self._out, self._pieces, self._size = [], [], 0
+        return out, pieces
 
     # The life of the connection
 
@@ -258,8 +284,8 @@ class Link:
             self._fail_backlog()
 
     def _fail_backlog(self) -> None:
-        out, self._out = self._out, []
-        for _, sink, *_ in out:
+        out, _ = self._take_out()
+        for sink, *_ in out:
             self._loop.call_soon(sink, self.last_error)
 
     def _drop(self, connection: Connection, *, timed_out: bool = False) -> None:

@@ -1,6 +1,6 @@
 """How an active job moves on: the script for each way, with its KEYS and ARGV, from plain facts about the job.
 
-Answers on Worker connections (`settling.py`) and the functions for consuming by hand (`hands.py`) are built from these.
+Answers on Worker connections (`settling.py`) and the functions for consuming by hand (`hands.py`) go these ways.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
+from gateway.broker.connection import Sink
 from gateway.broker.queue import Queue
+from gateway.broker.templates import HOLE, Template
 from gateway.wire.answers import Failed
 from gateway.wire.envelope import encode
 from gateway.wire.jobs import Hash, read_options, stacktrace
 from gateway.wire.numbers import parse_int
 from gateway.wire.options import now_ms, pack
 from gateway.wire.routes import WorkerOptions
-
-Call = tuple[str, list[str], list[Any]]
-"""A script's name, its KEYS and its ARGV."""
 
 
 class Held(Protocol):
@@ -71,16 +70,16 @@ class Move:
     Attributes:
         state: that the job is in then.
         script: that moves it; its name is also the command in BullMQ's error texts.
-        build: takes whether to fetch the next job along; makes the call.
+        send: takes whether to fetch the next job along, and what takes the script's reply.
         charges: an attempt.
     """
 
-    __slots__ = ("build", "charges", "script", "state")
+    __slots__ = ("charges", "script", "send", "state")
 
-    def __init__(self, state: str, script: str, build: Callable[[bool], Call], *, charges: bool) -> None:
+    def __init__(self, state: str, script: str, send: Callable[[bool, Sink], None], *, charges: bool) -> None:
         self.state = state
         self.script = script
-        self.build = build
+        self.send = send
         self.charges = charges
 
 
@@ -89,9 +88,9 @@ class Moves:
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._finish = queue.keys(
-            "wait", "active", "prioritized", "events", "stalled", "limiter", "delayed", "paused", "meta", "pc"
-        )
+        self._base = queue.base.encode()
+        self._completing = self._finishing("completed", "returnvalue")
+        self._failing = self._finishing("failed", "failedReason", HOLE)  # and the job's other new fields
         self._delay = queue.keys("marker", "active", "prioritized", "delayed")
         self._delay_rest = queue.keys("events", "meta", "stalled", "wait", "limiter", "pc")
 
@@ -123,43 +122,43 @@ class Moves:
 
     # What the scripts take
 
-    def _completed(self, job: Held, result: bytes, fetch: bool) -> Call:
-        return self._finished(job, "completed", "returnvalue", result, fetch)
-
-    def _failed(self, job: Held, message: str, fields: bytes, fetch: bool) -> Call:
-        script, keys, args = self._finished(job, "failed", "failedReason", message, fetch)
-        return script, keys, [*args, fields]
-
-    def _finished(self, job: Held, target: str, field: str, value: str | bytes, fetch: bool) -> Call:
+    def _finishing(self, target: str, field: str, *more: object) -> Template:
+        """A call of moveToFinished: the way of every job, and of most of a worker's time."""
         queue = self._queue
-        keys = [
-            *self._finish,
-            queue.key(target),
-            queue.key(job.id),
-            queue.key(f"metrics:{target}"),
-            queue.key("marker"),
-        ]
-        args = [
-            job.id,
-            now_ms(),
-            field,
-            value,
-            target,
-            "1" if fetch else "",
-            queue.base,
-            job.scripts.finish(job, target),
-        ]
-        return "moveToFinished", keys, args
+        rest = queue.keys(
+            "wait", "active", "prioritized", "events", "stalled", "limiter", "delayed", "paused", "meta", "pc", target
+        )
+        keys = [*rest, HOLE, queue.key(f"metrics:{target}"), queue.key("marker")]
+        args = (HOLE, HOLE, field, HOLE, target, HOLE, queue.base, HOLE, *more)
+        return Template(queue.commands["moveToFinished"], keys, args)
 
-    def _delayed(self, job: Held, delay: int, skip_attempt: str, fields: bytes, fetch: bool) -> Call:
+    def _completed(self, job: Held, result: bytes, fetch: bool, sink: Sink) -> None:
+        self._completing.send(self._finished(job, "completed", result, fetch), sink)
+
+    def _failed(self, job: Held, message: str, fields: bytes, fetch: bool, sink: Sink) -> None:
+        self._failing.send((*self._finished(job, "failed", message.encode(), fetch), fields), sink)
+
+    def _finished(self, job: Held, target: str, value: bytes, fetch: bool) -> tuple[bytes, ...]:
+        """What fills the holes of `_finishing`, but for those at its end."""
+        id = job.id.encode()
+        return (
+            self._base + id,
+            id,
+            b"%d" % now_ms(),
+            value,
+            b"1" if fetch else b"",
+            job.scripts.finish(job, target),
+        )
+
+    def _delayed(self, job: Held, delay: int, skip_attempt: str, fields: bytes, fetch: bool, sink: Sink) -> None:
         queue, token = self._queue, job.token
         keys = [*self._delay, queue.key(job.id), *self._delay_rest]
         args = [queue.base, now_ms(), job.id, token, delay, skip_attempt, fields]
         if fetch:
             args += ["1", job.scripts.fetch(token)]
-        return "moveToDelayed", keys, args
+        queue.commands["moveToDelayed"].send(keys, args, sink)
 
-    def _retried(self, job: Held, fields: bytes, fetch: bool) -> Call:
+    def _retried(self, job: Held, fields: bytes, fetch: bool, sink: Sink) -> None:
         queue = self._queue
         keys = [
             *queue.keys("active", "wait", "paused"),
@@ -167,20 +166,23 @@ class Moves:
             *queue.keys("meta", "events", "delayed", "prioritized", "pc", "marker", "stalled"),
         ]
         push = "RPUSH" if job.options.get("lifo") else "LPUSH"
-        return "retryJob", keys, [queue.base, now_ms(), push, job.id, job.token, fields]
+        args = [queue.base, now_ms(), push, job.id, job.token, fields]
+        queue.commands["retryJob"].send(keys, args, sink)
 
-    def _released(self, job: Held, fetch: bool) -> Call:
-        args = [job.id, job.token, self._queue.key(job.id)]
-        return "moveJobFromActiveToWait", self._queue.release_keys, args
+    def _released(self, job: Held, fetch: bool, sink: Sink) -> None:
+        queue = self._queue
+        args = [job.id, job.token, queue.key(job.id)]
+        queue.commands["moveJobFromActiveToWait"].send(queue.release_keys, args, sink)
 
-    def _parked(self, job: Held, child: str, fetch: bool) -> Call:
+    def _parked(self, job: Held, child: str, fetch: bool, sink: Sink) -> None:
         queue, id = self._queue, job.id
         keys = [
             *queue.keys("active", "waiting-children"),
             *queue.keys(id, f"{id}:dependencies", f"{id}:unsuccessful"),
             *queue.keys("stalled", "events"),
         ]
-        return "moveToWaitingChildren", keys, [job.token, child, now_ms(), id, queue.base]
+        args = [job.token, child, now_ms(), id, queue.base]
+        queue.commands["moveToWaitingChildren"].send(keys, args, sink)
 
 
 def backoff_delay(backoff: Any, attempts_made: int) -> int:

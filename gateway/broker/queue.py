@@ -16,6 +16,7 @@ from gateway.broker.connection import Sink, pack_command
 from gateway.broker.errors import is_forgotten, reply_error
 from gateway.broker.link import Link
 from gateway.broker.scripts import QueueScripts, ScriptBook, settle
+from gateway.broker.templates import HOLE, Template
 from gateway.broker.watched import WatchedAdd
 from gateway.wire.envelope import error_json
 from gateway.wire.errors import ErrorCode, GatewayError, finished_error
@@ -68,6 +69,9 @@ _VERSION: Final = f"bullmq-proxy:{gateway.__version__}"
 _MULTI: Final = pack_command("MULTI")
 _EXEC: Final = pack_command("EXEC")
 
+AddArgs = tuple[bytes, memoryview, bytes]
+"""ARGV of the scripts that store a job: facts about it, its data, its options."""
+
 NewJob = tuple[str, Raw, Prepared]
 """A job to add: its name, its data as JSON text, its checked options."""
 
@@ -88,11 +92,15 @@ class Queue:
         self.active_keys = self.keys(*_ACTIVE)
         self.release_keys = self.keys(*_RELEASE)
         self._is_introduced = False
-        self.adders = {
+        self.adder_keys = {
             "addStandardJob": self.keys(*_STANDARD),
             "addDelayedJob": self.keys(*_DELAYED),
             "addPrioritizedJob": self.keys(*_PRIORITIZED),
             "addParentJob": self.keys(*_PARENT),
+        }
+        self._adders = {
+            script: Template(self.commands[script], keys, (HOLE, HOLE, HOLE))
+            for script, keys in self.adder_keys.items()
         }
 
     @property
@@ -142,8 +150,7 @@ class Queue:
         if options.may_be_duplicate:
             self._add_watching(job, timestamp, args, sink)
         else:
-            script = adder(options)
-            self.commands[script].send(self.adders[script], args, partial(self._added, job, timestamp, sink))
+            self._adders[adder(options)].send(args, partial(self._added, job, timestamp, sink))
 
     def _added(self, job: NewJob, timestamp: int, sink: Sink, reply: Any, *, duplicate: bool = False) -> None:
         name, data, options = job
@@ -154,7 +161,7 @@ class Queue:
         else:
             sink(reply)
 
-    def _add_watching(self, job: NewJob, timestamp: int, args: list[Any], sink: Sink, *, full: bool = False) -> None:
+    def _add_watching(self, job: NewJob, timestamp: int, args: AddArgs, sink: Sink, *, full: bool = False) -> None:
         """Store a job that may be there already.
 
         The scripts answer with an id in both cases; whether it was there is seen by a look right before, in one
@@ -167,7 +174,7 @@ class Queue:
             return self.commands[script].command(keys, args, full=full)
 
         watched = WatchedAdd(self.base, options.job_id, options, timestamp, is_own=bool(options.job_id))
-        commands = [_MULTI, *watched.commands(run(script, self.adders[script], args), run), _EXEC]
+        commands = [_MULTI, *watched.commands(run(script, self.adder_keys[script], list(args)), run), _EXEC]
         taken = partial(self._watched, job, timestamp, args, sink, full, watched)
         self.link.send(b"".join(commands), taken, replies=len(commands))
 
@@ -175,7 +182,7 @@ class Queue:
         self,
         job: NewJob,
         timestamp: int,
-        args: list[Any],
+        args: AddArgs,
         sink: Sink,
         full: bool,
         watched: WatchedAdd,
@@ -193,10 +200,10 @@ class Queue:
             return
         self._added(job, timestamp, sink, id, duplicate=duplicate)
 
-    def add_args(self, id: str, name: str, data: Raw, options: Prepared, timestamp: int) -> list[Any]:
-        """ARGV of the scripts that store a job; an empty `id` makes them count one up."""
+    def add_args(self, id: str, name: str, data: Raw, options: Prepared, timestamp: int) -> AddArgs:
+        """What the scripts that store a job are told; an empty `id` makes them count one up."""
         parent_key, deduplication_id = options.parent_key, options.deduplication_id
-        return [
+        return (
             pack(
                 (
                     self.base,
@@ -212,7 +219,7 @@ class Queue:
             ),
             memoryview(data),
             options.packed,
-        ]
+        )
 
     def add_bulk(self, jobs: list[NewJob], sink: Sink) -> None:
         """Store many jobs in their order and give the JSON text of the array to `sink`.

@@ -58,7 +58,7 @@ class Script:
     def __init__(self, link: Link, text: str) -> None:
         self.sha = sha_of(text)
         self.text = text
-        self._link = link
+        self.link = link
 
     def __call__(
         self, keys: list[Any] | None = None, args: list[Any] | None = None, client: Any = None
@@ -77,7 +77,7 @@ class Script:
             sink: takes the reply; an error reply comes as GatewayError.
             decode: texts in the reply are str rather than bytes.
         """
-        self._link.send(self.command(keys, args), partial(self._reply, keys, args, sink, decode), decode=decode)
+        self.link.send(self.command(keys, args), partial(self._reply, keys, args, sink, decode), decode=decode)
 
     def command(self, keys: list[Any], args: list[Any], *, full: bool = False) -> bytes:
         """The command, packed: EVALSHA, or EVAL with the `full` text."""
@@ -85,11 +85,16 @@ class Script:
         return pack_command(*how, len(keys), *keys, *args)
 
     def _reply(self, keys: list[Any], args: list[Any], sink: Sink, decode: bool, reply: Any) -> None:
-        if not isinstance(reply, Exception):
+        if isinstance(reply, Exception):
+            self.failed(reply, keys, args, sink, decode=decode)
+        else:
             sink(reply)
-        elif is_forgotten(reply):
+
+    def failed(self, reply: Exception, keys: list[Any], args: list[Any], sink: Sink, *, decode: bool = False) -> None:
+        """Go on after an error reply, or none at all: send the script's text if that is what Redis lacks."""
+        if is_forgotten(reply):
             # Redis forgot it (SCRIPT FLUSH, failover): it did not run, so sending it once more in full is safe.
-            self._link.send(self.command(keys, args, full=True), partial(_pass_on, sink), decode=decode)
+            self.link.send(self.command(keys, args, full=True), partial(_pass_on, sink), decode=decode)
         else:
             sink(reply_error(reply))
 

@@ -116,8 +116,7 @@ class Settler:
 
     def _send(self, settlement: _Settlement, fetch: bool) -> None:
         settlement.looked = fetch and settlement.move.script in _LOOKING
-        script, keys, args = settlement.move.build(fetch)
-        self._queue.commands[script].send(keys, args, partial(self._replied, settlement))
+        settlement.move.send(fetch, partial(self._replied, settlement))
 
     def _replied(self, settlement: _Settlement, reply: Any) -> None:
         if isinstance(reply, GatewayError):

@@ -23,6 +23,7 @@ from msgspec import Raw
 
 from gateway.broker.address import Address
 from gateway.broker.client import LinkClient
+from gateway.broker.connection import Piece
 from gateway.broker.feed import Feed
 from gateway.broker.leases import Consumer, Lease
 from gateway.broker.link import Link, LinkOptions
@@ -57,9 +58,9 @@ class Recorder(Link):
     def is_up(self) -> bool:
         return True
 
-    def send(self, command: bytes, sink: Any, **more: Any) -> None:
+    def send(self, command: bytes | list[Piece], sink: Any, **more: Any) -> None:
         reader = hiredis.Reader()
-        reader.feed(command)
+        reader.feed(command if isinstance(command, bytes) else b"".join(command))
         while (one := reader.gets()) is not False:
             self.commands.append(one)
 
