@@ -387,6 +387,34 @@ async def test_only_so_many_commands_are_kept_and_only_for_so_long() -> None:
         await server.__aenter__()
 
 
+async def test_only_so_many_bytes_of_commands_are_kept_and_there_is_room_for_as_many_in_the_next_outage(
+    tmp_path: Path,
+) -> None:
+    small, large = b"x" * 100, b"x" * 1000
+    with ValkeyProcess(tmp_path, tcp=True) as server:
+        async with connected(Address.from_url(server.url), replace(OPTIONS, backlog_size=1000)) as link:
+            for _ in range(2):
+                server.stop()
+                await eventually(lambda: not link.is_up, "the link notices")
+                kept = [link.call("SET", "a", small) for _ in range(5)]
+                assert await code_of(link.call("SET", "a", large)) is ErrorCode.REDIS_UNAVAILABLE
+                server.start()
+                assert await asyncio.gather(*kept) == ["OK"] * 5
+                assert await link.call("SET", "a", large) == "OK"  # while the link is up there is no such bound
+
+
+async def test_commands_in_pieces_and_whole_ones_keep_their_order(tmp_path: Path) -> None:
+    replies: list[Any] = []
+    with ValkeyProcess(tmp_path) as server:
+        async with connected(Address.from_url(server.url)) as link:
+            link.send(pack_command("RPUSH", "l", "1"), replies.append)
+            head, value, end = pack_command("RPUSH", "l", "22").partition(b"22")
+            link.send([head, memoryview(value), end], replies.append)
+            link.send(pack_command("RPUSH", "l", "3"), replies.append)
+            assert await link.call("LRANGE", "l", 0, -1) == ["1", "22", "3"]
+            assert replies == [1, 2, 3]
+
+
 async def test_the_errors_of_an_outage_are_each_a_new_one() -> None:
     """One shared exception would collect the traceback of everybody who raises it."""
     link = Link(Address(host="127.0.0.1", port=1), replace(OPTIONS, backlog=0))
