@@ -15,7 +15,7 @@ from benchmarks.lab.processes import LabError
 from benchmarks.machine import machine, versions
 from benchmarks.report import document, table, write_json
 from benchmarks.runner import Plan, run_plan
-from benchmarks.scenarios import ALL, SCENARIOS, Scenario, chosen
+from benchmarks.scenarios import ALL, KIN, SCENARIOS, Scenario, chosen
 from benchmarks.svg import write_charts
 from supervisor.slots import StartError
 
@@ -37,8 +37,16 @@ def show() -> None:
 
 @commands.command()
 @click.argument("names", nargs=-1, metavar="[SCENARIO]...")
-@click.option("--peers", default=",".join(ALL), show_default=True, help="Who takes part.")
+@click.option(
+    "--peers",
+    default=",".join(ALL),
+    show_default=True,
+    help="Who takes part; one-shard and raw-procs show what several processes cost.",
+)
 @click.option("--procs", default=1, type=click.IntRange(1, 64), show_default=True, help="Shards of the gateway.")
+@click.option(
+    "--apart", is_flag=True, help="Valkey and the load client on the last core, what is measured on the others."
+)
 @click.option(
     "--duration",
     default=1.5,
@@ -58,6 +66,7 @@ def run(
     names: tuple[str, ...],
     peers: str,
     procs: int,
+    apart: bool,
     duration: float,
     repeats: int,
     connections: int | None,
@@ -66,15 +75,19 @@ def run(
 ) -> None:
     """Run scenarios, by name or by group (`add`, `process`, …, `all`); without any, a representative few."""
     plan = Plan(
-        scenarios=_scenarios(names, connections), peers=_peers(peers), procs=procs, duration=duration, repeats=repeats
+        scenarios=_scenarios(names, connections),
+        peers=_peers(peers),
+        procs=procs,
+        apart=apart,
+        duration=duration,
+        repeats=repeats,
     )
     before = machine()
     results, valkey = run_plan(plan, lambda line: click.echo(line, err=True))
     made_with = versions(valkey)
     click.echo("\n\n".join(table(result) for result in results))
-    click.echo(
-        f"\n{_facts(before)}\n{_facts(made_with)}\n{_facts({'procs': procs, 'duration': duration, 'repeats': repeats})}"
-    )
+    settings: dict[str, Any] = {"procs": procs, "apart": apart, "duration": duration, "repeats": repeats}
+    click.echo("\n".join(["", _facts(before), _facts(made_with), _facts(settings)]))
     if json_file is not None:
         write_json(json_file, document(results, plan, before, made_with))
     if svg_dir is not None:
@@ -91,9 +104,10 @@ def _scenarios(names: tuple[str, ...], connections: int | None) -> list[Scenario
 
 def _peers(text: str) -> tuple[str, ...]:
     peers = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    unknown = [name for name in peers if name not in ALL]
+    known = (*ALL, *KIN)
+    unknown = [name for name in peers if name not in known]
     if unknown or not peers:
-        raise click.UsageError(f"unknown peer {', '.join(unknown) or text!r}; there are {', '.join(ALL)}")
+        raise click.UsageError(f"unknown peer {', '.join(unknown) or text!r}; there are {', '.join(known)}")
     return peers
 
 

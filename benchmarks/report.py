@@ -12,6 +12,7 @@ from benchmarks.figures import Run, Summary, ratio, summary
 from benchmarks.runner import Plan, Result
 
 OURS: Final = "gateway"
+ONE, MANY = "raw", "raw-procs"
 
 Figure = Callable[[Run], float | None]
 
@@ -40,8 +41,9 @@ COLUMNS: Final[tuple[tuple[str, str, int], ...]] = (
     ("reads", "reads_per_op", 3),
     ("writes", "writes_per_op", 3),
 )
-# What the ratios below each table compare: ours by theirs.
+# What the ratios below each table compare: ours by theirs; and of a bare client, several processes by one.
 RATIOS: Final = (("throughput", "per_second"), ("p50", "p50_ms"), ("p99", "p99_ms"), ("proxy CPU", "proxy_us"))
+CLIENT_RATIOS: Final = (("throughput", "per_second"), ("client CPU", "client_us"))
 
 
 def table(result: Result) -> str:
@@ -67,6 +69,7 @@ def document(results: list[Result], plan: Plan, machine: dict[str, Any], version
         "versions": versions,
         "settings": {
             "procs": plan.procs,
+            "apart": plan.apart,
             "duration": plan.duration,
             "repeats": plan.repeats,
             "peers": list(plan.peers),
@@ -92,9 +95,10 @@ def _scenario(result: Result) -> dict[str, Any]:
         "runs": {peer: [run and run.members() for run in runs] for peer, runs in result.runs.items()},
         "medians": {peer: _medians(runs) for peer, runs in result.runs.items()},
         "ratios": {
-            peer: {name: asdict(value) for name, value in _ratios_to(result, peer).items()}
-            for peer in result.runs
-            if peer != OURS
+            (theirs if ours == OURS else f"{ours} / {theirs}"): {
+                name: asdict(value) for name, value in _ratios_of(result, ours, theirs).items()
+            }
+            for ours, theirs in _pairs(result)
         },
     }
 
@@ -105,19 +109,26 @@ def _medians(runs: list[Run | None]) -> dict[str, float]:
     return {name: value.median for name, value in found.items() if value is not None}
 
 
-def _ratios_to(result: Result, peer: str) -> dict[str, Summary]:
-    if OURS not in result.runs:
-        return {}
-    found = {name: ratio(result.runs[OURS], result.runs[peer], attribute(figure)) for name, figure in RATIOS}
+def _pairs(result: Result) -> list[tuple[str, str]]:
+    """Who is compared with whom: we with all others, and several processes of the bare client with one."""
+    pairs = [(OURS, peer) for peer in result.runs if peer not in (OURS, MANY)] if OURS in result.runs else []
+    return [*pairs, *([(MANY, ONE)] if {MANY, ONE} <= result.runs.keys() else [])]
+
+
+def _ratios_of(result: Result, ours: str, theirs: str) -> dict[str, Summary]:
+    found = {
+        name: ratio(result.runs[ours], result.runs[theirs], attribute(figure))
+        for name, figure in (RATIOS if ours == OURS else CLIENT_RATIOS)
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _ratios(result: Result) -> list[str]:
     lines = []
-    for peer in result.runs:
-        if peer != OURS and (ratios := _ratios_to(result, peer)):
+    for ours, theirs in _pairs(result):
+        if ratios := _ratios_of(result, ours, theirs):
             words = (f"{name} {each.median:.2f} ({each.low:.2f} to {each.high:.2f})" for name, each in ratios.items())
-            lines.append(f"{OURS} / {peer}: {', '.join(words)}")
+            lines.append(f"{ours} / {theirs}: {', '.join(words)}")
     return lines
 
 

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.figures import Readings, Run, figures
 from benchmarks.lab.accounting import Memory, cpu_seconds, forget_peak, memory
 from benchmarks.lab.bench import PREFIX, Bench, Proxy, missing
+from benchmarks.lab.cores import Cores, on
 from benchmarks.lab.npm import Missing
 from benchmarks.lab.preload import preload
 from benchmarks.lab.processes import LabError, Process
@@ -27,11 +30,15 @@ _END: Final = 3.0  # s for a client to leave by itself
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to run; `duration` and `warmup` in seconds per run."""
+    """What to run; `duration` and `warmup` in seconds per run.
+
+    `apart` gives Valkey and the load client the last core, and what is measured the others.
+    """
 
     scenarios: list[Scenario]
     peers: tuple[str, ...]
     procs: int = 1
+    apart: bool = False
     duration: float = 1.5
     repeats: int = 5
     warmup: float = 0.4
@@ -66,8 +73,12 @@ def run_plan(plan: Plan, tell: Callable[[str], None]) -> tuple[list[Result], str
     reasons = {peer: reason for peer in plan.peers if (reason := missing(peer)) is not None}
     for peer, reason in reasons.items():
         tell(f"{peer} is missing here: {reason}")
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Valkey(Path(directory)) as valkey:
-        runner = _Runner(plan, valkey, Bench(valkey.port, Path(directory), plan.procs), tell)
+    cores = Cores.apart() if plan.apart else Cores.shared()
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        with on(cores.rest):
+            valkey = stack.enter_context(Valkey(directory))
+        runner = _Runner(plan, valkey, Bench(valkey.port, directory, plan.procs, cores), tell)
         results = [runner.scenario(scenario, reasons) for scenario in plan.scenarios]
         return results, valkey.version
 
@@ -84,7 +95,7 @@ class _Runner:
     def scenario(self, scenario: Scenario, reasons: dict[str, str]) -> Result:
         result = Result(scenario)
         for peer in self._plan.peers:
-            if peer not in scenario.peers:
+            if not scenario.is_for(peer):
                 result.absent[peer] = "not applicable"
             elif peer in reasons:
                 result.absent[peer] = f"missing: {reasons[peer]}"
@@ -127,26 +138,30 @@ class _Runner:
                 prefix=PREFIX,
                 jobs=jobs,
             )
-            client = self._bench.client(peer, task.to_json(), stack)
-            _expect(client, "warm", _CONNECT)
-            readings = self._measured(client, proxy, before, task)
-            client.tell("end")
-            client.wait(_END)
+            clients = self._bench.clients(peer, task, stack)
+            for client in clients:
+                _expect(client, "warm", _CONNECT)
+            readings = self._measured(clients, proxy, before, task)
+            for client in clients:
+                client.tell("end")
+            for client in clients:
+                client.wait(_END)
         if readings.outcome.errors:
-            raise LabError(f"{readings.outcome.errors} errors, the first: {client.last_words()}")
+            words = next(filter(None, (client.last_words() for client in clients)), "")
+            raise LabError(f"{readings.outcome.errors} errors, the first: {words}")
         return figures(readings, has_proxy=bool(proxy.shards))
 
-    def _measured(self, client: Process, proxy: Proxy, before: Memory, task: Task) -> Readings:
-        """Let the client measure, with a reading of everything right before and right after."""
+    def _measured(self, clients: list[Process], proxy: Proxy, before: Memory, task: Task) -> Readings:
+        """Let the clients measure, with a reading of everything right before and right after."""
         forget_peak(proxy.shards)
-        first = self._reading(client, proxy)
-        client.tell("go")
-        members = _expect(client, "done", 2 * task.duration + _GRACE)
-        last = self._reading(client, proxy)
-        outcome = Outcome.from_members(members)
+        first = self._reading(clients, proxy)
+        for client in clients:
+            client.tell("go")
+        outcomes = [Outcome.from_members(_expect(client, "done", 2 * task.duration + _GRACE)) for client in clients]
+        last = self._reading(clients, proxy)
         change = {name: last.cpu[name] - first.cpu[name] for name in last.cpu}
         return Readings(
-            outcome=outcome,
+            outcome=reduce(add, outcomes),
             wall=last.at - first.at,
             proxy_cpu=change["proxy"],
             parent_cpu=change["parent"],
@@ -159,12 +174,12 @@ class _Runner:
             connections=_connections(task.load),
         )
 
-    def _reading(self, client: Process, proxy: Proxy) -> _Reading:
+    def _reading(self, clients: list[Process], proxy: Proxy) -> _Reading:
         cpu = {
             "proxy": cpu_seconds(proxy.shards),
             "parent": cpu_seconds(proxy.parent),
             "redis": cpu_seconds((self._valkey.pid,)),
-            "client": cpu_seconds((client.pid,)),
+            "client": cpu_seconds(client.pid for client in clients),
         }
         return _Reading(time.monotonic(), cpu, self._valkey.work())
 

@@ -9,6 +9,8 @@ from benchmarks.load.task import Load
 
 ALL: Final = ("gateway", "raw", "node", "python", "bun-proxy")
 PROXIES: Final = ("gateway", "bun-proxy")
+# What the growth of the cost with the processes is measured against; both take part only when they are named.
+KIN: Final = {"one-shard": "gateway", "raw-procs": "raw"}
 KB, MB = 1000, 1_000_000
 
 
@@ -40,6 +42,10 @@ class Scenario:
     def group(self) -> str:
         """The name's first word, which selects all scenarios of a kind."""
         return self.name.partition("-")[0]
+
+    def is_for(self, peer: str) -> bool:
+        """Whether the peer can take part."""
+        return KIN.get(peer, peer) in self.peers and (peer != "raw-procs" or self.load.kind in ("add", "process"))
 
     def with_connections(self, count: int) -> Scenario:
         """The same with another number of connections (of watchers, where those are the subject)."""

@@ -7,12 +7,14 @@ import re
 import secrets
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from benchmarks.lab import npm
+from benchmarks.lab.cores import Cores, on
 from benchmarks.lab.processes import LabError, Process, children
+from benchmarks.load.task import Task
 from benchmarks.scenarios import Scenario
 from gateway.settings import options
 from supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS
@@ -38,17 +40,19 @@ class Proxy:
 class Bench:
     """Starts peers against one Valkey; what was started in a `with` block's stack ends with it."""
 
-    def __init__(self, redis_port: int, directory: Path, procs: int) -> None:
+    def __init__(self, redis_port: int, directory: Path, procs: int, cores: Cores) -> None:
         """Make a bench.
 
         Args:
             redis_port: of the Valkey on the loopback address.
             directory: for logs.
             procs: shards of the gateway.
+            cores: for what is measured, and for the rest.
         """
         self._redis_port = redis_port
         self._directory = directory
         self._procs = procs
+        self._cores = cores
         self._environment = _environment()
 
     def proxy(self, peer: str, scenario: Scenario, stack: ExitStack) -> Proxy:
@@ -58,12 +62,24 @@ class Bench:
             Missing: its runtime is not here.
             LabError: it does not start.
         """
-        if peer == "gateway":
-            return self._gateway(scenario, stack)
-        return self._bun(stack) if peer == "bun-proxy" else Proxy()
+        with on(self._cores.subject):
+            match peer:
+                case "gateway":
+                    return self._gateway(scenario, self._procs, stack)
+                case "one-shard":
+                    return self._gateway(scenario, 1, stack)
+                case "bun-proxy":
+                    return self._bun(stack)
+        return Proxy()
 
-    def client(self, peer: str, task: str, stack: ExitStack) -> Process:
-        """Start the client of a peer, which for some is all there is of it."""
+    def clients(self, peer: str, task: Task, stack: ExitStack) -> list[Process]:
+        """Start the client of a peer, which for some is all there is of it; `raw-procs` has one for each shard."""
+        if peer == "raw-procs":
+            tasks = [replace(task, load=load) for load in task.load.split(self._procs)]
+            return [self._client("raw", each.to_json(), stack) for each in tasks]
+        return [self._client(peer, task.to_json(), stack)]
+
+    def _client(self, peer: str, task: str, stack: ExitStack) -> Process:
         environment = self._environment
         match peer:
             case "node":
@@ -76,12 +92,13 @@ class Bench:
                 words = [sys.executable, "-m", "benchmarks.peers.package", task]
             case _:
                 words, environment = [sys.executable, "-m", "benchmarks.load", task], environment | _CHEAP
-        return stack.enter_context(self._process(f"client of {peer}", words, environment))
+        with on(self._cores.subject if peer in ("node", "raw", "python") else self._cores.rest):
+            return stack.enter_context(self._process(f"client of {peer}", words, environment))
 
-    def _gateway(self, scenario: Scenario, stack: ExitStack) -> Proxy:
+    def _gateway(self, scenario: Scenario, procs: int, stack: ExitStack) -> Proxy:
         key = secrets.token_hex(8)
         url = f"redis://127.0.0.1:{self._redis_port}"
-        flags = ["--port", "0", "--procs", str(self._procs), "--redis-url", url, "--prefix", PREFIX]
+        flags = ["--port", "0", "--procs", str(procs), "--redis-url", url, "--prefix", PREFIX]
         flags += ["--log-level", "error", *scenario.flags]
         words: list[str | Path] = [sys.executable, "-m", "supervisor", "serve", *flags]
         # Nobody reads its stdout after the first line; it prints a few.

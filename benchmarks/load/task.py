@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -36,6 +36,13 @@ class Load:
     idle: str = "queue"
     slow: int = 0
     rate: int = 0
+
+    def split(self, parts: int) -> list[Load]:
+        """The load of `add` or `process` from several clients; from fewer when there are not as many connections."""
+        whole = self.workers if self.kind == "process" else self.connections
+        parts = min(parts, whole)
+        shares = [whole // parts + (part < whole % parts) for part in range(parts)]
+        return [replace(self, workers=n) if self.kind == "process" else replace(self, connections=n) for n in shares]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +90,17 @@ class Outcome:
     latency: dict[int, int] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
     before: int = 0
+
+    def __add__(self, other: Outcome) -> Outcome:
+        """That of two processes which loaded at the same time."""
+        return Outcome(
+            self.operations + other.operations,
+            max(self.seconds, other.seconds),
+            self.errors + other.errors,
+            {n: self.latency.get(n, 0) + other.latency.get(n, 0) for n in self.latency.keys() | other.latency.keys()},
+            self.extra | other.extra,
+            self.before + other.before,
+        )
 
     @classmethod
     def from_members(cls, members: dict[str, Any]) -> Outcome:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.figures import Run, Summary, ratio, summary
 from benchmarks.load.frames import Splitter, frame
 from benchmarks.load.histogram import Histogram, bucket, middle
 from benchmarks.load.task import Load, Outcome, Task, job_data
+from benchmarks.report import table
 from benchmarks.runner import Plan, Result, run_plan
 from benchmarks.scenarios import ALL, SCENARIOS, Scenario, chosen
 from benchmarks.svg import chart
@@ -30,9 +32,11 @@ def _scenario(name: str) -> Scenario:
     return replace(found, least_duration=0.0)
 
 
-def _run(scenario: Scenario, duration: float = 0.2) -> tuple[Result, dict[str, Run]]:
+def _run(
+    scenario: Scenario, duration: float = 0.2, peers: tuple[str, ...] = BOTH, **more: Any
+) -> tuple[Result, dict[str, Run]]:
     """One run of each peer, and its figures; a run that failed fails the test."""
-    plan = Plan(scenarios=[scenario], peers=BOTH, duration=duration, repeats=1, warmup=0.1)
+    plan = Plan(scenarios=[scenario], peers=peers, duration=duration, repeats=1, warmup=0.1, **more)
     ((result,), _) = run_plan(plan, lambda line: None)
     assert not result.failures
     return result, {peer: run for peer, (run,) in result.runs.items() if run is not None}
@@ -59,6 +63,19 @@ def test_gateway_and_raw_do_the_same_work(name: str) -> None:
     if not name.startswith("process"):
         for run in runs.values():
             assert run.p50_ms is not None and run.p99_ms is not None and 0 < run.p50_ms <= run.p99_ms
+
+
+@pytest.mark.parametrize("name", ["add-8x32", "process-4x50"])
+def test_several_processes_are_compared_with_one(name: str) -> None:
+    result, runs = _run(_scenario(name), peers=("gateway", "one-shard", "raw", "raw-procs"), procs=3, apart=True)
+    for peer, run in runs.items():
+        _assert_sane(run, is_proxy=peer in ("gateway", "one-shard"))
+    assert runs["gateway"].redis_connections > runs["one-shard"].redis_connections
+    assert runs["raw-procs"].redis_connections == 3 * runs["raw"].redis_connections
+    lines = table(result)
+    assert "gateway / one-shard: throughput" in lines
+    assert "raw-procs / raw: throughput" in lines
+    assert "gateway / raw-procs" not in lines
 
 
 def test_a_delivery_counts_once_for_each_watcher() -> None:
@@ -130,6 +147,14 @@ def test_a_task_survives_the_way_to_another_process() -> None:
     assert Task.from_json(task.to_json()) == task
     members = {"operations": 3, "seconds": 0.5, "errors": 0, "latency": {"7": 3}}
     assert Outcome.from_members(members) == Outcome(3, 0.5, latency={7: 3})
+
+
+def test_a_load_is_divided_among_clients() -> None:
+    assert [load.connections for load in Load(kind="add", connections=8, window=32).split(3)] == [3, 3, 2]
+    assert [load.workers for load in Load(kind="process", workers=2).split(8)] == [1, 1]
+    assert Outcome(3, 0.5, 1, {7: 3}, before=1) + Outcome(4, 0.7, 0, {7: 1, 9: 3}) == Outcome(
+        7, 0.7, 1, {7: 4, 9: 3}, before=1
+    )
 
 
 def test_job_data_has_the_size_that_was_asked_for() -> None:
