@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 import hiredis
+from msgspec import Raw
 
 from gateway.broker.errors import reply_error, unavailable
 from gateway.wire.errors import GatewayError
@@ -20,16 +21,21 @@ _LOST: Final = "closed during the handshake"
 Sink = Callable[[Any], None]
 """Takes a reply, or the exception that stands for it. Called from the loop, never from within `send`."""
 
-Piece = bytes | memoryview
-"""Of a command in Redis protocol. A large payload is one of its own, so that it is not copied."""
+Piece = bytes | Raw
+"""Of a command in Redis protocol. A payload is one of its own, so that it is not copied."""
 
 Entry = tuple[Sink, bool, bool, int]
 """A command on its way: sink, writes?, decode?, how many replies Redis gives (the last one counts)."""
 
 
 def pack_command(*args: Any) -> bytes:
-    """A command in Redis protocol; str, bytes and numbers are written as text."""
+    """A command in Redis protocol; str, bytes, memoryviews and numbers are written as text."""
     return cast("bytes", hiredis.pack_command(args))
+
+
+def packable(pieces: Iterable[Piece]) -> list[bytes | memoryview]:
+    """For `pack_command`, which does not know payloads as they are."""
+    return [piece if isinstance(piece, bytes) else memoryview(piece) for piece in pieces]
 
 
 _HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from gateway.broker.broker import Broker
-from gateway.broker.connection import Sink, pack_command
+from gateway.broker.connection import Sink, pack_command, packable
 from gateway.broker.errors import is_forgotten, reply_error
 from gateway.broker.link import Link
 from gateway.broker.queue import Queue, adder
@@ -224,7 +224,7 @@ class _Transaction:
         args = queue.add_args(job.id, job.node.name, job.node.data, job.options, job.timestamp)
         watched = WatchedAdd(queue.base, job.id, job.options, job.timestamp, is_own=job.is_own_id)
         self._watched.append(watched)
-        return watched.commands(self._run(script, queue.adder_keys[script], list(args)), self._run)
+        return watched.commands(self._run(script, queue.adder_keys[script], packable(args)), self._run)
 
     def _release(self, key: str, children: list[FlowJob]) -> Iterator[bytes]:
         parent = children[0].options.parent

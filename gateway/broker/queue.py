@@ -12,7 +12,7 @@ import hiredis
 from msgspec import Raw
 
 import gateway
-from gateway.broker.connection import Sink, pack_command
+from gateway.broker.connection import Sink, pack_command, packable
 from gateway.broker.errors import is_forgotten, reply_error
 from gateway.broker.link import Link
 from gateway.broker.scripts import QueueScripts, ScriptBook, settle
@@ -69,7 +69,7 @@ _VERSION: Final = f"bullmq-proxy:{gateway.__version__}"
 _MULTI: Final = pack_command("MULTI")
 _EXEC: Final = pack_command("EXEC")
 
-AddArgs = tuple[bytes, memoryview, bytes]
+AddArgs = tuple[bytes, Raw, bytes]
 """ARGV of the scripts that store a job: facts about it, its data, its options."""
 
 NewJob = tuple[str, Raw, Prepared]
@@ -174,7 +174,11 @@ class Queue:
             return self.commands[script].command(keys, args, full=full)
 
         watched = WatchedAdd(self.base, options.job_id, options, timestamp, is_own=bool(options.job_id))
-        commands = [_MULTI, *watched.commands(run(script, self.adder_keys[script], list(args)), run), _EXEC]
+        commands = [
+            _MULTI,
+            *watched.commands(run(script, self.adder_keys[script], packable(args)), run),
+            _EXEC,
+        ]
         taken = partial(self._watched, job, timestamp, args, sink, full, watched)
         self.link.send(b"".join(commands), taken, replies=len(commands))
 
@@ -217,7 +221,7 @@ class Queue:
                     f"{self.base}de:{deduplication_id}" if deduplication_id else None,
                 )
             ),
-            memoryview(data),
+            data,
             options.packed,
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
-from gateway.broker.connection import Piece, Sink, bulk_head, pack_command
+from gateway.broker.connection import Piece, Sink, bulk_head, pack_command, packable
 from gateway.broker.scripts import Script
 
 HOLE: Final = object()
@@ -35,7 +35,7 @@ class Template:
         self._keys_and_args = (keys, args)
         self._first, *self._rest = _pieces(("EVALSHA", script.sha, len(keys), *keys, *args))
 
-    def send(self, values: tuple[bytes | memoryview, ...], sink: Sink) -> None:
+    def send(self, values: tuple[Piece, ...], sink: Sink) -> None:
         """Run the script and give the raw reply, or a GatewayError, to `sink`.
 
         Args:
@@ -47,9 +47,9 @@ class Template:
             command += (bulk_head(len(value)), value, behind)
         self._script.link.send(command, partial(self._replied, values, sink))
 
-    def _replied(self, values: tuple[bytes | memoryview, ...], sink: Sink, reply: Any) -> None:
+    def _replied(self, values: tuple[Piece, ...], sink: Sink, reply: Any) -> None:
         if isinstance(reply, Exception):
-            filling = iter(values)
+            filling = iter(packable(values))
             keys, args = ([next(filling) if word is HOLE else word for word in words] for words in self._keys_and_args)
             self._script.failed(reply, keys, args, sink)
         else:

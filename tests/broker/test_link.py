@@ -409,7 +409,7 @@ async def test_commands_in_pieces_and_whole_ones_keep_their_order(tmp_path: Path
         async with connected(Address.from_url(server.url)) as link:
             link.send(pack_command("RPUSH", "l", "1"), replies.append)
             head, value, end = pack_command("RPUSH", "l", "22").partition(b"22")
-            link.send([head, memoryview(value), end], replies.append)
+            link.send([head, value, end], replies.append)
             link.send(pack_command("RPUSH", "l", "3"), replies.append)
             assert await link.call("LRANGE", "l", 0, -1) == ["1", "22", "3"]
             assert replies == [1, 2, 3]
