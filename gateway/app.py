@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
@@ -12,7 +11,7 @@ from typing import Any, Final
 from websockets.http11 import Response
 
 from gateway import __version__
-from gateway.board import Row
+from gateway.board import Board, Row
 from gateway.broker.address import Address
 from gateway.broker.broker import Broker, Identity
 from gateway.broker.flows import Flows
@@ -20,6 +19,7 @@ from gateway.broker.functions.base import Context
 from gateway.broker.functions.flows import FLOWS
 from gateway.broker.link import LinkOptions
 from gateway.keys import Key
+from gateway.metrics import Metrics
 from gateway.net import http
 from gateway.net.auth import Keyring
 from gateway.net.listener import Door, Listener
@@ -59,7 +59,7 @@ class App:
             address: of Redis.
             identity: of this shard.
             keys: those of the keys file.
-            row: where this shard counts their connections; None for the only shard of a gateway.
+            row: where this shard counts their connections and shows its figures; None for the only shard of a gateway.
         """
         self.settings = settings
         options = LinkOptions(
@@ -69,11 +69,11 @@ class App:
             backlog_timeout=settings.redis_backlog_timeout,
         )
         self.broker = Broker(address, settings.prefix, options, identity)
+        row = row or Board(1).row(0)
         self.listener = Listener(_door(settings, keys, row), self._open_session, self._read_page)
-        self._identity = identity
+        self._metrics = Metrics(self.broker, self.listener, row)
         self._draining = False
         self._hurried = False
-        self._started_at = time.time()
         self._answered_at = float("-inf")
 
     async def start(self, *, redis_timeout: float | None, **where: Any) -> None:
@@ -93,6 +93,7 @@ class App:
         except BaseException:
             await self.broker.close()
             raise
+        self._metrics.start()
 
     async def drain(self, timeout: float, code: CloseCode) -> bool:
         """Stop accepting and fetching, let what is under way end, close everything.
@@ -115,6 +116,7 @@ class App:
         await self.listener.close(code)
         await self._jobs_are_back()
         await self.broker.close()
+        self._metrics.close()
         return in_time
 
     def replace_keys(self, keys: Iterable[Key]) -> None:
@@ -164,7 +166,7 @@ class App:
                 return WorkerSession(queue, route.worker, context, outlet, limits)
             case Kind.EVENTS:
                 assert route.events is not None
-                return EventsSession(queue, self.broker.reader(queue), route.events, outlet)
+                return EventsSession(queue, self.broker.reader(queue), route.events, outlet, self.broker.tally)
             case _:
                 return QueueSession(queue, context, outlet, limits)
 
@@ -173,7 +175,7 @@ class App:
             case Kind.READY:
                 return await self._ready()
             case Kind.METRICS:
-                return http.text(self._metrics(), http.PROMETHEUS)
+                return http.text(self._metrics.page(), http.PROMETHEUS)
             case _:
                 return http.json_page({"status": "alive", "version": __version__})
 
@@ -199,28 +201,8 @@ class App:
             raise GatewayError(ErrorCode.TIMEOUT, f"Redis has not answered for {_READY_TIMEOUT:.0f} s") from None
         self._answered_at = now()
 
-    def _metrics(self) -> str:
-        slot = self._identity.slot
-        values = (
-            ("connections", "gauge", "Open WebSocket connections.", len(self.listener.connections)),
-            (
-                "connections_accepted_total",
-                "counter",
-                "WebSocket handshakes completed.",
-                self.listener.accepted,
-            ),
-            ("jobs_held", "gauge", "Jobs in clients' hands.", self.broker.leases),
-            ("redis_up", "gauge", "Whether Redis is connected.", int(self.broker.link.is_up)),
-            ("start_time_seconds", "gauge", "When the shard started.", round(self._started_at, 3)),
-        )
-        return "".join(
-            f"# HELP bullmq_proxy_{name} {text}\n# TYPE bullmq_proxy_{name} {kind}\n"
-            f'bullmq_proxy_{name}{{slot="{slot}"}} {value}\n'
-            for name, kind, text, value in values
-        )
 
-
-def _door(settings: Settings, keys: Iterable[Key], row: Row | None) -> Door:
+def _door(settings: Settings, keys: Iterable[Key], row: Row) -> Door:
     return Door(
         keyring=Keyring(settings.auth_keys, keys, row=row, everybody=settings.no_auth),
         allowed_origins=settings.allowed_origins,

@@ -1,48 +1,57 @@
-"""The board: how many connections each key has in each slot, and how many calls it has made, in shared memory.
+"""The board: what shards let each other see in shared memory. Connections and calls of each key, and their figures.
 
-The supervisor makes it before it forks. Each shard writes into its own row alone and reads the others': whole aligned
+The supervisor makes it before it forks. Each shard writes into its own row alone and reads the others': aligned
 numbers of 64 bits, which no reader ever sees half written, so that no lock is needed.
 """
 
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from typing import Final
 
 COLUMNS: Final = 1024
 """How many keys a gateway can count."""
 
+FIGURES: Final = 32
+"""Places for the figures of one shard; the last one is for their number."""
+
 _CELL: Final = 8  # bytes
 
 
 class Board:
-    """One row of counts for each slot, one column for each key."""
+    """One row for each slot: of counts with a column for each key, and of figures."""
 
     def __init__(self, slots: int) -> None:
         """Make an empty board; processes that are forked later share it."""
         self._open, self._spent = (memoryview(mmap.mmap(-1, slots * COLUMNS * _CELL)).cast("Q") for _ in range(2))
+        self._figures = memoryview(mmap.mmap(-1, slots * FIGURES * _CELL)).cast("d")
 
     def row(self, slot: int) -> Row:
         """What the shard of a slot may write."""
-        return Row(self._open, self._spent, slot)
+        return Row(self._open, self._spent, self._figures, slot)
 
     def clear(self, slot: int) -> None:
         """The slot's shard is dead, and its connections with it. For the parent, before it forks the next one.
 
-        The calls that it let through stay counted.
+        The calls that it let through stay counted; its figures are gone until its successor has some.
         """
         start = slot * COLUMNS
         self._open[start : start + COLUMNS] = memoryview(bytes(COLUMNS * _CELL)).cast("Q")
+        start = slot * FIGURES
+        self._figures[start : start + FIGURES] = memoryview(bytes(FIGURES * _CELL)).cast("d")
 
 
 class Row:
     """The board as one shard sees it."""
 
-    __slots__ = ("_open", "_spent", "_start")
+    __slots__ = ("_figures", "_open", "_slot", "_spent", "_start")
 
-    def __init__(self, open: memoryview[int], spent: memoryview[int], slot: int) -> None:
+    def __init__(self, open: memoryview[int], spent: memoryview[int], figures: memoryview[float], slot: int) -> None:
         self._open = open
         self._spent = spent
+        self._figures = figures
+        self._slot = slot
         self._start = slot * COLUMNS
 
     def add(self, column: int, change: int) -> None:
@@ -60,3 +69,16 @@ class Row:
     def spent(self, column: int) -> int:
         """The calls of a key that the whole gateway has let through, ever."""
         return sum(self._spent[column::COLUMNS])
+
+    def publish(self, figures: Sequence[float]) -> None:
+        """Let all see our figures, fewer than `FIGURES`; their number, in the last place, says that there are any."""
+        start = self._slot * FIGURES
+        for column, figure in enumerate(figures, start):
+            self._figures[column] = figure
+        self._figures[start + FIGURES - 1] = len(figures)
+
+    def published(self) -> dict[int, list[float]]:
+        """The figures of all slots whose shards have published any, by slot."""
+        slots = range(len(self._figures) // FIGURES)
+        rows = {slot: list(self._figures[slot * FIGURES : (slot + 1) * FIGURES]) for slot in slots}
+        return {slot: row[: int(row[-1])] for slot, row in rows.items() if row[-1]}

@@ -24,11 +24,13 @@ ROOMS: dict[str, set[str]] = {
     "gateway.sessions": {"gateway.broker", "gateway.wire"},
     "gateway.schema": {"gateway", "gateway.broker", "gateway.settings", "gateway.wire"},
     "gateway.net": {"gateway", "gateway.board", "gateway.keys", "gateway.sessions", "gateway.wire"},
+    "gateway.metrics": {"gateway.board", "gateway.broker", "gateway.net"},
     "gateway.app": {
         "gateway",
         "gateway.board",
         "gateway.broker",
         "gateway.keys",
+        "gateway.metrics",
         "gateway.net",
         "gateway.sessions",
         "gateway.settings",

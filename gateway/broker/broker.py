@@ -23,6 +23,7 @@ from gateway.broker.queue import Queue
 from gateway.broker.renewal import LockRenewer
 from gateway.broker.scripts import ScriptBook, load_scripts
 from gateway.broker.stream import EventReader
+from gateway.broker.tally import Tally
 from gateway.broker.waiter import Waiter
 from gateway.wire.errors import GatewayError
 from gateway.wire.jobs import Hash
@@ -77,6 +78,7 @@ class Broker:
         """
         self.link = Link(address, options, setup=load_scripts)
         self.identity = identity
+        self.tally = Tally()
         self.on_served: Callable[[list[str]], None] = _nobody_asks  # is told the queues with consumers, on each change
         self.prefix = prefix
         self._options = options

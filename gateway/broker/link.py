@@ -48,6 +48,7 @@ class Link:
 
     def __init__(self, address: Address, options: LinkOptions, setup: Setup | None = None) -> None:
         self.address = address
+        self.times_up = 0  # connections made so far
         self.on_up: list[Callable[[], None]] = []
         self._options = options
         self._setup = setup
@@ -213,6 +214,7 @@ class Link:
         if connection.lost.done():
             raise ConnectionResetError("closed during the handshake")
         self._connection = connection
+        self.times_up += 1
         connection.on_lost = self._drop
         self._seen = (connection, connection.replies, self._loop.time())
         self._failing = False

@@ -70,6 +70,7 @@ class Caller:
         self._table = table
         self._target = target
         self._context = context
+        self._tally = context.broker.tally
         self._outlet = outlet
         self._limits = limits
         self._held = False
@@ -91,6 +92,7 @@ class Caller:
         """
         size = sum(map(len, args))
         self._begin(size)
+        self._tally.calls += 1
         reply = partial(self._reply, id, size)
         try:
             self._context.rights.check_rate()
@@ -223,6 +225,7 @@ class Caller:
         elif isinstance(result, tuple):
             self._outlet.send(*ok(id, *result))
         else:
+            self._tally.refused_calls += 1
             self._outlet.send(err(id, result))
         self._end(size)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.broker.queue import Queue
 from gateway.broker.stream import Cursor, EventReader
+from gateway.broker.tally import Tally
 from gateway.sessions.ports import Outlet
 from gateway.wire.closing import CloseCode
 from gateway.wire.envelope import InvalidMessage, decode_request, encode, err, message, ok
@@ -24,13 +25,14 @@ _name: Final = msgspec.json.Decoder(str)
 class EventsSession:
     """A client that watches one queue."""
 
-    def __init__(self, queue: Queue, reader: EventReader, options: EventsOptions, outlet: Outlet) -> None:
-        """Make a session; `prepare` registers it with the reader."""
+    def __init__(self, queue: Queue, reader: EventReader, options: EventsOptions, outlet: Outlet, tally: Tally) -> None:
+        """Make a session; `prepare` registers it with the reader, `tally` counts what is delivered."""
         self.subscription = options.subscription
         self._queue = queue
         self._reader = reader
         self._after = options.last_event_id
         self._outlet = outlet
+        self._tally = tally
         self._cursor: Cursor | None = None
         self._following: asyncio.Task[None] | None = None
         self._next_number = 0
@@ -79,6 +81,7 @@ class EventsSession:
         """Send one event."""
         self._outlet.send(message(self._next_number, data))
         self._next_number += 1
+        self._tally.events += 1
 
     def gap(self, start: StreamId, end: StreamId) -> None:
         """Say that the events between these ids are gone."""

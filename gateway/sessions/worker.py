@@ -116,6 +116,7 @@ class WorkerSession:
     # Jobs out
 
     def _push(self, lease: Lease, fields: Hash) -> None:
+        self._broker.tally.pushed_jobs += 1
         lease.number = self._number()
         self._held[b"%d" % lease.number] = lease
         timeout = self._options.ack_timeout / 1000
@@ -269,6 +270,7 @@ class WorkerSession:
         if lease.over:
             self._forget(lease)
         if not isinstance(outcome, GatewayError):
+            self._broker.tally.answered_jobs[outcome] += 1
             if self._options.confirm:
                 self._outlet.send(b'{"id":%b,"data":%b}' % (id, finished(lease.id, outcome)))
         elif lease.over:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -187,13 +188,18 @@ class Gateway:
         return self._proxy.port
 
     async def metric(self, name: str) -> float:
-        """One figure of /metrics."""
+        """One figure of /metrics that has no label but the slot."""
+        return (await self.metrics(name))[""]
+
+    async def metrics(self, name: str) -> dict[str, float]:
+        """The figures of this name on /metrics, by state where they have one."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         page = (await reader.read()).decode()
         writer.close()
         await writer.wait_closed()
-        return float(next(line for line in page.splitlines() if line.startswith(f"bullmq_proxy_{name}{{")).split()[-1])
+        lines = re.findall(rf'^bullmq_proxy_{name}{{slot="0"(?:,state="(.*)")?}} (.*)$', page, re.MULTILINE)
+        return {state: float(value) for state, value in lines}
 
     async def __aenter__(self) -> Gateway:
         await self._stack.enter_async_context(self._proxy)

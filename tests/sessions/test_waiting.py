@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.broker.functions.base import CONSUME
+from gateway.broker.address import Address
+from gateway.broker.broker import Broker, Identity
+from gateway.broker.functions.base import CONSUME, Context
+from gateway.broker.link import LinkOptions
 from gateway.sessions.calling import Caller, CallLimits
 from gateway.wire.functions import FunctionTable
 from gateway.wire.grants import EVERYTHING, Rights
@@ -235,7 +238,7 @@ async def test_a_wait_that_is_ended_before_its_first_step_is_answered() -> None:
     async def for_ever(target: object) -> None:
         await asyncio.get_running_loop().create_future()
 
-    context: Any = type("Context", (), {"grant": EVERYTHING, "rights": Rights(EVERYTHING)})()
+    context = Context(Broker(Address(), "bull", LinkOptions(), Identity("never started")), Rights(EVERYTHING))
     caller = Caller(table, None, context, client, CallLimits(10, 1000))
     caller.call(b"1", "forEver", [])
     caller.call(b"2", "forEver", [])

@@ -1,0 +1,145 @@
+"""The page of metrics: the figures of all shards, from whichever of them is asked.
+
+Each shard writes its own into shared memory once a second; the one that is asked adds what is written there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from gateway.board import FIGURES, Row
+from gateway.broker.broker import Broker
+from gateway.broker.tally import STATES
+from gateway.net.listener import Listener
+
+_PERIOD: Final = 1.0  # s between two looks at the own figures
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """One line for each shard.
+
+    Attributes:
+        name: without the prefix of all our names; figures of one name stand together.
+        kind: counter or gauge, as Prometheus names them.
+        help: one sentence.
+        read: its value now.
+        label: beside `slot`, as it is written.
+    """
+
+    name: str
+    kind: str
+    help: str
+    read: Callable[[Metrics], float]
+    label: str = ""
+
+
+def _answered(state: str) -> _Figure:
+    return _Figure(
+        "jobs_answered_total",
+        "counter",
+        "Final answers of workers that Redis has stored, by the job's state then.",
+        lambda shard: shard.broker.tally.answered_jobs[state],
+        f',state="{state}"',
+    )
+
+
+_FIGURES: Final = (
+    _Figure("connections", "gauge", "Open WebSocket connections.", lambda shard: len(shard.listener.connections)),
+    _Figure(
+        "connections_accepted_total",
+        "counter",
+        "WebSocket handshakes completed.",
+        lambda shard: shard.listener.accepted,
+    ),
+    _Figure("calls_total", "counter", "Calls of functions.", lambda shard: shard.broker.tally.calls),
+    _Figure(
+        "call_errors_total",
+        "counter",
+        "Calls of functions that were answered with an error.",
+        lambda shard: shard.broker.tally.refused_calls,
+    ),
+    _Figure("jobs_held", "gauge", "Jobs in clients' hands.", lambda shard: shard.broker.leases),
+    _Figure("jobs_pushed_total", "counter", "Jobs pushed to workers.", lambda shard: shard.broker.tally.pushed_jobs),
+    *map(_answered, STATES),
+    _Figure(
+        "events_delivered_total",
+        "counter",
+        "Events delivered, once for each watcher.",
+        lambda shard: shard.broker.tally.events,
+    ),
+    _Figure("redis_up", "gauge", "Whether Redis is connected.", lambda shard: shard.broker.link.is_up),
+    _Figure(
+        "redis_connected_total",
+        "counter",
+        "Times that the connection for commands was made.",
+        lambda shard: shard.broker.link.times_up,
+    ),
+    _Figure(
+        "event_loop_lag_seconds",
+        "gauge",
+        "How much too late the event loop came to the last look at these figures; it is due each second.",
+        lambda shard: shard.lag,
+    ),
+    _Figure("start_time_seconds", "gauge", "When the shard started.", lambda shard: shard.started_at),
+)
+assert len(_FIGURES) < FIGURES
+
+
+class Metrics:
+    """The figures of one shard, and the page of all."""
+
+    def __init__(self, broker: Broker, listener: Listener, row: Row) -> None:
+        """Begin to count; `row` is where this shard's figures stand for all to see."""
+        self.broker: Broker = broker
+        self.listener: Listener = listener
+        self.lag: float = 0.0  # s
+        self.started_at: float = round(time.time(), 3)
+        self._row = row
+        self._look: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Write the figures down from now on."""
+        self._publish()
+        self._look_later()
+
+    def close(self) -> None:
+        """Write them down no more."""
+        if self._look is not None:
+            self._look.cancel()
+
+    def page(self) -> str:
+        """All figures in Prometheus's text format, each with the label `slot`."""
+        self._publish()
+        return "".join(_lines(self._row.published()))
+
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._look = loop.call_later(_PERIOD, self._look_again, loop.time() + _PERIOD)
+
+    def _look_again(self, due: float) -> None:
+        self.lag = max(0.0, asyncio.get_running_loop().time() - due)
+        self._publish()
+        self._look_later()
+
+    def _publish(self) -> None:
+        self._row.publish([float(figure.read(self)) for figure in _FIGURES])
+
+
+def _lines(rows: dict[int, list[float]]) -> Iterator[str]:
+    for name, group in groupby(enumerate(_FIGURES), key=lambda item: item[1].name):
+        figures = list(group)
+        first = figures[0][1]
+        yield f"# HELP bullmq_proxy_{name} {first.help}\n# TYPE bullmq_proxy_{name} {first.kind}\n"
+        for slot, values in rows.items():
+            for column, figure in figures:
+                yield f'bullmq_proxy_{name}{{slot="{slot}"{figure.label}}} {_number(values[column])}\n'
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value.is_integer() else repr(round(value, 6))

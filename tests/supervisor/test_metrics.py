@@ -1,0 +1,62 @@
+"""Whichever shard answers, its page of metrics has the figures of all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.support.service import Service
+from tests.support.waiting import TIMEOUT, wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+
+SHARDS = 3
+
+
+def figures(service: Service, name: str) -> dict[int, float]:
+    """A figure of every slot, from whichever shard the kernel gives us."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics", timeout=TIMEOUT) as answer:
+        page = answer.read().decode()
+    assert page.count(f"# TYPE bullmq_proxy_{name} ") == 1
+    lines = re.findall(rf'^bullmq_proxy_{name}{{slot="(\d+)"}} (\S+)$', page, re.MULTILINE)
+    return {int(slot): float(value) for slot, value in lines}
+
+
+def test_every_page_has_all_shards(service: Callable[..., Service]) -> None:
+    running = service("--procs", str(SHARDS)).start()
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(connect(running.address("/queue/q"))) for _ in range(8 * SHARDS)]
+        for socket in sockets:
+            socket.send(json.dumps({"id": 1, "data": {"fn": "getJobCounts", "args": []}}))
+            assert "ok" in json.loads(socket.recv(timeout=TIMEOUT))["data"]
+        wait_for(lambda: sum(figures(running, "calls_total").values()) == len(sockets), "all calls are seen")
+        assert sum(figures(running, "connections").values()) == len(sockets)
+        seen = {tuple(figures(running, "connections").items()) for _ in range(8 * SHARDS)}
+    assert len(seen) == 1, "it does not matter which shard answers"
+    assert [slot for slot, _ in seen.pop()] == list(range(SHARDS))
+
+
+def test_a_shard_that_died_counts_from_zero_again(service: Callable[..., Service]) -> None:
+    running = service("--procs", "2").start()
+    before = figures(running, "start_time_seconds")
+    with connect(running.address("/queue/q")), connect(running.address("/queue/q")):
+        for pid in running.shards():
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: len(running.shards()) == 2, "both are back")
+        wait_for(lambda: _serves(running) and len(figures(running, "start_time_seconds")) == 2, "both have figures")
+    after = figures(running, "start_time_seconds")
+    assert all(after[slot] > before[slot] for slot in before)
+    assert sum(figures(running, "connections").values()) == 0
+
+
+def _serves(running: Service) -> bool:
+    return all(running.errors.count(f"shard {slot} is ready") == 2 for slot in range(2))
