@@ -15,6 +15,7 @@ from gateway.broker.address import Address
 from gateway.broker.client import LinkClient
 from gateway.broker.feed import Feed
 from gateway.broker.finishes import Finishes
+from gateway.broker.gate import Gate
 from gateway.broker.hands import Hands
 from gateway.broker.leases import Consumer, Lease
 from gateway.broker.link import Link, LinkOptions
@@ -31,6 +32,7 @@ from gateway.wire.routes import WorkerOptions
 
 log = logging.getLogger(__name__)
 
+_HEAVY: Final = 32  # calls of all connections at a time that may read, or change, a whole queue
 _MAX_STALLED_COUNT: Final = WorkerOptions().max_stalled_count  # nobody knows what a predecessor's clients asked for
 
 
@@ -81,6 +83,7 @@ class Broker:
         self.tally = Tally()
         self.on_served: Callable[[list[str]], None] = _nobody_asks  # is told the queues with consumers, on each change
         self.prefix = prefix
+        self.gate = Gate(_HEAVY)  # for the calls that may need many commands, and much memory
         self._options = options
         self._book = ScriptBook(self.link, LinkClient(self.link))
         self._renewer = LockRenewer()

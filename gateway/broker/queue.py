@@ -234,22 +234,50 @@ class Queue:
         if not jobs:
             sink(b"[]")
             return
-        bulk = _Bulk(len(jobs), sink)
-        for index, job in enumerate(jobs):
-            self.add(job, partial(bulk.take, index))
+        Bulk(self, len(jobs), sink).add(jobs)
 
 
-class _Bulk:
-    """Collects the replies of one `addBulk`."""
+class Bulk:
+    """One `addBulk`: sends its jobs, in slices where they are many, and collects the replies."""
 
-    def __init__(self, size: int, sink: Sink) -> None:
+    def __init__(self, queue: Queue, size: int, sink: Sink) -> None:
+        """Make one for `size` jobs; `sink` gets the JSON text of the array, as from `Queue.add_bulk`."""
+        self._queue = queue
+        self._sink = sink
         self._results: list[Any] = [None] * size
         self._missing = size
-        self._sink = sink
+        self._sent = 0
+        self._outage: GatewayError | None = None
+        self._room: asyncio.Future[None] | None = None  # is waited for, with
+        self._most = 0  # unanswered ones
 
-    def take(self, index: int, result: Any) -> None:
+    def add(self, jobs: list[NewJob]) -> None:
+        """Store the next ones; but none once the link has lost one: jobs miss at the end, and not in between."""
+        first, self._sent = self._sent, self._sent + len(jobs)
+        for index, job in enumerate(jobs, first):
+            if self._outage is None:
+                self._queue.add(job, partial(self._take, index))
+            else:
+                self._take(index, self._outage)
+
+    async def wait_for(self, most: int) -> None:
+        """Wait until at most so many of the jobs that were sent have no answer."""
+        if self._unanswered > most:
+            self._most, self._room = most, asyncio.get_running_loop().create_future()
+            await self._room
+
+    @property
+    def _unanswered(self) -> int:
+        return self._sent - (len(self._results) - self._missing)
+
+    def _take(self, index: int, result: Any) -> None:
         self._results[index] = result
         self._missing -= 1
+        if isinstance(result, GatewayError) and _is_outage(result):
+            self._outage = result
+        if self._room is not None and self._unanswered <= self._most:
+            settle(self._room, None)
+            self._room = None
         if not self._missing:
             self._sink(self._whole())
 

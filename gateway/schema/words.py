@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from gateway.schema.json_schema import Schema
-
-_EXACT: Final = 2**53 - 1  # limits from here on say only that the number is exact
+from gateway.wire.numbers import MOST
 
 Link = Callable[[Schema], str]
 
@@ -87,8 +86,8 @@ def _text(schema: Schema) -> str:
 
 def _range(schema: Schema) -> str:
     least, most = schema.get("minimum"), schema.get("maximum")
-    least = None if least is not None and least <= -_EXACT else least
-    most = None if most is not None and most >= _EXACT else most
+    least = None if least is not None and least <= -MOST else least
+    most = None if most is not None and most >= MOST else most  # such limits say only that the number is exact
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     parts = [
         f" from {least}" if least is not None else "",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 from msgspec import Meta, Raw
 
 from gateway.schema.messages import ErrorObject, Message
+from gateway.wire.numbers import Milliseconds
 from gateway.wire.shapes import JobParent
 
 
@@ -130,7 +131,7 @@ class Delay(TypedDict):
     """Take the job back to wait for `delay` milliseconds, no attempt charged."""
 
     type: Literal["delay"]
-    delay: Annotated[int, Meta(ge=0, le=2**53)]
+    delay: Milliseconds
 
 
 class WaitChildren(TypedDict):

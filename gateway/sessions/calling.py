@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from gateway.sessions.ports import Outlet
 from gateway.wire.envelope import encode, err, ok
 from gateway.wire.errors import ErrorCode, GatewayError
 from gateway.wire.functions import Function, FunctionTable
+from gateway.wire.grants import Permission
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +46,19 @@ class CallLimits:
 
 _AT_A_TIME: Final = 4  # calls of one connection that run in tasks: each may read much, in Redis and for us
 
+# What may go through a whole queue: a few at a time on the whole shard. Who consumes does not wait there: locks expire.
+_HEAVY: Final = (Permission.OBSERVE, Permission.MANAGE)
+
 _Waiting = tuple[Sink, Function, list[Any]]
 
 
 class Caller:
     """Runs the calls of one connection: they start in the order received, replies leave when they are ready.
 
-    Hot functions run straight from the socket's callback and need no task; the others run in one each, a few at a time.
-    A task starts a turn of the loop later, and what comes behind it waits for that. Functions that may take as long as
-    the client likes are not among the few, and end with the connection.
+    Hot functions run straight from the socket's callback and need no task; the others run in one each: a few at a time
+    on each connection, and those that may be heavy a few at a time on all of them together. A task starts a turn of the
+    loop later, and what comes behind it waits for that. Functions that may take as long as the client likes are not
+    among the few, and end with the connection.
     """
 
     def __init__(self, table: FunctionTable, target: Any, context: Context, outlet: Outlet, limits: CallLimits) -> None:
@@ -76,6 +82,8 @@ class Caller:
         self._held = False
         self._waiting: deque[_Waiting] = deque()  # checked, and not started
         self._running = 0  # calls in tasks
+        self._is_at_gate = False  # the first that waits does so for a place among the heavy ones of the shard
+        self._has_place = False  # there, for the first that waits
         self._starting = False  # a task is to take its first step in the next turn of the loop
         self._reading: asyncio.Task[None] | None = None  # waits until the client has read its replies
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,6 +119,9 @@ class Caller:
     def close(self) -> None:
         """The connection is gone: no call starts; those under way run to their end, but for the patient ones."""
         self._waiting.clear()
+        if self._is_at_gate:
+            self._is_at_gate = False
+            self._context.broker.gate.go_away(self._pass_gate)
         self._context.rights.watchers.discard(self._rights_changed)
         self._end_waits()
         if self._reading is not None:
@@ -145,7 +156,7 @@ class Caller:
 
     def _start(self) -> None:
         """Start what waits, in its order, as far as it may start now."""
-        while self._waiting and not self._starting:
+        while self._waiting and not self._starting and not self._is_at_gate:
             reply, function, _ = self._waiting[0]
             if refusal := self._refusal(function):  # the key's rights have changed meanwhile
                 self._waiting.popleft()
@@ -159,20 +170,54 @@ class Caller:
             elif self._outlet.unread >= self._limits.size:
                 self._await_reading()
                 return
+            elif function.permission in _HEAVY and not self._enter_gate():
+                return
             else:
                 self._start_task(*self._waiting.popleft())
+
+    def _enter_gate(self) -> bool:
+        """Take a place among the heavy calls of the shard, or line up for one: each connection once, which is fair."""
+        if self._has_place:
+            self._has_place = False
+            return True
+        self._is_at_gate = not self._context.broker.gate.enter(self._pass_gate)
+        return not self._is_at_gate
+
+    def _pass_gate(self) -> bool:
+        """A place is there; returns whether it is taken: much may have changed while it was waited for."""
+        self._is_at_gate, self._has_place = False, True
+        self._start()
+        is_taken, self._has_place = not self._has_place, False
+        return is_taken
 
     def _run_now(self, reply: Sink, function: Function, bound: list[Any]) -> None:
         try:
             if function.in_context:
-                function.run(self._target, *bound, sink=reply, context=self._context)
+                rest = function.run(self._target, *bound, sink=reply, context=self._context)
             else:
-                function.run(self._target, *bound, sink=reply)
+                rest = function.run(self._target, *bound, sink=reply)
+            if rest is not None:
+                self._starting = True
+                task = asyncio.create_task(self._run_rest(reply, function, rest), name=function.name)
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
         except GatewayError as error:
             reply(error)
         except Exception:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
+
+    async def _run_rest(self, reply: Sink, function: Function, rest: Coroutine[Any, Any, None]) -> None:
+        """What a hot function does over several turns of the loop; what comes behind it waits for the end of that."""
+        try:
+            await rest
+        except GatewayError as error:
+            reply(error)
+        except Exception:
+            log.exception("%s failed", function.name)
+            reply(_INTERNAL)
+        finally:
+            self._started()
 
     def _start_wait(self, reply: Sink, function: Function, bound: list[Any]) -> None:
         if self._draining:
@@ -197,6 +242,8 @@ class Caller:
     def _ended(self, reply: Sink, function: Function, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._patient.pop(task, None)
+        if function.permission in _HEAVY and not function.waits:
+            self._context.broker.gate.leave()
         if task.cancelled():  # before its first step: then nothing of `_run` was executed
             reply(self._refusal(function) or _SHUTTING_DOWN)
 

@@ -12,6 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.wire.envelope import UNREADABLE, InvalidMessage, decode_as
 from gateway.wire.functions import nearest
+from gateway.wire.numbers import MOST
 
 
 class _Data(Struct, frozen=True, gc=False):
@@ -100,7 +101,6 @@ Answer = Ack | Completed | Failed | Progress | Log | Release | Delay | WaitChild
 
 _decoder: Final = msgspec.json.Decoder(WorkerMessage)
 _TYPES: Final = ("ack", "progress", "log", "release", "delay", "waitChildren", "pause", "resume")
-_LONGEST_DELAY: Final = 2**53  # ms; beyond it BullMQ's scores lose precision
 
 
 def decode_answer(message: bytes) -> tuple[bytes, Answer]:
@@ -139,7 +139,7 @@ def _typed(id: bytes, data: _Data, type: str) -> Answer:
             return Log(data.row)
         case "release":
             return Release()
-        case "delay" if data.delay is not UNSET and 0 <= data.delay <= _LONGEST_DELAY:
+        case "delay" if data.delay is not UNSET and 0 <= data.delay <= MOST:
             return Delay(int(data.delay))
         case "waitChildren":
             return WaitChildren()

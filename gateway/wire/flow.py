@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,9 @@ from gateway.wire.routes import Limits, check_queue_name
 
 MAX_DEPTH: Final = 200
 """Levels of a flow. A level is two of JSON; some 490 of these is what Python's JSON parsers can take."""
+
+MOST_ADDED: Final = 10_000
+"""Jobs of one call, in all its flows: they are checked and stored in one go."""
 
 Prefix = Annotated[str, Meta(min_length=1)]
 
@@ -97,7 +101,11 @@ def plan(
     Raises:
         GatewayError: INVALID_ARGUMENTS that names the place, or in Node's words where Node checks too.
     """
-    jobs = list(_lay_out(roots, prefix, limits))
+    jobs = list(itertools.islice(_lay_out(roots, prefix, limits), MOST_ADDED + 1))
+    if len(jobs) > MOST_ADDED:
+        raise invalid_arguments(
+            f"There are more than {MOST_ADDED} jobs: add fewer flows in a call, or smaller ones - at `args[0]`"
+        )
     for job in jobs:
         if job.children and not _is_falsy(job.own_options.get("deduplication")):
             raise _no_deduplication()

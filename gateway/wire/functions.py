@@ -59,6 +59,7 @@ class Function:
         writes: whether it changes anything: decides between REDIS_UNAVAILABLE and OUTCOME_UNKNOWN when a reply is lost.
         signature: for people, such as `clean(grace, limit, type?)`.
         direct: `run` is a plain function that gives its result, as JSON text, to a `sink`: the hot ones need no task.
+            What it cannot do in one turn of the loop it returns as a coroutine; what comes behind it waits for that.
             Otherwise it is a coroutine function whose result is still to be encoded.
         waits: it may take as long as the client likes: it ends with the connection, and nothing waits for it.
         in_context: `run` takes the keyword argument `context`.

@@ -1,10 +1,22 @@
-"""Texts from Redis as the numbers that JavaScript reads in them; None stands for NaN, which JSON writes as null."""
+"""Whole numbers as JavaScript has them, and the numbers that it reads in texts from Redis.
+
+None stands for NaN, which JSON writes as null.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+MOST: Final = 2**53 - 1
+"""Whole numbers beyond are not exact in JavaScript, Lua and Redis scores, and msgpack has no room for all of them."""
+
+Whole = Annotated[int, Meta(ge=-MOST, le=MOST)]
+Count = Annotated[int, Meta(ge=0, le=MOST)]
+Milliseconds = Annotated[int, Meta(ge=0, le=MOST)]
 
 # Leading whitespace, a sign, hexadecimal or decimal digits; 309 decimal ones are Infinity.
 _LEADING_INTEGER: Final = re.compile(

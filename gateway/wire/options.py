@@ -12,15 +12,11 @@ from gateway.wire.envelope import UNREADABLE, encode
 from gateway.wire.errors import invalid_arguments
 from gateway.wire.functions import describe, shows
 from gateway.wire.ids import is_reserved
+from gateway.wire.numbers import Count, Milliseconds, Whole
 
 PRIORITY_LIMIT: Final = 2**21 - 1
 NO_OPTIONS: Final = Raw(b"{}")
 
-# Numbers beyond are not exact in JavaScript and Lua, and msgpack has no room for all of them.
-_SAFE: Final = 2**53 - 1
-Whole = Annotated[int, Meta(ge=-_SAFE, le=_SAFE)]
-Count = Annotated[int, Meta(ge=0, le=_SAFE)]
-Milliseconds = Annotated[int, Meta(ge=0, le=_SAFE)]
 # Read as any number, and checked in Node's words.
 _Priority = Annotated[float, shows(Annotated[int, Meta(ge=0, le=PRIORITY_LIMIT)])]
 _Jitter = Annotated[float, shows(Annotated[float, Meta(ge=0, le=1)])]

@@ -17,7 +17,8 @@ from gateway.wire.dates import javascript_instant
 from gateway.wire.errors import invalid_arguments
 from gateway.wire.functions import shows
 from gateway.wire.jobs import EMPTY_OBJECT, long_names, read_options
-from gateway.wire.options import Count, JobOptions, kept_parent, short_names, wrong_template
+from gateway.wire.numbers import Count
+from gateway.wire.options import JobOptions, kept_parent, short_names, wrong_template
 from gateway.wire.shapes import AddedJob
 
 # Lua writes 14 digits of a number into a job's id: dates from the year 5138 on would share one.

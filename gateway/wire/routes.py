@@ -12,7 +12,8 @@ import msgspec
 from gateway.wire.errors import ErrorCode, GatewayError, invalid_arguments
 from gateway.wire.events import StreamId, Subscription, parse_stream_id
 from gateway.wire.functions import nearest
-from gateway.wire.options import KeepJobs, Whole
+from gateway.wire.numbers import Whole
+from gateway.wire.options import KeepJobs
 
 
 class Kind(enum.Enum):

@@ -271,6 +271,30 @@ async def test_hands_that_took_nothing_are_over_as_well(broker: Broker) -> None:
     await hands.close()
 
 
+async def test_hands_watch_for_no_lock_that_nobody_got(broker: Broker) -> None:
+    idle: list[Hands] = []
+    hands = Hands(broker.queue("q"), broker, idle.append, stalled_interval=100)
+    day = 86_400_000
+    assert await hands.take(TOKEN, day, 10) is None
+    assert await hands.extend("1", TOKEN, day) == 0
+    await eventually(lambda: idle == [hands], "nobody is watched any more")
+    await hands.close()
+
+
+async def test_hands_watch_while_a_lock_that_was_extended_lives(broker: Broker) -> None:
+    idle: list[Hands] = []
+    queue = broker.queue("q")
+    hands = Hands(queue, broker, idle.append, stalled_interval=100)
+    await add(queue)
+    assert await hands.take(TOKEN, 500, 0) is not None
+    assert await hands.extend("1", TOKEN, 1500) == 1
+    async with asyncio.timeout(8):
+        while await read(queue, "HGET", queue.key("1"), "stc") != "1":
+            pass
+    await eventually(lambda: idle == [hands], "nobody is watched any more")
+    await hands.close()
+
+
 async def test_what_nobody_uses_is_given_up(broker: Broker) -> None:
     served: list[list[str]] = []
     broker.on_served = served.append

@@ -271,3 +271,17 @@ class TestCalls:
         codes = [(await client.message())["data"].get("err", {}).get("code") for _ in range(15)]
         assert codes[-1] in (None, "FORBIDDEN")
         assert (await client.ask("drain", id=20))["err"]["code"] == "FORBIDDEN"
+
+    async def test_a_call_of_many_scripts_stops_between_two(self, keys: Keys) -> None:
+        async with await keys.open("/queue/q", "key-1") as another:
+            await another.ask("addBulk", [{"name": "job", "opts": {"delay": 60_000}}] * 5_000)
+            client = await keys.open("/queue/q")
+            client.send(call(1, "promoteJobs", {"count": 1}))
+            async with asyncio.timeout(5):
+                while not (await another.ask("getJobCounts", "waiting"))["ok"]["waiting"]:
+                    pass
+            keys.become(entry("shop", "observe"))
+            message = "The key shop may not go on with promoteJobs: it needs the permission manage"
+            assert await client.message() == {"id": 1, "data": {"err": {"code": "FORBIDDEN", "message": message}}}
+            counts = (await another.ask("getJobCounts", "waiting", "delayed"))["ok"]
+            assert min(counts.values()) > 0

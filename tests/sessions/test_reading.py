@@ -52,9 +52,9 @@ async def test_delayed_jobs_are_counted_up_to_a_time(queue: Peer) -> None:
 
 async def test_counts_per_priority_come_in_the_order_of_the_priorities(queue: Peer) -> None:
     await queue.call("addBulk", [{"name": "a", "opts": {"priority": n}} for n in (0, 10, 9, 10)])
-    id = await queue.request("getCountsPerPriority", [-2, 10, -1, 9, 0, 10, 2**53])
+    id = await queue.request("getCountsPerPriority", [-2, 10, -1, 9, 0, 10, 2**53 - 1])
     assert await queue.text() == (
-        f'{{"id":{id},"data":{{"ok":{{"0":1,"9":1,"10":2,"-2":0,"-1":0,"9007199254740992":0}}}}}}'
+        f'{{"id":{id},"data":{{"ok":{{"0":1,"9":1,"10":2,"-2":0,"-1":0,"9007199254740991":0}}}}}}'
     )
 
 
@@ -206,7 +206,7 @@ async def test_a_queue_s_name_is_no_pattern(proxy: Gateway, redis: Redis, prefix
         ("getRanges", [["waiting"], 0, 10**30], "args[2]"),
         ("getJobs", [["waiting", None]], "args[0][1]"),
         ("getJobs", [5], "args[0]"),
-        ("getJobs", [[], 2**53 + 2], "args[1]"),
+        ("getJobs", [[], 2**53], "args[1]"),
         ("getJobs", [[], 0, -(2**63)], "args[2]"),
         ("getJobs", [[], 0, 1.5], "args[2]"),
         ("getJobs", [[], 0, 1, "yes"], "args[3]"),

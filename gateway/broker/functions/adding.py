@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
 
 from msgspec import Raw
 
 from gateway.broker.connection import Sink
 from gateway.broker.functions.base import PRODUCE, TABLE, Arguments, Context
-from gateway.broker.queue import Queue
+from gateway.broker.queue import Bulk, NewJob, Queue
 from gateway.wire.jobs import EMPTY_OBJECT
 from gateway.wire.options import NO_OPTIONS, OptionsText
 from gateway.wire.shapes import AddedJob, RefusedJob
+
+_AT_ONCE: Final = 1000  # jobs of an `addBulk` in one turn of the loop: others have their turns in between
 
 
 class BulkJob(Arguments, frozen=True):
@@ -34,19 +38,38 @@ def add(
 
 
 @TABLE.direct(PRODUCE, writes=True, result=list[AddedJob | RefusedJob])
-def add_bulk(queue: Queue, jobs: list[BulkJob], *, sink: Sink, context: Context) -> None:
+def add_bulk(queue: Queue, jobs: list[BulkJob], *, sink: Sink, context: Context) -> Coroutine[Any, Any, None] | None:
     """Add many jobs in one go, in their order; returns them. All are checked before the first one is stored.
 
     One that BullMQ still refuses, as its parent is missing, shows as an object with `err` in its place.
     """
+    if len(jobs) > _AT_ONCE:
+        return _add_slices(queue, jobs, sink, context)
+    queue.add_bulk(_checked(queue, jobs, 0, context), sink)
+    return None
+
+
+async def _add_slices(queue: Queue, jobs: list[BulkJob], sink: Sink, context: Context) -> None:
+    slices = []
+    for first in range(0, len(jobs), _AT_ONCE):
+        slices.append(_checked(queue, jobs[first : first + _AT_ONCE], first, context))
+        await asyncio.sleep(0)
+    bulk = Bulk(queue, len(jobs), sink)
+    for some in slices:
+        await asyncio.sleep(0)
+        await bulk.wait_for(_AT_ONCE)  # Redis has one slice to do while the next one is made, and no more
+        bulk.add(some)
+
+
+def _checked(queue: Queue, jobs: Sequence[BulkJob], first: int, context: Context) -> list[NewJob]:
     checked = []
-    for index, job in enumerate(jobs):
+    for index, job in enumerate(jobs, first):
         place = f"args[0][{index}].opts"
         options = queue.options.prepare(job.opts, place, name=job.name, data=job.data, bulk=True)
         if options.parent is not None:
             _check_parent(queue, options.parent, context)
         checked.append((job.name, job.data, options))
-    queue.add_bulk(checked, sink)
+    return checked
 
 
 def _check_parent(queue: Queue, parent: dict[str, Any], context: Context) -> None:

@@ -8,8 +8,10 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from gateway.broker.broker import Broker
+from gateway.broker.queue import Queue
 from gateway.wire.functions import FunctionTable
 from gateway.wire.grants import Grant, Permission, Rights
+from gateway.wire.numbers import MOST, Whole
 
 TABLE: Final = FunctionTable()
 
@@ -28,13 +30,9 @@ JobType = Literal[
 ]
 FinishedState = Literal["completed", "failed"]
 CleanableState = Literal["completed", "wait", "waiting", "active", "paused", "prioritized", "delayed", "failed"]
-# Whole numbers that JavaScript and Redis scores hold exactly; Redis refuses those beyond 64 bits.
-_MOST: Final = 2**53
-Index = Annotated[int, Meta(ge=-_MOST, le=_MOST)]
-Count = Annotated[int, Meta(ge=0, le=_MOST)]
+Index = Whole
 # Counts of 0 make Node's loops over `retryJobs`, `promoteJobs` and `obliterate` run for ever, and Redis refuses a scan.
-BatchSize = Annotated[int, Meta(ge=1, le=_MOST)]
-Milliseconds = Annotated[int, Meta(ge=0, le=_MOST)]
+BatchSize = Annotated[int, Meta(ge=1, le=MOST)]
 
 
 class Arguments(Struct, forbid_unknown_fields=True, rename="camel", frozen=True):
@@ -57,6 +55,20 @@ class Context:
     def grant(self) -> Grant:
         """What the caller's key may do now, for functions that reach other queues than theirs."""
         return self.rights.grant
+
+    def check_still(self, permission: Permission, function: str, queue: Queue) -> None:
+        """Between two scripts of a long call: is what the key was allowed at its begin allowed still?
+
+        Args:
+            permission: that the function needs.
+            function: its name.
+            queue: of the connection.
+
+        Raises:
+            GatewayError: FORBIDDEN; what the earlier scripts have done stays.
+        """
+        self.grant.check_permission(permission, f"go on with {function}")
+        self.grant.check_queue(queue.name)
 
 
 def stored_type(type: str) -> str:

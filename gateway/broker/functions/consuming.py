@@ -6,12 +6,13 @@ from typing import Annotated, Any, Final, cast
 
 from msgspec import Meta, Raw
 
-from gateway.broker.functions.base import CONSUME, TABLE, Arguments, Context, Milliseconds
+from gateway.broker.functions.base import CONSUME, TABLE, Arguments, Context
 from gateway.broker.queue import Queue
 from gateway.wire.answers import read_failure
 from gateway.wire.errors import invalid_arguments
 from gateway.wire.ids import JobId
 from gateway.wire.jobs import raw_job, to_hash
+from gateway.wire.numbers import Milliseconds
 from gateway.wire.options import now_ms
 from gateway.wire.routes import WORKER_BOUNDS, WorkerOptions
 from gateway.wire.shapes import LockedJob, NextJob

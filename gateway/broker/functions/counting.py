@@ -8,6 +8,7 @@ from typing import Final
 from gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType
 from gateway.broker.queue import Queue
 from gateway.wire.errors import invalid_arguments
+from gateway.wire.numbers import MOST
 
 ALL_TYPES: Final[tuple[JobType, ...]] = (
     "active",
@@ -20,7 +21,6 @@ ALL_TYPES: Final[tuple[JobType, ...]] = (
 )
 """The types that are meant where none is named, in Node's order."""
 
-_SAFE: Final = 2**53 - 1
 _SCORE_SHIFT: Final = 0x1000  # a delayed job's score is its time in ms times this, plus a counter
 _NO_INDEX: Final = 2**32 - 1
 
@@ -78,7 +78,7 @@ async def get_delayed_count(queue: Queue, timestamp: float | None = None) -> int
     """How many jobs are delayed; with a `timestamp`, in ms since 1970, those that are due before it."""
     if timestamp is None:
         return await get_job_count_by_types(queue, "delayed")
-    if not timestamp.is_integer() or abs(timestamp) > _SAFE:
+    if not timestamp.is_integer() or abs(timestamp) > MOST:
         raise invalid_arguments("timestamp must be a safe integer in milliseconds")
     before = timestamp * _SCORE_SHIFT - 1
     due: int = await queue.link.call("ZCOUNT", queue.key("delayed"), "-inf", repr(before), writes=False)

@@ -8,18 +8,20 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
-from gateway.broker.functions.base import OBSERVE, TABLE, Context, Count
+from gateway.broker.functions.base import OBSERVE, TABLE, Context
+from gateway.broker.pages import count_bytes
 from gateway.broker.queue import Queue
 from gateway.wire.envelope import json_text
 from gateway.wire.ids import JobId
 from gateway.wire.jobs import raw_job, to_hash
+from gateway.wire.numbers import MOST, Count
 from gateway.wire.shapes import Dependencies, Dependency
 
 _MAX_ITERATIONS: Final = 5  # paginate-1.lua: looks of a hundred children each, before others get their turn
 _FETCH_JOBS: Final = "1"
 
 Kind = Literal["processed", "pending"]
-Last = Annotated[int, Meta(ge=-1, le=2**53)]
+Last = Annotated[int, Meta(ge=-1, le=MOST)]
 
 
 @TABLE.function(OBSERVE, writes=False)
@@ -28,12 +30,13 @@ async def get_dependencies(
 ) -> Dependencies:
     """The children of a job with their results, or those that it waits for; `jobs` has their hashes, in no order.
 
-    `items[].id` is a child's key, `<prefix>:<queue>:<id>`.
+    `items[].id` is a child's key, `<prefix>:<queue>:<id>`. Children that are larger than 64 MiB together are refused:
+    ask for them in pages.
     """
     key = queue.key(f"{parent_id}:{'processed' if type == 'processed' else 'dependencies'}")
     size = end - start + 1 if end >= 0 else math.inf
     cursor: Any = b"0"
-    offset, total = 0, 0
+    offset, total, read = 0, 0, 0
     items: list[Any] = []
     hashes: list[Sequence[bytes]] = []
     while True:
@@ -42,12 +45,19 @@ async def get_dependencies(
         )
         cursor, offset, page, total, *jobs = reply
         items.extend(page)
-        hashes.extend(jobs[0] if jobs else ())
+        more = jobs[0] if jobs else ()
+        hashes.extend(more)
+        read = count_bytes(read, sum(_size(part) for part in (*page, *more)))
         if cursor in (0, b"0") or len(items) >= size:
             break
     shown = [_item(item) for item in items]
     context.grant.check_reach(queue.prefix, _queues(queue.prefix, shown, hashes))
     return {"items": shown, "jobs": [raw_job(to_hash(flat)) for flat in hashes], "total": total}
+
+
+def _size(part: Any) -> int:
+    """Bytes of a child's key, of a key with its result, or of a hash."""
+    return len(part) if isinstance(part, bytes) else sum(map(len, part))
 
 
 def _item(item: Any) -> Dependency:

@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, BatchSize, Context, Count
+from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, BatchSize, Context
 from gateway.broker.queue import Queue
 from gateway.wire.envelope import encode, json_text
 from gateway.wire.errors import finished_error
 from gateway.wire.ids import JobId
 from gateway.wire.jobs import to_hash
+from gateway.wire.numbers import Count
 from gateway.wire.shapes import JobDependencies, JobDependenciesCount
 
 

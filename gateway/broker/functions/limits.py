@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, BatchSize, Count
+from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, BatchSize
 from gateway.broker.queue import Queue
-from gateway.wire.numbers import to_number
+from gateway.wire.numbers import MOST, Count, to_number
 from gateway.wire.shapes import RateLimit
-
-_USED_UP: Final = 2**53 - 1  # a count of jobs that is beyond every limit
 
 
 @TABLE.function(MANAGE, writes=True)
@@ -64,7 +60,8 @@ async def rate_limit(queue: Queue, expire_time_ms: BatchSize) -> None:
 
     It holds for workers with a limit of their own, and for all while a global one is set.
     """
-    await queue.link.call("SET", queue.key("limiter"), _USED_UP, "PX", expire_time_ms)
+    # A count of jobs that is beyond every limit.
+    await queue.link.call("SET", queue.key("limiter"), MOST, "PX", expire_time_ms)
 
 
 @TABLE.function(MANAGE, writes=True)

@@ -11,15 +11,14 @@ from gateway.broker.functions.base import (
     BatchSize,
     CleanableState,
     Context,
-    Count,
     FinishedState,
-    Milliseconds,
     stored_type,
 )
 from gateway.broker.functions.families import check_children
 from gateway.broker.queue import Queue
 from gateway.wire.errors import ErrorCode, GatewayError, finished_error
 from gateway.wire.ids import JobId
+from gateway.wire.numbers import Count, Milliseconds
 from gateway.wire.options import now_ms
 
 
@@ -50,9 +49,7 @@ class PromoteJobsOptions(Arguments, frozen=True):
     count: BatchSize = 1000
 
 
-_AT_A_TIME: Final = (
-    10_000  # jobs that one script moves or removes while everybody else waits; there is always a next call
-)
+_AT_A_TIME: Final = 10_000  # jobs that one script moves or removes while everybody else waits
 
 
 @TABLE.function(MANAGE, writes=True)
@@ -74,22 +71,25 @@ async def drain(queue: Queue, delayed: bool | None = False) -> None:
 
 
 @TABLE.function(MANAGE, writes=True)
-async def clean(queue: Queue, grace: Milliseconds, limit: Count, type: CleanableState = "completed") -> list[str]:
+async def clean(
+    queue: Queue, grace: Milliseconds, limit: Count, type: CleanableState = "completed", *, context: Context
+) -> list[str]:
     """Remove jobs of a type that are older than `grace` ms, at most `limit` (0: all); returns their ids."""
     before, state = now_ms() - grace, stored_type(type)
     removed: list[str] = []
     while True:
-        batch = min(10_000, limit - len(removed)) if limit else 10_000  # one blocking script per 10,000, as Node
+        batch = min(_AT_A_TIME, limit - len(removed)) if limit else _AT_A_TIME  # as Node
         ids = await queue.commands["cleanJobsInSet"](
             queue.keys(state, "events", "repeat"), [queue.base, before, batch, state]
         )
         removed.extend(ids)
         if len(ids) < batch or (limit and len(removed) >= limit):
             return removed
+        context.check_still(MANAGE, "clean", queue)
 
 
 @TABLE.function(MANAGE, writes=True)
-async def obliterate(queue: Queue, opts: ObliterateOptions | None = None) -> None:
+async def obliterate(queue: Queue, opts: ObliterateOptions | None = None, *, context: Context) -> None:
     """Pause the queue and remove it whole; with `force` even while jobs are active."""
     options = opts or ObliterateOptions()
     await queue.scripts.pause(True)
@@ -97,6 +97,7 @@ async def obliterate(queue: Queue, opts: ObliterateOptions | None = None) -> Non
     while cursor := await queue.commands["obliterate"](keys, args):
         if cursor < 0:
             raise GatewayError(ErrorCode.CONFLICT, _OBLITERATE_ERRORS[cursor])
+        context.check_still(MANAGE, "obliterate", queue)
 
 
 _OBLITERATE_ERRORS: Final = {
@@ -106,19 +107,19 @@ _OBLITERATE_ERRORS: Final = {
 
 
 @TABLE.function(MANAGE, writes=True)
-async def retry_jobs(queue: Queue, opts: RetryJobsOptions | None = None) -> None:
+async def retry_jobs(queue: Queue, opts: RetryJobsOptions | None = None, *, context: Context) -> None:
     """Move all failed (or completed) jobs back to wait."""
     options = opts or RetryJobsOptions()
     while await queue.scripts.retryJobs(options.state, min(options.count, _AT_A_TIME), options.timestamp or now_ms()):
-        pass
+        context.check_still(MANAGE, "retryJobs", queue)
 
 
 @TABLE.function(MANAGE, writes=True)
-async def promote_jobs(queue: Queue, opts: PromoteJobsOptions | None = None) -> None:
+async def promote_jobs(queue: Queue, opts: PromoteJobsOptions | None = None, *, context: Context) -> None:
     """Move all delayed jobs to wait."""
     options = opts or PromoteJobsOptions()
     while await queue.scripts.promoteJobs(min(options.count, _AT_A_TIME)):
-        pass
+        context.check_still(MANAGE, "promoteJobs", queue)
 
 
 @TABLE.function(MANAGE, writes=True)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 from gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType, stored_type
 from gateway.broker.functions.counting import ALL_TYPES
+from gateway.broker.pages import LISTS, read_range
 from gateway.broker.queue import Queue
-from gateway.wire.errors import invalid_arguments
 from gateway.wire.jobs import loaded_job, to_hash
 from gateway.wire.shapes import Job, JobLogs
-
-_LISTS: Final = ("wait", "active")  # types that Redis has as lists, the oldest job last
-_BACKFILL: Final = 5  # getJobs-1.lua: rounds in which it replaces ids whose hash is gone
-_PAGE: Final = 500  # jobs that one call reads
-_MOST_BYTES: Final = 64 * 2**20  # that a result is made of
 
 
 @TABLE.function(OBSERVE, writes=False)
@@ -40,41 +34,12 @@ async def get_jobs(
     end: Index = -1,
     asc: bool = False,
 ) -> list[Job]:
-    """The jobs of some types, in the order of the types; `start` and `end` count within each type."""
-    wanted = list(dict.fromkeys(map(stored_type, [types] if isinstance(types, str) else types or ALL_TYPES)))
-    seen: dict[bytes, list[bytes]] = {}
-    size = 0
-    for some, first, last in await _pages(queue, wanted, start, end):
-        args = [first, last, "1" if asc else "0", _BACKFILL, *some]
-        for jobs in await queue.eval("getJobs", queue.keys(""), args):
-            for id, flat in jobs or ():
-                if flat and id not in seen:
-                    seen[id] = flat
-                    size += sum(map(len, flat))
-        if size > _MOST_BYTES:
-            raise invalid_arguments(
-                f"These jobs have more than {_MOST_BYTES >> 20} MiB: ask for fewer, by `start` and `end`"
-            )
-    return [loaded_job(id.decode(errors="replace"), to_hash(flat), queue.qualified) for id, flat in seen.items()]
+    """The jobs of some types, in the order of the types; `start` and `end` count within each type.
 
-
-async def _pages(queue: Queue, types: list[str], start: int, end: int) -> list[tuple[list[str], int, int]]:
-    """What to ask the script for, one call after the other: types, and the range in each.
-
-    One call holds up all others that Redis has, so that none may read many jobs: Node asks for all at once.
+    Those that are larger than 64 MiB together are refused: ask for them in pages.
     """
-    whole = [(types, start, end)]
-    if start >= 0 and 0 <= end < start + _PAGE:
-        return whole
-    sizes = [size or 0 for size in await queue.scripts.getCounts(types)]
-    if max(sizes) <= _PAGE:
-        return whole
-    pages = []
-    for type, size in zip(types, sizes, strict=True):
-        first = max(0, size + start) if start < 0 else start
-        last = size + end if end < 0 else min(end, size - 1)
-        pages += [([type], at, min(at + _PAGE - 1, last)) for at in range(first, last + 1, _PAGE)]
-    return pages
+    wanted = dict.fromkeys(map(stored_type, [types] if isinstance(types, str) else types or ALL_TYPES))
+    return await read_range(queue, list(wanted), start, end, asc=asc)
 
 
 def _getter(name: str, type: JobType, *, asc: bool) -> None:
@@ -108,7 +73,7 @@ async def get_ranges(
     args = [start, end, "1" if asc else "0", *stored]
     found: dict[str, None] = {}
     for type, ids in zip(stored, await queue.commands["getRanges"](queue.keys(""), args), strict=True):
-        found.update(dict.fromkeys(reversed(ids) if asc and type in _LISTS else ids))
+        found.update(dict.fromkeys(reversed(ids) if asc and type in LISTS else ids))
     return list(found)
 
 

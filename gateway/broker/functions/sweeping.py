@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.broker.functions.base import MANAGE, TABLE, BatchSize, Count
+from gateway.broker.functions.base import MANAGE, TABLE, BatchSize, Context
 from gateway.broker.queue import Queue
+from gateway.wire.numbers import Count
 
 # What lies under a queue's name beside its jobs; the script looks for a job in those of them that can hold ids.
 _STATES: Final = (
@@ -41,7 +42,7 @@ _PATTERN: Final = re.compile(r"[*?\[\]\\]")  # what SCAN takes for a pattern
 
 
 @TABLE.function(MANAGE, writes=True)
-async def remove_orphaned_jobs(queue: Queue, count: BatchSize = 1000, limit: Count = 0) -> int:
+async def remove_orphaned_jobs(queue: Queue, count: BatchSize = 1000, limit: Count = 0, *, context: Context) -> int:
     """Remove jobs that are in no state; returns how many there were.
 
     It looks at all keys of the Redis database, about `count` at a time and never more than 1,000, and ends early once
@@ -57,6 +58,7 @@ async def remove_orphaned_jobs(queue: Queue, count: BatchSize = 1000, limit: Cou
             removed += await queue.eval("removeOrphanedJobs", queue.keys(""), [*head, *ids[at : at + _AT_A_TIME]])
         if cursor == b"0" or 0 < limit <= removed:
             return removed
+        context.check_still(MANAGE, "removeOrphanedJobs", queue)
 
 
 def _candidates(names: Iterable[bytes]) -> list[bytes]:

@@ -132,7 +132,7 @@ DELAYS: Final = Scenario(
         take(),
         call("getJobState", "d2"),
         call("changeJobDelay", "d2", 0),
-        call("changeJobDelay", "d3", 2**53),
+        call("changeJobDelay", "d3", 2**53 - 1),
         call("getDelayed"),
     ),
 )
