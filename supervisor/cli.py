@@ -18,8 +18,10 @@ from gateway import __version__, logs
 from gateway.exits import Exit
 from gateway.settings import options
 from supervisor import keys
+from supervisor.activation import adopt, handed_sockets
 from supervisor.key_commands import key
 from supervisor.master import serve as run_service
+from supervisor.notify import Notifier
 from supervisor.options import settings_options
 from supervisor.slots import StartError
 from supervisor.sources import Resolution, UsageError, load, resolve
@@ -43,14 +45,15 @@ def commands() -> None:
 @settings_options
 def serve(config: str | None, **flags: Any) -> int:
     """Serve queues until SIGTERM or Ctrl-C."""
-    resolution = _resolved(config, flags)
+    handed = handed_sockets(os.environ)
+    resolution = adopt(_resolved(config, flags), handed)
     settings = keys.with_keys_file(resolution)
     keys_file = keys.open_keys_file(settings)
     settings, made_key = keys.settle(settings, keys_file)
     logs.configure(settings.log_level, settings.log_format)
     for remark in (*resolution.ignored, *(keys_file.remarks if keys_file else ())):
         log.warning("%s", remark)
-    return run_service(settings, made_key, keys_file)
+    return run_service(settings, made_key, keys_file, handed, Notifier.from_environment(os.environ))
 
 
 @commands.command()

@@ -101,6 +101,16 @@ class Fleet:
         return all(slot.state is State.READY for slot in self.slots)
 
     @property
+    def serving(self) -> int:
+        """How many shards serve."""
+        return sum(slot.state is State.READY for slot in self.slots)
+
+    @property
+    def able(self) -> bool:
+        """Does a shard serve, or is it about to? A service that ends owes nobody more."""
+        return self.ending or any(slot.state in (State.STARTING, State.READY) for slot in self.slots)
+
+    @property
     def outcome(self) -> Outcome | None:
         """Set once the service has ended: no shard is left and none will follow."""
         return self._ending if all(slot.pid is None for slot in self.slots) else None

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,39 +22,56 @@ from gateway.board import Board
 from gateway.exits import Exit
 from gateway.keys import KeysError, KeysFile
 from gateway.settings import Settings, masked
-from supervisor.embedded import EmbeddedValkey
-from supervisor.fleet import Fleet, Outcome, Signal, Spawn, describe
+from supervisor.activation import one_per_slot, place_of
+from supervisor.embedded import STOP_TIMEOUT, EmbeddedValkey
+from supervisor.fleet import GRACE, Fleet, Outcome, Signal, Spawn, describe
+from supervisor.notify import Notifier
 from supervisor.process import Closable, Orders, Shard, fork_shard
-from supervisor.signals import STOP, Inbox
+from supervisor.signals import STOP, Inbox, hangup_ends
 from supervisor.slots import StartError, authority, open_slots, reachable_host
 
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, made_key: str | None, keys_file: KeysFile | None = None) -> Exit:
+def serve(
+    settings: Settings,
+    made_key: str | None,
+    keys_file: KeysFile | None = None,
+    handed: Sequence[socket.socket] = (),
+    notifier: Notifier | None = None,
+) -> Exit:
     """Run the service until it is told to stop.
 
     Args:
         settings: with the keys in force; port 0 and no Redis URL are filled in here.
         made_key: the key that was made for this run, to be shown once.
-        keys_file: keys with permissions, read once; SIGHUP reads them again. Without them it ends the service.
+        keys_file: keys with permissions, read once; SIGHUP reads them again.
+        handed: sockets that listen already, one for all shards or one for each; closed in the end.
+        notifier: is told how the service is.
 
     Raises StartError when the service cannot start or go on.
     """
     with ExitStack() as stack:
-        inbox = stack.enter_context(Inbox(STOP if keys_file is None else STOP - {signal.SIGHUP}))
-        listeners = open_slots(settings.host, settings.port, settings.procs)
+        notifier = notifier or Notifier()
+        ends = hangup_ends(reloads=keys_file is not None)
+        inbox = stack.enter_context(Inbox(STOP if ends else STOP - {signal.SIGHUP}))
+        if handed:
+            listeners = one_per_slot(handed, settings.procs)
+        else:
+            listeners = open_slots(settings.host, settings.port, settings.procs)
+            settings = replace(settings, port=listeners[0].getsockname()[1])
         for listener in listeners:
             stack.enter_context(listener)
-        settings = replace(settings, port=listeners[0].getsockname()[1])
         valkey = None
         if settings.redis_url is None:
             assert settings.data_dir is not None, "the command line always fills in a data directory"
             valkey = stack.enter_context(EmbeddedValkey(Path(settings.data_dir)))
+            notifier.say("the embedded Valkey starts")
             if not valkey.start(inbox, settings.redis_start_timeout):
                 return Exit.DONE
             settings = replace(settings, redis_url=valkey.url)
-        outcome = stack.enter_context(Master(settings, listeners, inbox, valkey, made_key, keys_file)).run()
+        master = stack.enter_context(Master(settings, listeners, inbox, valkey, made_key, keys_file, notifier))
+        outcome = master.run()
     if outcome.reason:
         raise StartError(outcome.reason)
     return outcome.code
@@ -70,8 +88,12 @@ class Master:
         valkey: EmbeddedValkey | None,
         made_key: str | None,
         keys_file: KeysFile | None,
+        notifier: Notifier,
     ) -> None:
         self._settings = settings
+        self._notifier = notifier
+        self._place = place_of(listeners[0])
+        self._is_unix = listeners[0].family == socket.AF_UNIX
         self._listeners = listeners
         self._inbox = inbox
         self._valkey = valkey
@@ -105,10 +127,12 @@ class Master:
         """Fork, watch and restart shards until the service has ended."""
         settings = self._settings
         redis = "the embedded Valkey" if self._valkey else masked(settings.redis_url or "")
-        log.info("starting on %s, shards: %d, redis: %s", self._authority, settings.procs, redis)
+        place = self._place if self._is_unix else self._authority
+        log.info("starting on %s, shards: %d, redis: %s", place, settings.procs, redis)
         self._hear_signals()  # that came before there was a shard
         while (outcome := self._fleet.outcome) is None:
             self._act()
+            self._notify()
             for key, ready in self._selector.select(self._timeout()):
                 if key.data is None:
                     self._hear_signals()
@@ -117,6 +141,7 @@ class Master:
                     self._speak(key.data)
                 if ready & selectors.EVENT_READ:
                     self._hear(key.data)
+        self._notify()  # where no shard had to leave first, nobody has said yet that this is the end
         return outcome
 
     @property
@@ -125,7 +150,7 @@ class Master:
 
     def _timeout(self) -> float | None:
         now = time.monotonic()
-        due = [self._fleet.next_due(), self._valkey.tend(now) if self._valkey else None]
+        due = [self._fleet.next_due(), self._valkey.tend(now) if self._valkey else None, self._notifier.next_due()]
         return min((max(0.0, at - now) for at in due if at is not None), default=None)
 
     def _act(self) -> None:
@@ -140,6 +165,19 @@ class Master:
             # Once the shards have let go of theirs, too, clients are refused and can turn elsewhere at once.
             for listener in self._listeners:
                 listener.close()
+
+    def _notify(self) -> None:
+        fleet, settings = self._fleet, self._settings
+        place = self._place if self._is_unix else f"port {settings.port}"
+        status = f"{fleet.serving} of {len(fleet.slots)} shards serve on {place}"
+        takes = settings.drain_timeout + 2 * GRACE + (STOP_TIMEOUT if self._valkey else 0)
+        self._notifier.report(
+            time.monotonic(),
+            status="draining" if fleet.ending else status,
+            complete=fleet.all_ready,
+            able=fleet.able,
+            ending=takes if fleet.ending else None,
+        )
 
     def _spawn(self, spawn: Spawn) -> None:
         now = time.monotonic()
@@ -179,11 +217,16 @@ class Master:
         if signal.SIGCHLD in signals:
             self._reap()
         for signum in signals:
-            if signum == signal.SIGHUP and self._keys_file is not None:
-                self._reload_keys(self._keys_file)
-            elif signum in STOP:
+            if signum in self._inbox.stop:
                 log.info("%s: %s", signum.name, "asked again" if self._fleet.ending else "draining")
                 self._fleet.stop(time.monotonic())
+            elif signum == signal.SIGHUP:
+                self._notifier.reloading()
+                if self._keys_file is not None:
+                    self._reload_keys(self._keys_file)
+                else:
+                    log.warning("SIGHUP: there is no keys_file to read again; other settings count from a restart on")
+                self._notifier.reloaded()
 
     def _reload_keys(self, keys_file: KeysFile) -> None:
         """Read the keys again and hand them on. A file that cannot be used changes nothing: the gateway goes on."""
@@ -260,7 +303,9 @@ class Master:
         if self._announced or not self._fleet.all_ready:
             return
         self._announced = True
-        url = f"ws://{self._authority}/queue/welcome"
+        # The form in which clients that can use unix sockets take them: path of the socket, colon, path of the request.
+        origin = f"ws+unix://{self._place}:" if self._is_unix else f"ws://{self._authority}"
+        url = f"{origin}/queue/welcome"
         if self._made_key is not None:
             lines = [
                 f"{url}?token={self._made_key}",

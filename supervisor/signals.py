@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
 from types import FrameType, TracebackType
 from typing import Self
 
-# A closed terminal ends the service as cleanly as a request does.
 STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 WATCHED = STOP | {signal.SIGCHLD}
 
 
 def _noted(_signum: int, _frame: FrameType | None) -> None:
     """Python writes the number to the wakeup descriptor only for signals that have a handler of its own."""
+
+
+def hangup_ends(*, reloads: bool) -> bool:
+    """Does SIGHUP end the service? Only where it means that the terminal was closed: there is one, and no reload."""
+    return not reloads and _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 class Inbox:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -42,8 +43,8 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Make services that end with the test: `service("--procs", "2").start()`."""
     made: list[Service] = []
 
-    def make(*arguments: str, env: dict[str, str] | None = None) -> Service:
-        made.append(Service(tmp_path / f"service-{len(made)}", *arguments, env=env))
+    def make(*arguments: str, **how: Any) -> Service:
+        made.append(Service(tmp_path / f"service-{len(made)}", *arguments, **how))
         return made[-1]
 
     yield make

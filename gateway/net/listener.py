@@ -78,6 +78,9 @@ class Listener:
     async def start(self, **where: Any) -> None:
         """Accept connections; `where` is `sock=`, or `host=` and `port=`."""
         door = self._door
+        if "sock" in where and where["sock"].family == socket.AF_UNIX:
+            # The socket's file belongs to whoever has opened it: other shards and our successor listen there, too.
+            where |= {"unix": True, "cleanup_socket": False}
         _QUIET.setLevel(max(logging.WARNING, log.getEffectiveLevel()))
         own = {
             "max_message_size": door.max_message_size,

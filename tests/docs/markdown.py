@@ -12,7 +12,8 @@ README = ROOT / "README.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 FUNCTIONS = ROOT / "docs" / "functions.md"
-PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+SYSTEMD = ROOT / "systemd" / "README.md"
+PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), SYSTEMD)
 
 _FENCE = re.compile(r"```(\w*)")
 _CODE = re.compile(r"``(.+?)``|`([^`]+)`")

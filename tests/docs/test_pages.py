@@ -20,6 +20,8 @@ from gateway.wire.events import EVENTS
 from gateway.wire.flow import FlowNode
 from gateway.wire.options import JobOptions
 from gateway.wire.routes import Limits, check, locate
+from supervisor.activation import LISTEN_VARIABLES
+from supervisor.notify import NOTIFY_VARIABLES
 from supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS, ConfigFile, resolve
 from tests.docs.markdown import CONFIGURATION, FUNCTIONS, PAGES, PROTOCOL, README, Section, links, section, sections
 from tests.support.service import ROOT, Service
@@ -134,7 +136,8 @@ class TestConfiguration:
 
     def test_other_variables(self) -> None:
         text = CONFIGURATION.read_text()
-        for name in (CONFIG_VARIABLE, "STATE_DIRECTORY", "XDG_DATA_HOME", *REDIS_PARTS):
+        of_systemd = (*LISTEN_VARIABLES, *NOTIFY_VARIABLES)
+        for name in (CONFIG_VARIABLE, "STATE_DIRECTORY", "XDG_DATA_HOME", *REDIS_PARTS, *of_systemd):
             assert f"`{name}`" in text
 
     def test_no_variable_is_invented(self) -> None:

@@ -51,6 +51,18 @@ class TestStart:
             fleet.ready(index, 0)
         assert fleet.all_ready
 
+    def test_it_counts_who_serves_and_knows_whether_anybody_will(self) -> None:
+        fleet = fleet_of(2)
+        assert (fleet.serving, fleet.able) == (0, False)
+        fleet.started(0, 100, 0)
+        assert (fleet.serving, fleet.able) == (0, True)
+        fleet.ready(0, 0)
+        assert (fleet.serving, fleet.able) == (1, True)
+        fleet.exited(0, 1, 0)
+        assert (fleet.serving, fleet.able) == (0, False)
+        fleet.stop(0)
+        assert fleet.able
+
     def test_a_start_that_takes_too_long_is_killed_once(self) -> None:
         fleet = fleet_of(1)
         fleet.started(0, 100, 0)

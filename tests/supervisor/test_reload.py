@@ -135,11 +135,6 @@ class TestReload:
         assert here.status("k0") == 101
         assert here.status("shop") == 401
 
-    def test_without_a_keys_file_a_closed_terminal_still_ends_the_service(self, service: MakeService) -> None:
-        running = service("--procs", "1", env={"AUTH_KEYS": "a"}).start()
-        running.signal(signal.SIGHUP)
-        assert running.wait() == 0
-
     def test_a_request_while_it_starts_is_not_lost(self, service: MakeService, tmp_path: Path) -> None:
         path = tmp_path / "keys.toml"
         starting = service("--procs", "1", "--keys-file", write_keys(path, entry("shop", *ALL))).launch()

@@ -207,7 +207,7 @@ class TestCrash:
 
 
 class TestStop:
-    @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
     def test_it_drains_and_ends_with_0_and_leaves_nobody(self, service: MakeService, signum: signal.Signals) -> None:
         running = service("--procs", "2").start()
         started = running.shards() + running.servers()

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from gateway.settings import options
+from supervisor.activation import LISTEN_VARIABLES
+from supervisor.notify import NOTIFY_VARIABLES
 from supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS
 from tests.support.waiting import TIMEOUT, wait_for
 
@@ -21,7 +23,7 @@ COMMAND = (sys.executable, "-m", "supervisor")
 def clean_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without anything that the service would read, and with a home of its own."""
     ours = {name for option in options() for name in option.environment}
-    ours |= {CONFIG_VARIABLE, "STATE_DIRECTORY", "XDG_DATA_HOME", *REDIS_PARTS}
+    ours |= {CONFIG_VARIABLE, "STATE_DIRECTORY", "XDG_DATA_HOME", *REDIS_PARTS, *LISTEN_VARIABLES, *NOTIFY_VARIABLES}
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
     return inherited | {"HOME": str(home), "PYTHONPATH": str(ROOT)} | dict(extra or {})
 
@@ -47,12 +49,24 @@ class Service:
         home: HOME and working directory; output is kept there.
         arguments: flags; `--port 0` comes first, so that a later one wins.
         env: variables beside the inherited ones.
+        launcher: a command that ends by becoming the service, whose command follows it.
+        pass_fds: descriptors that the launcher inherits.
+        port: flags that choose the port.
     """
 
-    def __init__(self, home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
+        port: Sequence[str] = ("--port", "0"),
+    ) -> None:
         self.home = home
         """HOME and working directory."""
-        self._arguments = arguments
+        self._command = [*launcher, *COMMAND, "serve", *port, *arguments]
+        self._pass_fds = pass_fds
         self._env = clean_environment(home, env)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -61,13 +75,14 @@ class Service:
         self.home.mkdir(parents=True, exist_ok=True)
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [*COMMAND, "serve", "--port", "0", *self._arguments],
+                self._command,
                 env=self._env,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
+                pass_fds=self._pass_fds,
             )
         return self
 
@@ -81,7 +96,7 @@ class Service:
         assert self._process is not None, "launched"
         if self._process.poll() is not None:
             raise AssertionError(f"the service ended with {self._process.returncode}:\n{self.errors}")
-        return "ws://" in self.output and self.output.endswith("\n")
+        return "/queue/welcome" in self.output and self.output.endswith("\n")
 
     @property
     def _stdout(self) -> Path:
