@@ -32,7 +32,7 @@ from gateway.wire.routes import WorkerOptions
 
 log = logging.getLogger(__name__)
 
-_HEAVY: Final = 32  # calls of all connections at a time that may read, or change, a whole queue
+_PLACES: Final = 32  # for the heavy calls of all connections
 _MAX_STALLED_COUNT: Final = WorkerOptions().max_stalled_count  # nobody knows what a predecessor's clients asked for
 
 
@@ -83,7 +83,7 @@ class Broker:
         self.tally = Tally()
         self.on_served: Callable[[list[str]], None] = _nobody_asks  # is told the queues with consumers, on each change
         self.prefix = prefix
-        self.gate = Gate(_HEAVY)  # for the calls that may need many commands, and much memory
+        self.gate = Gate(_PLACES)  # for the calls that may need many commands, and much memory
         self._options = options
         self._book = ScriptBook(self.link, LinkClient(self.link))
         self._renewer = LockRenewer()

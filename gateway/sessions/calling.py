@@ -19,7 +19,6 @@ from gateway.sessions.ports import Outlet
 from gateway.wire.envelope import encode, err, ok
 from gateway.wire.errors import ErrorCode, GatewayError
 from gateway.wire.functions import Function, FunctionTable
-from gateway.wire.grants import Permission
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +44,6 @@ class CallLimits:
 
 
 _AT_A_TIME: Final = 4  # calls of one connection that run in tasks: each may read much, in Redis and for us
-
-# What may go through a whole queue: a few at a time on the whole shard. Who consumes does not wait there: locks expire.
-_HEAVY: Final = (Permission.OBSERVE, Permission.MANAGE)
 
 _Waiting = tuple[Sink, Function, list[Any]]
 
@@ -86,7 +82,7 @@ class Caller:
         self._has_place = False  # there, for the first that waits
         self._starting = False  # a task is to take its first step in the next turn of the loop
         self._reading: asyncio.Task[None] | None = None  # waits until the client has read its replies
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Function] = {}  # the loop holds tasks only weakly
         self._patient: dict[asyncio.Task[None], Function] = {}  # those that may take as long as they like
         self._draining = False
 
@@ -117,13 +113,16 @@ class Caller:
             self._start()
 
     def close(self) -> None:
-        """The connection is gone: no call starts; those under way run to their end, but for the patient ones."""
+        """The connection is gone: no call starts; of those under way the ones that write run to their end."""
         self._waiting.clear()
         if self._is_at_gate:
             self._is_at_gate = False
             self._context.broker.gate.go_away(self._pass_gate)
         self._context.rights.watchers.discard(self._rights_changed)
         self._end_waits()
+        for task, function in self._tasks.items():
+            if not function.writes:
+                task.cancel()
         if self._reading is not None:
             self._reading.cancel()
 
@@ -170,7 +169,7 @@ class Caller:
             elif self._outlet.unread >= self._limits.size:
                 self._await_reading()
                 return
-            elif function.permission in _HEAVY and not self._enter_gate():
+            elif function.heavy and not self._enter_gate():
                 return
             else:
                 self._start_task(*self._waiting.popleft())
@@ -199,8 +198,8 @@ class Caller:
             if rest is not None:
                 self._starting = True
                 task = asyncio.create_task(self._run_rest(reply, function, rest), name=function.name)
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._tasks[task] = function
+                task.add_done_callback(self._tasks.pop)
         except GatewayError as error:
             reply(error)
         except Exception:
@@ -233,16 +232,16 @@ class Caller:
         self._running += not function.waits
         self._starting = True
         task = asyncio.create_task(self._run(reply, function, bound), name=function.name)
-        self._tasks.add(task)  # the loop holds tasks only weakly
+        self._tasks[task] = function
         if function.waits:
             self._patient[task] = function
         task.add_done_callback(partial(self._ended, reply, function))
         asyncio.get_running_loop().call_soon(self._started)  # comes behind the task's first step
 
     def _ended(self, reply: Sink, function: Function, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task)
         self._patient.pop(task, None)
-        if function.permission in _HEAVY and not function.waits:
+        if function.heavy:
             self._context.broker.gate.leave()
         if task.cancelled():  # before its first step: then nothing of `_run` was executed
             reply(self._refusal(function) or _SHUTTING_DOWN)
@@ -257,7 +256,7 @@ class Caller:
             reply(encode(await function.run(self._target, *bound, **provided)))
         except GatewayError as error:
             reply(_as_read(error) if not function.writes else error)
-        except asyncio.CancelledError:  # only those that wait: the connection is gone or will be, or the permission is
+        except asyncio.CancelledError:  # the connection is gone or will be, or, for those that wait, the permission is
             reply(self._refusal(function) or _SHUTTING_DOWN)
         except Exception:
             log.exception("%s failed", function.name)

@@ -62,6 +62,7 @@ class Function:
             What it cannot do in one turn of the loop it returns as a coroutine; what comes behind it waits for that.
             Otherwise it is a coroutine function whose result is still to be encoded.
         waits: it may take as long as the client likes: it ends with the connection, and nothing waits for it.
+        heavy: it may go through a whole queue, or family of jobs: only a few of these run at a time.
         in_context: `run` takes the keyword argument `context`.
         parameters: of the call, in their order.
         variadic: the only parameter stands for as many arguments as there are.
@@ -76,6 +77,7 @@ class Function:
     doc: str
     direct: bool
     waits: bool
+    heavy: bool
     in_context: bool
     parameters: tuple[Parameter, ...]
     variadic: bool
@@ -123,7 +125,13 @@ class FunctionTable:
         self._functions: dict[str, Function] = {}
 
     def function(
-        self, permission: Permission, *, writes: bool, name: str | None = None, waits: bool = False
+        self,
+        permission: Permission,
+        *,
+        writes: bool,
+        name: str | None = None,
+        waits: bool = False,
+        heavy: bool = False,
     ) -> Callable[[Run], Run]:
         """Enter a coroutine function into the table.
 
@@ -132,11 +140,12 @@ class FunctionTable:
             writes: whether the function changes anything in Redis.
             name: the Node name, where it is not the Python name in camelCase.
             waits: it may take as long as the client likes.
+            heavy: it may go through a whole queue.
         """
 
         def enter(run: Run) -> Run:
             result = get_type_hints(run, include_extras=True)["return"]
-            self._enter(_row(run, permission, writes=writes, name=name, waits=waits, result=result, direct=False))
+            self._enter(_row(run, permission, writes=writes, name=name, waits=waits, heavy=heavy, result=result))
             return run
 
         return enter
@@ -145,7 +154,7 @@ class FunctionTable:
         """Enter a plain function that gives its result, of the type `result`, to the keyword argument `sink`."""
 
         def enter(run: Run) -> Run:
-            self._enter(_row(run, permission, writes=writes, name=None, waits=False, result=result, direct=True))
+            self._enter(_row(run, permission, writes=writes, result=result, direct=True))
             return run
 
         return enter
@@ -214,10 +223,11 @@ def _row(
     permission: Permission,
     *,
     writes: bool,
-    name: str | None,
-    waits: bool,
     result: Any,
-    direct: bool,
+    name: str | None = None,
+    waits: bool = False,
+    heavy: bool = False,
+    direct: bool = False,
 ) -> Function:
     hints = get_type_hints(run, include_extras=True)
     taken = list(inspect.signature(run).parameters.values())[1:]  # the first one is the queue
@@ -232,6 +242,7 @@ def _row(
         doc=inspect.getdoc(run) or "",
         direct=direct,
         waits=waits,
+        heavy=heavy,
         in_context=any(parameter.name == "context" for parameter in taken),
         parameters=parameters,
         variadic=any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in given),

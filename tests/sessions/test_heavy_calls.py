@@ -278,7 +278,7 @@ class Shard:
         self._broker = Broker(Address(), "bull", LinkOptions(), Identity("never started"))
         self._broker.gate = self.gate
 
-        @self.table.function(OBSERVE, writes=False)
+        @self.table.function(OBSERVE, writes=False, heavy=True)
         async def read(target: object, name: str) -> None:
             self.running[name] = asyncio.Event()
             try:
@@ -286,7 +286,8 @@ class Shard:
             finally:
                 del self.running[name]
 
-        self.table.function(CONSUME, writes=True, name="take")(read)
+        self.table.function(OBSERVE, writes=False, name="look")(read)
+        self.table.function(OBSERVE, writes=True, name="write", heavy=True)(read)
         self.table.function(OBSERVE, writes=False, name="wait", waits=True)(read)
 
         @self.table.direct(OBSERVE, writes=False, result=str)
@@ -366,6 +367,28 @@ async def test_what_may_not_be_called_any_more_at_its_turn_takes_no_place() -> N
     await shard.runs()
 
 
+async def test_who_goes_leaves_the_places_of_what_only_reads() -> None:
+    shard = Shard()
+    (first, _), (second, _) = shard.caller(), shard.caller()
+    call(first, "read", "a1")
+    call(first, "write", "a2")
+    call(first, "read", "a3")
+    await shard.runs("a1", "a2", "a3")
+    call(second, "read", "b1")
+    first.close()
+    await shard.runs("a2", "b1")
+    assert first.in_flight == 1
+    shard.running["a2"].set()
+    await shard.runs("b1")
+    assert first.in_flight == 0
+    for name in ("b2", "b3"):
+        call(second, "read", name)
+    await shard.runs("b1", "b2", "b3")  # no place was lost
+    for name in ("b1", "b2", "b3"):
+        shard.running[name].set()
+    await shard.runs()
+
+
 async def test_a_client_that_does_not_read_its_replies_leaves_its_place_to_the_next() -> None:
     shard = Shard()
     (first, _), (second, client), (third, _) = shard.caller(), shard.caller(), shard.caller()
@@ -387,7 +410,7 @@ async def test_a_client_that_does_not_read_its_replies_leaves_its_place_to_the_n
     await shard.runs()
 
 
-async def test_hot_calls_those_that_wait_and_those_that_consume_pass_by_the_gate() -> None:
+async def test_hot_calls_light_ones_and_those_that_wait_pass_by_the_gate() -> None:
     shard = Shard()
     (first, _), (second, client) = shard.caller(), shard.caller()
     for name in ("a1", "a2", "a3", "a4"):
@@ -396,7 +419,7 @@ async def test_hot_calls_those_that_wait_and_those_that_consume_pass_by_the_gate
     call(second, "hot")
     assert client.sent == [{"ok": "hot"}]
     call(second, "wait", "w")
-    call(second, "take", "t")
+    call(second, "look", "t")
     call(second, "read", "b1")
     await shard.runs("a1", "a2", "a3", "w", "t")
     for name in ("w", "t"):

@@ -24,7 +24,7 @@ Kind = Literal["processed", "pending"]
 Last = Annotated[int, Meta(ge=-1, le=MOST)]
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_dependencies(
     queue: Queue, parent_id: JobId, type: Kind, start: Count, end: Last, *, context: Context
 ) -> Dependencies:

@@ -45,19 +45,19 @@ class DependenciesCountOptions(Arguments, frozen=True):
 # Reading
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_job_children_values(queue: Queue, job_id: JobId) -> dict[str, Raw]:
     """The return values of a job's completed children, by the children's keys (Node's `job.getChildrenValues`)."""
     return _values(await _read(queue, "HGETALL", f"{job_id}:processed"))
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_job_ignored_children_failures(queue: Queue, job_id: JobId) -> dict[str, str]:
     """Why children failed whose failure the job ignores, by their keys (Node's `job.getIgnoredChildrenFailures`)."""
     return _texts(await _read(queue, "HGETALL", f"{job_id}:failed"))
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_job_dependencies(queue: Queue, job_id: JobId, opts: DependenciesOptions | None = None) -> JobDependencies:
     """The keys of a job's children: completed, not finished, failed, failed and ignored (Node's `job.getDependencies`).
 
@@ -167,7 +167,7 @@ async def remove_job_child_dependency(queue: Queue, job_id: JobId, *, context: C
     return bool(code == 0)
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, heavy=True)
 async def remove_job_unprocessed_children(queue: Queue, job_id: JobId, *, context: Context) -> None:
     """Remove a job's children that are not finished, with theirs (Node's `job.removeUnprocessedChildren`).
 

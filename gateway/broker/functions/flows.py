@@ -68,7 +68,7 @@ def add_bulk(producer: Flows, flows: list[FlowNode], *, sink: Sink, context: Con
     producer.add_bulk(jobs, sink)
 
 
-@FLOWS.function(OBSERVE, writes=False)
+@FLOWS.function(OBSERVE, writes=False, heavy=True)
 async def get_flow(producer: Flows, opts: FlowQuery, *, context: Context) -> Flow | None:
     """The job with its children, down to `depth` levels; null where there is no such job.
 

@@ -64,13 +64,13 @@ async def resume(queue: Queue) -> None:
     await queue.scripts.pause(False)
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, heavy=True)
 async def drain(queue: Queue, delayed: bool | None = False) -> None:
     """Remove all waiting jobs, delayed ones too if asked."""
     await queue.scripts.drain(bool(delayed))
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, heavy=True)
 async def clean(
     queue: Queue, grace: Milliseconds, limit: Count, type: CleanableState = "completed", *, context: Context
 ) -> list[str]:
@@ -88,7 +88,7 @@ async def clean(
         context.check_still(MANAGE, "clean", queue)
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, heavy=True)
 async def obliterate(queue: Queue, opts: ObliterateOptions | None = None, *, context: Context) -> None:
     """Pause the queue and remove it whole; with `force` even while jobs are active."""
     options = opts or ObliterateOptions()
@@ -106,7 +106,7 @@ _OBLITERATE_ERRORS: Final = {
 }
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, heavy=True)
 async def retry_jobs(queue: Queue, opts: RetryJobsOptions | None = None, *, context: Context) -> None:
     """Move all failed (or completed) jobs back to wait."""
     options = opts or RetryJobsOptions()
@@ -114,7 +114,7 @@ async def retry_jobs(queue: Queue, opts: RetryJobsOptions | None = None, *, cont
         context.check_still(MANAGE, "retryJobs", queue)
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, heavy=True)
 async def promote_jobs(queue: Queue, opts: PromoteJobsOptions | None = None, *, context: Context) -> None:
     """Move all delayed jobs to wait."""
     options = opts or PromoteJobsOptions()
@@ -122,7 +122,7 @@ async def promote_jobs(queue: Queue, opts: PromoteJobsOptions | None = None, *, 
         context.check_still(MANAGE, "promoteJobs", queue)
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, heavy=True)
 async def trim_events(queue: Queue, max_length: Count) -> int:
     """Trim the event stream to about `maxLength` entries; returns how many went."""
     trimmed: int = await queue.link.call("XTRIM", queue.key("events"), "MAXLEN", "~", max_length)

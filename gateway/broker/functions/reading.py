@@ -26,7 +26,7 @@ async def get_job(queue: Queue, job_id: str | int) -> Job | None:
     return job
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_jobs(
     queue: Queue,
     types: JobType | list[JobType] | None = None,
@@ -47,7 +47,7 @@ def _getter(name: str, type: JobType, *, asc: bool) -> None:
         return await get_jobs(queue, type, start, end, asc)
 
     get.__doc__ = f"The {type} jobs, {'oldest' if asc else 'newest'} first."
-    TABLE.function(OBSERVE, writes=False, name=name)(get)
+    TABLE.function(OBSERVE, writes=False, name=name, heavy=True)(get)
 
 
 for _name, _type, _asc in (
@@ -62,7 +62,7 @@ for _name, _type, _asc in (
     _getter(_name, _type, asc=_asc)  # type: ignore[arg-type]
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_ranges(
     queue: Queue, types: list[JobType], start: Index = 0, end: Index = 1, asc: bool = False
 ) -> list[str]:
@@ -84,7 +84,7 @@ async def get_job_state(queue: Queue, job_id: str) -> str:
     return state
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_job_logs(queue: Queue, job_id: str, start: Index = 0, end: Index = -1, asc: bool = True) -> JobLogs:
     """The rows that were logged for a job, and how many there are."""
     key = queue.key(f"{job_id}:logs")

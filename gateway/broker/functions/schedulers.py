@@ -118,7 +118,7 @@ async def get_job_scheduler(queue: Queue, id: str) -> JobScheduler | None:
     return scheduler_json(id, to_hash(fields), due)
 
 
-@TABLE.function(OBSERVE, writes=True)
+@TABLE.function(OBSERVE, writes=True, heavy=True)
 async def get_job_schedulers(queue: Queue, start: Index = 0, end: Index = -1, asc: bool = False) -> list[JobScheduler]:
     """The job schedulers by the time of their next jobs, the latest first unless `asc`.
 

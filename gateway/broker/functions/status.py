@@ -49,7 +49,7 @@ async def get_deduplication_job_id(queue: Queue, id: str) -> str | None:
     return job_id
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_workers(queue: Queue) -> list[dict[str, str]]:
     """The Redis connections of the queue's workers; a gateway shard is one worker, however many clients it serves."""
     name = queue.client_name
@@ -62,7 +62,7 @@ async def get_workers(queue: Queue) -> list[dict[str, str]]:
     ]
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_workers_count(queue: Queue) -> int:
     """How many rows `getWorkers` has."""
     return len(await get_workers(queue))

@@ -41,7 +41,7 @@ _AT_A_TIME: Final = 100  # ids: the script looks for each of them in whole lists
 _PATTERN: Final = re.compile(r"[*?\[\]\\]")  # what SCAN takes for a pattern
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, heavy=True)
 async def remove_orphaned_jobs(queue: Queue, count: BatchSize = 1000, limit: Count = 0, *, context: Context) -> int:
     """Remove jobs that are in no state; returns how many there were.
 
