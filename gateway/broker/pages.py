@@ -17,8 +17,7 @@ LISTS: Final = ("wait", "active")
 MOST_BYTES: Final = 64 * 2**20
 """Of all hashes that one call reads."""
 
-_AT_ONCE: Final = 100  # jobs that are read together with their ids, however large they are
-_PAGE: Final = 500  # jobs that one call of a script reads otherwise
+_PAGE: Final = 500  # jobs that one call of a script reads
 _PAGE_BYTES: Final = 2**22  # and bytes, about
 _IDS: Final = 20_000  # ids that one call of a script reads
 _BACKFILL: Final = 5  # getJobs-1.lua: ranges that it looks at to make up for ids whose hash is gone
@@ -27,8 +26,8 @@ _BACKFILL: Final = 5  # getJobs-1.lua: ranges that it looks at to make up for id
 async def read_range(queue: Queue, types: Sequence[str], start: int, end: int, *, asc: bool) -> list[Job]:
     """The jobs of some types, each once, as BullMQ's getJobs gives them.
 
-    A small range is read at once. For a larger one the ids of a type are read first, and then their hashes: jobs that
-    come and go meanwhile shift nothing, but for ranges of more than `_IDS`.
+    The ids of a type are read first, and then their hashes: jobs that come and go meanwhile shift nothing, but for
+    ranges of more than `_IDS`. BullMQ reads both in one script, which holds Redis for as long as the jobs are large.
 
     Args:
         queue: whose jobs they are.
@@ -41,14 +40,11 @@ async def read_range(queue: Queue, types: Sequence[str], start: int, end: int, *
         GatewayError: INVALID_ARGUMENTS when the hashes are larger than `MOST_BYTES` together.
     """
     jobs = _Jobs(queue)
-    if not 0 <= start <= end < start + _AT_ONCE // len(types):
-        sizes = await queue.eval("getCounts", queue.keys(""), types)
-        windows = [_window(start, end, size) for size in sizes]
-        if sum(window.most for window in windows) > _AT_ONCE:
-            for type, window in zip(types, windows, strict=True):
-                await jobs.read(type, window, asc=asc)
-            return list(jobs.found.values())
-    await jobs.read_at_once(types, start, end, asc=asc)
+    sizes = await queue.eval("getCounts", queue.keys(""), types)
+    for type, size in zip(types, sizes, strict=True):
+        window = _window(start, end, size)
+        if window.most:
+            await jobs.read(type, window, asc=asc)
     return list(jobs.found.values())
 
 
@@ -91,13 +87,6 @@ class _Jobs:
         self.found: dict[bytes, Job] = {}
         self._queue = queue
         self._size = 0
-
-    async def read_at_once(self, types: Sequence[str], start: int, end: int, *, asc: bool) -> None:
-        args = [start, end, "1" if asc else "0", _BACKFILL, *types]
-        for jobs in await self._queue.eval("getJobs", self._queue.keys(""), args):
-            for id, flat in jobs or ():
-                self._size = count_bytes(self._size, sum(map(len, flat)))
-                self._take(id, flat)
 
     async def read(self, type: str, window: _Window, *, asc: bool) -> None:
         left = window.most
