@@ -24,6 +24,7 @@ from benchmarks.load.task import Load, Outcome, Task
 from benchmarks.scenarios import Scenario
 
 _CONNECT: Final = 60.0  # s until all connections are open and warm
+_LATE: Final = 0.5  # s that each further client of a peer may need to start
 _GRACE: Final = 20.0  # s beyond the measured time
 _END: Final = 3.0  # s for a client to leave by itself
 
@@ -97,6 +98,8 @@ class _Runner:
         for peer in self._plan.peers:
             if not scenario.is_for(peer):
                 result.absent[peer] = "not applicable"
+            elif peer == "raw-procs" and len(scenario.load.split(self._plan.procs)) < self._plan.procs:
+                result.absent[peer] = "not applicable: fewer connections than processes"
             elif peer in reasons:
                 result.absent[peer] = f"missing: {reasons[peer]}"
             else:
@@ -121,7 +124,9 @@ class _Runner:
     def _run(self, scenario: Scenario, peer: str) -> Run:
         load, duration = scenario.load, max(self._plan.duration, scenario.least_duration)
         self._valkey.forget()
-        jobs = int(load.rate * (duration + self._plan.warmup))
+        # Several clients are not there at the same moment: the first ones load while the others still start.
+        early = _LATE * self._plan.procs if peer == "raw-procs" else 0.0
+        jobs = int(load.rate * (early + self._plan.warmup + duration))
         if jobs:
             preload(self._valkey.port, PREFIX, "bench", jobs, load.payload)
         with ExitStack() as stack:
@@ -142,6 +147,8 @@ class _Runner:
             for client in clients:
                 _expect(client, "warm", _CONNECT)
             readings = self._measured(clients, proxy, before, task)
+            if len(clients) > 1 and jobs and not self._valkey.has_jobs(f"{PREFIX}:{task.queue}:wait"):
+                raise LabError("the queue was empty before the end: nobody measured only work")
             for client in clients:
                 client.tell("end")
             for client in clients:

@@ -7,14 +7,17 @@ numbers of 64 bits, which no reader ever sees half written, so that no lock is n
 from __future__ import annotations
 
 import mmap
+import time
 from collections.abc import Sequence
 from typing import Final
 
 COLUMNS: Final = 1024
 """How many keys a gateway can count."""
 
-FIGURES: Final = 32
-"""Places for the figures of one shard; the last one is for their number."""
+FIGURES: Final = 30
+"""How many figures a shard can publish."""
+
+_PLACES: Final = 2 + FIGURES  # of one shard: the layout, the time, the figures
 
 _CELL: Final = 8  # bytes
 
@@ -25,7 +28,7 @@ class Board:
     def __init__(self, slots: int) -> None:
         """Make an empty board; processes that are forked later share it."""
         self._open, self._spent = (memoryview(mmap.mmap(-1, slots * COLUMNS * _CELL)).cast("Q") for _ in range(2))
-        self._figures = memoryview(mmap.mmap(-1, slots * FIGURES * _CELL)).cast("d")
+        self._figures = memoryview(mmap.mmap(-1, slots * _PLACES * _CELL)).cast("d")
 
     def row(self, slot: int) -> Row:
         """What the shard of a slot may write."""
@@ -38,8 +41,8 @@ class Board:
         """
         start = slot * COLUMNS
         self._open[start : start + COLUMNS] = memoryview(bytes(COLUMNS * _CELL)).cast("Q")
-        start = slot * FIGURES
-        self._figures[start : start + FIGURES] = memoryview(bytes(FIGURES * _CELL)).cast("d")
+        start = slot * _PLACES
+        self._figures[start : start + _PLACES] = memoryview(bytes(_PLACES * _CELL)).cast("d")
 
 
 class Row:
@@ -70,15 +73,19 @@ class Row:
         """The calls of a key that the whole gateway has let through, ever."""
         return sum(self._spent[column::COLUMNS])
 
-    def publish(self, figures: Sequence[float]) -> None:
-        """Let all see our figures, fewer than `FIGURES`; their number, in the last place, says that there are any."""
-        start = self._slot * FIGURES
-        for column, figure in enumerate(figures, start):
-            self._figures[column] = figure
-        self._figures[start + FIGURES - 1] = len(figures)
+    def publish(self, layout: int, figures: Sequence[float]) -> None:
+        """Let all see our figures.
 
-    def published(self) -> dict[int, list[float]]:
-        """The figures of all slots whose shards have published any, by slot."""
-        slots = range(len(self._figures) // FIGURES)
-        rows = {slot: list(self._figures[slot * FIGURES : (slot + 1) * FIGURES]) for slot in slots}
-        return {slot: row[: int(row[-1])] for slot, row in rows.items() if row[-1]}
+        Args:
+            layout: of the figures: not 0, and another one where their order or meaning is another.
+            figures: at most `FIGURES`.
+        """
+        start = self._slot * _PLACES
+        for place, figure in enumerate((layout, time.monotonic(), *figures), start):
+            self._figures[place] = figure
+
+    def published(self, layout: int) -> dict[int, tuple[float, list[float]]]:
+        """The figures of all slots whose shards have published any of this layout, by slot, with their age in s."""
+        now, slots = time.monotonic(), range(len(self._figures) // _PLACES)
+        rows = {slot: list(self._figures[slot * _PLACES : (slot + 1) * _PLACES]) for slot in slots}
+        return {slot: (now - row[1], row[2:]) for slot, row in rows.items() if row[0] == layout}

@@ -15,7 +15,7 @@ from dataclasses import replace
 from supervisor.slots import StartError, authority
 from supervisor.sources import DEFAULT, Resolution, UsageError
 
-LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 FIRST_FD = 3
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
@@ -29,7 +29,7 @@ def handed_sockets(environ: MutableMapping[str, str], first_fd: int = FIRST_FD) 
 
     Raises StartError for what is no listening stream socket, and for sockets of different addresses.
     """
-    pid, count, _ = (environ.pop(name, "") for name in LISTEN_VARIABLES)
+    pid, count, *_ = (environ.pop(name, "") for name in LISTEN_VARIABLES)
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
     with ExitStack() as undo:

@@ -37,6 +37,7 @@ class Notifier:
         self._beat_due = float("-inf")
         self._retry_due: float | None = None
         self._ready = False
+        self._reload_ends = False  # and systemd has not heard of it yet
         self._stopping = False
         self._status = ""
         self._complained = False
@@ -79,6 +80,8 @@ class Notifier:
                 # Whatever the unit's TimeoutStopSec= is: the drain is given its time.
                 microseconds = int(ending * 1e6)
                 self._stopping = self._send(STOPPING="1", STATUS=status, EXTEND_TIMEOUT_USEC=str(microseconds))
+        elif self._reload_ends:
+            self._reload_ends = not self._send(READY="1", STATUS=status)
         elif complete and not self._ready:
             self._ready = self._send(READY="1", STATUS=status)
             self._status = status
@@ -96,7 +99,7 @@ class Notifier:
     def reloaded(self) -> None:
         """Say that the configuration has been read again."""
         if self._ready and not self._stopping:
-            self._ready = self._send(READY="1")  # if it is lost, the next report says it again
+            self._reload_ends = not self._send(READY="1")  # if it is lost, the next report says it again
 
     def _send(self, **fields: str) -> bool:
         """Send one datagram; says whether there is no need to send it again."""

@@ -18,8 +18,11 @@ def _noted(_signum: int, _frame: FrameType | None) -> None:
 
 
 def hangup_ends(*, reloads: bool) -> bool:
-    """Does SIGHUP end the service? Only where it means that the terminal was closed: there is one, and no reload."""
-    return not reloads and _has_terminal()
+    """Does SIGHUP end the service? Only where it means that the terminal was closed: there is one, and no reload.
+
+    Ask before there is an `Inbox`: who started us by nohup has had the signal ignored.
+    """
+    return not reloads and _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
 
 def _has_terminal() -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from benchmarks.lab.processes import LabError
+
 
 @dataclass(frozen=True, slots=True)
 class Cores:
@@ -28,9 +30,15 @@ class Cores:
 
     @classmethod
     def apart(cls) -> Cores:
-        """The last core for Valkey and the load client, all others for what is measured."""
+        """The last core for Valkey and the load client, all others for what is measured.
+
+        Raises:
+            LabError: there is only one.
+        """
         *others, last = sorted(os.sched_getaffinity(0))
-        return cls(frozenset(others) or frozenset((last,)), frozenset((last,)))
+        if not others:
+            raise LabError("--apart needs at least two cores")
+        return cls(frozenset(others), frozenset((last,)))
 
 
 @contextmanager

@@ -80,6 +80,10 @@ class Valkey:
         """Remove all keys, and wait until their memory is free."""
         self._control.ask("FLUSHALL", "SYNC")
 
+    def has_jobs(self, key: str) -> bool:
+        """Whether a list has any entry."""
+        return bool(self._control.ask("EXISTS", key))
+
     def info(self, section: str) -> dict[str, str]:
         """One section of INFO."""
         lines = self._control.ask("INFO", section).decode().splitlines()

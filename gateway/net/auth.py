@@ -35,7 +35,7 @@ class Keyring:
         Args:
             auth_keys: keys that may do everything.
             keys: those of the keys file.
-            row: where the connections of `keys` are counted; None for a gateway in one process.
+            row: where the connections of `keys` are counted; None where nobody else looks.
             everybody: no key is asked for.
         """
         self._row = row or Board(1).row(0)

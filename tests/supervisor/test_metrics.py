@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at proces
 SHARDS = 3
 
 
-def figures(service: Service, name: str) -> dict[int, float]:
+def figures(service: Service, name: str, timeout: float = TIMEOUT) -> dict[int, float]:
     """A figure of every slot, from whichever shard the kernel gives us."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics", timeout=TIMEOUT) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics", timeout=timeout) as answer:
         page = answer.read().decode()
     assert page.count(f"# TYPE bullmq_proxy_{name} ") == 1
     lines = re.findall(rf'^bullmq_proxy_{name}{{slot="(\d+)"}} (\S+)$', page, re.MULTILINE)
@@ -56,6 +56,25 @@ def test_a_shard_that_died_counts_from_zero_again(service: Callable[..., Service
     after = figures(running, "start_time_seconds")
     assert all(after[slot] > before[slot] for slot in before)
     assert sum(figures(running, "connections").values()) == 0
+
+
+def test_the_lag_of_a_shard_that_stands_still_grows(service: Callable[..., Service]) -> None:
+    running = service("--procs", "2").start()
+    still = running.shards()[0]
+    os.kill(still, signal.SIGSTOP)
+    try:
+        wait_for(lambda: max(_lag(running)) > 1, "its sibling shows the lag")
+    finally:
+        os.kill(still, signal.SIGCONT)
+    wait_for(lambda: max(_lag(running), default=9) < 1, "it is back in time")
+
+
+def _lag(running: Service) -> list[float]:
+    """The lag of both, if it is not the one that stands still who is asked."""
+    try:
+        return list(figures(running, "event_loop_lag_seconds", timeout=0.5).values())
+    except OSError:
+        return [0.0]
 
 
 def _serves(running: Service) -> bool:
