@@ -92,8 +92,14 @@ _SECONDS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII)
 
 
-def duration(least: float, most: float) -> Kind:
-    """Seconds as a float, from a number or from text such as `30`, `1.5`, `500ms` or `2m`."""
+def duration(least: float, most: float, *, or_never: bool = False) -> Kind:
+    """Seconds as a float, from a number or from text such as `30`, `1.5`, `500ms` or `2m`.
+
+    Args:
+        least: a bound, in seconds.
+        most: another.
+        or_never: whether 0 is good, too, whatever the bounds are.
+    """
 
     def read(value: Any) -> float:
         if isinstance(value, str):
@@ -101,11 +107,12 @@ def duration(least: float, most: float) -> Kind:
             if match is None or match[2] not in _SECONDS:
                 raise ValueError
             value = float(match[1]) * _SECONDS[match[2]]
-        if isinstance(value, bool) or not least <= value <= most:
+        if isinstance(value, bool) or not (least <= value <= most or (or_never and value == 0)):
             raise ValueError
         return float(value)
 
-    wanted = f"a time from {least:g} to {most:g} seconds, such as 30, 500ms or 2m"
+    zero = "0 for never, or " if or_never else ""
+    wanted = f"{zero}a time from {least:g} to {most:g} seconds, such as 30, 500ms or 2m"
     return Kind(wanted, "SECONDS", read, lambda value: f"{value:g}")
 
 

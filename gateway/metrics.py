@@ -1,6 +1,7 @@
 """The page of metrics: the figures of all shards, from whichever of them is asked.
 
-Each shard writes its own into shared memory once a second; the one that is asked adds what is written there.
+Each shard writes its own into shared memory once a second; the one that is asked adds what is written there. By this
+writing the supervisor sees that the shard's event loop goes on.
 """
 
 from __future__ import annotations

@@ -166,6 +166,11 @@ class Settings:
 
     # Times.
     drain_timeout: float = option(30.0, "How long a stopping shard waits for answers.", kinds.duration(0, 86_400))
+    shard_timeout: float = option(
+        30.0,
+        "A shard that stands still for so long is ended, and another one started; 0 for never.",
+        kinds.duration(3, 86_400, or_never=True),  # it gives a sign of life each second
+    )
     ping_interval: float = option(20.0, "Time between pings to a client.", kinds.duration(0.01, 3600))
     ping_timeout: float = option(20.0, "A client that answers no ping for so long is gone.", kinds.duration(0.01, 3600))
     redis_timeout: float = option(

@@ -166,7 +166,7 @@ class EmbeddedValkey:
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent(),  # noqa: PLW1509 - the supervisor has one thread
+                    preexec_fn=_before_the_server(),  # noqa: PLW1509 - the supervisor has one thread
                     # The lock stays held while the server lives, even if the supervisor was killed.
                     pass_fds=[self._data.fileno()],
                 )
@@ -200,19 +200,23 @@ class EmbeddedValkey:
         return f"{words[-1] if words else 'it said nothing'} ({self._log_file})"
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """What the server's process does before it runs: ask Linux for SIGTERM when the supervisor is killed."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
+def _before_the_server() -> Callable[[], None]:
+    """What the server's process does before it runs: ask Linux for SIGTERM when the supervisor is killed.
+
+    SIGUSR1 asks the service for its stacks, and may come to all of its processes: the server has none to show, and must
+    not die of it.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     parent = os.getpid()
 
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before we could ask
-            os._exit(1)
+    def prepare() -> None:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it died before we could ask
+                os._exit(1)
 
-    return ask
+    return prepare
 
 
 def _ping(path: Path) -> str:

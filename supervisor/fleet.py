@@ -1,6 +1,6 @@
 """The plan: what happened and what time it is in, what to do next out. Nothing here forks, kills or waits.
 
-events    started, ready, failed, exited, stop      come in from the master loop
+events    started, ready, failed, exited, stop, look, show_stacks      come in from the master loop
 actions   Spawn, Signal                             go out, for the master to carry out
 outcome   Outcome                                   once the service has to end and no shard is left
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.exits import Exit
@@ -20,6 +21,10 @@ CRASH_LOOP = 5
 GRACE = 5.0
 # What is left to a shard for giving jobs back when the user will not wait for the drain.
 HURRY = 3.0
+# What a shard that stands still gets for writing its stacks and dying, before it is killed.
+ABORT_GRACE = 2.0
+# Stacks are written in many small pieces: shards take turns, or nobody could read them.
+STACKS_PAUSE = 0.05
 # `make`, `timeout` and others relay a signal that their process group gets as well: that is one request.
 SAME_REQUEST = 1.0
 
@@ -27,7 +32,7 @@ SAME_REQUEST = 1.0
 class State(enum.IntEnum):
     """The life of one slot's shard. It runs one way; a slot begins again with a new incarnation."""
 
-    WAITING, STARTING, READY, LEAVING = range(4)
+    WAITING, STARTING, READY, LEAVING, ABORTING = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +45,11 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Send the signal to the shard's process."""
+    """Send the signal to the shard's process, and say why, if there is something to be said."""
 
     pid: int
     signum: signal.Signals
+    reason: str = ""
 
 
 Action = Spawn | Signal
@@ -66,7 +72,11 @@ class Slot:
     incarnation: int = -1
     pid: int | None = None
     due: float = 0.0
-    """WAITING: when to spawn. STARTING and LEAVING: when to kill."""
+    """WAITING: when to spawn. STARTING, LEAVING and ABORTING: when to kill."""
+    beat: int = 0
+    """How many signs of life the shard had given at the last look."""
+    moved_at: float = 0.0
+    """When a look saw that they had become more, or when watching began."""
     ready_at: float | None = None
     hopeless: int = 0
     """Deaths in a row without having been ready."""
@@ -78,14 +88,26 @@ class Slot:
 class Fleet:
     """All slots of one service. `plan` decides, everything else records what happened."""
 
-    def __init__(self, count: int, *, start_timeout: float, drain_timeout: float) -> None:
+    def __init__(self, count: int, *, start_timeout: float, drain_timeout: float, shard_timeout: float) -> None:
+        """Make a fleet of empty slots.
+
+        Args:
+            count: of slots.
+            start_timeout: seconds from a fork until the shard is ready.
+            drain_timeout: seconds that a shard may take to leave.
+            shard_timeout: seconds without a sign of life after which a shard stands still; 0 for no watch.
+        """
         self.slots = [Slot(index) for index in range(count)]
         self._start_timeout = start_timeout + GRACE
         self._drain_timeout = drain_timeout + GRACE
         self._ending: Outcome | None = None
         self._deadline = float("inf")
         self._asked_at = float("-inf")
-        self._to_tell: list[Signal] = []
+        self._to_tell: list[tuple[float, Signal]] = []
+        self._stacks_due = float("-inf")
+        self._shard_timeout = shard_timeout
+        self._look_pause = max(1.0, shard_timeout / 4)
+        self._look_due = float("-inf")
 
     def __repr__(self) -> str:
         states = " ".join(f"{slot.index}:{slot.state.name.lower()}" for slot in self.slots)
@@ -118,23 +140,29 @@ class Fleet:
     def plan(self, now: float) -> list[Action]:
         """What to do now. Calling it again gives only what has become due since."""
         alive = {slot.pid for slot in self.slots}
-        actions: list[Action] = [told for told in self._to_tell if told.pid in alive]
-        self._to_tell = []
+        actions: list[Action] = [told for at, told in self._to_tell if at <= now and told.pid in alive]
+        self._to_tell = [(at, told) for at, told in self._to_tell if at > now]
         for slot in self.slots:
             if slot.due > now:
                 continue
-            if slot.pid is not None and slot.state in (State.STARTING, State.LEAVING):
+            if slot.pid is not None and slot.state in (State.STARTING, State.LEAVING, State.ABORTING):
                 slot.due = float("inf")
                 slot.message = slot.message or "it did not become ready in time"
-                actions.append(Signal(slot.pid, signal.SIGKILL))
+                reason = f"shard {slot.index} outlives SIGABRT" if slot.state is State.ABORTING else ""
+                actions.append(Signal(slot.pid, signal.SIGKILL, reason))
             elif slot.state is State.WAITING and not self._ending:
                 actions.append(Spawn(slot.index, slot.incarnation + 1))
         return actions
 
     def next_due(self) -> float | None:
-        """When `plan` will have something to say, if nothing happens before; None for never."""
-        waiting = (State.STARTING, State.LEAVING) if self._ending else (State.WAITING, State.STARTING)
-        due = min((slot.due for slot in self.slots if slot.state in waiting), default=float("inf"))
+        """When `plan` or `look` will have something to say, if nothing happens before; None for never."""
+        times = [at for at, _ in self._to_tell]
+        for slot in self.slots:
+            if slot.state is not State.READY and not (slot.state is State.WAITING and self._ending):
+                times.append(slot.due)
+            if self._watches(slot):
+                times.append(self._look_due)
+        due = min(times, default=float("inf"))
         return None if due == float("inf") else due
 
     def started(self, index: int, pid: int, now: float) -> None:
@@ -149,6 +177,7 @@ class Fleet:
         slot = self.slots[index]
         if slot.state is State.STARTING:
             slot.state, slot.ready_at, slot.hopeless = State.READY, now, 0
+            slot.moved_at = now
 
     def failed(self, index: int, message: str) -> None:
         """The shard said why it is about to give up."""
@@ -178,6 +207,30 @@ class Fleet:
         slot.due = now + pause
         return pause
 
+    def look(self, beats: Sequence[int], now: float) -> None:
+        """See who stands still. To be called at any time; it looks once in a while.
+
+        Args:
+            beats: how many signs of life each slot's shard has given; 0 before its first.
+        """
+        if now < self._look_due:
+            return
+        # What held us up, a suspended machine or a stopped container, has perhaps held the shards up as well.
+        late = now > self._look_due + self._look_pause / 2
+        self._look_due = now + self._look_pause
+        for slot, beat in zip(self.slots, beats, strict=True):
+            if late or beat != slot.beat or beat == 0:
+                slot.beat, slot.moved_at = beat, now
+            elif self._watches(slot) and now - slot.moved_at >= self._shard_timeout:
+                self._abort(slot, now)
+
+    def show_stacks(self, now: float) -> None:
+        """The user wants to see what the shards do."""
+        asked = {told.pid for _, told in self._to_tell if told.signum == signal.SIGUSR1}
+        for slot in self.slots:
+            if slot.pid is not None and slot.pid not in asked:
+                self._tell_in_turn(now, Signal(slot.pid, signal.SIGUSR1, f"stacks of shard {slot.index}"))
+
     def stop(self, now: float) -> None:
         """The user asks the service to end. Asking again shortens the drain, asking a third time ends it."""
         echo = now - self._asked_at < SAME_REQUEST
@@ -194,15 +247,32 @@ class Fleet:
             if slot.pid is not None and slot.due > self._deadline:
                 slot.due = self._deadline
                 # A shard that is told twice gives back what its workers hold instead of waiting for them.
-                self._to_tell.append(Signal(slot.pid, signal.SIGTERM))
+                self._to_tell.append((now, Signal(slot.pid, signal.SIGTERM)))
 
     def _end(self, outcome: Outcome, now: float) -> None:
         self._ending = outcome
         self._deadline = now + self._drain_timeout
         for slot in self.slots:
-            if slot.pid is not None:
+            if slot.pid is not None and slot.state is not State.ABORTING:
                 slot.state, slot.due = State.LEAVING, self._deadline
-                self._to_tell.append(Signal(slot.pid, signal.SIGTERM))
+                self._to_tell.append((now, Signal(slot.pid, signal.SIGTERM)))
+
+    def _watches(self, slot: Slot) -> bool:
+        return self._shard_timeout > 0 and slot.state in (State.READY, State.LEAVING)
+
+    def _abort(self, slot: Slot, now: float) -> None:
+        assert slot.pid is not None, "it is ready or leaves"
+        reason = f"shard {slot.index} has stood still for {self._shard_timeout:g} s"
+        due = self._tell_in_turn(now, Signal(slot.pid, signal.SIGABRT, reason)) + ABORT_GRACE
+        slot.due = min(slot.due, due) if slot.state is State.LEAVING else due
+        slot.state = State.ABORTING
+
+    def _tell_in_turn(self, now: float, told: Signal) -> float:
+        """Send a signal that is answered with stacks, after the stacks of others; says when."""
+        at = max(now, self._stacks_due)
+        self._stacks_due = at + STACKS_PAUSE
+        self._to_tell.append((at, told))
+        return at
 
     def _despair(self, slot: Slot, code: int) -> str:
         """Why there is no point in starting the slot again; empty when there is."""

@@ -110,6 +110,7 @@ class Master:
             len(listeners),
             start_timeout=settings.redis_start_timeout + 20,
             drain_timeout=settings.drain_timeout,
+            shard_timeout=settings.shard_timeout,
         )
         self._selector = selectors.DefaultSelector()
         self._selector.register(inbox, selectors.EVENT_READ)
@@ -154,12 +155,15 @@ class Master:
         return min((max(0.0, at - now) for at in due if at is not None), default=None)
 
     def _act(self) -> None:
-        for action in self._fleet.plan(time.monotonic()):
+        now = time.monotonic()
+        self._fleet.look(self._board.beats(), now)
+        for action in self._fleet.plan(now):
             match action:
                 case Spawn():
                     self._spawn(action)
-                case Signal(pid, signum):
-                    log.debug("%s to pid %d", signum.name, pid)
+                case Signal(pid, signum, reason):
+                    why = f"{reason}: " if reason else ""
+                    log.log(logging.WARNING if reason else logging.DEBUG, "%s%s to pid %d", why, signum.name, pid)
                     os.kill(pid, signum)  # still our child, even if dead: only _reap takes it away
         if self._fleet.ending:
             # Once the shards have let go of theirs, too, clients are refused and can turn elsewhere at once.
@@ -220,6 +224,9 @@ class Master:
             if signum in self._inbox.stop:
                 log.info("%s: %s", signum.name, "asked again" if self._fleet.ending else "draining")
                 self._fleet.stop(time.monotonic())
+            elif signum == signal.SIGUSR1:
+                log.warning("SIGUSR1: above are the supervisor's stacks, those of the shards follow")
+                self._fleet.show_stacks(time.monotonic())
             elif signum == signal.SIGHUP:
                 self._notifier.reloading()
                 if self._keys_file is not None:

@@ -7,6 +7,7 @@ incarnation runs the code that is installed now.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from gateway.board import Board
 from gateway.exits import Exit
 from gateway.keys import Key
 from gateway.settings import Settings
-from supervisor.signals import WATCHED
+from supervisor.signals import WATCHED, show_stacks_of_a_child
 
 log = logging.getLogger(__name__)
 
@@ -188,8 +189,10 @@ def _flush() -> None:
 def _shed_parent(inherited: Iterable[Closable]) -> None:
     """Give back what fork copied: signal handlers, their wakeup descriptor, other slots' sockets."""
     signal.set_wakeup_fd(-1)
+    faulthandler.unregister(signal.SIGUSR1)
     for signum in WATCHED:
         signal.signal(signum, signal.SIG_DFL)
+    show_stacks_of_a_child()
     # Ctrl-C and a closed terminal reach the whole process group; the parent turns them into SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import select
 import signal
 import socket
+import sys
 from types import FrameType, TracebackType
 from typing import Self
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-WATCHED = STOP | {signal.SIGCHLD}
+WATCHED = STOP | {signal.SIGCHLD, signal.SIGUSR1}
+_STDERR = 2  # the descriptor: whatever a program puts in the place of sys.stderr has perhaps none
 
 
 def _noted(_signum: int, _frame: FrameType | None) -> None:
@@ -33,6 +36,27 @@ def _has_terminal() -> bool:
     return True
 
 
+def show_own_stacks() -> None:
+    """Let SIGUSR1 write the stacks of all threads to stderr, and then do what it did before.
+
+    They are written where the signal arrives, whatever holds the interpreter up.
+    """
+    if sys.stderr is not None:  # a service may be started with its standard streams closed
+        faulthandler.register(signal.SIGUSR1, _STDERR, chain=True)
+
+
+def show_stacks_of_a_child() -> None:
+    """In place of what the parent made of it: SIGUSR1 writes the stacks and no more, what kills us writes them first.
+
+    For a child that has left its parent's handlers; the signals are blocked meanwhile.
+    """
+    if sys.stderr is not None:
+        faulthandler.register(signal.SIGUSR1, _STDERR)
+        faulthandler.enable(_STDERR)  # SIGABRT, and crashes in C
+    else:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
 class Inbox:
     """Collects the watched signals between `with` and its end, which puts the former handlers back."""
 
@@ -51,10 +75,12 @@ class Inbox:
         self._wakeup_before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         for signum in WATCHED:
             self._before[signum] = signal.signal(signum, _noted)
+        show_own_stacks()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         signal.set_wakeup_fd(self._wakeup_before)
+        faulthandler.unregister(signal.SIGUSR1)
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self.close()

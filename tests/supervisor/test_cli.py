@@ -28,6 +28,7 @@ BAD: dict[str, str] = {
     "max_in_flight": "0",
     "max_write_buffer": "1",
     "drain_timeout": "soon",
+    "shard_timeout": "2",
     "ping_interval": "0",
     "ping_timeout": "-1",
     "redis_timeout": "0",

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from signal import SIGKILL, SIGTERM
+from collections.abc import Sequence
+from itertools import count
+from signal import SIGABRT, SIGKILL, SIGTERM, SIGUSR1
 
 import pytest
 
 from gateway.exits import Exit
 from supervisor.backoff import HEALTHY, Backoff
-from supervisor.fleet import CRASH_LOOP, GRACE, HURRY, Fleet, Outcome, Signal, Spawn, describe
+from supervisor.fleet import (
+    ABORT_GRACE,
+    CRASH_LOOP,
+    GRACE,
+    HURRY,
+    STACKS_PAUSE,
+    Action,
+    Fleet,
+    Outcome,
+    Signal,
+    Spawn,
+    describe,
+)
 
 START, DRAIN = 30.0, 30.0
 
 
-def fleet_of(count: int) -> Fleet:
-    return Fleet(count, start_timeout=START, drain_timeout=DRAIN)
+def fleet_of(count: int, watch: float = 0.0) -> Fleet:
+    return Fleet(count, start_timeout=START, drain_timeout=DRAIN, shard_timeout=watch)
 
 
-def serving(count: int, now: float = 0.0) -> Fleet:
+def serving(count: int, now: float = 0.0, watch: float = 0.0) -> Fleet:
     """A fleet whose slot n is served by pid 100 + n."""
-    fleet = fleet_of(count)
+    fleet = fleet_of(count, watch)
     fleet.plan(now)
     for index in range(count):
         fleet.started(index, 100 + index, now)
@@ -197,6 +211,153 @@ class TestStop:
         fleet = serving(2)
         fleet.stop(0)
         assert repr(fleet) == "<Fleet 0:leaving 1:leaving ending>"
+
+
+WATCH = 20.0
+LOOK = WATCH / 4
+
+
+def looks(fleet: Fleet, until: float, moving: Sequence[int] = (), beats: Sequence[int] = (1, 1)) -> list[Action]:
+    """Look whenever it is due, up to a time; the shards in `moving` give signs of life meanwhile, the others none."""
+    actions: list[Action] = []
+    for turn in count(1):
+        due = fleet.next_due()
+        if due is None or due > until:
+            return actions
+        now = max(due, 0.0)
+        fleet.look([beat + turn * (slot in moving) for slot, beat in enumerate(beats)][: len(fleet.slots)], now)
+        actions += fleet.plan(now)
+    raise AssertionError("next_due never ends")
+
+
+def still(slot: int) -> Signal:
+    return Signal(100 + slot, SIGABRT, f"shard {slot} has stood still for 20 s")
+
+
+class TestStandingStill:
+    def test_who_gives_signs_of_life_is_left_alone(self) -> None:
+        assert looks(serving(2, watch=WATCH), 100, moving=(0, 1)) == []
+
+    def test_who_gives_none_for_so_long_is_told_to_abort_once(self) -> None:
+        fleet = serving(2, watch=WATCH)
+        assert looks(fleet, WATCH - 0.1, moving=(1,)) == []
+        assert looks(fleet, WATCH, moving=(1,), beats=(1, 10)) == [still(0)]
+        assert looks(fleet, WATCH + ABORT_GRACE - 0.1, moving=(1,), beats=(1, 20)) == []
+
+    def test_who_outlives_that_is_killed(self) -> None:
+        fleet = serving(2, watch=WATCH)
+        looks(fleet, WATCH, moving=(1,))
+        assert fleet.plan(WATCH + ABORT_GRACE) == [Signal(100, SIGKILL, "shard 0 outlives SIGABRT")]
+        assert fleet.plan(WATCH + ABORT_GRACE + 1) == []
+
+    def test_it_does_not_serve_meanwhile_and_is_replaced_at_once_when_it_is_dead(self) -> None:
+        fleet = serving(2, watch=WATCH)
+        looks(fleet, WATCH, moving=(1,))
+        assert fleet.serving == 1
+        assert fleet.exited(0, -6, WATCH + 1) == 0
+        assert fleet.plan(WATCH + 1) == [Spawn(0, 1)]
+
+    def test_it_looks_a_few_times_in_that_time_and_each_second_at_most(self) -> None:
+        for watch, pause in ((WATCH, LOOK), (3.0, 1.0)):
+            fleet = serving(1, watch=watch)
+            fleet.look([1], 0)
+            assert fleet.next_due() == pause
+
+    def test_its_successor_has_all_the_time(self) -> None:
+        fleet = serving(1, watch=WATCH)
+        looks(fleet, 10)
+        fleet.exited(0, 1, 12)
+        fleet.started(0, 200, 12)
+        fleet.ready(0, 13)
+        assert looks(fleet, 13 + WATCH - 0.1) == []
+        assert [action.pid for action in looks(fleet, 13 + WATCH + LOOK) if isinstance(action, Signal)][:1] == [200]
+
+    def test_a_late_look_judges_nobody_and_begins_anew(self) -> None:
+        """The machine was suspended, or the supervisor stopped."""
+        fleet = serving(1, watch=WATCH)
+        looks(fleet, 10)
+        fleet.look([1], 1000)
+        assert fleet.plan(1000) == []
+        assert looks(fleet, 1000 + WATCH - 0.1) == []
+        assert looks(fleet, 1000 + WATCH) == [still(0)]
+
+    def test_a_look_before_its_time_sees_nothing(self) -> None:
+        fleet = serving(1, watch=WATCH)
+        fleet.look([1], 0)
+        fleet.look([2], LOOK - 1)
+        assert fleet.slots[0].beat == 1
+
+    def test_a_start_has_a_time_of_its_own(self) -> None:
+        fleet = fleet_of(1, watch=WATCH)
+        fleet.started(0, 100, 0)
+        assert fleet.next_due() == START + GRACE
+        for now in range(30):
+            fleet.look([0], now)
+        assert fleet.plan(30) == []
+
+    def test_who_stands_still_while_it_leaves_does_not_get_the_whole_drain(self) -> None:
+        fleet = serving(1, watch=WATCH)
+        fleet.look([1], 0)
+        fleet.stop(1)
+        assert looks(fleet, WATCH) == [Signal(100, SIGTERM), still(0)]
+        assert fleet.next_due() == WATCH + ABORT_GRACE
+
+    def test_nor_more_than_the_drain(self) -> None:
+        fleet = serving(1, watch=WATCH)
+        fleet.stop(0)
+        fleet.plan(0)
+        fleet.stop(WATCH - HURRY + 1)
+        looks(fleet, WATCH)
+        assert fleet.next_due() == WATCH + 1
+
+    def test_who_leaves_before_it_has_given_a_sign_of_life_is_not_watched(self) -> None:
+        fleet = fleet_of(1, watch=WATCH)
+        fleet.started(0, 100, 0)
+        fleet.stop(0)
+        assert looks(fleet, 30, beats=(0,)) == [Signal(100, SIGTERM)]
+
+    def test_the_end_of_the_service_does_not_put_its_death_off(self) -> None:
+        fleet = serving(2, watch=WATCH)
+        looks(fleet, WATCH, moving=(1,))
+        fleet.stop(WATCH + 1)
+        assert fleet.plan(WATCH + 1) == [Signal(101, SIGTERM)]
+        assert Signal(100, SIGKILL, "shard 0 outlives SIGABRT") in fleet.plan(WATCH + ABORT_GRACE)
+
+    def test_several_write_their_stacks_one_after_the_other(self) -> None:
+        fleet = serving(2, watch=WATCH)
+        assert looks(fleet, WATCH) == [still(0)]
+        assert fleet.next_due() == WATCH + STACKS_PAUSE
+        assert fleet.plan(WATCH + STACKS_PAUSE) == [still(1)]
+
+    def test_without_a_timeout_nobody_is_watched(self) -> None:
+        fleet = serving(1)
+        assert fleet.next_due() is None
+        for now in range(1000):
+            fleet.look([1], now)
+        assert fleet.plan(1000) == []
+
+
+class TestStacks:
+    def test_the_shards_show_them_one_after_the_other(self) -> None:
+        fleet = serving(2)
+        fleet.show_stacks(5)
+        assert fleet.plan(5) == [Signal(100, SIGUSR1, "stacks of shard 0")]
+        assert fleet.next_due() == 5 + STACKS_PAUSE
+        assert fleet.plan(5 + STACKS_PAUSE) == [Signal(101, SIGUSR1, "stacks of shard 1")]
+        assert fleet.next_due() is None
+        assert fleet.serving == 2
+
+    def test_who_is_to_show_them_already_is_not_told_twice(self) -> None:
+        fleet = serving(1)
+        for _ in range(3):
+            fleet.show_stacks(5)
+        assert fleet.plan(100) == [Signal(100, SIGUSR1, "stacks of shard 0")]
+
+    def test_who_has_died_meanwhile_is_not_told(self) -> None:
+        fleet = serving(1)
+        fleet.show_stacks(5)
+        fleet.exited(0, 1, 5)
+        assert fleet.plan(5) == [Spawn(0, 1)]
 
 
 class TestBackoff:

@@ -29,6 +29,7 @@ class TestDefaults:
         assert settings.max_in_flight == 1024
         assert settings.max_write_buffer == 16 * MIB
         assert settings.drain_timeout == 30.0
+        assert settings.shard_timeout == 30.0
         assert (settings.ping_interval, settings.ping_timeout) == (20.0, 20.0)
         assert (settings.redis_timeout, settings.redis_start_timeout) == (10.0, 10.0)
         assert (settings.redis_backlog, settings.redis_backlog_timeout) == (10_000, 5.0)
@@ -53,6 +54,8 @@ class TestForms:
             ("drain_timeout", "500ms", 0.5),
             ("drain_timeout", "2m", 120.0),
             ("drain_timeout", 7, 7.0),
+            ("shard_timeout", "0", 0.0),
+            ("shard_timeout", "3s", 3.0),
             ("no_auth", "yes", True),
             ("no_auth", "0", False),
             ("auth_keys", "a, b,,a", ("a", "b")),
@@ -117,6 +120,8 @@ class TestRefusals:
             ("drain_timeout", True),
             ("drain_timeout", float("nan")),
             ("drain_timeout", float("inf")),
+            ("shard_timeout", "2.9"),
+            ("shard_timeout", float("nan")),
             ("ping_interval", 0),
             ("log_level", "loud"),
             ("log_format", "xml"),

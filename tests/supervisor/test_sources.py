@@ -40,6 +40,7 @@ OTHER: dict[str, str] = {
     "max_in_flight": "10",
     "max_write_buffer": "1M",
     "drain_timeout": "3",
+    "shard_timeout": "11",
     "ping_interval": "4",
     "ping_timeout": "5",
     "redis_timeout": "6",
