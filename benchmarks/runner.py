@@ -147,8 +147,8 @@ class _Runner:
             for client in clients:
                 _expect(client, "warm", _CONNECT)
             readings = self._measured(clients, proxy, before, task)
-            if len(clients) > 1 and jobs and not self._valkey.has_jobs(f"{PREFIX}:{task.queue}:wait"):
-                raise LabError("the queue was empty before the end: nobody measured only work")
+            if len(clients) > 1 and jobs and not self._valkey.has(f"{PREFIX}:{task.queue}:wait"):
+                raise LabError("the queue ran empty before the end, so that idle time was measured")
             for client in clients:
                 client.tell("end")
             for client in clients:

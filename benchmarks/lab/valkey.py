@@ -80,8 +80,8 @@ class Valkey:
         """Remove all keys, and wait until their memory is free."""
         self._control.ask("FLUSHALL", "SYNC")
 
-    def has_jobs(self, key: str) -> bool:
-        """Whether a list has any entry."""
+    def has(self, key: str) -> bool:
+        """Whether there is such a key: a list that has run empty is none."""
         return bool(self._control.ask("EXISTS", key))
 
     def info(self, section: str) -> dict[str, str]:

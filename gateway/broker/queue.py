@@ -99,8 +99,8 @@ class Queue:
             "addParentJob": self.keys(*_PARENT),
         }
         self._adders = {
-            script: Template(self.commands[script], keys, (HOLE, HOLE, HOLE))
-            for script, keys in self.adder_keys.items()
+            script: Template(self.commands[script], self.adder_keys[script], (HOLE, HOLE, HOLE))
+            for script in ("addStandardJob", "addDelayedJob", "addPrioritizedJob")  # parents come in flows only
         }
 
     @property

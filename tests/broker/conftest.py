@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from redis.asyncio import Redis
 
+from gateway.broker.address import Address
+from gateway.broker.broker import Broker, Identity
+from gateway.broker.link import LinkOptions
 from tests.support.background import nothing_fails_in_the_background
+from tests.support.valkey import ValkeyProcess
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +19,19 @@ def background() -> Iterator[list[str]]:
     """Fails the test for what failed unnoticed; a test that wants a failure clears the list."""
     with nothing_fails_in_the_background() as failures:
         yield failures
+
+
+@pytest.fixture
+async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
+    """A connected broker of the test's own prefix."""
+    broker = Broker(Address.from_url(valkey.url), prefix, LinkOptions(), Identity(prefix))
+    await broker.start(5.0)
+    yield broker
+    await broker.close()
+
+
+@pytest.fixture
+async def redis(valkey: ValkeyProcess) -> AsyncIterator[Redis]:
+    """To look behind the broker's back."""
+    async with Redis.from_url(valkey.url, decode_responses=True) as client:
+        yield client

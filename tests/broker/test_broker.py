@@ -47,12 +47,6 @@ async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
         yield broker
 
 
-@pytest.fixture
-async def redis(valkey: ValkeyProcess) -> AsyncIterator[Redis]:
-    async with Redis.from_url(valkey.url, decode_responses=True) as client:
-        yield client
-
-
 class Worker:
     """A consumer that keeps what it is given."""
 

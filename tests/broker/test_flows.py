@@ -34,12 +34,6 @@ async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
     await broker.close()
 
 
-@pytest.fixture
-async def redis(valkey: ValkeyProcess) -> AsyncIterator[Redis]:
-    async with Redis.from_url(valkey.url, decode_responses=True) as client:
-        yield client
-
-
 async def ask(broker: Broker, grant: Grant, fn: str, *args: Any) -> Any:
     """Call a function of flows with the rights of a key."""
     row = FLOWS[fn]

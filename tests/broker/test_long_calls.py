@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from gateway.broker.address import Address
-from gateway.broker.broker import Broker, Identity
+from gateway.broker.broker import Broker
 from gateway.broker.functions.base import MANAGE, Context
 from gateway.broker.functions.managing import (
     ObliterateOptions,
@@ -21,11 +20,9 @@ from gateway.broker.functions.managing import (
     retry_jobs,
 )
 from gateway.broker.functions.sweeping import remove_orphaned_jobs
-from gateway.broker.link import LinkOptions
 from gateway.broker.queue import Queue
 from gateway.wire.errors import ErrorCode, GatewayError
 from gateway.wire.grants import Grant, Rights
-from tests.support.valkey import ValkeyProcess
 
 MANY = 300
 MANAGER = Grant("manager", frozenset({MANAGE}), ("q",))
@@ -42,20 +39,6 @@ CALLS: list[tuple[str, str, Run]] = [
     ("obliterate", "completed", lambda queue, context: obliterate(queue, ObliterateOptions(count=1), context=context)),
     ("removeOrphanedJobs", "none", lambda queue, context: remove_orphaned_jobs(queue, 1, context=context)),
 ]
-
-
-@pytest.fixture
-async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
-    broker = Broker(Address.from_url(valkey.url), prefix, LinkOptions(), Identity(prefix))
-    await broker.start(5.0)
-    yield broker
-    await broker.close()
-
-
-@pytest.fixture
-async def redis(valkey: ValkeyProcess) -> AsyncIterator[Redis]:
-    async with Redis.from_url(valkey.url, decode_responses=True) as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)

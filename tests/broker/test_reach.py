@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from gateway.broker.address import Address
-from gateway.broker.broker import Broker, Identity
+from gateway.broker.broker import Broker
 from gateway.broker.functions.base import Context
 from gateway.broker.functions.dependencies import get_dependencies
-from gateway.broker.link import LinkOptions
 from gateway.broker.queue import Queue
 from gateway.wire.errors import ErrorCode, GatewayError
 from gateway.wire.grants import EVERYTHING, Grant, Permission, Rights
-from tests.support.valkey import ValkeyProcess
-
-
-@pytest.fixture
-async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
-    broker = Broker(Address.from_url(valkey.url), prefix, LinkOptions(), Identity(prefix))
-    await broker.start(5.0)
-    yield broker
-    await broker.close()
 
 
 def under(broker: Broker, *queues: str) -> Context:

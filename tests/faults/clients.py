@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 _PAUSE = 0.05  # s before another try to connect
 
@@ -130,3 +134,21 @@ async def until_counts(url: str, wanted: dict[str, int], timeout: float) -> None
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise AssertionError(f"not within {timeout:g} s: {wanted}, at last {found}") from None
+
+
+async def check_no_job_is_lost(running: Service, strike: Callable[[], None], jobs: int = 400) -> None:
+    """Let producers and workers that reconnect get all jobs done, whatever `strike` does in the middle of it."""
+    producers = [Producer(running.address("/queue/load"), f"p{n}", jobs // 4) for n in range(4)]
+    workers = [Worker(running.address("/queue/load/process/5", confirm="1"), hold=0.001) for _ in range(6)]
+    launch(*workers)
+    producing = launch(*producers)
+    await eventually(lambda: sum(len(worker.stored) for worker in workers) > jobs // 5, "the load runs", 20)
+
+    strike()
+
+    await asyncio.wait_for(asyncio.gather(*producing), 30)
+    await until_counts(running.address("/queue/load"), {"completed": jobs, "active": 0, "waiting": 0}, 15)
+    assert set().union(*(producer.confirmed for producer in producers)) == {
+        f"p{n}-{m}" for n in range(4) for m in range(jobs // 4)
+    }
+    assert len(set().union(*(worker.seen.keys() for worker in workers))) == jobs

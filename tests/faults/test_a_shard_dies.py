@@ -11,32 +11,18 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.clients import Producer, Worker, ask, dial, launch, until_counts
+from tests.faults.clients import ask, check_no_job_is_lost, dial
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
 MakeService = Callable[..., Service]
-JOBS = 400
 
 
 async def test_no_job_is_lost_and_clients_that_reconnect_go_on(service: MakeService) -> None:
     running = service("--procs", "2").start()
-    producers = [Producer(running.address("/queue/load"), f"p{n}", JOBS // 4) for n in range(4)]
-    workers = [Worker(running.address("/queue/load/process/5", confirm="1"), hold=0.001) for _ in range(6)]
-    launch(*workers)
-    producing = launch(*producers)
-    await eventually(lambda: sum(len(worker.stored) for worker in workers) > JOBS // 5, "the load runs", 20)
-
-    os.kill(running.shards()[0], signal.SIGKILL)
-
-    await asyncio.wait_for(asyncio.gather(*producing), 30)
-    await until_counts(running.address("/queue/load"), {"completed": JOBS, "active": 0, "waiting": 0}, 15)
-    assert set().union(*(producer.confirmed for producer in producers)) == {
-        f"p{n}-{m}" for n in range(4) for m in range(JOBS // 4)
-    }
-    assert len(set().union(*(worker.seen.keys() for worker in workers))) == JOBS
+    await check_no_job_is_lost(running, lambda: os.kill(running.shards()[0], signal.SIGKILL))
 
 
 async def test_the_slot_is_back_within_two_seconds_and_the_other_shard_keeps_serving(service: MakeService) -> None:

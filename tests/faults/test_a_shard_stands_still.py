@@ -12,14 +12,13 @@ from collections.abc import Callable
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from tests.faults.clients import Producer, Worker, ask, dial, launch, until_counts
+from tests.faults.clients import ask, check_no_job_is_lost, dial
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
 MakeService = Callable[..., Service]
-JOBS = 400
 TIMEOUT = 3.0
 # Two looks, the time to die of SIGABRT, the start of the next shard, and a busy machine.
 BACK = TIMEOUT + 2 + 2 + 2 + 2
@@ -27,20 +26,7 @@ BACK = TIMEOUT + 2 + 2 + 2 + 2
 
 async def test_no_job_is_lost_and_its_clients_go_on_elsewhere(service: MakeService) -> None:
     running = service("--procs", "2", "--shard-timeout", f"{TIMEOUT:g}s").start()
-    producers = [Producer(running.address("/queue/load"), f"p{n}", JOBS // 4) for n in range(4)]
-    workers = [Worker(running.address("/queue/load/process/5", confirm="1"), hold=0.001) for _ in range(6)]
-    launch(*workers)
-    producing = launch(*producers)
-    await eventually(lambda: sum(len(worker.stored) for worker in workers) > JOBS // 5, "the load runs", 20)
-
-    os.kill(running.shards()[0], signal.SIGSTOP)
-
-    await asyncio.wait_for(asyncio.gather(*producing), 30)
-    await until_counts(running.address("/queue/load"), {"completed": JOBS, "active": 0, "waiting": 0}, 15)
-    assert set().union(*(producer.confirmed for producer in producers)) == {
-        f"p{n}-{m}" for n in range(4) for m in range(JOBS // 4)
-    }
-    assert len(set().union(*(worker.seen.keys() for worker in workers))) == JOBS
+    await check_no_job_is_lost(running, lambda: os.kill(running.shards()[0], signal.SIGSTOP))
     assert "outlives SIGABRT: SIGKILL" in running.errors
 
 
