@@ -12,6 +12,8 @@ VERSION := $(shell $(PYTHON) -c 'import sys; v = sys.version_info; print("%d.%d"
 MADE := $(VENV)/.python-$(VERSION)
 RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
+# The import names as folders, for tools that do not ask the interpreter where a package lies.
+NAMES := $(VENV)/names
 
 .PHONY: help serve test check fmt cover bench docs clean
 .DEFAULT_GOAL := help
@@ -28,7 +30,7 @@ test: $(DEV) ## Install and run all tests; ARGS go to pytest
 check: $(DEV) ## Check format, lint and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
-	@$(BIN)/mypy
+	@MYPYPATH=$(NAMES) $(BIN)/mypy $(NAMES)/bullmq_proxy tests benchmarks
 
 fmt: $(DEV) ## Format the code and repair what the linter can
 	@$(BIN)/ruff format
@@ -65,4 +67,5 @@ $(RUNTIME): $(MADE) pyproject.toml
 $(DEV): $(MADE) pyproject.toml
 	@echo "installing into $(VENV) with the tools for tests (Python $(VERSION))"
 	@$(PIP) install --editable '.[dev]'
+	@mkdir -p $(NAMES)/bullmq_proxy && ln -sfn $(CURDIR)/gateway $(CURDIR)/supervisor $(NAMES)/bullmq_proxy/
 	@touch $@ $(RUNTIME)

@@ -17,7 +17,7 @@ from benchmarks.report import document, table, write_json
 from benchmarks.runner import Plan, run_plan
 from benchmarks.scenarios import ALL, KIN, SCENARIOS, Scenario, chosen
 from benchmarks.svg import write_charts
-from supervisor.slots import StartError
+from bullmq_proxy.supervisor.slots import StartError
 
 _FILES = 65_536
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gateway.embed import Proxy, start_proxy
+    from bullmq_proxy.gateway.embed import Proxy, start_proxy
 
 __version__ = "0.1.0"
 
@@ -18,7 +18,7 @@ __all__ = ["Proxy", "__version__", "start_proxy"]
 
 def __getattr__(name: str) -> Any:
     if name in ("start_proxy", "Proxy"):
-        from gateway import embed  # noqa: PLC0415 - see above: not at import
+        from bullmq_proxy.gateway import embed  # noqa: PLC0415 - see above: not at import
 
         return getattr(embed, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

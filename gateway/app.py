@@ -10,29 +10,29 @@ from typing import Any, Final
 
 from websockets.http11 import Response
 
-from gateway import __version__
-from gateway.board import Board, Row
-from gateway.broker.address import Address
-from gateway.broker.broker import Broker, Identity
-from gateway.broker.flows import Flows
-from gateway.broker.functions.base import Context
-from gateway.broker.functions.flows import FLOWS
-from gateway.broker.link import LinkOptions
-from gateway.keys import Key
-from gateway.metrics import Metrics
-from gateway.net import http
-from gateway.net.auth import Keyring
-from gateway.net.listener import Door, Listener
-from gateway.sessions.calling import CallLimits
-from gateway.sessions.events import EventsSession
-from gateway.sessions.ports import Outlet, Session
-from gateway.sessions.queue import QueueSession
-from gateway.sessions.worker import WorkerSession
-from gateway.settings import Settings
-from gateway.wire.closing import CloseCode
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import Rights
-from gateway.wire.routes import Kind, Limits, Route
+from bullmq_proxy.gateway import __version__
+from bullmq_proxy.gateway.access.credentials import Keyring
+from bullmq_proxy.gateway.access.grants import Rights
+from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.functions.base import Context
+from bullmq_proxy.gateway.broker.functions.flows import FLOWS
+from bullmq_proxy.gateway.broker.jobs.flows import Flows
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.link import LinkOptions
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.metrics import Metrics
+from bullmq_proxy.gateway.net import http
+from bullmq_proxy.gateway.net.listener import Admission, Listener
+from bullmq_proxy.gateway.sessions.calling import CallLimits
+from bullmq_proxy.gateway.sessions.events import EventsSession
+from bullmq_proxy.gateway.sessions.interfaces import Client, Session
+from bullmq_proxy.gateway.sessions.queue import QueueSession
+from bullmq_proxy.gateway.sessions.worker import WorkerSession
+from bullmq_proxy.gateway.settings import Settings
+from bullmq_proxy.gateway.shared_memory import ShardMemory, SharedMemory
+from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.routes import Endpoint, Limits, Route
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class App:
         address: Address,
         identity: Identity,
         keys: Iterable[Key] = (),
-        row: Row | None = None,
+        row: ShardMemory | None = None,
     ) -> None:
         """Build everything; nothing is opened before `start`.
 
@@ -69,8 +69,8 @@ class App:
             backlog_timeout=settings.redis_backlog_timeout,
         )
         self.broker = Broker(address, settings.prefix, options, identity)
-        row = row or Board(1).row(0)
-        self.listener = Listener(_door(settings, keys, row), self._open_session, self._read_page)
+        row = row or SharedMemory(1).row(0)
+        self.listener = Listener(_admission(settings, keys, row), self._open_session, self._read_page)
         self._metrics = Metrics(self.broker, self.listener, row)
         self._draining = False
         self._hurried = False
@@ -154,27 +154,27 @@ class App:
 
     # What the listener asks for
 
-    def _open_session(self, route: Route, rights: Rights, outlet: Outlet) -> Session:
+    def _open_session(self, route: Route, rights: Rights, client: Client) -> Session:
         context = Context(self.broker, rights)
         # A quarter of what a client may leave unread: replies to what has been read still find room.
         limits = CallLimits(self.settings.max_in_flight, self.settings.max_write_buffer // 4)
-        if route.kind is Kind.FLOWS:
-            return QueueSession(Flows(self.broker, _limits(self.settings)), context, outlet, limits, FLOWS)
+        if route.kind is Endpoint.FLOWS:
+            return QueueSession(Flows(self.broker, self.settings.max_queue_name), context, client, limits, FLOWS)
         queue = self.broker.queue(route.queue)
         match route.kind:
-            case Kind.WORKER:
-                return WorkerSession(queue, route.worker, context, outlet, limits)
-            case Kind.EVENTS:
+            case Endpoint.WORKER:
+                return WorkerSession(queue, route.worker, context, client, limits)
+            case Endpoint.EVENTS:
                 assert route.events is not None
-                return EventsSession(queue, self.broker.reader(queue), route.events, outlet, self.broker.tally)
+                return EventsSession(queue, self.broker.reader(queue), route.events, client, self.broker.counters)
             case _:
-                return QueueSession(queue, context, outlet, limits)
+                return QueueSession(queue, context, client, limits)
 
-    async def _read_page(self, kind: Kind) -> Response:
+    async def _read_page(self, kind: Endpoint) -> Response:
         match kind:
-            case Kind.READY:
+            case Endpoint.READY:
                 return await self._ready()
-            case Kind.METRICS:
+            case Endpoint.METRICS:
                 return http.text(self._metrics.page(), http.PROMETHEUS)
             case _:
                 return http.json_page({"status": "alive", "version": __version__})
@@ -202,8 +202,8 @@ class App:
         self._answered_at = now()
 
 
-def _door(settings: Settings, keys: Iterable[Key], row: Row) -> Door:
-    return Door(
+def _admission(settings: Settings, keys: Iterable[Key], row: ShardMemory) -> Admission:
+    return Admission(
         keyring=Keyring(settings.auth_keys, keys, row=row, everybody=settings.no_auth),
         allowed_origins=settings.allowed_origins,
         limits=_limits(settings),

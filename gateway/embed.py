@@ -9,12 +9,12 @@ import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.app import App
-from gateway.broker.address import Address
-from gateway.broker.broker import Identity
-from gateway.keys import KeysError, KeysFile
-from gateway.settings import Settings
-from gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
+from bullmq_proxy.gateway.app import App
+from bullmq_proxy.gateway.broker.broker import Identity
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.settings import Settings
+from bullmq_proxy.gateway.wire.closing import CloseCode
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -47,7 +47,7 @@ class Proxy:
         """Connect to Redis and accept clients.
 
         Raises:
-            gateway.wire.errors.GatewayError: Redis is not reachable within `redis_start_timeout`, or refuses the login.
+            GatewayError: Redis is not reachable within `redis_start_timeout`, or refuses the login.
             OSError: the port is taken.
         """
         identity = Identity(f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
@@ -95,7 +95,7 @@ def start_proxy(connection: str | Redis, auth_keys: Iterable[str] = (), *, port:
         auth_keys: keys that clients come in with and that may do everything. None at all needs `keys_file` with a key
             in it, or `no_auth=True`.
         port: to listen on; 0 picks a free one.
-        settings: any other field of `gateway.settings.Settings`, such as `host` or `prefix`.
+        settings: any other field of `bullmq_proxy.gateway.settings.Settings`, such as `host` or `prefix`.
 
     Raises:
         ValueError: neither keys nor `no_auth`, or a setting that cannot be used.

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from gateway.board import FIGURES, Row
-from gateway.broker.broker import Broker
-from gateway.broker.tally import STATES
-from gateway.net.listener import Listener
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.counters import STATES
+from bullmq_proxy.gateway.net.listener import Listener
+from bullmq_proxy.gateway.shared_memory import FIGURES, ShardMemory
 
 _PERIOD: Final = 1.0  # s between two looks at the own figures
 
@@ -48,7 +48,7 @@ def _answered(state: str) -> _Figure:
         "jobs_answered_total",
         "counter",
         "Final answers of workers that Redis has stored, by the job's state then.",
-        lambda shard: shard.broker.tally.answered_jobs[state],
+        lambda shard: shard.broker.counters.answered_jobs[state],
         f',state="{state}"',
     )
 
@@ -61,21 +61,21 @@ _FIGURES: Final = (
         "WebSocket handshakes completed.",
         lambda shard: shard.listener.accepted,
     ),
-    _Figure("calls_total", "counter", "Calls of functions.", lambda shard: shard.broker.tally.calls),
+    _Figure("calls_total", "counter", "Calls of functions.", lambda shard: shard.broker.counters.calls),
     _Figure(
         "call_errors_total",
         "counter",
         "Calls of functions that were answered with an error.",
-        lambda shard: shard.broker.tally.refused_calls,
+        lambda shard: shard.broker.counters.refused_calls,
     ),
     _Figure("jobs_held", "gauge", "Jobs in clients' hands.", lambda shard: shard.broker.leases),
-    _Figure("jobs_pushed_total", "counter", "Jobs pushed to workers.", lambda shard: shard.broker.tally.pushed_jobs),
+    _Figure("jobs_pushed_total", "counter", "Jobs pushed to workers.", lambda shard: shard.broker.counters.pushed_jobs),
     *map(_answered, STATES),
     _Figure(
         "events_delivered_total",
         "counter",
         "Events delivered, once for each watcher.",
-        lambda shard: shard.broker.tally.events,
+        lambda shard: shard.broker.counters.events,
     ),
     _Figure("redis_up", "gauge", "Whether Redis is connected.", lambda shard: shard.broker.link.is_up),
     _Figure(
@@ -101,7 +101,7 @@ _LAYOUT: Final = zlib.crc32("".join(figure.name + figure.label for figure in _FI
 class Metrics:
     """The figures of one shard, and the page of all."""
 
-    def __init__(self, broker: Broker, listener: Listener, row: Row) -> None:
+    def __init__(self, broker: Broker, listener: Listener, row: ShardMemory) -> None:
         """Begin to count; `row` is where this shard's figures stand for all to see."""
         self.broker: Broker = broker
         self.listener: Listener = listener

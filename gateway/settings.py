@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from gateway import kinds
-from gateway.kinds import Kind, UnfitError
+from bullmq_proxy.gateway import value_types
+from bullmq_proxy.gateway.value_types import InvalidValueError, ValueType
 
 ENVIRONMENT_PREFIX = "BULLMQ_PROXY_"
 MASK = "***"
@@ -34,7 +34,7 @@ class Option:
     """What flags, environment, file and help need to know about one field of `Settings`."""
 
     help: str
-    kind: Kind
+    value_type: ValueType
     name: str = ""
     """The field's name, which is also the key in the configuration file."""
     also: tuple[str, ...] = ()
@@ -53,18 +53,18 @@ class Option:
     def check(self, value: object) -> Any:
         """The value in its final type; raises SettingError."""
         try:
-            return self.kind(value)
-        except UnfitError as unfit:
+            return self.value_type(value)
+        except InvalidValueError as unfit:
             got = "" if self.secret else f", got {unfit.value!r}"
             raise SettingError(self.name, f"expected {unfit.wanted}{got}") from None
 
     def show(self, value: Any) -> str:
         """The value as in a configuration file, without secrets."""
         if self.secret and isinstance(value, tuple):
-            return "[" + ", ".join(kinds.quoted(MASK) for _ in value) + "]"
+            return "[" + ", ".join(value_types.quoted(MASK) for _ in value) + "]"
         if self.secret and isinstance(value, str):
-            return kinds.quoted(masked(value))
-        return self.kind.show(value)
+            return value_types.quoted(masked(value))
+        return self.value_type.show(value)
 
 
 def masked(url: str) -> str:
@@ -84,16 +84,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def option(default: Any, about: str, kind: Kind, **more: Any) -> Any:
+def option(default: Any, about: str, value_type: ValueType, **more: Any) -> Any:
     """A field of `Settings`; a callable default is asked each time."""
-    found = Option(help=about, kind=kind, **more)
+    found = Option(help=about, value_type=value_type, **more)
     shared: dict[str, Any] = {"metadata": {"option": found}, "repr": not found.secret}
     return field(default_factory=default, **shared) if callable(default) else field(default=default, **shared)
 
 
-_PATH = kinds.text("a path", "PATH")
-_WORD = kinds.text("1 to 100 characters without spaces", "TEXT", pattern=r"[^\s\x00-\x1f]+", most=100)
-_KEY = kinds.text("keys of visible ASCII characters without commas", "KEY", pattern=r"[!-+\--~]+")
+_PATH = value_types.text("a path", "PATH")
+_WORD = value_types.text("1 to 100 characters without spaces", "TEXT", pattern=r"[^\s\x00-\x1f]+", most=100)
+_KEY = value_types.text("keys of visible ASCII characters without commas", "KEY", pattern=r"[!-+\--~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,15 +101,17 @@ class Settings:
     """All that can be set. Constructing it checks every value and raises `SettingError`."""
 
     # Where to listen, and how many processes do.
-    host: str = option("127.0.0.1", "Address to listen on.", kinds.host, also=("HOST",))
-    port: int = option(8080, "Port that all shards share; 0 picks a free one.", kinds.whole(0, 65535), also=("PORT",))
-    procs: int = option(cores, "Shards to fork.", kinds.whole(1, 256), by_default="number of cores")
+    host: str = option("127.0.0.1", "Address to listen on.", value_types.host, also=("HOST",))
+    port: int = option(
+        8080, "Port that all shards share; 0 picks a free one.", value_types.whole(0, 65535), also=("PORT",)
+    )
+    procs: int = option(cores, "Shards to fork.", value_types.whole(1, 256), by_default="number of cores")
 
     # Redis and BullMQ.
     redis_url: str | None = option(
         None,
         "Redis or Valkey server; REDIS_HOST, _PORT, _USERNAME, _PASSWORD and _TLS together make one, too.",
-        kinds.optional(kinds.redis_url),
+        value_types.optional(value_types.redis_url),
         also=("REDIS_URL",),
         secret=True,
         by_default="an embedded Valkey",
@@ -118,7 +120,7 @@ class Settings:
     data_dir: str | None = option(
         None,
         "Where the embedded Valkey keeps its data.",
-        kinds.optional(_PATH),
+        value_types.optional(_PATH),
         by_default="~/.local/share/bullmq-proxy",
     )
 
@@ -126,7 +128,7 @@ class Settings:
     auth_keys: tuple[str, ...] = option(
         (),
         "Key that lets clients in. Other users can see flags: prefer the environment or a keys file.",
-        kinds.many(_KEY),
+        value_types.many(_KEY),
         also=("AUTH_KEYS", "AUTH_TOKENS"),
         flag="--auth-key",
         shape="repeat",
@@ -134,55 +136,63 @@ class Settings:
         by_default="one made for this run on a loopback address",
     )
     auth_keys_file: str | None = option(
-        None, "File with one key per line; blank lines and # comments do not count.", kinds.optional(_PATH)
+        None, "File with one key per line; blank lines and # comments do not count.", value_types.optional(_PATH)
     )
     keys_file: str | None = option(
-        None, "TOML file of keys with permissions; SIGHUP reads it again.", kinds.optional(_PATH)
+        None, "TOML file of keys with permissions; SIGHUP reads it again.", value_types.optional(_PATH)
     )
-    no_auth: bool = option(False, "Let everybody in.", kinds.boolean, shape="switch")
+    no_auth: bool = option(False, "Let everybody in.", value_types.boolean, shape="switch")
     allowed_origins: tuple[str, ...] = option(
         (),
         "Origin of web pages that may connect.",
-        kinds.many(kinds.origin),
+        value_types.many(value_types.origin),
         flag="--allowed-origin",
         shape="repeat",
         by_default="same host only",
     )
 
     # Limits per connection.
-    max_message_size: int = option(MIB, "Longest message from a client.", kinds.size(KIB, 512 * MIB))
-    max_concurrency: int = option(1000, "Most jobs at a time that one worker may ask for.", kinds.whole(1, 100_000))
-    max_queue_name: int = option(100, "Longest queue name, in characters.", kinds.whole(1, 1000))
+    max_message_size: int = option(MIB, "Longest message from a client.", value_types.size(KIB, 512 * MIB))
+    max_concurrency: int = option(
+        1000, "Most jobs at a time that one worker may ask for.", value_types.whole(1, 100_000)
+    )
+    max_queue_name: int = option(100, "Longest queue name, in characters.", value_types.whole(1, 1000))
     max_in_flight: int = option(
         1024,
         "Unanswered requests of one connection before its socket is no longer read.",
-        kinds.whole(1, 1_000_000),
+        value_types.whole(1, 1_000_000),
     )
     max_write_buffer: int = option(
         16 * MIB,
         "Unread output of one connection before it is closed as a slow consumer.",
-        kinds.size(64 * KIB, GIB),
+        value_types.size(64 * KIB, GIB),
     )
 
     # Times.
-    drain_timeout: float = option(30.0, "How long a stopping shard waits for answers.", kinds.duration(0, 86_400))
+    drain_timeout: float = option(30.0, "How long a stopping shard waits for answers.", value_types.duration(0, 86_400))
     shard_timeout: float = option(
         30.0,
         "A shard that stands still for so long is ended, and another one started; 0 for never.",
-        kinds.duration(3, 86_400, or_never=True),  # it gives a sign of life each second
+        value_types.duration(3, 86_400, or_never=True),  # it gives a sign of life each second
     )
-    ping_interval: float = option(20.0, "Time between pings to a client.", kinds.duration(0.01, 3600))
-    ping_timeout: float = option(20.0, "A client that answers no ping for so long is gone.", kinds.duration(0.01, 3600))
+    ping_interval: float = option(20.0, "Time between pings to a client.", value_types.duration(0.01, 3600))
+    ping_timeout: float = option(
+        20.0, "A client that answers no ping for so long is gone.", value_types.duration(0.01, 3600)
+    )
     redis_timeout: float = option(
-        10.0, "A Redis link without any reply for so long is dead.", kinds.duration(0.05, 3600)
+        10.0, "A Redis link without any reply for so long is dead.", value_types.duration(0.05, 3600)
     )
-    redis_start_timeout: float = option(10.0, "How long the first start waits for Redis.", kinds.duration(0.05, 3600))
-    redis_backlog: int = option(10_000, "Commands kept while Redis is away.", kinds.whole(0, 10_000_000))
-    redis_backlog_timeout: float = option(5.0, "How long a kept command waits for Redis.", kinds.duration(0, 3600))
+    redis_start_timeout: float = option(
+        10.0, "How long the first start waits for Redis.", value_types.duration(0.05, 3600)
+    )
+    redis_backlog: int = option(10_000, "Commands kept while Redis is away.", value_types.whole(0, 10_000_000))
+    redis_backlog_timeout: float = option(
+        5.0, "How long a kept command waits for Redis.", value_types.duration(0, 3600)
+    )
 
     # Logs.
-    log_level: str = option("info", "Least severity to log.", kinds.choice("debug", "info", "warning", "error"))
-    log_format: str = option("text", "Lines for people or JSON for machines.", kinds.choice("text", "json"))
+    log_level: str = option("info", "Least severity to log.", value_types.choice("debug", "info", "warning", "error"))
+    log_format: str = option("text", "Lines for people or JSON for machines.", value_types.choice("text", "json"))
 
     def __post_init__(self) -> None:
         for known in options():

@@ -16,15 +16,15 @@ from typing import Any, Final
 
 import uvloop
 
-from gateway.app import App
-from gateway.board import Row
-from gateway.broker.address import Address
-from gateway.broker.broker import Identity
-from gateway.exits import Exit
-from gateway.keys import Key
-from gateway.settings import Settings
-from gateway.wire.closing import CloseCode
-from gateway.wire.errors import GatewayError
+from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.app import App
+from bullmq_proxy.gateway.broker.broker import Identity
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.settings import Settings
+from bullmq_proxy.gateway.shared_memory import ShardMemory
+from bullmq_proxy.gateway.wire.closing import CloseCode
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def run(
     gateway_id: str = "",
     orphaned: Sequence[str] = (),
     keys: Sequence[Key] = (),
-    row: Row | None = None,
+    row: ShardMemory | None = None,
 ) -> int:
     """Run one shard until it has drained.
 
@@ -98,7 +98,7 @@ class _Shard:
         control: socket.socket,
         orphaned: tuple[str, ...],
         keys: tuple[Key, ...],
-        row: Row | None,
+        row: ShardMemory | None,
     ) -> None:
         self._settings = settings
         self._identity = identity

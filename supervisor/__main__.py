@@ -1,9 +1,9 @@
-"""`python -m supervisor` is `bullmq-proxy`."""
+"""`python -m bullmq_proxy.supervisor` is `bullmq-proxy`."""
 
 from __future__ import annotations
 
 import sys
 
-from supervisor.cli import main
+from bullmq_proxy.supervisor.cli import main
 
 sys.exit(main())

@@ -12,8 +12,8 @@ from collections.abc import MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from supervisor.slots import StartError, authority
-from supervisor.sources import DEFAULT, Resolution, UsageError
+from bullmq_proxy.supervisor.slots import StartError, authority
+from bullmq_proxy.supervisor.sources import DEFAULT, Resolution, UsageError
 
 LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 FIRST_FD = 3

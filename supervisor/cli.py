@@ -14,17 +14,17 @@ from typing import Any
 
 import click
 
-from gateway import __version__, logs
-from gateway.exits import Exit
-from gateway.settings import options
-from supervisor import keys
-from supervisor.activation import adopt, handed_sockets
-from supervisor.key_commands import key
-from supervisor.master import serve as run_service
-from supervisor.notify import Notifier
-from supervisor.options import settings_options
-from supervisor.slots import StartError
-from supervisor.sources import Resolution, UsageError, load, resolve
+from bullmq_proxy.gateway import __version__, logs
+from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.settings import options
+from bullmq_proxy.supervisor import keys
+from bullmq_proxy.supervisor.activation import adopt, handed_sockets
+from bullmq_proxy.supervisor.key_commands import key
+from bullmq_proxy.supervisor.master import serve as run_service
+from bullmq_proxy.supervisor.notify import Notifier
+from bullmq_proxy.supervisor.options import settings_options
+from bullmq_proxy.supervisor.slots import StartError
+from bullmq_proxy.supervisor.sources import Resolution, UsageError, load, resolve
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ commands.add_command(key)
 @click.option("--functions", "form", flag_value="functions", help="The page that describes every function instead.")
 def schema(form: str | None) -> int:
     """Print the AsyncAPI document of the gateway's APIs."""
-    from gateway import schema as documents  # noqa: PLC0415 - it carries msgspec and redis, which the service must not
+    from bullmq_proxy.gateway import schema as documents  # noqa: PLC0415 - it carries msgspec and redis, which the service must not
 
     if form == "functions":
         text = documents.functions_markdown()

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from supervisor.slots import StartError
+from bullmq_proxy.supervisor.slots import StartError
 
 # After a kill of the supervisor its Valkey holds the lock until it has written out its data.
 LEFTOVER_TIMEOUT = 10.0

@@ -23,10 +23,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from supervisor.backoff import Backoff
-from supervisor.datadir import DataDir
-from supervisor.signals import Inbox
-from supervisor.slots import StartError
+from bullmq_proxy.supervisor.backoff import Backoff
+from bullmq_proxy.supervisor.datadir import DataDir
+from bullmq_proxy.supervisor.signals import Inbox
+from bullmq_proxy.supervisor.slots import StartError
 
 log = logging.getLogger(__name__)
 

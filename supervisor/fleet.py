@@ -12,8 +12,8 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gateway.exits import Exit
-from supervisor.backoff import Backoff
+from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.supervisor.backoff import Backoff
 
 # Deaths of one slot in a row without having served: starting it again would not help.
 CRASH_LOOP = 5

@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 
 import click
 
-from gateway import keys
-from gateway.exits import Exit
-from gateway.keys import Key, KeysError
-from gateway.kinds import quoted
-from gateway.settings import options
-from supervisor.sources import UsageError
+from bullmq_proxy.gateway.access import keys_file
+from bullmq_proxy.gateway.access.keys_file import Key, KeysError
+from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.settings import options
+from bullmq_proxy.gateway.value_types import quoted
+from bullmq_proxy.supervisor.sources import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,7 +50,7 @@ def key() -> None:
 @_keys_file(required=False)
 @click.option("--queue", "queues", metavar="PATTERN", multiple=True, help="Queue it is for; * stands for any text.")
 @click.option(
-    "--allow", "permissions", multiple=True, type=click.Choice(keys.PERMISSIONS),
+    "--allow", "permissions", multiple=True, type=click.Choice(keys_file.PERMISSIONS),
     help="Permission that it gets. May be repeated, as --queue may.",
 )  # fmt: skip
 @click.option("--expires", metavar="DATE", help="As 2027-01-31 or 2027-01-31T12:00:00Z; UTC unless it says otherwise.")
@@ -70,10 +70,10 @@ def create(
     With a keys file the key is added to it, and a running gateway takes it over on SIGHUP. Without one, what belongs
     into the file is printed on stderr. The secret is shown this once: only its hash is kept.
     """
-    if not keys.NAME.fullmatch(name):
-        raise UsageError(f"key {name[:64]!r}: {keys.NAME_RULE}")
+    if not keys_file.NAME.fullmatch(name):
+        raise UsageError(f"key {name[:64]!r}: {keys_file.NAME_RULE}")
     secret = _PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
-    lines = [f"[keys.{name}]", f'hash = "sha256:{keys.digest(secret).hex()}"']
+    lines = [f"[keys.{name}]", f'hash = "sha256:{keys_file.digest(secret).hex()}"']
     lines += [f"queues = [{', '.join(map(quoted, queues))}]"]
     lines += [f"permissions = [{', '.join(map(quoted, dict.fromkeys(permissions)))}]"]
     lines += [f"expires = {_moment(expires)}"] if expires else []
@@ -81,7 +81,7 @@ def create(
     lines += [f"connections = {connections}"] if connections is not None else []
     block = "".join(f"{line}\n" for line in lines)
     try:
-        made = keys.parse(block, "the new key")[0]
+        made = keys_file.parse(block, "the new key")[0]
         if path is None:
             click.echo(f"Paste this into your keys file, then send SIGHUP to a running gateway:\n\n{block}", err=True)
             _show(secret)
@@ -113,7 +113,7 @@ def _show(secret: str) -> None:
 @_keys_file(required=True)
 def list_keys(path: str) -> int:
     """List the keys of a file: what they may do, until when, and how much. No hashes."""
-    file = keys.KeysFile(path)
+    file = keys_file.KeysFile(path)
     try:
         file.read()
     except KeysError as error:
@@ -132,7 +132,7 @@ def _table(listed: Sequence[Key]) -> Iterator[str]:
             (
                 each.name,
                 ",".join(each.grant.queues) or "-",
-                ",".join(word for word in keys.PERMISSIONS if word in each.grant.permissions) or "-",
+                ",".join(word for word in keys_file.PERMISSIONS if word in each.grant.permissions) or "-",
                 "-" if each.expires is None else _shown(each.expires),
                 "-" if each.messages_per_second is None else f"{each.messages_per_second:g}",
                 "-" if each.connections is None else str(each.connections),
@@ -158,7 +158,7 @@ def _moment(text: str) -> str:
             f"--expires: expected a date such as 2027-01-31 or 2027-01-31T12:00:00Z, got {text!r}"
         ) from None
     try:
-        end = keys.timestamp(moment)
+        end = keys_file.timestamp(moment)
     except ValueError as error:
         raise UsageError(f"--expires: {error}") from None
     if end <= time.time():
@@ -179,7 +179,7 @@ def _append(path: str, name: str, block: str, show: Callable[[], None]) -> None:
     try:
         with _locked(target.parent):
             before, like = _read(target)
-            known = [each.name for each in keys.parse(_decoded(before, path), path)]
+            known = [each.name for each in keys_file.parse(_decoded(before, path), path)]
             if name in known:
                 raise UsageError(
                     f"{path} has a key {name} already: choose another name, or remove it from the file first"
@@ -187,7 +187,7 @@ def _append(path: str, name: str, block: str, show: Callable[[], None]) -> None:
             gap = b"" if not before else b"\n" if before.endswith(b"\n") else b"\n\n"
             after = before + gap + block.encode()
             try:
-                keys.parse(after.decode(), path)
+                keys_file.parse(after.decode(), path)
             except KeysError as error:
                 raise UsageError(f"cannot add to {path}, write the key into it by hand: {error}") from None
             _replace(target, after, like, show)
@@ -198,7 +198,7 @@ def _append(path: str, name: str, block: str, show: Callable[[], None]) -> None:
 def _read(target: Path) -> tuple[bytes, os.stat_result | None]:
     """The file's bytes, and whose it is; nothing and None where there is none yet."""
     try:
-        return keys.read_file(target)
+        return keys_file.read_file(target)
     except FileNotFoundError:
         return b"", None
 

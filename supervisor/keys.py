@@ -9,10 +9,10 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.keys import KeysError, KeysFile
-from gateway.kinds import is_loopback
-from gateway.settings import SettingError, Settings
-from supervisor.sources import Resolution, UsageError
+from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
+from bullmq_proxy.gateway.settings import SettingError, Settings
+from bullmq_proxy.gateway.value_types import is_loopback
+from bullmq_proxy.supervisor.sources import Resolution, UsageError
 
 # 192 bits: out of reach for guessing, and short enough to paste.
 _KEY_BYTES = 24

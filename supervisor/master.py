@@ -18,17 +18,17 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.board import Board
-from gateway.exits import Exit
-from gateway.keys import KeysError, KeysFile
-from gateway.settings import Settings, masked
-from supervisor.activation import one_per_slot, place_of
-from supervisor.embedded import STOP_TIMEOUT, EmbeddedValkey
-from supervisor.fleet import GRACE, Fleet, Outcome, Signal, Spawn, describe
-from supervisor.notify import Notifier
-from supervisor.process import Closable, Orders, Shard, fork_shard
-from supervisor.signals import STOP, Inbox, hangup_ends
-from supervisor.slots import StartError, authority, open_slots, reachable_host
+from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
+from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.settings import Settings, masked
+from bullmq_proxy.gateway.shared_memory import SharedMemory
+from bullmq_proxy.supervisor.activation import one_per_slot, place_of
+from bullmq_proxy.supervisor.embedded import STOP_TIMEOUT, EmbeddedValkey
+from bullmq_proxy.supervisor.fleet import GRACE, Fleet, Outcome, Signal, Spawn, describe
+from bullmq_proxy.supervisor.notify import Notifier
+from bullmq_proxy.supervisor.process import Closable, Orders, ShardProcess, fork_shard
+from bullmq_proxy.supervisor.signals import STOP, Inbox, hangup_ends
+from bullmq_proxy.supervisor.slots import StartError, authority, open_slots, reachable_host
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +99,9 @@ class Master:
         self._valkey = valkey
         self._made_key = made_key
         self._keys_file = keys_file
-        self._board = Board(len(listeners))
+        self._board = SharedMemory(len(listeners))
         self._announced = False
-        self._shards: dict[int, Shard] = {}
+        self._shards: dict[int, ShardProcess] = {}
         # A process id alone comes again, in a container even in each run.
         self._gateway_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         # The queues that each slot's shard said it serves: if it dies, its successor looks for its jobs there.
@@ -254,7 +254,7 @@ class Master:
             shard.tell(event="keys", keys=[key.to_json() for key in keys_file.keys])
             self._speak(shard)
 
-    def _speak(self, shard: Shard) -> None:
+    def _speak(self, shard: ShardProcess) -> None:
         """Go on with what a shard has still to hear, now or when it can take more."""
         shard.speak()
         if shard.control.fileno() < 0:  # it is dead, and forgotten
@@ -262,7 +262,7 @@ class Master:
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if shard.has_more_to_hear else 0)
         self._selector.modify(shard.control, wanted, shard)
 
-    def _hear(self, shard: Shard) -> None:
+    def _hear(self, shard: ShardProcess) -> None:
         messages, open_still = shard.messages()
         for message in messages:
             match message:
@@ -277,7 +277,7 @@ class Master:
         if not open_still:
             self._forget(shard)
 
-    def _forget(self, shard: Shard) -> None:
+    def _forget(self, shard: ShardProcess) -> None:
         if shard.control.fileno() >= 0:
             self._selector.unregister(shard.control)
             shard.control.close()

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from gateway.settings import Option, Settings, options
-from supervisor.sources import CONFIG_VARIABLE
+from bullmq_proxy.gateway.settings import Option, Settings, options
+from bullmq_proxy.supervisor.sources import CONFIG_VARIABLE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,7 +36,7 @@ def _click_option(option: Option) -> Callable[[F], F]:
         option.flag,
         option.name,
         multiple=option.shape == "repeat",
-        metavar=option.kind.metavar,
+        metavar=option.value_type.metavar,
         help=_help(option),
     )
 

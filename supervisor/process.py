@@ -1,4 +1,4 @@
-"""One shard's process: settings and sockets in, a forked child that runs `gateway.shard` out.
+"""One shard's process: settings and sockets in, a forked child that runs `shard.py` out.
 
 Fork without exec: the child imports the gateway after the fork, so that the parent stays small and a new
 incarnation runs the code that is installed now.
@@ -18,12 +18,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
-from gateway import logs
-from gateway.board import Board
-from gateway.exits import Exit
-from gateway.keys import Key
-from gateway.settings import Settings
-from supervisor.signals import WATCHED, show_stacks_of_a_child
+from bullmq_proxy.gateway import logs
+from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.settings import Settings
+from bullmq_proxy.gateway.shared_memory import SharedMemory
+from bullmq_proxy.supervisor.signals import WATCHED, show_stacks_of_a_child
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,11 @@ class Orders:
     gateway_id: str
     orphaned: tuple[str, ...]
     keys: tuple[Key, ...]
-    board: Board
+    board: SharedMemory
 
 
 @dataclass(slots=True)
-class Shard:
+class ShardProcess:
     """The parent's view of one shard process."""
 
     slot: int
@@ -117,7 +117,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return None
 
 
-def fork_shard(orders: Orders, listener: socket.socket, inherited: Iterable[Closable]) -> Shard:
+def fork_shard(orders: Orders, listener: socket.socket, inherited: Iterable[Closable]) -> ShardProcess:
     """Fork the shard of one slot.
 
     Args:
@@ -142,7 +142,7 @@ def fork_shard(orders: Orders, listener: socket.socket, inherited: Iterable[Clos
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
     ours.setblocking(False)
-    return Shard(orders.slot, pid, ours)
+    return ShardProcess(orders.slot, pid, ours)
 
 
 def _become_shard(
@@ -156,7 +156,7 @@ def _become_shard(
         _shed_parent(inherited)
         settings = orders.settings
         logs.configure(settings.log_level, settings.log_format, orders.slot)
-        from gateway import shard  # noqa: PLC0415 - only a shard carries asyncio, redis and websockets
+        from bullmq_proxy.gateway import shard  # noqa: PLC0415 - only a shard carries asyncio, redis and websockets
 
         code = shard.run(
             settings,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gateway.kinds import Kind, UnfitError, boolean, host, whole
-from gateway.settings import Option, SettingError, Settings, options
+from bullmq_proxy.gateway.settings import Option, SettingError, Settings, options
+from bullmq_proxy.gateway.value_types import InvalidValueError, ValueType, boolean, host, whole
 
 CONFIG_VARIABLE = "BULLMQ_PROXY_CONFIG"
 REDIS_PARTS = ("REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_TLS")
@@ -182,10 +182,10 @@ def _redis_url_from_parts(environ: Mapping[str, str]) -> _Found | None:
     return _Found(f"{'rediss' if tls else 'redis'}://{place}:{port}", _variables(list(parts)))
 
 
-def _part(parts: Mapping[str, str], name: str, kind: Kind, default: Any) -> Any:
+def _part(parts: Mapping[str, str], name: str, kind: ValueType, default: Any) -> Any:
     try:
         return kind(parts[name]) if name in parts else default
-    except UnfitError as unfit:
+    except InvalidValueError as unfit:
         raise UsageError(f"redis_url: {unfit} (environment variable {name})") from None
 
 

@@ -11,9 +11,9 @@ import redis.asyncio
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from gateway import Proxy, start_proxy
-from gateway.settings import SettingError
-from gateway.wire.errors import GatewayError
+from bullmq_proxy.gateway import Proxy, start_proxy
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.settings import SettingError
 from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
 

@@ -16,8 +16,8 @@ from benchmarks.lab.cores import Cores, on
 from benchmarks.lab.processes import LabError, Process, children
 from benchmarks.load.task import Task
 from benchmarks.scenarios import Scenario
-from gateway.settings import options
-from supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS
+from bullmq_proxy.gateway.settings import options
+from bullmq_proxy.supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS
 
 ROOT: Final = Path(__file__).parents[2]
 PREFIX: Final = "bench"
@@ -100,7 +100,7 @@ class Bench:
         url = f"redis://127.0.0.1:{self._redis_port}"
         flags = ["--port", "0", "--procs", str(procs), "--redis-url", url, "--prefix", PREFIX]
         flags += ["--log-level", "error", *scenario.flags]
-        words: list[str | Path] = [sys.executable, "-m", "supervisor", "serve", *flags]
+        words: list[str | Path] = [sys.executable, "-m", "bullmq_proxy.supervisor", "serve", *flags]
         # Nobody reads its stdout after the first line; it prints a few.
         process = stack.enter_context(self._process("gateway", words, {**self._environment, "AUTH_KEYS": key}))
         port = _port(process.line(_START), r"^ws://[^/]*:(\d+)")

@@ -12,7 +12,7 @@ from typing import Any, Final
 import hiredis
 
 from benchmarks.lab.processes import LabError, Process
-from supervisor.embedded import find_server
+from bullmq_proxy.supervisor.embedded import find_server
 
 _START: Final = 10.0  # s
 _ANSWER: Final = 30.0  # s

@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from gateway.broker.address import Address
-from gateway.broker.client import LinkClient
-from gateway.broker.feed import Feed
-from gateway.broker.finishes import Finishes
-from gateway.broker.gate import Gate
-from gateway.broker.hands import Hands
-from gateway.broker.leases import Consumer, Lease
-from gateway.broker.link import Link, LinkOptions
-from gateway.broker.orphans import give_back
-from gateway.broker.queue import Queue
-from gateway.broker.renewal import LockRenewer
-from gateway.broker.scripts import ScriptBook, load_scripts
-from gateway.broker.stream import EventReader
-from gateway.broker.tally import Tally
-from gateway.broker.waiter import Waiter
-from gateway.wire.errors import GatewayError
-from gateway.wire.jobs import Hash
-from gateway.wire.routes import WorkerOptions
+from bullmq_proxy.gateway.broker.consuming.feed import Feed
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.manual import ManualConsumers
+from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait
+from bullmq_proxy.gateway.broker.consuming.recovery import give_back
+from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
+from bullmq_proxy.gateway.broker.counters import Counters
+from bullmq_proxy.gateway.broker.gate import Gate
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.client import LinkClient
+from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
+from bullmq_proxy.gateway.broker.redis.scripts import ScriptBook, load_scripts
+from bullmq_proxy.gateway.broker.watching.event_reader import EventReader
+from bullmq_proxy.gateway.broker.watching.job_waits import JobWaits
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.rules.jobs import Hash
+from bullmq_proxy.gateway.wire.routes import WorkerOptions
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Broker:
         """
         self.link = Link(address, options, setup=load_scripts)
         self.identity = identity
-        self.tally = Tally()
+        self.counters = Counters()
         self.on_served: Callable[[list[str]], None] = _nobody_asks  # is told the queues with consumers, on each change
         self.prefix = prefix
         self.gate = Gate(_PLACES)  # for the calls that may need many commands, and much memory
@@ -90,8 +90,8 @@ class Broker:
         self._queues: weakref.WeakValueDictionary[tuple[str, str], Queue] = weakref.WeakValueDictionary()
         self._feeds: dict[str, Feed] = {}
         self._readers: dict[str, EventReader] = {}
-        self._hands: dict[str, Hands] = {}
-        self._finishes: dict[str, Finishes] = {}
+        self._manual_consumers: dict[str, ManualConsumers] = {}
+        self._job_waits: dict[str, JobWaits] = {}
         self._consumers: dict[str, Consumer] = {}  # by token; those that left, until their last lease is over
         self._abandoned: set[str] = set()  # queues of our predecessor in which its orphans are still to be found
         self._doubtful: set[str] = set()  # queues without a feed in which the reply to a fetch was lost
@@ -139,7 +139,7 @@ class Broker:
         """
         feed = self._feeds.get(queue.name)
         if feed is None:
-            feed = Feed(queue, Waiter(queue, self._options), self._renewer, self._feed_is_empty)
+            feed = Feed(queue, MarkerWait(queue, self._options), self._renewer, self._feed_is_empty)
             self._feeds[queue.name] = feed
             self._tell_served()
         consumer = self._register(Consumer(options, self._new_token(), take, cancel, forget, by_hand=by_hand))
@@ -155,7 +155,7 @@ class Broker:
         return consumer
 
     def _tell_served(self) -> None:
-        self.on_served(list(self._feeds.keys() | self._hands.keys()))
+        self.on_served(list(self._feeds.keys() | self._manual_consumers.keys()))
 
     def _forget(self, consumer: Consumer) -> None:
         self._consumers.pop(consumer.token, None)
@@ -184,19 +184,19 @@ class Broker:
 
     # Consuming by hand
 
-    def hands(self, queue: Queue) -> Hands:
+    def manual_consumers(self, queue: Queue) -> ManualConsumers:
         """Where jobs of a queue are consumed by hand."""
-        hands = self._hands.get(queue.name)
-        if hands is None:
-            hands = self._hands[queue.name] = Hands(queue, self, self._hands_are_idle)
+        manual_consumers = self._manual_consumers.get(queue.name)
+        if manual_consumers is None:
+            manual_consumers = self._manual_consumers[queue.name] = ManualConsumers(queue, self, self._hands_are_idle)
             self._tell_served()
-        return hands
+        return manual_consumers
 
-    def _hands_are_idle(self, hands: Hands) -> None:
-        if self._hands.get(hands.queue.name) is hands:
-            del self._hands[hands.queue.name]
+    def _hands_are_idle(self, manual_consumers: ManualConsumers) -> None:
+        if self._manual_consumers.get(manual_consumers.queue.name) is manual_consumers:
+            del self._manual_consumers[manual_consumers.queue.name]
             self._tell_served()
-        self._spawn(hands.close())
+        self._spawn(manual_consumers.close())
 
     def visit(
         self, options: WorkerOptions, take: Callable[[Lease, Hash], None], cancel: Callable[[Lease, str], None]
@@ -235,16 +235,16 @@ class Broker:
             del self._readers[reader.queue.name]
         self._spawn(reader.close())
 
-    def finishes(self, queue: Queue) -> Finishes:
+    def job_waits(self, queue: Queue) -> JobWaits:
         """Where the ends of a queue's jobs are waited for."""
-        finishes = self._finishes.get(queue.name)
-        if finishes is None:
-            finishes = self._finishes[queue.name] = Finishes(queue, self.reader, self._nobody_waits)
-        return finishes
+        job_waits = self._job_waits.get(queue.name)
+        if job_waits is None:
+            job_waits = self._job_waits[queue.name] = JobWaits(queue, self.reader, self._nobody_waits)
+        return job_waits
 
-    def _nobody_waits(self, finishes: Finishes) -> None:
-        if self._finishes.get(finishes.queue.name) is finishes:
-            del self._finishes[finishes.queue.name]
+    def _nobody_waits(self, job_waits: JobWaits) -> None:
+        if self._job_waits.get(job_waits.queue.name) is job_waits:
+            del self._job_waits[job_waits.queue.name]
 
     # Orphans
 
@@ -270,8 +270,8 @@ class Broker:
             feed.poke()
         while self._doubtful:
             self._spawn(self._find_lost_fetches(self._doubtful.pop()))
-        for finishes in self._finishes.values():
-            finishes.look_again()
+        for job_waits in self._job_waits.values():
+            job_waits.look_again()
 
     async def _find_lost_fetches(self, name: str) -> None:
         try:
@@ -296,7 +296,7 @@ class Broker:
         self._renewer.close()
         await asyncio.gather(
             *(feed.close() for feed in self._feeds.values()),
-            *(hands.close() for hands in self._hands.values()),
+            *(manual_consumers.close() for manual_consumers in self._manual_consumers.values()),
             *(reader.close() for reader in self._readers.values()),
             *self._tasks,
             return_exceptions=True,

@@ -19,11 +19,11 @@ from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-def
 from websockets.http11 import Response
 from websockets.protocol import Event, Protocol, State
 
-from gateway.net import frames, opening
-from gateway.net.accounts import Account
-from gateway.sessions.ports import Session
-from gateway.wire.closing import CloseCode, cut_reason
-from gateway.wire.routes import Kind
+from bullmq_proxy.gateway.access.accounts import Account
+from bullmq_proxy.gateway.net import frames, opening
+from bullmq_proxy.gateway.sessions.interfaces import Session
+from bullmq_proxy.gateway.wire.closing import CloseCode, cut_reason
+from bullmq_proxy.gateway.wire.routes import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ _HEARD_TO_THE_END: Final = (CloseCode.GOING_AWAY, CloseCode.RESTART, CloseCode.S
 
 
 class Connection(ServerConnection):
-    """The server's end of one connection; the Outlet of its session."""
+    """The server's end of one connection; the Client of its session."""
 
     max_message_size = 2**20  # bytes; set once per shard, as is the next one
     max_write_buffer = 16 * 1024 * 1024  # bytes that a client may leave unread
@@ -118,7 +118,7 @@ class Connection(ServerConnection):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def enter(self, account: Account, kind: Kind, queue: str) -> None:
+    def enter(self, account: Account, kind: Endpoint, queue: str) -> None:
         """Count the connection for its key until it is gone, unless it is gone already; raises GatewayError."""
         if not self.connection_lost_waiter.done():
             account.enter(self, kind, queue)

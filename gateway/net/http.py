@@ -9,8 +9,8 @@ from typing import Final
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-from gateway.wire.envelope import encode, error_json
-from gateway.wire.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.values.json_text import encode, error_json
 
 _JSON: Final = "application/json; charset=utf-8"
 _TEXT: Final = "text/plain; charset=utf-8"

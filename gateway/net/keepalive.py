@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Final
 
-from gateway.net.connection import Connection
-from gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.net.connection import Connection
+from bullmq_proxy.gateway.wire.closing import CloseCode
 
 _SLICE: Final = 200  # connections between two turns of the loop
 

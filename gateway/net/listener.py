@@ -15,17 +15,17 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-import gateway
-from gateway.keys import Key
-from gateway.net import http
-from gateway.net.auth import SUBPROTOCOL, Keyring, is_origin_allowed, presented_key
-from gateway.net.connection import Connection, closed
-from gateway.net.keepalive import Keepalive
-from gateway.sessions.ports import Outlet, Session
-from gateway.wire.closing import CloseCode
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import Rights
-from gateway.wire.routes import Kind, Limits, NotFound, Route, check, locate
+from bullmq_proxy import gateway
+from bullmq_proxy.gateway.access.credentials import SUBPROTOCOL, Keyring, is_origin_allowed, presented_key
+from bullmq_proxy.gateway.access.grants import Rights
+from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.net import http
+from bullmq_proxy.gateway.net.connection import Connection, closed
+from bullmq_proxy.gateway.net.keepalive import Keepalive
+from bullmq_proxy.gateway.sessions.interfaces import Client, Session
+from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.routes import Endpoint, Limits, NotFound, Route, check, locate
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _EXPIRY_LOOK: Final = 1.0  # s between two looks at the keys that have expired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class Admission:
     """Who is let in, and how much of what."""
 
     keyring: Keyring
@@ -51,22 +51,22 @@ class Door:
     ping_timeout: float = 20.0  # s
 
 
-OpenSession = Callable[[Route, Rights, Outlet], Session]
-ReadPage = Callable[[Kind], Awaitable[Response]]
+OpenSession = Callable[[Route, Rights, Client], Session]
+ReadPage = Callable[[Endpoint], Awaitable[Response]]
 
 
 class Listener:
     """Accepts connections on one socket."""
 
-    def __init__(self, door: Door, open_session: OpenSession, read_page: ReadPage) -> None:
+    def __init__(self, admission: Admission, open_session: OpenSession, read_page: ReadPage) -> None:
         """Make a listener; `start` begins to accept.
 
         Args:
-            door: who is let in.
+            admission: who is let in.
             open_session: makes the session for a route and for the rights of the client's key.
             read_page: answers /health, /ready and /metrics.
         """
-        self._door = door
+        self._admission = admission
         self._open_session = open_session
         self._read_page = read_page
         self._server: Server | None = None
@@ -77,14 +77,14 @@ class Listener:
 
     async def start(self, **where: Any) -> None:
         """Accept connections; `where` is `sock=`, or `host=` and `port=`."""
-        door = self._door
+        admission = self._admission
         if "sock" in where and where["sock"].family == socket.AF_UNIX:
             # The socket's file belongs to whoever has opened it: other shards and our successor listen there, too.
             where |= {"unix": True, "cleanup_socket": False}
         _QUIET.setLevel(max(logging.WARNING, log.getEffectiveLevel()))
         own = {
-            "max_message_size": door.max_message_size,
-            "max_write_buffer": door.max_write_buffer,
+            "max_message_size": admission.max_message_size,
+            "max_write_buffer": admission.max_write_buffer,
             "unopened": self._unopened,
         }
         connection = type("ShardConnection", (Connection,), own)
@@ -100,10 +100,10 @@ class Listener:
             server_header=f"bullmq-proxy/{gateway.__version__}",
             open_timeout=_OPEN_TIMEOUT,
             ping_interval=None,  # see keepalive.py
-            max_size=door.max_message_size,
+            max_size=admission.max_message_size,
             logger=_QUIET,
         )
-        keepalive = Keepalive(lambda: self.connections, door.ping_interval, door.ping_timeout)
+        keepalive = Keepalive(lambda: self.connections, admission.ping_interval, admission.ping_timeout)
         self._tasks = [
             asyncio.create_task(keepalive.run(), name="keepalive"),
             asyncio.create_task(self._expire_keys(), name="expiry of keys"),
@@ -147,13 +147,13 @@ class Listener:
         target = locate(request.path)
         if not target.kind.is_websocket:
             return await self._plain(target.kind)
-        account = self._door.keyring.admit(presented_key(request.headers, target.token))
-        if not is_origin_allowed(request.headers, self._door.allowed_origins):
+        account = self._admission.keyring.admit(presented_key(request.headers, target.token))
+        if not is_origin_allowed(request.headers, self._admission.allowed_origins):
             raise GatewayError(ErrorCode.FORBIDDEN, "This page's origin is not allowed to connect")
         if not any("upgrade" in value.lower() for value in request.headers.get_all("Connection")):
             error = GatewayError(ErrorCode.INVALID_MESSAGE, "This is a WebSocket path: connect with a WebSocket client")
             return http.refusal(HTTPStatus.UPGRADE_REQUIRED, error, Upgrade="websocket")
-        route = check(target, self._door.limits)
+        route = check(target, self._admission.limits)
         account.check(route.kind, route.queue)
         self._refuse_when_draining()
         connection.enter(account, route.kind, route.queue)
@@ -178,8 +178,8 @@ class Listener:
         if not connection.attach(session):  # the client has gone meanwhile
             session.closed()
 
-    async def _plain(self, kind: Kind) -> Response:
-        if kind is Kind.ROOT:
+    async def _plain(self, kind: Endpoint) -> Response:
+        if kind is Endpoint.ROOT:
             return http.text(f"bullmq-proxy {gateway.__version__}\n")
         return await self._read_page(kind)
 
@@ -205,12 +205,12 @@ class Listener:
 
     def replace_keys(self, keys: Iterable[Key]) -> None:
         """Put what the keys file says now in force; connections that it does not allow any more are closed."""
-        self._door.keyring.replace(keys)
+        self._admission.keyring.replace(keys)
 
     async def _expire_keys(self) -> None:
         while True:
             await asyncio.sleep(_EXPIRY_LOOK)
-            self._door.keyring.expire(time.time())
+            self._admission.keyring.expire(time.time())
 
     # The end
 

@@ -13,8 +13,8 @@ from typing import Final
 from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
 from websockets.http11 import Response
 
-from gateway.net import http
-from gateway.wire.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.net import http
 
 LINE_LIMIT: Final = 8192  # bytes; the library's own limit for a line
 HEAD_LIMIT: Final = 64 * 1024  # bytes; as common servers have it, and what a client may make us keep

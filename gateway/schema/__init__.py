@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.schema import asyncapi, functions_page
-from gateway.schema.tables import apis
-from gateway.schema.yaml import dump
+from bullmq_proxy.gateway.schema import asyncapi, functions_page
+from bullmq_proxy.gateway.schema.tables import apis
+from bullmq_proxy.gateway.schema.yaml import dump
 
 __all__ = ["asyncapi_document", "asyncapi_yaml", "functions_markdown"]
 

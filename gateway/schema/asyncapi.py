@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from gateway import __version__
-from gateway.schema import events_messages as events
-from gateway.schema import worker_messages as worker
-from gateway.schema.connections import SECURITY, parameters, query_binding, server
-from gateway.schema.docstrings import parse
-from gateway.schema.examples import Examples
-from gateway.schema.json_schema import Schema, Schemas, plain
-from gateway.schema.messages import COMMON_SCHEMAS, ID, NUMBER, Message, described, envelope, error_codes, error_message
-from gateway.schema.tables import Api, groups
-from gateway.wire.closing import MEANINGS as CLOSE_MEANINGS
-from gateway.wire.closing import CloseCode
-from gateway.wire.functions import Function
-from gateway.wire.options import KeepJobs
-from gateway.wire.routes import Kind
+from bullmq_proxy.gateway import __version__
+from bullmq_proxy.gateway.broker.functions.table import Function
+from bullmq_proxy.gateway.rules.options import KeepJobs
+from bullmq_proxy.gateway.schema import events_messages as events
+from bullmq_proxy.gateway.schema import worker_messages as worker
+from bullmq_proxy.gateway.schema.connections import SECURITY, parameters, query_binding, server
+from bullmq_proxy.gateway.schema.docstrings import parse
+from bullmq_proxy.gateway.schema.examples import Examples
+from bullmq_proxy.gateway.schema.json_schema import Schema, Schemas, plain
+from bullmq_proxy.gateway.schema.messages import (
+    COMMON_SCHEMAS,
+    ID,
+    NUMBER,
+    Message,
+    described,
+    envelope,
+    error_codes,
+    error_message,
+)
+from bullmq_proxy.gateway.schema.tables import Api, groups
+from bullmq_proxy.gateway.wire.closing import MEANINGS as CLOSE_MEANINGS
+from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.routes import Endpoint
 
 _ABOUT: Final = """\
 BullMQ queues over WebSockets. This document is written from the gateway's side: it *receives* requests and answers,
@@ -124,7 +133,7 @@ class _Document:
 
     def _add_functions(self, api: Api) -> None:
         self._add_channel(
-            api.name, api.title, api.path, Kind.QUEUE, "Requests that name a function, and their replies."
+            api.name, api.title, api.path, Endpoint.QUEUE, "Requests that name a function, and their replies."
         )
         for group in groups(api.table):
             for function in group.functions:
@@ -164,7 +173,7 @@ class _Document:
     def _add_worker(self) -> None:
         about = "Jobs for this client, and what it says of them. Requests of the Queue API can be made here, too."
         path = "/queue/{queue}/process/{concurrency}"
-        self._add_channel("worker", "Worker API", path, Kind.WORKER, about)
+        self._add_channel("worker", "Worker API", path, Endpoint.WORKER, about)
         for message in (*worker.PUSHED, *worker.TOLD):
             self._add(message, "worker", id=NUMBER)
         for message in (*worker.REPORTS, *worker.ANSWERS, *worker.SETTLED, *worker.CONTROLS, *worker.DONE):
@@ -225,7 +234,7 @@ class _Document:
 
     def _add_events(self) -> None:
         about = "What happens in a queue, whoever does it."
-        self._add_channel("events", "Events API", "/queue/{queue}/events", Kind.EVENTS, about)
+        self._add_channel("events", "Events API", "/queue/{queue}/events", Endpoint.EVENTS, about)
         shown = events.messages()
         for message in shown:
             self._add(message, "events", id=NUMBER)
@@ -243,7 +252,7 @@ class _Document:
 
     # Parts
 
-    def _add_channel(self, name: str, title: str, path: str, kind: Kind, about: str) -> None:
+    def _add_channel(self, name: str, title: str, path: str, kind: Endpoint, about: str) -> None:
         known = parameters(path)
         self._channels[name] = {
             "address": path,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gateway.schema.json_schema import Schema
-from gateway.settings import Settings
-from gateway.wire.routes import WORKER_BOUNDS, Kind, WorkerOptions, known_options
+from bullmq_proxy.gateway.schema.json_schema import Schema
+from bullmq_proxy.gateway.settings import Settings
+from bullmq_proxy.gateway.wire.routes import WORKER_BOUNDS, Endpoint, WorkerOptions, known_options
 
 _TOKEN: Final[Schema] = {"type": "string", "description": "The key, for clients that have no other way to show it."}
 _KEEP: Final[Schema] = {
@@ -112,9 +112,9 @@ def server() -> dict[str, Any]:
     }
 
 
-def query_binding(kind: Kind) -> dict[str, Any]:
+def query_binding(kind: Endpoint) -> dict[str, Any]:
     """The options of a connection as the binding of its channel; unknown ones are refused."""
-    about = {Kind.WORKER: _WORKER, Kind.EVENTS: _EVENTS}.get(kind, {})
+    about = {Endpoint.WORKER: _WORKER, Endpoint.EVENTS: _EVENTS}.get(kind, {})
     options = {name: {"token": _TOKEN, **about}.get(name, {"type": "string"}) for name in known_options(kind)}
     query = {"type": "object", "properties": options, "additionalProperties": False}
     return {"ws": {"method": "GET", "query": query, "bindingVersion": "0.1.0"}}

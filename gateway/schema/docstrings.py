@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.wire.functions import camel_case
+from bullmq_proxy.gateway.broker.functions.table import camel_case
 
 _HEADING: Final = re.compile(r"(Args|Arguments|Attributes|Returns|Raises):")
 _ENTRY: Final = re.compile(r"\*{0,2}(\w+)(?: \([^)]*\))?: (.*)")

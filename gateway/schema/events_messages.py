@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict
 
-from gateway.schema.json_schema import Schema, fixed_array
-from gateway.schema.messages import Message
-from gateway.wire.events import EVENTS
+from bullmq_proxy.gateway.schema.json_schema import Schema, fixed_array
+from bullmq_proxy.gateway.schema.messages import Message
+from bullmq_proxy.gateway.wire.events import EVENTS
 
 _STREAM_ID: Final[Schema] = {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "description": "The event's stream id."}
 _SHOWN_ID: Final = "1700000000000-0"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from gateway.schema.json_schema import Schema, Schemas, plain
-from gateway.wire.functions import Function
+from bullmq_proxy.gateway.broker.functions.table import Function
+from bullmq_proxy.gateway.schema.json_schema import Schema, Schemas, plain
 
 _TIME: Final = 1_700_000_000_000
 _DATA: Final = {"to": "ada@example.org"}

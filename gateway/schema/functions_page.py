@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from gateway.schema.docstrings import Doc, parse
-from gateway.schema.json_schema import Schema, Schemas, plain
-from gateway.schema.tables import Api, Group, groups
-from gateway.schema.words import compact, in_words
-from gateway.wire.functions import Function, Parameter
+from bullmq_proxy.gateway.broker.functions.table import Function, Parameter
+from bullmq_proxy.gateway.schema.docstrings import Doc, parse
+from bullmq_proxy.gateway.schema.json_schema import Schema, Schemas, plain
+from bullmq_proxy.gateway.schema.tables import Api, Group, groups
+from bullmq_proxy.gateway.schema.words import compact, in_words
 
 _ROOT: Final = "#/"
 _LEAST_BASE: Final = 5  # members of a type that others are described by

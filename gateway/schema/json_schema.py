@@ -12,7 +12,7 @@ from typing import Any, Final, Never, Union, get_args, get_origin
 import msgspec
 from msgspec import NODEFAULT, UNSET, Raw, UnsetType, inspect
 
-from gateway.schema.docstrings import of_class
+from bullmq_proxy.gateway.schema.docstrings import of_class
 
 Schema = dict[str, Any]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
-from gateway.schema.docstrings import parse
-from gateway.schema.json_schema import Schema, Schemas
-from gateway.wire.errors import MEANINGS, ErrorCode
+from bullmq_proxy.gateway.errors import MEANINGS, ErrorCode
+from bullmq_proxy.gateway.schema.docstrings import parse
+from bullmq_proxy.gateway.schema.json_schema import Schema, Schemas
 
 ID: Final[Schema] = {"$ref": "#/components/schemas/Id"}
 NUMBER: Final[Schema] = {"$ref": "#/components/schemas/Number"}

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 
-from gateway.broker.functions import TABLE
-from gateway.broker.functions.flows import FLOWS
-from gateway.schema.docstrings import parse
-from gateway.wire.functions import Function, FunctionTable
+from bullmq_proxy.gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions.flows import FLOWS
+from bullmq_proxy.gateway.broker.functions.table import Function, FunctionTable
+from bullmq_proxy.gateway.schema.docstrings import parse
 
 
 @dataclass(frozen=True, slots=True)

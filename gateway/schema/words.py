@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from gateway.schema.json_schema import Schema
-from gateway.wire.numbers import MOST
+from bullmq_proxy.gateway.schema.json_schema import Schema
+from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER
 
 Link = Callable[[Schema], str]
 
@@ -86,8 +86,10 @@ def _text(schema: Schema) -> str:
 
 def _range(schema: Schema) -> str:
     least, most = schema.get("minimum"), schema.get("maximum")
-    least = None if least is not None and least <= -MOST else least
-    most = None if most is not None and most >= MOST else most  # such limits say only that the number is exact
+    least = None if least is not None and least <= -MAX_SAFE_INTEGER else least
+    most = (
+        None if most is not None and most >= MAX_SAFE_INTEGER else most
+    )  # such limits say only that the number is exact
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     parts = [
         f" from {least}" if least is not None else "",

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 from msgspec import Meta, Raw
 
-from gateway.schema.messages import ErrorObject, Message
-from gateway.wire.numbers import Milliseconds
-from gateway.wire.shapes import JobParent
+from bullmq_proxy.gateway.rules.shapes import JobParent
+from bullmq_proxy.gateway.schema.messages import ErrorObject, Message
+from bullmq_proxy.gateway.values.numbers import Milliseconds
 
 
 class PushedJob(TypedDict):

@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from gateway.broker.connection import Sink
-from gateway.broker.functions.base import Context
-from gateway.sessions.ports import Outlet
-from gateway.wire.envelope import encode, err, ok
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.functions import Function, FunctionTable
+from bullmq_proxy.gateway.broker.functions.base import Context
+from bullmq_proxy.gateway.broker.functions.table import Function, FunctionTable
+from bullmq_proxy.gateway.broker.redis.socket import Sink
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.values.json_text import encode
+from bullmq_proxy.gateway.wire.envelope import err, ok
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +58,14 @@ class Caller:
     among the few, and end with the connection.
     """
 
-    def __init__(self, table: FunctionTable, target: Any, context: Context, outlet: Outlet, limits: CallLimits) -> None:
-        """Make a caller whose replies go to `outlet`.
+    def __init__(self, table: FunctionTable, target: Any, context: Context, client: Client, limits: CallLimits) -> None:
+        """Make a caller whose replies go to `client`.
 
         Args:
             table: of the functions that can be called.
             target: what they are functions of, such as a queue.
             context: what else they can ask for; its grant decides which may be called.
-            outlet: the way to the client.
+            client: the way to the client.
             limits: of the calls under way.
         """
         self.in_flight = 0
@@ -72,8 +73,8 @@ class Caller:
         self._table = table
         self._target = target
         self._context = context
-        self._tally = context.broker.tally
-        self._outlet = outlet
+        self._counters = context.broker.counters
+        self._client = client
         self._limits = limits
         self._held = False
         self._waiting: deque[_Waiting] = deque()  # checked, and not started
@@ -96,7 +97,7 @@ class Caller:
         """
         size = sum(map(len, args))
         self._begin(size)
-        self._tally.calls += 1
+        self._counters.calls += 1
         reply = partial(self._reply, id, size)
         try:
             self._context.rights.check_rate()
@@ -166,7 +167,7 @@ class Caller:
                 self._start_wait(*self._waiting.popleft())
             elif self._running >= _AT_A_TIME:
                 return
-            elif self._outlet.unread >= self._limits.size:
+            elif self._client.unread >= self._limits.size:
                 self._await_reading()
                 return
             elif function.heavy and not self._enter_gate():
@@ -267,12 +268,12 @@ class Caller:
 
     def _reply(self, id: bytes, size: int, result: Any) -> None:
         if isinstance(result, bytes):
-            self._outlet.send(*ok(id, result))
+            self._client.send(*ok(id, result))
         elif isinstance(result, tuple):
-            self._outlet.send(*ok(id, *result))
+            self._client.send(*ok(id, *result))
         else:
-            self._tally.refused_calls += 1
-            self._outlet.send(err(id, result))
+            self._counters.refused_calls += 1
+            self._client.send(err(id, result))
         self._end(size)
 
     # Backpressure
@@ -282,11 +283,11 @@ class Caller:
         self._size += size
         if not self._held and self._is_full():
             self._held = True
-            self._outlet.hold()
+            self._client.hold()
 
     def _is_full(self) -> bool:
         limits = self._limits
-        return self._impatient >= limits.calls or self._size >= limits.size or self._outlet.unread >= limits.size
+        return self._impatient >= limits.calls or self._size >= limits.size or self._client.unread >= limits.size
 
     def _end(self, size: int) -> None:
         self.in_flight -= 1
@@ -301,8 +302,8 @@ class Caller:
     def _proceed_if_room(self) -> None:
         if self._held and self._impatient <= self._limits.calls // 2 and self._size <= self._limits.size // 2:
             self._held = False
-            if self._outlet.unread < self._limits.size:
-                self._outlet.proceed()
+            if self._client.unread < self._limits.size:
+                self._client.proceed()
             else:
                 self._await_reading()
 
@@ -313,10 +314,10 @@ class Caller:
 
     async def _go_on_when_read(self) -> None:
         with suppress(OSError):  # the connection ended while it was waited for
-            await self._outlet.drained()
+            await self._client.drained()
             self._reading = None
             if not self._held:
-                self._outlet.proceed()
+                self._client.proceed()
             self._start()
 
 

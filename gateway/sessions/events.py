@@ -8,16 +8,18 @@ from typing import Final
 
 import msgspec
 
-from gateway.broker.queue import Queue
-from gateway.broker.stream import Cursor, EventReader
-from gateway.broker.tally import Tally
-from gateway.sessions.ports import Outlet
-from gateway.wire.closing import CloseCode
-from gateway.wire.envelope import InvalidMessage, decode_request, encode, err, message, ok
-from gateway.wire.errors import GatewayError, invalid_arguments
-from gateway.wire.events import StreamId, gap_data
-from gateway.wire.functions import describe, unknown_function
-from gateway.wire.routes import EventsOptions
+from bullmq_proxy.gateway.broker.counters import Counters
+from bullmq_proxy.gateway.broker.functions.table import unknown_function
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.watching.event_reader import Cursor, EventReader
+from bullmq_proxy.gateway.errors import GatewayError, invalid_arguments
+from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.values.json_text import encode
+from bullmq_proxy.gateway.values.validation import describe
+from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, err, message, ok
+from bullmq_proxy.gateway.wire.events import StreamId, gap_data
+from bullmq_proxy.gateway.wire.routes import EventsOptions
 
 _name: Final = msgspec.json.Decoder(str)
 
@@ -25,14 +27,16 @@ _name: Final = msgspec.json.Decoder(str)
 class EventsSession:
     """A client that watches one queue."""
 
-    def __init__(self, queue: Queue, reader: EventReader, options: EventsOptions, outlet: Outlet, tally: Tally) -> None:
-        """Make a session; `prepare` registers it with the reader, `tally` counts what is delivered."""
+    def __init__(
+        self, queue: Queue, reader: EventReader, options: EventsOptions, client: Client, counters: Counters
+    ) -> None:
+        """Make a session; `prepare` registers it with the reader, `counters` counts what is delivered."""
         self.subscription = options.subscription
         self._queue = queue
         self._reader = reader
         self._after = options.last_event_id
-        self._outlet = outlet
-        self._tally = tally
+        self._client = client
+        self._counters = counters
         self._cursor: Cursor | None = None
         self._following: asyncio.Task[None] | None = None
         self._next_number = 0
@@ -79,9 +83,9 @@ class EventsSession:
 
     def deliver(self, data: bytes) -> None:
         """Send one event."""
-        self._outlet.send(message(self._next_number, data))
+        self._client.send(message(self._next_number, data))
         self._next_number += 1
-        self._tally.events += 1
+        self._counters.events += 1
 
     def gap(self, start: StreamId, end: StreamId) -> None:
         """Say that the events between these ids are gone."""
@@ -89,11 +93,11 @@ class EventsSession:
 
     async def drained(self) -> None:
         """Wait until the client has read most of what was sent."""
-        await self._outlet.drained()
+        await self._client.drained()
 
     def overrun(self) -> None:
         """The client reads too slowly to ever catch up."""
-        self._outlet.close(CloseCode.SLOW_CONSUMER, "too slow to catch up with the events")
+        self._client.close(CloseCode.SLOW_CONSUMER, "too slow to catch up with the events")
 
     # The client's side
 
@@ -102,7 +106,7 @@ class EventsSession:
         try:
             request = decode_request(message)
         except InvalidMessage as error:
-            self._outlet.send(err(error.id, error))
+            self._client.send(err(error.id, error))
             return
         id = bytes(request.id)
         try:
@@ -111,9 +115,9 @@ class EventsSession:
                 raise unknown_function(request.data.fn, ("on", "off"))
             change(_read_names(request.data.args))
         except GatewayError as error:
-            self._outlet.send(err(id, error))
+            self._client.send(err(id, error))
         else:
-            self._outlet.send(*ok(id, encode(self.subscription.in_force())))
+            self._client.send(*ok(id, encode(self.subscription.in_force())))
 
 
 def _read_names(args: list[msgspec.Raw]) -> list[str]:

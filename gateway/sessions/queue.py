@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.broker.functions import TABLE
-from gateway.broker.functions.base import Context
-from gateway.sessions.calling import Caller, CallLimits
-from gateway.sessions.ports import Outlet
-from gateway.wire.envelope import InvalidMessage, decode_request, err
-from gateway.wire.functions import FunctionTable
+from bullmq_proxy.gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions.base import Context
+from bullmq_proxy.gateway.broker.functions.table import FunctionTable
+from bullmq_proxy.gateway.sessions.calling import Caller, CallLimits
+from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, err
 
 
 class QueueSession:
     """A client that calls functions of one queue, or of what else has a table of functions."""
 
     def __init__(
-        self, target: Any, context: Context, outlet: Outlet, limits: CallLimits, table: FunctionTable = TABLE
+        self, target: Any, context: Context, client: Client, limits: CallLimits, table: FunctionTable = TABLE
     ) -> None:
         """Make a session; the functions are those of `table`, and of `target`; `limits` of the calls under way."""
-        self._outlet = outlet
-        self._caller = Caller(table, target, context, outlet, limits)
+        self._client = client
+        self._caller = Caller(table, target, context, client, limits)
 
     async def prepare(self) -> None:
         """Nothing to do: Redis is asked when the client asks."""
@@ -33,7 +33,7 @@ class QueueSession:
         try:
             request = decode_request(message)
         except InvalidMessage as error:
-            self._outlet.send(err(error.id, error))
+            self._client.send(err(error.id, error))
             return
         self._caller.call(bytes(request.id), request.data.fn, request.data.args)
 

@@ -11,14 +11,17 @@ from typing import Final
 
 import msgspec
 
-from gateway.broker.feed import Feed
-from gateway.broker.functions import TABLE
-from gateway.broker.functions.base import Context
-from gateway.broker.leases import Consumer, Lease
-from gateway.broker.queue import Queue
-from gateway.sessions.calling import Caller, CallLimits
-from gateway.sessions.ports import Outlet
-from gateway.wire.answers import (
+from bullmq_proxy.gateway.broker.consuming.feed import Feed
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions.base import Context
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
+from bullmq_proxy.gateway.rules.jobs import Hash, pushed_job
+from bullmq_proxy.gateway.sessions.calling import Caller, CallLimits
+from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.values.json_text import error_json
+from bullmq_proxy.gateway.wire.answers import (
     Ack,
     Answer,
     Completed,
@@ -37,10 +40,8 @@ from gateway.wire.answers import (
     finished,
     lost,
 )
-from gateway.wire.envelope import InvalidMessage, err, error_json, message, ok
-from gateway.wire.errors import ErrorCode, GatewayError, finished_error
-from gateway.wire.jobs import Hash, pushed_job
-from gateway.wire.routes import WorkerOptions
+from bullmq_proxy.gateway.wire.envelope import InvalidMessage, err, message, ok
+from bullmq_proxy.gateway.wire.routes import WorkerOptions
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +53,15 @@ class WorkerSession:
     """A client that processes the jobs of one queue."""
 
     def __init__(
-        self, queue: Queue, options: WorkerOptions, context: Context, outlet: Outlet, limits: CallLimits
+        self, queue: Queue, options: WorkerOptions, context: Context, client: Client, limits: CallLimits
     ) -> None:
         """Make a session; `limits` are those of the Queue API requests on this connection."""
         self._broker = context.broker
         self._queue = queue
         self._options = options
-        self._outlet = outlet
+        self._client = client
         self._loop = asyncio.get_running_loop()
-        self._caller = Caller(TABLE, queue, context, outlet, limits)
+        self._caller = Caller(TABLE, queue, context, client, limits)
         self._feed: Feed
         self._consumer: Consumer | None = None
         self._held: dict[bytes, Lease] = {}  # by the id of the message that pushed it, as text
@@ -106,7 +107,7 @@ class WorkerSession:
         self._draining = True
         self._set_taking()
         self._caller.drain()
-        self._outlet.send(message(self._number(), drain(int(deadline * 1000))))
+        self._client.send(message(self._number(), drain(int(deadline * 1000))))
 
     @property
     def is_idle(self) -> bool:
@@ -116,22 +117,22 @@ class WorkerSession:
     # Jobs out
 
     def _push(self, lease: Lease, fields: Hash) -> None:
-        self._broker.tally.pushed_jobs += 1
+        self._broker.counters.pushed_jobs += 1
         lease.number = self._number()
         self._held[b"%d" % lease.number] = lease
         timeout = self._options.ack_timeout / 1000
         self._unheard[lease] = deadline = self._loop.time() + timeout if timeout else float("inf")
         if timeout and self._ack_timer is None:
             self._ack_timer = self._loop.call_at(deadline, self._check_acks)
-        self._outlet.send(message(lease.number, pushed_job(lease.id, fields, self._queue.name, lease.token)))
-        if self._unchoking is None and self._outlet.unread >= self._most_unread:
+        self._client.send(message(lease.number, pushed_job(lease.id, fields, self._queue.name, lease.token)))
+        if self._unchoking is None and self._client.unread >= self._most_unread:
             self._unchoking = asyncio.create_task(self._unchoke(), name="unread jobs")
             self._set_taking()
 
     async def _unchoke(self) -> None:
         """Take jobs again once the client has read those that it has."""
         with suppress(OSError):  # the connection ended while it was waited for
-            await self._outlet.drained()
+            await self._client.drained()
             self._unchoking = None
             self._set_taking()
 
@@ -143,7 +144,7 @@ class WorkerSession:
     def _cancel(self, lease: Lease, reason: str) -> None:
         """The job is no longer the client's."""
         self._forget(lease)
-        self._outlet.send(message(lease.number, cancel(reason)))
+        self._client.send(message(lease.number, cancel(reason)))
 
     def _forget(self, lease: Lease) -> None:
         self._held.pop(b"%d" % lease.number, None)
@@ -175,7 +176,7 @@ class WorkerSession:
         try:
             id, answer = decode_answer(message)
         except InvalidMessage as error:
-            self._outlet.send(err(error.id, error))
+            self._client.send(err(error.id, error))
             return
         if self._silent:
             self._silent = False
@@ -186,7 +187,7 @@ class WorkerSession:
             case Pause() | Resume():
                 self._paused = isinstance(answer, Pause)
                 self._set_taking()
-                self._outlet.send(*ok(id, b"null"))
+                self._client.send(*ok(id, b"null"))
             case _:
                 lease = self._find(id)
                 if lease is None:
@@ -223,9 +224,9 @@ class WorkerSession:
             f"No job of this connection waits for an answer with id {id[:100].decode(errors='ignore')}",
         )
         if isinstance(answer, Ack | Log | Progress):
-            self._outlet.send(err(id, error))
+            self._client.send(err(id, error))
         else:
-            self._outlet.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(error))))
+            self._client.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(error))))
 
     def _take_answer(self, id: bytes, lease: Lease, answer: Answer) -> None:
         settler = self._feed.settler
@@ -261,7 +262,7 @@ class WorkerSession:
                 else reply
             )
             if isinstance(error, GatewayError):
-                self._outlet.send(err(id, error))
+                self._client.send(err(id, error))
 
         self._queue.commands[script].send(keys, args, recorded)
 
@@ -270,13 +271,13 @@ class WorkerSession:
         if lease.over:
             self._forget(lease)
         if not isinstance(outcome, GatewayError):
-            self._broker.tally.answered_jobs[outcome] += 1
+            self._broker.counters.answered_jobs[outcome] += 1
             if self._options.confirm:
-                self._outlet.send(b'{"id":%b,"data":%b}' % (id, finished(lease.id, outcome)))
+                self._client.send(b'{"id":%b,"data":%b}' % (id, finished(lease.id, outcome)))
         elif lease.over:
-            self._outlet.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(outcome))))
+            self._client.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(outcome))))
         else:
-            self._outlet.send(err(id, outcome))  # the lease goes on: nothing to wait for
+            self._client.send(err(id, outcome))  # the lease goes on: nothing to wait for
 
 
 def _log_lost(lease: Lease, outcome: str | GatewayError) -> None:

@@ -10,9 +10,10 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from gateway.wire.envelope import UNREADABLE, InvalidMessage, decode_as
-from gateway.wire.functions import nearest
-from gateway.wire.numbers import MOST
+from bullmq_proxy.gateway.values.json_text import UNREADABLE
+from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER
+from bullmq_proxy.gateway.values.validation import nearest
+from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_as
 
 
 class _Data(Struct, frozen=True, gc=False):
@@ -139,7 +140,7 @@ def _typed(id: bytes, data: _Data, type: str) -> Answer:
             return Log(data.row)
         case "release":
             return Release()
-        case "delay" if data.delay is not UNSET and 0 <= data.delay <= MOST:
+        case "delay" if data.delay is not UNSET and 0 <= data.delay <= MAX_SAFE_INTEGER:
             return Delay(int(data.delay))
         case "waitChildren":
             return WaitChildren()

@@ -6,21 +6,15 @@ parsed and written again.
 
 from __future__ import annotations
 
-import json
-import re
-from typing import Final, NoReturn, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.wire.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.values.json_text import SURROGATE, UNREADABLE, error_json
 
 NO_ID: Final = b"null"
-
-encode: Final = msgspec.json.Encoder().encode
-
-# What decoding can raise. Text is checked for UTF-8 as it comes in, but not everything that is decoded came that way.
-UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Call(Struct, frozen=True, gc=False):
@@ -98,16 +92,13 @@ def is_id(text: bytes) -> bool:
     return text[:1] in b'"-0123456789' if text else False
 
 
-_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
 def _describe(error: Exception, message: bytes) -> str:
     if isinstance(error, RecursionError):
         return "The message is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
         return "The message is not UTF-8"
     text = str(error)
-    if not isinstance(error, msgspec.ValidationError) and _SURROGATE.search(message):
+    if not isinstance(error, msgspec.ValidationError) and SURROGATE.search(message):
         return f"{text}; note that half a surrogate pair, such as \\ud800 alone, is no character"
     return text
 
@@ -131,52 +122,6 @@ def err(id: bytes, error: GatewayError) -> bytes:
     return b'{"id":%b,"data":{"err":%b}}' % (id, error_json(error))
 
 
-def error_json(error: GatewayError) -> bytes:
-    """`{"message", "code"}`, as in every `err` on the wire and in every HTTP error body."""
-    return encode({"message": printable(error.message), "code": error.code.value})
-
-
-def printable(text: str) -> str:
-    """Text that can be written as UTF-8: a lone surrogate, which no JSON encoder accepts, becomes U+FFFD."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def message(id: int, data: bytes) -> bytes:
     """A message that the gateway sends of its own accord; `data` is a JSON object as text."""
     return b'{"id":%d,"data":%b}' % (id, data)
-
-
-def json_text(text: bytes) -> Raw | None:
-    """Stored text as a JSON value that can go out as it is, or None where it is not JSON.
-
-    BullMQ writes JSON; but anything can be in Redis, and one broken payload must not break a frame.
-    """
-    if not text.isascii():
-        try:
-            text.decode()
-        except UnicodeDecodeError:
-            return None
-    try:
-        return _raw.decode(text)
-    except RecursionError:
-        return None
-    except msgspec.MsgspecError:
-        return Raw(text) if _is_json(text) else None
-
-
-def _is_json(text: bytes) -> bool:
-    """A second opinion: msgspec refuses half a surrogate pair; Node writes it as `\\ud800` (RFC 8259 §8.2)."""
-    if not _SURROGATE.search(text):
-        return False
-    try:
-        json.loads(text, parse_constant=_refuse, parse_int=str)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
-
-
-_raw: Final = msgspec.json.Decoder(Raw)

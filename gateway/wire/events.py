@@ -7,10 +7,10 @@ from typing import Final
 
 from msgspec import Raw
 
-from gateway.wire.envelope import encode, json_text
-from gateway.wire.errors import invalid_arguments
-from gateway.wire.functions import nearest
-from gateway.wire.jobs import Hash
+from bullmq_proxy.gateway.errors import invalid_arguments
+from bullmq_proxy.gateway.rules.jobs import Hash
+from bullmq_proxy.gateway.values.json_text import encode, json_text
+from bullmq_proxy.gateway.values.validation import nearest
 
 EVENTS: Final = frozenset(
     (

@@ -9,14 +9,15 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
-from gateway.wire.errors import ErrorCode, GatewayError, invalid_arguments
-from gateway.wire.events import StreamId, Subscription, parse_stream_id
-from gateway.wire.functions import nearest
-from gateway.wire.numbers import Whole
-from gateway.wire.options import KeepJobs
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
+from bullmq_proxy.gateway.rules.ids import check_queue_name
+from bullmq_proxy.gateway.rules.options import KeepJobs
+from bullmq_proxy.gateway.values.numbers import Whole
+from bullmq_proxy.gateway.values.validation import nearest
+from bullmq_proxy.gateway.wire.events import StreamId, Subscription, parse_stream_id
 
 
-class Kind(enum.Enum):
+class Endpoint(enum.Enum):
     """What a path leads to."""
 
     ROOT = "/"
@@ -31,7 +32,7 @@ class Kind(enum.Enum):
     @property
     def is_websocket(self) -> bool:
         """Whether a WebSocket handshake is expected there."""
-        return self in (Kind.QUEUE, Kind.WORKER, Kind.EVENTS, Kind.FLOWS)
+        return self in (Endpoint.QUEUE, Endpoint.WORKER, Endpoint.EVENTS, Endpoint.FLOWS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ class EventsOptions:
 class Route:
     """A parsed request line. `token` is the key that came by query string, for the clients that have no other way."""
 
-    kind: Kind
+    kind: Endpoint
     queue: str = ""
     token: str | None = None
     worker: WorkerOptions = field(default_factory=WorkerOptions)
@@ -89,7 +90,7 @@ class NotFound(GatewayError):
         )
 
 
-_PLAIN: Final = {kind.value: kind for kind in Kind if not kind.is_websocket}
+_PLAIN: Final = {kind.value: kind for kind in Endpoint if not kind.is_websocket}
 _QUEUES: Final = ("queue", "queues")
 
 
@@ -97,7 +98,7 @@ _QUEUES: Final = ("queue", "queues")
 class Target:
     """A request line taken apart but not yet checked: enough to know whether a key is needed, and which one came."""
 
-    kind: Kind
+    kind: Endpoint
     queue: str
     concurrency: str
     query: dict[str, str]
@@ -124,13 +125,13 @@ def locate(target: str) -> Target:
         segments = segments[1:]
     match segments:
         case ["flows"]:
-            return Target(Kind.FLOWS, "", "", _query(query))
+            return Target(Endpoint.FLOWS, "", "", _query(query))
         case [first, name] if first in _QUEUES:
-            return Target(Kind.QUEUE, _name(name), "", _query(query))
+            return Target(Endpoint.QUEUE, _name(name), "", _query(query))
         case [first, name, "process", concurrency] if first in _QUEUES:
-            return Target(Kind.WORKER, _name(name), concurrency, _query(query))
+            return Target(Endpoint.WORKER, _name(name), concurrency, _query(query))
         case [first, name, "events"] if first in _QUEUES:
-            return Target(Kind.EVENTS, _name(name), "", _query(query))
+            return Target(Endpoint.EVENTS, _name(name), "", _query(query))
         case _:
             raise NotFound
 
@@ -154,35 +155,19 @@ def check(target: Target, limits: Limits) -> Route:
     """
     if not target.kind.is_websocket:
         return Route(kind=target.kind, token=target.token)
-    if target.kind is not Kind.FLOWS:
-        check_queue_name(target.queue, limits, "the path")
+    if target.kind is not Endpoint.FLOWS:
+        check_queue_name(target.queue, limits.max_queue_name, "the path")
     query = {name: value for name, value in target.query.items() if name != "token"}
     route = Route(kind=target.kind, queue=target.queue, token=target.token)
     match target.kind:
-        case Kind.WORKER:
+        case Endpoint.WORKER:
             options = _worker_options(_concurrency(target.concurrency, limits), query)
             return Route(kind=route.kind, queue=route.queue, token=route.token, worker=options)
-        case Kind.EVENTS:
+        case Endpoint.EVENTS:
             return Route(kind=route.kind, queue=route.queue, token=route.token, events=_events_options(query))
         case _:
             _refuse_unknown(query, ())
             return route
-
-
-def check_queue_name(name: str, limits: Limits, place: str) -> None:
-    """Check the name of a queue.
-
-    Raises:
-        GatewayError: INVALID_ARGUMENTS that names the `place`.
-    """
-    if not name:
-        raise invalid_arguments(f"Queue name must be provided - at {place}")
-    if ":" in name:
-        raise invalid_arguments(f"Queue name cannot contain : - at {place}")
-    if len(name) > limits.max_queue_name:
-        raise invalid_arguments(
-            f"The queue name has {len(name)} characters, {limits.max_queue_name} are allowed - at {place}"
-        )
 
 
 def _concurrency(text: str, limits: Limits) -> int:
@@ -304,6 +289,6 @@ def _flag(query: dict[str, str], name: str) -> bool:
     raise invalid_arguments(f"Expected 1 or 0 - at `?{name}`")
 
 
-def known_options(kind: Kind) -> tuple[str, ...]:
+def known_options(kind: Endpoint) -> tuple[str, ...]:
     """The names that the query string of such a connection may have."""
-    return (*{Kind.WORKER: _WORKER_QUERY, Kind.EVENTS: _EVENTS_QUERY}.get(kind, ()), "token")
+    return (*{Endpoint.WORKER: _WORKER_QUERY, Endpoint.EVENTS: _EVENTS_QUERY}.get(kind, ()), "token")

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
-from gateway.broker.address import Address
-from gateway.broker.broker import Broker, Identity
-from gateway.broker.link import LinkOptions
+from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from tests.support.background import nothing_fails_in_the_background
 from tests.support.valkey import ValkeyProcess
 

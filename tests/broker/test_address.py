@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import Redis, SSLConnection, UnixDomainSocketConnection
 
-from gateway.broker.address import Address
+from bullmq_proxy.gateway.broker.redis.address import Address
 
 
 @pytest.mark.parametrize(

@@ -13,18 +13,18 @@ import pytest
 from msgspec import Raw
 from redis.asyncio import Redis
 
-from gateway.broker.address import Address
-from gateway.broker.broker import Broker, Identity
-from gateway.broker.feed import UNREADABLE, Feed
-from gateway.broker.leases import Consumer, Lease
-from gateway.broker.link import LinkOptions
-from gateway.broker.moves import backoff_delay, keep_jobs
-from gateway.broker.queue import Queue
-from gateway.broker.settling import STALLED_TOO_OFTEN
-from gateway.wire.errors import GatewayError
-from gateway.wire.jobs import Hash
-from gateway.wire.options import NO_OPTIONS
-from gateway.wire.routes import WorkerOptions
+from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE, Feed
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN
+from bullmq_proxy.gateway.broker.jobs.moves import backoff_delay, keep_jobs
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.link import LinkOptions
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.rules.jobs import Hash
+from bullmq_proxy.gateway.rules.options import NO_OPTIONS
+from bullmq_proxy.gateway.wire.routes import WorkerOptions
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually
 

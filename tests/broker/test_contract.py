@@ -21,21 +21,21 @@ from bullmq.redis_connection import SCRIPT_DEFINITIONS
 from bullmq.scripts import Scripts
 from msgspec import Raw
 
-from gateway.broker.address import Address
-from gateway.broker.client import LinkClient
-from gateway.broker.connection import Piece
-from gateway.broker.feed import Feed
-from gateway.broker.leases import Consumer, Lease
-from gateway.broker.link import Link, LinkOptions
-from gateway.broker.queue import Queue
-from gateway.broker.renewal import LockRenewer
-from gateway.broker.scripts import QueueScripts, ScriptBook
-from gateway.broker.settling import Settler
-from gateway.broker.stalled import StalledChecker
-from gateway.broker.waiter import Waiter
-from gateway.wire.answers import Failed
-from gateway.wire.envelope import encode
-from gateway.wire.routes import WorkerOptions
+from bullmq_proxy.gateway.broker.consuming.feed import Feed
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait
+from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
+from bullmq_proxy.gateway.broker.consuming.settling import Settler
+from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.client import LinkClient
+from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
+from bullmq_proxy.gateway.broker.redis.scripts import QueueScripts, ScriptBook
+from bullmq_proxy.gateway.broker.redis.socket import Chunk
+from bullmq_proxy.gateway.values.json_text import encode
+from bullmq_proxy.gateway.wire.answers import Failed
+from bullmq_proxy.gateway.wire.routes import WorkerOptions
 from tests.support.waiting import eventually
 
 COMMANDS = Path(bullmq.__file__).parent / "commands"
@@ -58,7 +58,7 @@ class Recorder(Link):
     def is_up(self) -> bool:
         return True
 
-    def send(self, command: bytes | list[Piece], sink: Any, **more: Any) -> None:
+    def send(self, command: bytes | list[Chunk], sink: Any, **more: Any) -> None:
         reader = hiredis.Reader()
         reader.feed(command if isinstance(command, bytes) else b"".join(command))
         while (one := reader.gets()) is not False:
@@ -195,7 +195,7 @@ async def test_a_job_with_deduplication_is_added_within_a_transaction_that_looks
 async def test_fetching_a_job(limiter: tuple[int, int] | None) -> None:
     theirs, ours = Theirs(), Ours(limiter=limiter, name="worker-1")
     await theirs.scripts.moveToActive("token", {"lockDuration": 30_000, "limiter": LIMITER if limiter else None})
-    feed = Feed(ours.queue, Waiter(ours.queue, LinkOptions()), LockRenewer(), _nothing)
+    feed = Feed(ours.queue, MarkerWait(ours.queue, LinkOptions()), LockRenewer(), _nothing)
     feed.join(ours.consumer)
     their_keys, their_args = theirs.calls["moveToActive"]
     our_keys, our_args = ours.sent("moveToActive")

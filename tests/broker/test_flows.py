@@ -11,16 +11,15 @@ import pytest
 from msgspec import Raw
 from redis.asyncio import Redis
 
-from gateway.broker.address import Address
-from gateway.broker.broker import Broker, Identity
-from gateway.broker.flows import Flows
-from gateway.broker.functions.base import Context
-from gateway.broker.functions.flows import FLOWS
-from gateway.broker.link import LinkOptions
-from gateway.broker.scripts import settle
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import EVERYTHING, Grant, Permission, Rights
-from gateway.wire.routes import Limits
+from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant, Permission, Rights
+from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.functions.base import Context
+from bullmq_proxy.gateway.broker.functions.flows import FLOWS
+from bullmq_proxy.gateway.broker.jobs.flows import Flows
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.link import LinkOptions
+from bullmq_proxy.gateway.broker.redis.scripts import settle
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from tests.support.valkey import ValkeyProcess
 
 MINE = Grant("shop", frozenset(Permission), ("shop-*", "mails"))
@@ -38,7 +37,7 @@ async def ask(broker: Broker, grant: Grant, fn: str, *args: Any) -> Any:
     """Call a function of flows with the rights of a key."""
     row = FLOWS[fn]
     bound = row.bind([Raw(json.dumps(arg).encode()) for arg in args])
-    flows, context = Flows(broker, Limits()), Context(broker, Rights(grant))
+    flows, context = Flows(broker, 100), Context(broker, Rights(grant))
     if not row.direct:
         return await row.run(flows, *bound, context=context)
     reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from gateway.broker.address import Address
-from gateway.broker.connection import Connection, pack_command
-from gateway.broker.errors import RedisRefused
-from gateway.broker.link import Link, LinkOptions
-from gateway.wire.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.errors import RedisRefused
+from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
+from bullmq_proxy.gateway.broker.redis.socket import RedisSocket, pack_command
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from tests.broker.misbehaving import OK, Command, MisbehavingServer
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually
@@ -153,7 +153,7 @@ async def test_a_connection_that_has_ended_before_the_first_command_does_not_let
     """So it is when the loop was busy elsewhere between the two."""
     async with MisbehavingServer(lambda command: None) as server:
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, "127.0.0.1", server.port)
+        _, connection = await loop.create_connection(RedisSocket, "127.0.0.1", server.port)
         await eventually(lambda: server.open, "it has been accepted")
         server.open.pop().abort()
         await connection.lost

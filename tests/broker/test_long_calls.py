@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.broker.broker import Broker
-from gateway.broker.functions.base import MANAGE, Context
-from gateway.broker.functions.managing import (
+from bullmq_proxy.gateway.access.grants import Grant, Rights
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.functions.base import MANAGE, Context
+from bullmq_proxy.gateway.broker.functions.managing import (
     ObliterateOptions,
     PromoteJobsOptions,
     RetryJobsOptions,
@@ -19,10 +20,9 @@ from gateway.broker.functions.managing import (
     promote_jobs,
     retry_jobs,
 )
-from gateway.broker.functions.sweeping import remove_orphaned_jobs
-from gateway.broker.queue import Queue
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import Grant, Rights
+from bullmq_proxy.gateway.broker.functions.sweeping import remove_orphaned_jobs
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 MANY = 300
 MANAGER = Grant("manager", frozenset({MANAGE}), ("q",))
@@ -44,7 +44,7 @@ CALLS: list[tuple[str, str, Run]] = [
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """`clean` has no count of its own."""
-    monkeypatch.setattr("gateway.broker.functions.managing._AT_A_TIME", 10)
+    monkeypatch.setattr("bullmq_proxy.gateway.broker.functions.managing._AT_A_TIME", 10)
 
 
 async def fill(redis: Redis, prefix: str, type: str) -> None:

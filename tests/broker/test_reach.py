@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.broker.broker import Broker
-from gateway.broker.functions.base import Context
-from gateway.broker.functions.dependencies import get_dependencies
-from gateway.broker.queue import Queue
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import EVERYTHING, Grant, Permission, Rights
+from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant, Permission, Rights
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.functions.base import Context
+from bullmq_proxy.gateway.broker.functions.dependencies import get_dependencies
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 
 def under(broker: Broker, *queues: str) -> Context:

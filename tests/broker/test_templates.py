@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from gateway.broker.address import Address
-from gateway.broker.connection import Piece, pack_command
-from gateway.broker.link import Link, LinkOptions
-from gateway.broker.scripts import Script, settle
-from gateway.broker.templates import HOLE, Template
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
+from bullmq_proxy.gateway.broker.redis.scripts import Script, settle
+from bullmq_proxy.gateway.broker.redis.socket import Chunk, pack_command
+from bullmq_proxy.gateway.broker.redis.templates import HOLE, Template
 from tests.support.valkey import ValkeyProcess
 
 ECHO = "return {KEYS[1], KEYS[2], ARGV[1], ARGV[2]}"
-VALUES: tuple[Piece, ...] = (
+VALUES: tuple[Chunk, ...] = (
     b"",
     b"7",
     b"\r\n$3\r\n",
@@ -37,7 +37,7 @@ class Recorder(Link):
         super().__init__(Address(), LinkOptions())
         self.sent = b""
 
-    def send(self, command: bytes | list[Piece], sink: Any, **more: Any) -> None:
+    def send(self, command: bytes | list[Chunk], sink: Any, **more: Any) -> None:
         assert isinstance(command, list)
         self.sent = b"".join(command)
 

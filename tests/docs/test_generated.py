@@ -12,11 +12,11 @@ import msgspec
 import pytest
 import yaml
 
-from gateway.schema import asyncapi_document, asyncapi_yaml, functions_markdown
-from gateway.schema.tables import apis, groups
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.events import EVENTS
-from gateway.wire.routes import Limits, check, locate
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.schema import asyncapi_document, asyncapi_yaml, functions_markdown
+from bullmq_proxy.gateway.schema.tables import apis, groups
+from bullmq_proxy.gateway.wire.events import EVENTS
+from bullmq_proxy.gateway.wire.routes import Limits, check, locate
 from tests.docs.markdown import FUNCTIONS, sections
 from tests.support import contract
 from tests.support.node import INSTALL_TIMEOUT, find_node, installed

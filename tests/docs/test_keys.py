@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from gateway.broker.functions import TABLE
-from gateway.broker.functions.flows import FLOWS
-from gateway.keys import FIELDS, parse
-from gateway.wire.grants import Permission
+from bullmq_proxy.gateway.access.grants import Permission
+from bullmq_proxy.gateway.access.keys_file import FIELDS, parse
+from bullmq_proxy.gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from tests.docs.markdown import section
 from tests.support.service import ROOT
 

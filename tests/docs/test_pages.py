@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker.functions import TABLE
-from gateway.broker.functions.flows import FLOWS
-from gateway.settings import Settings, options
-from gateway.wire.closing import CloseCode
-from gateway.wire.errors import MEANINGS, ErrorCode, GatewayError
-from gateway.wire.events import EVENTS
-from gateway.wire.flow import FlowNode
-from gateway.wire.options import JobOptions
-from gateway.wire.routes import Limits, check, locate
-from supervisor.activation import LISTEN_VARIABLES
-from supervisor.notify import NOTIFY_VARIABLES
-from supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS, ConfigFile, resolve
+from bullmq_proxy.gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions.flows import FLOWS
+from bullmq_proxy.gateway.errors import MEANINGS, ErrorCode, GatewayError
+from bullmq_proxy.gateway.rules.flow import FlowNode
+from bullmq_proxy.gateway.rules.options import JobOptions
+from bullmq_proxy.gateway.settings import Settings, options
+from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.events import EVENTS
+from bullmq_proxy.gateway.wire.routes import Limits, check, locate
+from bullmq_proxy.supervisor.activation import LISTEN_VARIABLES
+from bullmq_proxy.supervisor.notify import NOTIFY_VARIABLES
+from bullmq_proxy.supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS, ConfigFile, resolve
 from tests.docs.markdown import CONFIGURATION, FUNCTIONS, PAGES, PROTOCOL, README, Section, links, section, sections
 from tests.support.service import ROOT, Service
 from tests.support.valkey import ValkeyProcess

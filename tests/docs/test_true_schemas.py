@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.schema import asyncapi_document
-from gateway.schema.tables import Api, apis
-from gateway.wire.answers import Invoke, decode_answer
-from gateway.wire.functions import Function
+from bullmq_proxy.gateway.broker.functions.table import Function
+from bullmq_proxy.gateway.schema import asyncapi_document
+from bullmq_proxy.gateway.schema.tables import Api, apis
+from bullmq_proxy.gateway.wire.answers import Invoke, decode_answer
 from tests.sessions.peer import Gateway, Job, Peer
 from tests.support import contract
 from tests.support.valkey import ValkeyProcess

@@ -1,6 +1,6 @@
-// What cron-parser says, asked as Node's BullMQ asks it: writes the table that tests/wire/test_cron.py holds us to.
+// What cron-parser says, asked as Node's BullMQ asks it: writes the table that tests/rules/test_cron.py holds us to.
 //
-//   node tests/interop/cron_oracle.mjs NODE_MODULES > tests/wire/cron_table.json
+//   node tests/interop/cron_oracle.mjs NODE_MODULES > tests/rules/cron_table.json
 //
 // A row is [pattern, zone, after, {startDate, endDate}, answer]. An answer is the list of the next fires, each looked
 // for after the one before, ending in null where BullMQ gets no date; or {"error": text}. Patterns with H are here only

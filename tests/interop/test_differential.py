@@ -13,8 +13,8 @@ from typing import Any, Final
 import pytest
 import redis
 
-from gateway.broker.functions import TABLE
-from gateway.broker.functions.flows import FLOWS
+from bullmq_proxy.gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from tests.interop.client import Client, Gateway, Refused
 from tests.interop.flow_walks import FlowWalk
 from tests.interop.keyspace import differences, keyspace, renamed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis
 
-from gateway.wire.events import EVENTS
+from bullmq_proxy.gateway.wire.events import EVENTS
 from tests.interop.client import Client, Gateway
 from tests.interop.peer import Peer
 

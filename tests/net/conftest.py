@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from gateway import Proxy, start_proxy
+from bullmq_proxy.gateway import Proxy, start_proxy
 from tests.net.support import KEY, RawClient
 from tests.support.valkey import ValkeyProcess
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from gateway import Proxy
-from gateway.net.connection import Connection
+from bullmq_proxy.gateway import Proxy
+from bullmq_proxy.gateway.net.connection import Connection
 
 TEXT, BINARY, CONT, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
 TIMEOUT: Final = 10.0  # s that a test waits for an answer

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from gateway import Proxy
-from gateway.keys import digest
-from gateway.wire.grants import Permission
+from bullmq_proxy.gateway import Proxy
+from bullmq_proxy.gateway.access.grants import Permission
+from bullmq_proxy.gateway.access.keys_file import digest
 from tests.net.conftest import MakeGateway
 from tests.net.support import KEY, RawClient, get, upgrade
 from tests.net.test_http import WEBSOCKET_PATHS

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from gateway.net.frames import extent, is_masked, may_be_text, text_header
+from bullmq_proxy.gateway.net.frames import extent, is_masked, may_be_text, text_header
 
 LENGTHS = st.sampled_from([0, 1, 125, 126, 127, 65_535, 65_536, 70_000])
 

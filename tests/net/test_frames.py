@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gateway import Proxy
+from bullmq_proxy.gateway import Proxy
 from tests.net.conftest import MakeGateway, Open
 from tests.net.support import BINARY, CLOSE, CONT, PING, PONG, TEXT, RawClient, call, frame, handshake, upgrade
 

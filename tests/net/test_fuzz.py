@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway import Proxy
-from gateway.broker.functions import TABLE
+from bullmq_proxy.gateway import Proxy
+from bullmq_proxy.gateway.broker.functions import TABLE
 from tests.net.conftest import Open
 from tests.net.support import CLOSE, CONT, PING, PONG, TEXT, RawClient, fetch, frame, handshake
 

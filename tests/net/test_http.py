@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import Proxy, __version__
+from bullmq_proxy.gateway import Proxy, __version__
 from tests.net.conftest import MakeGateway
 from tests.net.support import RawClient, becomes, call, fetch, get, handshake, upgrade
 from tests.support.valkey import ValkeyProcess

@@ -16,16 +16,16 @@ import pytest
 import pytest_asyncio
 from websockets.http11 import Response
 
-from gateway import Proxy
-from gateway.net import http
-from gateway.net.auth import Keyring
-from gateway.net.connection import Connection
-from gateway.net.listener import Door, Listener
-from gateway.sessions.ports import Outlet, Session
-from gateway.wire.closing import CloseCode
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import Rights
-from gateway.wire.routes import Kind, Route
+from bullmq_proxy.gateway import Proxy
+from bullmq_proxy.gateway.access.credentials import Keyring
+from bullmq_proxy.gateway.access.grants import Rights
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.net import http
+from bullmq_proxy.gateway.net.connection import Connection
+from bullmq_proxy.gateway.net.listener import Admission, Listener
+from bullmq_proxy.gateway.sessions.interfaces import Client, Session
+from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.routes import Endpoint, Route
 from tests.net.support import BINARY, CLOSE, PING, RawClient, call, frame, handshake, open_connections
 from tests.support.waiting import eventually
 
@@ -33,7 +33,7 @@ from tests.support.waiting import eventually
 class Probe:
     """A session that writes down what happens to it, and echoes what it receives."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Client) -> None:
         self.outlet = outlet
         self.story: list[str] = []
         self.go_on = asyncio.Event()
@@ -72,15 +72,15 @@ class House:
     def __init__(self) -> None:
         self.probes: list[Probe] = []
         self.furnish: Callable[[Probe], None] = lambda probe: None
-        self.listener = Listener(Door(keyring=Keyring(everybody=True)), self._open, self._page)
+        self.listener = Listener(Admission(keyring=Keyring(everybody=True)), self._open, self._page)
 
-    def _open(self, route: Route, rights: Rights, outlet: Outlet) -> Session:
+    def _open(self, route: Route, rights: Rights, outlet: Client) -> Session:
         probe = Probe(outlet)
         self.furnish(probe)
         self.probes.append(probe)
         return probe
 
-    async def _page(self, kind: Kind) -> Response:
+    async def _page(self, kind: Endpoint) -> Response:
         return http.text("page")
 
     @property
@@ -280,7 +280,7 @@ class TestEnds:
     async def test_a_peer_that_never_closes_its_socket_is_cut_off(
         self, house: House, monkeypatch: pytest.MonkeyPatch, last: bytes
     ) -> None:
-        monkeypatch.setattr("gateway.net.connection._CLOSE_TIMEOUT", 0.2)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._CLOSE_TIMEOUT", 0.2)
         client = await RawClient.open(house.port, "/queue/q")
         client.write(last)
         while (await client.read())[0] != CLOSE:
@@ -291,7 +291,7 @@ class TestEnds:
     async def test_a_peer_that_half_closes_and_does_not_read_is_cut_off(
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gateway.net.connection._CLOSE_TIMEOUT", 0.2)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._CLOSE_TIMEOUT", 0.2)
         client = await RawClient.open(house.port, "/queue/q")
         client.stop_reading()
         probe = await house.first()

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway import Proxy
-from gateway.board import COLUMNS, Board
-from gateway.keys import Key, digest
-from gateway.net.accounts import Account
-from gateway.net.limits import Bucket
-from gateway.wire.closing import CloseCode
-from gateway.wire.errors import GatewayError
-from gateway.wire.grants import Grant, Permission
-from gateway.wire.routes import Kind
+from bullmq_proxy.gateway import Proxy
+from bullmq_proxy.gateway.access.accounts import Account
+from bullmq_proxy.gateway.access.grants import Grant, Permission
+from bullmq_proxy.gateway.access.keys_file import Key, digest
+from bullmq_proxy.gateway.access.token_bucket import Bucket
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.shared_memory import COLUMNS, SharedMemory
+from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.routes import Endpoint
 from tests.net.conftest import MakeGateway
 from tests.net.support import TIMEOUT, RawClient, upgrade
 from tests.support.keys import entry, write_keys
@@ -23,7 +23,7 @@ from tests.support.keys import entry, write_keys
 
 class TestBoard:
     def test_a_row_counts_its_own_and_sees_all(self) -> None:
-        board = Board(3)
+        board = SharedMemory(3)
         rows = [board.row(slot) for slot in range(3)]
         for row, count in zip(rows, (1, 2, 4), strict=True):
             row.add(7, count)
@@ -33,12 +33,12 @@ class TestBoard:
 
     @pytest.mark.parametrize("column", [0, COLUMNS - 1])
     def test_columns_do_not_touch(self, column: int) -> None:
-        board = Board(2)
+        board = SharedMemory(2)
         board.row(0).add(column, 5)
         assert sum(board.row(0).total(each) for each in range(COLUMNS)) == 5
 
     def test_the_row_of_a_dead_shard_is_cleared_and_no_other(self) -> None:
-        board = Board(3)
+        board = SharedMemory(3)
         for slot in range(3):
             board.row(slot).add(0, 2)
             board.row(slot).add(COLUMNS - 1, 2)
@@ -115,7 +115,7 @@ def limited(**limits: int) -> Key:
 def enter(account: Account, count: int) -> list[Visitor]:
     visitors = [Visitor() for _ in range(count)]
     for visitor in visitors:
-        account.enter(visitor, Kind.QUEUE, "q")
+        account.enter(visitor, Endpoint.QUEUE, "q")
     return visitors
 
 
@@ -123,7 +123,7 @@ class TestShares:
     """Two shards, without a process for each."""
 
     def test_connections_are_counted_over_all_shards(self) -> None:
-        board = Board(2)
+        board = SharedMemory(2)
         one, other = (Account(limited(connections=3), board.row(slot)) for slot in range(2))
         enter(one, 2)
         [last] = enter(other, 1)
@@ -135,17 +135,17 @@ class TestShares:
         assert board.row(0).total(3) == 3
 
     def test_one_that_was_refused_leaves_nothing_behind(self) -> None:
-        board = Board(1)
+        board = SharedMemory(1)
         account = Account(limited(connections=1), board.row(0))
         enter(account, 1)
         refused = Visitor()
         with pytest.raises(GatewayError):
-            account.enter(refused, Kind.QUEUE, "q")
+            account.enter(refused, Endpoint.QUEUE, "q")
         account.leave(refused)
         assert board.row(0).total(3) == 1
 
     def test_calls_are_counted_over_all_shards(self) -> None:
-        board = Board(3)
+        board = SharedMemory(3)
         shards = [Account(limited(messages_per_second=1000), board.row(slot)) for slot in range(3)]
         for shard in shards:
             shard.expire(0.0)  # as each of them looks every second
@@ -163,7 +163,7 @@ class TestShares:
         assert max(counts[1:]) < 500, "only what has come back while it was counted"
 
     def test_a_lower_limit_ends_no_open_connection(self) -> None:
-        account = Account(limited(connections=3), Board(1).row(0))
+        account = Account(limited(connections=3), SharedMemory(1).row(0))
         visitors = enter(account, 3)
         account.change(limited(connections=1))
         assert not any(visitor.dismissed for visitor in visitors)

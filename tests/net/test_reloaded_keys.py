@@ -12,12 +12,12 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from gateway import Proxy
-from gateway.keys import Key, digest
-from gateway.net.auth import Keyring
-from gateway.net.listener import Door, Listener
-from gateway.wire.closing import CloseCode
-from gateway.wire.grants import Grant, Permission
+from bullmq_proxy.gateway import Proxy
+from bullmq_proxy.gateway.access.credentials import Keyring
+from bullmq_proxy.gateway.access.grants import Grant, Permission
+from bullmq_proxy.gateway.access.keys_file import Key, digest
+from bullmq_proxy.gateway.net.listener import Admission, Listener
+from bullmq_proxy.gateway.wire.closing import CloseCode
 from tests.net.conftest import MakeGateway
 from tests.net.support import RawClient, call, handshake, upgrade
 from tests.net.test_lifetime import House, Probe, wait_in_prepare
@@ -210,7 +210,7 @@ class TestHandshake:
         house = House()
         grant = Grant("shop", frozenset({Permission.PRODUCE}), ("*",))
         keyring = Keyring(keys=[Key(name="shop", digest=digest("key-1"), grant=grant)])
-        house.listener = Listener(Door(keyring=keyring), house._open, house._page)
+        house.listener = Listener(Admission(keyring=keyring), house._open, house._page)
         await house.listener.start(host="127.0.0.1", port=0)
         yield house
         await house.listener.close(CloseCode.GOING_AWAY)

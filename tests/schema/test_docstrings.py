@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.schema.docstrings import of_class, parse
+from bullmq_proxy.gateway.schema.docstrings import of_class, parse
 
 LONG = """Move a job on; returns the next one. It is locked.
 

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from gateway.schema.examples import Examples
-from gateway.schema.json_schema import Schemas
-from gateway.wire.functions import shows
-from gateway.wire.options import JobOptions
+from bullmq_proxy.gateway.rules.options import JobOptions
+from bullmq_proxy.gateway.schema.examples import Examples
+from bullmq_proxy.gateway.schema.json_schema import Schemas
+from bullmq_proxy.gateway.values.validation import shows
 
 
 class Colour(enum.StrEnum):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.schema.words import in_words
+from bullmq_proxy.gateway.schema.words import in_words
 
 REFERENCE = {"$ref": "#/Job"}
 WEEKDAYS = {"enum": ["mon", "tue", "wed"]}

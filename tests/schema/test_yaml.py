@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.schema.yaml import dump
+from bullmq_proxy.gateway.schema.yaml import dump
 
 # Words and characters that YAML gives a meaning, in places where they could have it.
 TRAPS = st.sampled_from(

@@ -17,8 +17,8 @@ from urllib.parse import quote
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from gateway import start_proxy
-from gateway.embed import Proxy
+from bullmq_proxy.gateway import start_proxy
+from bullmq_proxy.gateway.embed import Proxy
 from tests.support.contract import check_result
 
 T = TypeVar("T")

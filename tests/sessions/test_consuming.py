@@ -467,7 +467,7 @@ async def test_a_job_whose_fetch_was_executed_but_never_answered_is_there_for_th
 async def test_an_answer_that_is_sent_again_does_not_take_a_move_by_hand_for_its_own(
     server: ValkeyProcess, frail: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.broker.settling._FIRST_PAUSE", 1.5)
+    monkeypatch.setattr("bullmq_proxy.gateway.broker.consuming.settling._FIRST_PAUSE", 1.5)
     worker, queue = await frail.worker(confirm=1), await frail.queue()
     await queue.call("add", "work")
     job = await worker.job()

@@ -13,8 +13,8 @@ import pytest
 from redis.asyncio import Redis
 from websockets.exceptions import InvalidStatus
 
-from gateway.broker.scripts import script_texts, sha_of
-from gateway.wire.flow import MAX_DEPTH
+from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
+from bullmq_proxy.gateway.rules.flow import MAX_DEPTH
 from tests.sessions.peer import Gateway, Peer, Refused
 from tests.support.relay import Relay
 from tests.support.valkey import ValkeyProcess

@@ -12,16 +12,16 @@ import pytest
 from msgspec import Raw
 from redis.asyncio import Redis
 
-from gateway.broker.address import Address
-from gateway.broker.broker import Broker, Identity
-from gateway.broker.connection import Sink
-from gateway.broker.functions.base import CONSUME, OBSERVE, Context
-from gateway.broker.gate import Gate
-from gateway.broker.link import LinkOptions
-from gateway.broker.scripts import script_texts, sha_of
-from gateway.sessions.calling import Caller, CallLimits
-from gateway.wire.functions import FunctionTable
-from gateway.wire.grants import Grant, Rights
+from bullmq_proxy.gateway.access.grants import Grant, Rights
+from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.functions.base import CONSUME, OBSERVE, Context
+from bullmq_proxy.gateway.broker.functions.table import FunctionTable
+from bullmq_proxy.gateway.broker.gate import Gate
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.link import LinkOptions
+from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
+from bullmq_proxy.gateway.broker.redis.socket import Sink
+from bullmq_proxy.gateway.sessions.calling import Caller, CallLimits
 from tests.sessions.peer import Gateway, Peer, Refused, down, until
 from tests.support.valkey import ValkeyProcess
 
@@ -141,7 +141,7 @@ async def test_a_call_of_a_script_reads_some_mib_at_most(queue: Peer, redis: Red
 async def test_jobs_that_are_too_large_together_are_refused(
     queue: Peer, redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr("gateway.broker.pages.MOST_BYTES", 2**20)
+    monkeypatch.setattr("bullmq_proxy.gateway.broker.jobs.pages.MOST_BYTES", 2**20)
     await queue.call("add", "mother", {}, {"jobId": "mother", "delay": 9999})
     parent = {"id": "mother", "queue": f"{prefix}:q"}
     data = "x" * (2**20 // count)

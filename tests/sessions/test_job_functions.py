@@ -10,13 +10,13 @@ import pytest
 from msgspec import Raw
 from redis.asyncio import Redis
 
-from gateway.broker.address import Address
-from gateway.broker.broker import Broker, Identity
-from gateway.broker.functions import TABLE
-from gateway.broker.functions.base import Context
-from gateway.broker.link import LinkOptions
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.grants import Grant, Permission, Rights
+from bullmq_proxy.gateway.access.grants import Grant, Permission, Rights
+from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions.base import Context
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.link import LinkOptions
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from tests.sessions.peer import Gateway, Peer
 from tests.support.valkey import ValkeyProcess
 

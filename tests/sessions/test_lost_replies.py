@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.broker.scripts import script_texts, sha_of
+from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
 from tests.sessions.peer import Gateway
 from tests.support.relay import Relay
 from tests.support.valkey import ValkeyProcess

@@ -10,7 +10,7 @@ import pytest
 from bullmq import Queue
 from redis.asyncio import Redis
 
-from gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions import TABLE
 from tests.sessions.peer import Gateway, Job, Peer
 from tests.support.valkey import ValkeyProcess
 

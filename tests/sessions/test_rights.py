@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from gateway.broker.functions import TABLE
-from gateway.wire.functions import Function, FunctionTable
-from gateway.wire.grants import Permission
+from bullmq_proxy.gateway.access.grants import Permission
+from bullmq_proxy.gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions.table import Function, FunctionTable
 from tests.sessions.peer import SOON, Gateway, Peer, Refused
 from tests.support.examples import example_arguments
 from tests.support.keys import entry, write_keys
@@ -36,7 +36,7 @@ permissions = pytest.mark.parametrize("permission", list(Permission))
 
 def flows_table() -> FunctionTable:
     """The functions of `/flows`, if there is such a path."""
-    name = "gateway.broker.functions.flows"
+    name = "bullmq_proxy.gateway.broker.functions.flows"
     if importlib.util.find_spec(name) is None:
         return FunctionTable()
     table: FunctionTable = importlib.import_module(name).FLOWS

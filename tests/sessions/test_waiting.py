@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.broker.address import Address
-from gateway.broker.broker import Broker, Identity
-from gateway.broker.functions.base import CONSUME, Context
-from gateway.broker.link import LinkOptions
-from gateway.sessions.calling import Caller, CallLimits
-from gateway.wire.functions import FunctionTable
-from gateway.wire.grants import EVERYTHING, Rights
+from bullmq_proxy.gateway.access.grants import EVERYTHING, Rights
+from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.functions.base import CONSUME, Context
+from bullmq_proxy.gateway.broker.functions.table import FunctionTable
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.link import LinkOptions
+from bullmq_proxy.gateway.sessions.calling import Caller, CallLimits
 from tests.sessions.peer import Gateway, Peer, Refused, down, until
 from tests.support.valkey import ValkeyProcess
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from supervisor.activation import adopt, handed_sockets, one_per_slot, place_of
-from supervisor.slots import StartError
-from supervisor.sources import ConfigFile, Resolution, UsageError, resolve
+from bullmq_proxy.supervisor.activation import adopt, handed_sockets, one_per_slot, place_of
+from bullmq_proxy.supervisor.slots import StartError
+from bullmq_proxy.supervisor.sources import ConfigFile, Resolution, UsageError, resolve
 from tests.support.service import Service
 from tests.support.systemd import activated
 from tests.support.waiting import TIMEOUT, wait_for

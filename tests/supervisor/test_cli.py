@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import __version__
-from gateway.schema import asyncapi_document, asyncapi_yaml, functions_markdown
-from gateway.settings import options
+from bullmq_proxy.gateway import __version__
+from bullmq_proxy.gateway.schema import asyncapi_document, asyncapi_yaml, functions_markdown
+from bullmq_proxy.gateway.settings import options
 from tests.support.service import run_cli
 
 # A value for each option that cannot be used, as text. Paths and switches have none.

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from supervisor import embedded
-from supervisor.datadir import DataDir
-from supervisor.embedded import LONGEST_SOCKET_PATH, EmbeddedValkey, find_server
-from supervisor.signals import Inbox
-from supervisor.slots import StartError
+from bullmq_proxy.supervisor import embedded
+from bullmq_proxy.supervisor.datadir import DataDir
+from bullmq_proxy.supervisor.embedded import LONGEST_SOCKET_PATH, EmbeddedValkey, find_server
+from bullmq_proxy.supervisor.signals import Inbox
+from bullmq_proxy.supervisor.slots import StartError
 from tests.support.service import ROOT, lives
 from tests.support.waiting import wait_for
 
@@ -146,7 +146,8 @@ class TestDeath:
     def test_it_does_not_outlive_a_killed_supervisor(self, tmp_path: Path) -> None:
         program = (
             "import sys, os, signal; from pathlib import Path\n"
-            "from supervisor.embedded import EmbeddedValkey; from supervisor.signals import Inbox\n"
+            "from bullmq_proxy.supervisor.embedded import EmbeddedValkey\n"
+            "from bullmq_proxy.supervisor.signals import Inbox\n"
             "server = EmbeddedValkey(Path(sys.argv[1])).__enter__(); server.start(Inbox(), 10)\n"
             "print(server.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
         )

@@ -8,9 +8,9 @@ from signal import SIGABRT, SIGKILL, SIGTERM, SIGUSR1
 
 import pytest
 
-from gateway.exits import Exit
-from supervisor.backoff import HEALTHY, Backoff
-from supervisor.fleet import (
+from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.supervisor.backoff import HEALTHY, Backoff
+from bullmq_proxy.supervisor.fleet import (
     ABORT_GRACE,
     CRASH_LOOP,
     GRACE,

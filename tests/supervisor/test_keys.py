@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import Settings
-from supervisor.keys import read_keys, settle, with_keys_file
-from supervisor.sources import UsageError, resolve
+from bullmq_proxy.gateway.settings import Settings
+from bullmq_proxy.supervisor.keys import read_keys, settle, with_keys_file
+from bullmq_proxy.supervisor.sources import UsageError, resolve
 
 
 class TestFile:

@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from gateway.keys import digest, parse
+from bullmq_proxy.gateway.access.keys_file import digest, parse
 from tests.supervisor.test_cli import refusal
 from tests.support.service import COMMAND, clean_environment, run_cli
 from tests.support.waiting import TIMEOUT

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.board import COLUMNS
-from gateway.keys import Key, KeysError, KeysFile, digest, parse
-from gateway.settings import Settings
-from gateway.wire.grants import Permission
-from supervisor.keys import open_keys_file, settle
-from supervisor.sources import UsageError, resolve
+from bullmq_proxy.gateway.access.grants import Permission
+from bullmq_proxy.gateway.access.keys_file import Key, KeysError, KeysFile, digest, parse
+from bullmq_proxy.gateway.settings import Settings
+from bullmq_proxy.gateway.shared_memory import COLUMNS
+from bullmq_proxy.supervisor.keys import open_keys_file, settle
+from bullmq_proxy.supervisor.sources import UsageError, resolve
 from tests.support.keys import entry, write_keys
 
 HASH = f'hash = "sha256:{digest("secret").hex()}"\n'

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 
-from gateway.logs import JsonLines, TextLines
+from bullmq_proxy.gateway.logs import JsonLines, TextLines
 
 
 def record(message: str, *args: object, broken: bool = False) -> logging.LogRecord:
@@ -17,7 +17,7 @@ def record(message: str, *args: object, broken: bool = False) -> logging.LogReco
             raise RuntimeError("boom")
         except RuntimeError:
             info = sys.exc_info()
-    return logging.LogRecord("gateway.shard", logging.WARNING, __file__, 1, message, args, info)
+    return logging.LogRecord("bullmq_proxy.gateway.shard", logging.WARNING, __file__, 1, message, args, info)
 
 
 class TestText:
@@ -43,7 +43,7 @@ class TestJson:
         assert "\n" not in line
         entry = json.loads(line)
         assert entry["msg"] == "näh\nnext"
-        assert (entry["level"], entry["logger"], entry["slot"]) == ("warning", "gateway.shard", 3)
+        assert (entry["level"], entry["logger"], entry["slot"]) == ("warning", "bullmq_proxy.gateway.shard", 3)
         assert entry["ts"].endswith("Z")
         assert entry["pid"] > 0
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.activation import LISTEN_VARIABLES
-from supervisor.notify import NOTIFY_VARIABLES, RETRY, Notifier
+from bullmq_proxy.supervisor.activation import LISTEN_VARIABLES
+from bullmq_proxy.supervisor.notify import NOTIFY_VARIABLES, RETRY, Notifier
 from tests.support.keys import entry, write_keys
 from tests.support.service import Service, clean_environment
 from tests.support.systemd import Ear
@@ -229,7 +229,7 @@ class TestService:
 
     def test_no_child_answers_in_its_name(self, ear: Ear, tmp_path: Path) -> None:
         program = (
-            "import os; from supervisor.cli import main\n"
+            "import os; from bullmq_proxy.supervisor.cli import main\n"
             "main(['serve', '--port', '0', '--procs', '1'])\n"
             "print('LEFT', *os.environ)\n"
         )

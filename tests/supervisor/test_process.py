@@ -9,27 +9,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor import process
-from supervisor.process import Shard
+from bullmq_proxy.supervisor import process
+from bullmq_proxy.supervisor.process import ShardProcess
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Shard, socket.socket]]:
+def pair() -> Iterator[tuple[ShardProcess, socket.socket]]:
     """The parent's view of a shard, and the shard's end."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
-        yield Shard(slot=0, pid=1, control=ours), theirs
+        yield ShardProcess(slot=0, pid=1, control=ours), theirs
 
 
-def test_messages_come_in_the_order_they_were_sent(pair: tuple[Shard, socket.socket]) -> None:
+def test_messages_come_in_the_order_they_were_sent(pair: tuple[ShardProcess, socket.socket]) -> None:
     shard, end = pair
     end.send(b'{"event":"ready"}\n{"event":"beat","lag":0.1}\n')
     assert shard.messages() == ([{"event": "ready"}, {"event": "beat", "lag": 0.1}], True)
     assert shard.messages() == ([], True)
 
 
-def test_a_message_may_come_in_pieces(pair: tuple[Shard, socket.socket]) -> None:
+def test_a_message_may_come_in_pieces(pair: tuple[ShardProcess, socket.socket]) -> None:
     shard, end = pair
     end.send(b'{"event":')
     assert shard.messages() == ([], True)
@@ -37,7 +37,7 @@ def test_a_message_may_come_in_pieces(pair: tuple[Shard, socket.socket]) -> None
     assert shard.messages() == ([{"event": "ready"}], True)
 
 
-def test_the_last_words_of_a_shard_are_heard(pair: tuple[Shard, socket.socket]) -> None:
+def test_the_last_words_of_a_shard_are_heard(pair: tuple[ShardProcess, socket.socket]) -> None:
     shard, end = pair
     end.send(b'{"event":"failed","message":"no"}\n')
     end.close()
@@ -46,7 +46,7 @@ def test_the_last_words_of_a_shard_are_heard(pair: tuple[Shard, socket.socket]) 
 
 @pytest.mark.parametrize("line", [b"ready", b"[1]", b"\xff", b""])
 def test_what_is_no_message_is_logged_and_left_out(
-    pair: tuple[Shard, socket.socket], caplog: pytest.LogCaptureFixture, line: bytes
+    pair: tuple[ShardProcess, socket.socket], caplog: pytest.LogCaptureFixture, line: bytes
 ) -> None:
     shard, end = pair
     end.send(line + b'\n{"event":"ready"}\n')
@@ -56,7 +56,7 @@ def test_what_is_no_message_is_logged_and_left_out(
 
 
 def test_a_line_without_end_does_not_grow_for_ever(
-    pair: tuple[Shard, socket.socket], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pair: tuple[ShardProcess, socket.socket], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(process, "_LONGEST_LINE", 100)
     shard, end = pair
@@ -69,7 +69,7 @@ def test_a_line_without_end_does_not_grow_for_ever(
     assert "x" not in repr(shard)
 
 
-def test_what_is_said_to_a_shard_arrives_whole_however_much_it_is(pair: tuple[Shard, socket.socket]) -> None:
+def test_what_is_said_to_a_shard_arrives_whole_however_much_it_is(pair: tuple[ShardProcess, socket.socket]) -> None:
     shard, end = pair
     shard.tell(event="keys", keys=["x" * 4_000_000])
     assert shard.has_more_to_hear
@@ -85,7 +85,7 @@ def test_what_is_said_to_a_shard_arrives_whole_however_much_it_is(pair: tuple[Sh
     assert json.loads(second) == {"event": "keys", "keys": []}
 
 
-def test_what_is_said_to_a_dead_shard_is_forgotten(pair: tuple[Shard, socket.socket]) -> None:
+def test_what_is_said_to_a_dead_shard_is_forgotten(pair: tuple[ShardProcess, socket.socket]) -> None:
     shard, end = pair
     end.close()
     shard.tell(event="keys", keys=[])

@@ -89,7 +89,7 @@ class TestStart:
 
     def test_the_live_parent_has_imported_nothing_that_only_shards_need(self, tmp_path: Path) -> None:
         program = (
-            "import sys; from supervisor.cli import main\n"
+            "import sys; from bullmq_proxy.supervisor.cli import main\n"
             "main(['serve', '--port', '0', '--procs', '1'])\n"
             "print('LOADED', *{name.partition('.')[0] for name in sys.modules})\n"
         )

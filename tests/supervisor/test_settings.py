@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import MIB, SettingError, Settings, masked, options
+from bullmq_proxy.gateway.settings import MIB, SettingError, Settings, masked, options
 
 
 class TestDefaults:

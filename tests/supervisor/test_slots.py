@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor.slots import StartError, authority, open_slots, reachable_host
+from bullmq_proxy.supervisor.slots import StartError, authority, open_slots, reachable_host
 
 
 @contextlib.contextmanager

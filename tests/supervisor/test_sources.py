@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import Settings, options
-from supervisor.sources import ConfigFile, Resolution, UsageError, load, resolve
+from bullmq_proxy.gateway.settings import Settings, options
+from bullmq_proxy.supervisor.sources import ConfigFile, Resolution, UsageError, load, resolve
 
 
 def resolved(

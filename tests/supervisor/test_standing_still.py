@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from gateway.board import Board
+from bullmq_proxy.gateway.shared_memory import SharedMemory
 from tests.support.service import Service, lives
 from tests.support.waiting import TIMEOUT, wait_for
 
@@ -50,7 +50,7 @@ def answers(socket: ClientConnection) -> bool:
 
 
 def test_a_shard_gives_a_sign_of_life_with_its_figures_and_its_successor_begins_anew() -> None:
-    board = Board(2)
+    board = SharedMemory(2)
     for _ in range(3):
         board.row(1).publish(1, [1.0])
     assert board.beats() == [0, 3]

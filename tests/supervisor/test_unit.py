@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import Settings, options
-from supervisor.embedded import STOP_TIMEOUT
-from supervisor.fleet import GRACE
-from supervisor.sources import ConfigFile, resolve
+from bullmq_proxy.gateway.settings import Settings, options
+from bullmq_proxy.supervisor.embedded import STOP_TIMEOUT
+from bullmq_proxy.supervisor.fleet import GRACE
+from bullmq_proxy.supervisor.sources import ConfigFile, resolve
 from tests.docs.markdown import SYSTEMD, sections
 from tests.support.service import ROOT, run_cli
 from tests.support.waiting import TIMEOUT

@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 
-from gateway.schema import asyncapi_document
+from bullmq_proxy.gateway.schema import asyncapi_document
 
 OPEN = {"QueueMeta"}
 """Types with members of others' making beside their own."""

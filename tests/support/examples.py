@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import inspect
 
-from gateway.wire.functions import Function
+from bullmq_proxy.gateway.broker.functions.table import Function
 
 
 def example_arguments(function: Function) -> list[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gateway.keys import digest
+from bullmq_proxy.gateway.access.keys_file import digest
 
 
 def entry(name: str, *permissions: str, queues: Iterable[str] = ("*",), secret: str = "", **limits: Any) -> str:

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from gateway.settings import options
-from supervisor.activation import LISTEN_VARIABLES
-from supervisor.notify import NOTIFY_VARIABLES
-from supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS
+from bullmq_proxy.gateway.settings import options
+from bullmq_proxy.supervisor.activation import LISTEN_VARIABLES
+from bullmq_proxy.supervisor.notify import NOTIFY_VARIABLES
+from bullmq_proxy.supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS
 from tests.support.waiting import TIMEOUT, wait_for
 
 ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-m", "supervisor")
+COMMAND = (sys.executable, "-m", "bullmq_proxy.supervisor")
 
 
 def clean_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:

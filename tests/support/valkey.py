@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from supervisor.embedded import find_server
+from bullmq_proxy.supervisor.embedded import find_server
 from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 

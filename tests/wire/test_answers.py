@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from gateway.wire.answers import (
+from bullmq_proxy.gateway.wire.answers import (
     Ack,
     Answer,
     Completed,
@@ -28,7 +28,7 @@ from gateway.wire.answers import (
     finished,
     lost,
 )
-from gateway.wire.envelope import InvalidMessage
+from bullmq_proxy.gateway.wire.envelope import InvalidMessage
 from tests.wire.strategies import damaged, json_texts
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.closing import REASON_LIMIT, CloseCode, cut_reason
+from bullmq_proxy.gateway.wire.closing import REASON_LIMIT, CloseCode, cut_reason
 
 
 @pytest.mark.parametrize("reason", ["", "no pong", "é" * 61, "x" * 123])

@@ -10,18 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from gateway.wire.envelope import (
-    InvalidMessage,
-    decode_request,
-    encode,
-    err,
-    error_json,
-    json_text,
-    message,
-    ok,
-    printable,
-)
-from gateway.wire.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.values.json_text import encode, error_json, json_text, printable
+from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, err, message, ok
 from tests.wire.strategies import damaged, json_texts, texts, values
 
 NUMBERS = ["0", "1", "-1", "-0", "1.5", "-0.25", "1e5", "1E+5", "1e-7", "1E400", "9007199254740993", "9" * 400]

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.events import EVENTS, Subscription, event_data, format_stream_id, gap_data, parse_stream_id
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.wire.events import (
+    EVENTS,
+    Subscription,
+    event_data,
+    format_stream_id,
+    gap_data,
+    parse_stream_id,
+)
 
 ID = b"1700000000000-0"
 

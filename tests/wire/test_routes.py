@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.routes import Kind, Limits, NotFound, Route, WorkerOptions, check, locate
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.wire.routes import Endpoint, Limits, NotFound, Route, WorkerOptions, check, locate
 
 PREFIXES = ["/queue", "/queues", "/ws/queues"]
 LIMITS = Limits()
@@ -30,27 +30,32 @@ def refusal(target: str, limits: Limits = LIMITS) -> str:
 class TestPaths:
     @pytest.mark.parametrize("prefix", PREFIXES)
     @pytest.mark.parametrize(
-        ("rest", "kind"), [("", Kind.QUEUE), ("/process/7", Kind.WORKER), ("/events", Kind.EVENTS)]
+        ("rest", "kind"), [("", Endpoint.QUEUE), ("/process/7", Endpoint.WORKER), ("/events", Endpoint.EVENTS)]
     )
     @pytest.mark.parametrize("end", ["", "/"])
-    def test_all_three_apis_are_under_all_prefixes(self, prefix: str, rest: str, kind: Kind, end: str) -> None:
+    def test_all_three_apis_are_under_all_prefixes(self, prefix: str, rest: str, kind: Endpoint, end: str) -> None:
         found = route(f"{prefix}/mails{rest}{end}")
         assert (found.kind, found.queue) == (kind, "mails")
         assert found.kind.is_websocket
-        assert found.worker.concurrency == (7 if kind is Kind.WORKER else 1)
+        assert found.worker.concurrency == (7 if kind is Endpoint.WORKER else 1)
 
     @pytest.mark.parametrize("target", ["/flows", "/flows/", "/flows?token=key"])
     def test_flows_have_a_path_of_their_own(self, target: str) -> None:
         found = route(target)
-        assert (found.kind, found.queue) == (Kind.FLOWS, "")
+        assert (found.kind, found.queue) == (Endpoint.FLOWS, "")
         assert found.kind.is_websocket
         assert refusal("/flows?prefix=x") == "Unknown option - at `?prefix`; known are token"
 
     @pytest.mark.parametrize(
         ("path", "kind"),
-        [("/", Kind.ROOT), ("/health", Kind.HEALTH), ("/ready", Kind.READY), ("/metrics", Kind.METRICS)],
+        [
+            ("/", Endpoint.ROOT),
+            ("/health", Endpoint.HEALTH),
+            ("/ready", Endpoint.READY),
+            ("/metrics", Endpoint.METRICS),
+        ],
     )
-    def test_plain_http_pages(self, path: str, kind: Kind) -> None:
+    def test_plain_http_pages(self, path: str, kind: Endpoint) -> None:
         for target in (path, f"{path}?x=1", f"{path}?token=key#fragment"):
             assert route(target).kind is kind
             assert not route(target).kind.is_websocket

@@ -1,10 +1,10 @@
 """The Queue API: every function that a client may call, as BullMQ's Node API has it.
 
-A row's signature is its validation and its documentation (see `gateway.wire.functions`). What a function returns is
+A row's signature is its validation and its documentation (see `broker/functions/table.py`). What a function returns is
 encoded as JSON: dicts, lists, numbers, `Raw` for text that goes out as it is stored; None where Node has undefined.
 """
 
-from gateway.broker.functions import (
+from bullmq_proxy.gateway.broker.functions import (
     adding,
     consuming,
     counting,
@@ -20,7 +20,7 @@ from gateway.broker.functions import (
     sweeping,
     waiting,
 )
-from gateway.broker.functions.base import TABLE
+from bullmq_proxy.gateway.broker.functions.base import TABLE
 
 __all__ = [
     "TABLE",

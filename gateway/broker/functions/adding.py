@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from gateway.broker.connection import Sink
-from gateway.broker.functions.base import PRODUCE, TABLE, Arguments, Context
-from gateway.broker.queue import Bulk, NewJob, Queue
-from gateway.wire.jobs import EMPTY_OBJECT
-from gateway.wire.options import NO_OPTIONS, OptionsText
-from gateway.wire.shapes import AddedJob, RefusedJob
+from bullmq_proxy.gateway.broker.functions.base import PRODUCE, TABLE, Arguments, Context
+from bullmq_proxy.gateway.broker.jobs.queue import Bulk, NewJob, Queue
+from bullmq_proxy.gateway.broker.redis.socket import Sink
+from bullmq_proxy.gateway.rules.jobs import EMPTY_OBJECT
+from bullmq_proxy.gateway.rules.options import NO_OPTIONS, OptionsText
+from bullmq_proxy.gateway.rules.shapes import AddedJob, RefusedJob
 
 _AT_ONCE: Final = 1000  # jobs of an `addBulk` in one turn of the loop: others have their turns in between
 

@@ -7,11 +7,11 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from gateway.broker.broker import Broker
-from gateway.broker.queue import Queue
-from gateway.wire.functions import FunctionTable
-from gateway.wire.grants import Grant, Permission, Rights
-from gateway.wire.numbers import MOST, Whole
+from bullmq_proxy.gateway.access.grants import Grant, Permission, Rights
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.functions.table import FunctionTable
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER, Whole
 
 TABLE: Final = FunctionTable()
 
@@ -32,7 +32,7 @@ FinishedState = Literal["completed", "failed"]
 CleanableState = Literal["completed", "wait", "waiting", "active", "paused", "prioritized", "delayed", "failed"]
 Index = Whole
 # Counts of 0 make Node's loops over `retryJobs`, `promoteJobs` and `obliterate` run for ever, and Redis refuses a scan.
-BatchSize = Annotated[int, Meta(ge=1, le=MOST)]
+BatchSize = Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)]
 
 
 class Arguments(Struct, forbid_unknown_fields=True, rename="camel", frozen=True):

@@ -6,16 +6,16 @@ from typing import Annotated, Any, Final, cast
 
 from msgspec import Meta, Raw
 
-from gateway.broker.functions.base import CONSUME, TABLE, Arguments, Context
-from gateway.broker.queue import Queue
-from gateway.wire.answers import read_failure
-from gateway.wire.errors import invalid_arguments
-from gateway.wire.ids import JobId
-from gateway.wire.jobs import raw_job, to_hash
-from gateway.wire.numbers import Milliseconds
-from gateway.wire.options import now_ms
-from gateway.wire.routes import WORKER_BOUNDS, WorkerOptions
-from gateway.wire.shapes import LockedJob, NextJob
+from bullmq_proxy.gateway.broker.functions.base import CONSUME, TABLE, Arguments, Context
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.errors import invalid_arguments
+from bullmq_proxy.gateway.rules.ids import JobId
+from bullmq_proxy.gateway.rules.jobs import raw_job, to_hash
+from bullmq_proxy.gateway.rules.options import now_ms
+from bullmq_proxy.gateway.rules.shapes import LockedJob, NextJob
+from bullmq_proxy.gateway.values.numbers import Milliseconds
+from bullmq_proxy.gateway.wire.answers import read_failure
+from bullmq_proxy.gateway.wire.routes import WORKER_BOUNDS, WorkerOptions
 
 _LONGEST_BLOCK: Final = 3_600_000  # ms; a client that waits longer asks again
 _SHORTEST_LOCK, _LONGEST_LOCK = WORKER_BOUNDS["lockDuration"]  # ms
@@ -58,7 +58,7 @@ async def get_next_job(
     if context.broker.is_own(token):
         raise invalid_arguments("A token of the gateway's own is no token for another job - at `args[0]`")
     options = opts or NextJobOptions()
-    job = await context.broker.hands(queue).take(token, options.lock_duration, options.block)
+    job = await context.broker.manual_consumers(queue).take(token, options.lock_duration, options.block)
     return cast("LockedJob | None", job)
 
 
@@ -73,8 +73,8 @@ async def move_job_to_completed(
     """
     _check_token(token, 2)
     _check_fetch(token, fetch_next, context)
-    hands = context.broker.hands(queue)
-    return _next_job(await hands.complete(await hands.load(job_id, token), result, fetch_next))
+    manual_consumers = context.broker.manual_consumers(queue)
+    return _next_job(await manual_consumers.complete(await manual_consumers.load(job_id, token), result, fetch_next))
 
 
 @TABLE.function(CONSUME, writes=True)
@@ -88,8 +88,8 @@ async def move_job_to_failed(
     """
     _check_token(token, 2)
     _check_fetch(token, fetch_next, context)
-    hands = context.broker.hands(queue)
-    reply = await hands.fail(await hands.load(job_id, token), read_failure(err), fetch_next)
+    manual_consumers = context.broker.manual_consumers(queue)
+    reply = await manual_consumers.fail(await manual_consumers.load(job_id, token), read_failure(err), fetch_next)
     return None if reply is None else _next_job(reply)
 
 
@@ -99,8 +99,8 @@ async def move_job_to_delayed(
 ) -> None:
     """Give a job back to wait until `timestamp`, in ms since 1970; no attempt charged (Node's `job.moveToDelayed`)."""
     _check_token(token, 2)
-    hands = context.broker.hands(queue)
-    await hands.delay(await hands.load(job_id, token), max(0, timestamp - now_ms()))
+    manual_consumers = context.broker.manual_consumers(queue)
+    await manual_consumers.delay(await manual_consumers.load(job_id, token), max(0, timestamp - now_ms()))
 
 
 @TABLE.function(CONSUME, writes=True)
@@ -110,8 +110,8 @@ async def move_job_to_wait(queue: Queue, job_id: JobId, token: JobToken, *, cont
     Returns for how many ms the queue's rate limit lets nobody take jobs, 0 for none.
     """
     _check_token(token, 1)
-    hands = context.broker.hands(queue)
-    limited: int = await hands.release(await hands.load(job_id, token))
+    manual_consumers = context.broker.manual_consumers(queue)
+    limited: int = await manual_consumers.release(await manual_consumers.load(job_id, token))
     return limited
 
 
@@ -124,10 +124,10 @@ async def move_job_to_waiting_children(
     False when there is nothing to wait for: the job is then the caller's as before.
     """
     _check_token(token, 1)
-    hands = context.broker.hands(queue)
+    manual_consumers = context.broker.manual_consumers(queue)
     child = opts.child if opts is not None else None
-    job = await hands.load(job_id, token)
-    return await hands.wait_children(job, f"{child.queue}:{child.id}" if child is not None else "")
+    job = await manual_consumers.load(job_id, token)
+    return await manual_consumers.wait_children(job, f"{child.queue}:{child.id}" if child is not None else "")
 
 
 @TABLE.function(CONSUME, writes=True)
@@ -143,7 +143,7 @@ async def extend_job_lock(
 
     Node's `job.extendLock`.
     """
-    return await context.broker.hands(queue).extend(job_id, token, duration)
+    return await context.broker.manual_consumers(queue).extend(job_id, token, duration)
 
 
 def _check_token(token: str, place: int) -> None:

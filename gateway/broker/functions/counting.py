@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType
-from gateway.broker.queue import Queue
-from gateway.wire.errors import invalid_arguments
-from gateway.wire.numbers import MOST
+from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.errors import invalid_arguments
+from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER
 
 ALL_TYPES: Final[tuple[JobType, ...]] = (
     "active",
@@ -78,7 +78,7 @@ async def get_delayed_count(queue: Queue, timestamp: float | None = None) -> int
     """How many jobs are delayed; with a `timestamp`, in ms since 1970, those that are due before it."""
     if timestamp is None:
         return await get_job_count_by_types(queue, "delayed")
-    if not timestamp.is_integer() or abs(timestamp) > MOST:
+    if not timestamp.is_integer() or abs(timestamp) > MAX_SAFE_INTEGER:
         raise invalid_arguments("timestamp must be a safe integer in milliseconds")
     before = timestamp * _SCORE_SHIFT - 1
     due: int = await queue.link.call("ZCOUNT", queue.key("delayed"), "-inf", repr(before), writes=False)

@@ -8,25 +8,25 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
-from gateway.broker.functions.base import OBSERVE, TABLE, Context
-from gateway.broker.pages import count_bytes
-from gateway.broker.queue import Queue
-from gateway.wire.envelope import json_text
-from gateway.wire.ids import JobId
-from gateway.wire.jobs import raw_job, to_hash
-from gateway.wire.numbers import MOST, Count
-from gateway.wire.shapes import Dependencies, Dependency
+from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, Context
+from bullmq_proxy.gateway.broker.jobs.pages import count_bytes
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.rules.ids import JobId
+from bullmq_proxy.gateway.rules.jobs import raw_job, to_hash
+from bullmq_proxy.gateway.rules.shapes import Dependencies, Dependency
+from bullmq_proxy.gateway.values.json_text import json_text
+from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER, Count
 
 _MAX_ITERATIONS: Final = 5  # paginate-1.lua: looks of a hundred children each, before others get their turn
 _FETCH_JOBS: Final = "1"
 
-Kind = Literal["processed", "pending"]
-Last = Annotated[int, Meta(ge=-1, le=MOST)]
+ChildKind = Literal["processed", "pending"]
+Last = Annotated[int, Meta(ge=-1, le=MAX_SAFE_INTEGER)]
 
 
 @TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_dependencies(
-    queue: Queue, parent_id: JobId, type: Kind, start: Count, end: Last, *, context: Context
+    queue: Queue, parent_id: JobId, type: ChildKind, start: Count, end: Last, *, context: Context
 ) -> Dependencies:
     """The children of a job with their results, or those that it waits for; `jobs` has their hashes, in no order.
 

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, BatchSize, Context
-from gateway.broker.queue import Queue
-from gateway.wire.envelope import encode, json_text
-from gateway.wire.errors import finished_error
-from gateway.wire.ids import JobId
-from gateway.wire.jobs import to_hash
-from gateway.wire.numbers import Count
-from gateway.wire.shapes import JobDependencies, JobDependenciesCount
+from bullmq_proxy.gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, BatchSize, Context
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.errors import finished_error
+from bullmq_proxy.gateway.rules.ids import JobId
+from bullmq_proxy.gateway.rules.jobs import to_hash
+from bullmq_proxy.gateway.rules.shapes import JobDependencies, JobDependenciesCount
+from bullmq_proxy.gateway.values.json_text import encode, json_text
+from bullmq_proxy.gateway.values.numbers import Count
 
 
 class Page(Arguments, frozen=True):

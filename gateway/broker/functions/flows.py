@@ -6,15 +6,14 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from gateway.broker.connection import Sink
-from gateway.broker.flows import MOST_JOBS, Flows, Spot
-from gateway.broker.functions.base import OBSERVE, PRODUCE, Arguments, Context
-from gateway.wire.flow import MAX_DEPTH, FlowJob, FlowNode, Prefix, plan
-from gateway.wire.functions import FunctionTable
-from gateway.wire.ids import JobId
-from gateway.wire.options import JobOptions
-from gateway.wire.routes import check_queue_name
-from gateway.wire.shapes import AddedFlow, Flow
+from bullmq_proxy.gateway.broker.functions.base import OBSERVE, PRODUCE, Arguments, Context
+from bullmq_proxy.gateway.broker.functions.table import FunctionTable
+from bullmq_proxy.gateway.broker.jobs.flows import MOST_JOBS, Flows, JobRef
+from bullmq_proxy.gateway.broker.redis.socket import Sink
+from bullmq_proxy.gateway.rules.flow import MAX_DEPTH, FlowJob, FlowNode, Prefix, plan
+from bullmq_proxy.gateway.rules.ids import JobId, check_queue_name
+from bullmq_proxy.gateway.rules.options import JobOptions
+from bullmq_proxy.gateway.rules.shapes import AddedFlow, Flow
 
 FLOWS: Final = FunctionTable()
 
@@ -54,7 +53,7 @@ def add(producer: Flows, flow: FlowNode, opts: FlowOptions | None = None, *, sin
         for name, options in queues.items()
         if options is not None and options.default_job_options is not None
     }
-    jobs = plan([(flow, "args[0]")], prefix=producer.prefix, limits=producer.limits, defaults=defaults)
+    jobs = plan([(flow, "args[0]")], prefix=producer.prefix, max_queue_name=producer.max_queue_name, defaults=defaults)
     _check_reach(producer, jobs, context)
     producer.add(jobs, sink)
 
@@ -63,7 +62,7 @@ def add(producer: Flows, flow: FlowNode, opts: FlowOptions | None = None, *, sin
 def add_bulk(producer: Flows, flows: list[FlowNode], *, sink: Sink, context: Context) -> None:
     """Add several flows at once; returns them. One whose root BullMQ refuses shows `err` beside it."""
     roots = [(flow, f"args[0][{index}]") for index, flow in enumerate(flows)]
-    jobs = plan(roots, prefix=producer.prefix, limits=producer.limits)
+    jobs = plan(roots, prefix=producer.prefix, max_queue_name=producer.max_queue_name)
     _check_reach(producer, jobs, context)
     producer.add_bulk(jobs, sink)
 
@@ -75,8 +74,8 @@ async def get_flow(producer: Flows, opts: FlowQuery, *, context: Context) -> Flo
     The children are in this order: completed, pending, failed, and those whose failure the parent ignores. null stands
     for one that was removed.
     """
-    check_queue_name(opts.queue_name, producer.limits, "`args[0].queueName`")
-    root = Spot(opts.prefix or producer.prefix, opts.queue_name, opts.id)
+    check_queue_name(opts.queue_name, producer.max_queue_name, "`args[0].queueName`")
+    root = JobRef(opts.prefix or producer.prefix, opts.queue_name, opts.id)
     return await producer.read(root, opts.depth, opts.max_children, context.grant)
 
 

@@ -7,14 +7,23 @@ from typing import Any
 
 from msgspec import Raw
 
-from gateway.broker.functions.base import CONSUME, MANAGE, OBSERVE, PRODUCE, TABLE, Arguments, Context, FinishedState
-from gateway.broker.functions.managing import RemoveOptions, remove
-from gateway.broker.queue import Queue
-from gateway.wire.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
-from gateway.wire.ids import JobId
-from gateway.wire.jobs import deduplication_id, read_options
-from gateway.wire.numbers import Count, Milliseconds
-from gateway.wire.options import PRIORITY_LIMIT, now_ms
+from bullmq_proxy.gateway.broker.functions.base import (
+    CONSUME,
+    MANAGE,
+    OBSERVE,
+    PRODUCE,
+    TABLE,
+    Arguments,
+    Context,
+    FinishedState,
+)
+from bullmq_proxy.gateway.broker.functions.managing import RemoveOptions, remove
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
+from bullmq_proxy.gateway.rules.ids import JobId
+from bullmq_proxy.gateway.rules.jobs import deduplication_id, read_options
+from bullmq_proxy.gateway.rules.options import PRIORITY_LIMIT, now_ms
+from bullmq_proxy.gateway.values.numbers import Count, Milliseconds
 
 
 class RetryOptions(Arguments, frozen=True):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, BatchSize
-from gateway.broker.queue import Queue
-from gateway.wire.numbers import MOST, Count, to_number
-from gateway.wire.shapes import RateLimit
+from bullmq_proxy.gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, BatchSize
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.rules.shapes import RateLimit
+from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER, Count, to_number
 
 
 @TABLE.function(MANAGE, writes=True)
@@ -61,7 +61,7 @@ async def rate_limit(queue: Queue, expire_time_ms: BatchSize) -> None:
     It holds for workers with a limit of their own, and for all while a global one is set.
     """
     # A count of jobs that is beyond every limit.
-    await queue.link.call("SET", queue.key("limiter"), MOST, "PX", expire_time_ms)
+    await queue.link.call("SET", queue.key("limiter"), MAX_SAFE_INTEGER, "PX", expire_time_ms)
 
 
 @TABLE.function(MANAGE, writes=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.broker.functions.base import (
+from bullmq_proxy.gateway.broker.functions.base import (
     MANAGE,
     TABLE,
     Arguments,
@@ -14,12 +14,12 @@ from gateway.broker.functions.base import (
     FinishedState,
     stored_type,
 )
-from gateway.broker.functions.families import check_children
-from gateway.broker.queue import Queue
-from gateway.wire.errors import ErrorCode, GatewayError, finished_error
-from gateway.wire.ids import JobId
-from gateway.wire.numbers import Count, Milliseconds
-from gateway.wire.options import now_ms
+from bullmq_proxy.gateway.broker.functions.families import check_children
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
+from bullmq_proxy.gateway.rules.ids import JobId
+from bullmq_proxy.gateway.rules.options import now_ms
+from bullmq_proxy.gateway.values.numbers import Count, Milliseconds
 
 
 class RemoveOptions(Arguments, frozen=True):

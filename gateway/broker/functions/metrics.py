@@ -8,11 +8,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from gateway.broker.functions.base import OBSERVE, TABLE, FinishedState, Index
-from gateway.broker.functions.counting import get_job_counts
-from gateway.broker.queue import Queue
-from gateway.wire.numbers import parse_int, to_number
-from gateway.wire.shapes import Metrics
+from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, FinishedState, Index
+from bullmq_proxy.gateway.broker.functions.counting import get_job_counts
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.rules.shapes import Metrics
+from bullmq_proxy.gateway.values.numbers import parse_int, to_number
 
 LabelName = Annotated[str, Meta(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$(?!\n)")]
 

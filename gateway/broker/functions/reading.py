@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType, stored_type
-from gateway.broker.functions.counting import ALL_TYPES
-from gateway.broker.pages import LISTS, read_range
-from gateway.broker.queue import Queue
-from gateway.wire.jobs import loaded_job, to_hash
-from gateway.wire.shapes import Job, JobLogs
+from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType, stored_type
+from bullmq_proxy.gateway.broker.functions.counting import ALL_TYPES
+from bullmq_proxy.gateway.broker.jobs.pages import LISTS, read_range
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
+from bullmq_proxy.gateway.rules.shapes import Job, JobLogs
 
 
 @TABLE.function(OBSERVE, writes=False)

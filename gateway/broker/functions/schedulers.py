@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Raw
 
-from gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, Context, Index
-from gateway.broker.queue import Queue
-from gateway.wire.errors import GatewayError, finished_error
-from gateway.wire.jobs import EMPTY_OBJECT, to_hash
-from gateway.wire.options import now_ms, pack
-from gateway.wire.repeat import (
+from bullmq_proxy.gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, Context, Index
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.errors import GatewayError, finished_error
+from bullmq_proxy.gateway.rules.jobs import EMPTY_OBJECT, to_hash
+from bullmq_proxy.gateway.rules.options import now_ms, pack
+from bullmq_proxy.gateway.rules.repeat import (
     RepeatOptions,
     TemplateOptions,
     check_end_date,
@@ -26,8 +26,8 @@ from gateway.wire.repeat import (
     stored_options,
     template_data,
 )
-from gateway.wire.schedulers import scheduler_json
-from gateway.wire.shapes import AddedJob, JobScheduler
+from bullmq_proxy.gateway.rules.schedulers import scheduler_json
+from bullmq_proxy.gateway.rules.shapes import AddedJob, JobScheduler
 
 _ROUND: Final = 200  # schedulers read in one round trip: others' commands go in between
 

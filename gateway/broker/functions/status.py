@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final, cast
 
-from gateway.broker.functions.base import OBSERVE, TABLE
-from gateway.broker.queue import Queue
-from gateway.wire.numbers import to_number
-from gateway.wire.shapes import QueueMeta
+from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.rules.shapes import QueueMeta
+from bullmq_proxy.gateway.values.numbers import to_number
 
 
 @TABLE.function(OBSERVE, writes=False)

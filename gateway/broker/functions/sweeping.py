@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.broker.functions.base import MANAGE, TABLE, BatchSize, Context
-from gateway.broker.queue import Queue
-from gateway.wire.numbers import Count
+from bullmq_proxy.gateway.broker.functions.base import MANAGE, TABLE, BatchSize, Context
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.values.numbers import Count
 
 # What lies under a queue's name beside its jobs; the script looks for a job in those of them that can hold ids.
 _STATES: Final = (

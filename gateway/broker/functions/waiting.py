@@ -7,10 +7,10 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Raw
 
-from gateway.broker.functions.base import OBSERVE, TABLE, Context
-from gateway.broker.queue import Queue
-from gateway.wire.errors import ErrorCode, GatewayError
-from gateway.wire.ids import JobId
+from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, Context
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.rules.ids import JobId
 
 _LONGEST: Final = 2**31 - 1  # ms; with a longer one Node gives up at once
 
@@ -25,11 +25,11 @@ async def wait_until_job_finished(queue: Queue, job_id: JobId, ttl: WaitTime | N
     after so many ms; 0 and null wait for as long as the connection lives.
     """
     if not ttl:
-        return await context.broker.finishes(queue).wait(job_id)
+        return await context.broker.job_waits(queue).wait(job_id)
     name = await queue.link.call("HGET", queue.key(job_id), "name", writes=False)
     try:
         async with asyncio.timeout(ttl / 1000):
-            return await context.broker.finishes(queue).wait(job_id)
+            return await context.broker.job_waits(queue).wait(job_id)
     except TimeoutError:
         raise GatewayError(
             ErrorCode.TIMEOUT,

@@ -1,0 +1,1 @@
+"""Keys, what they may do, and what each of them has used up."""

@@ -1,0 +1,324 @@
+"""Keys with permissions: the text of a keys file in, checked keys out, and the way they take to the shards.
+
+A file holds digests instead of secrets. A plain SHA-256 is right for them, and a slow password hash would be of no
+use: a secret is 256 random bits, which nobody can try out, whereas people choose passwords that can be guessed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import hashlib
+import os
+import re
+import stat
+import time
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from bullmq_proxy.gateway.access.grants import Grant, Permission
+from bullmq_proxy.gateway.shared_memory import COLUMNS
+
+FIELDS: Final = ("hash", "queues", "permissions", "expires", "messages_per_second", "connections")
+PERMISSIONS: Final = tuple(permission.value for permission in Permission)
+NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+NAME_RULE: Final = "a name has 1 to 64 letters, digits, - and _"
+
+_HASH: Final = re.compile(r"sha256:([0-9A-Fa-f]{64})", re.ASCII)
+_MOST: Final = 1_000_000  # calls per second, and connections
+_LOOSE: Final = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP  # a group that may read is one that somebody chose
+
+
+class KeysError(Exception):
+    """A keys file cannot be used; one line that says where and what to do. Never holds secrets or hashes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key of the file.
+
+    Attributes:
+        name: for people: in the file, in logs, in messages.
+        digest: SHA-256 of the secret.
+        grant: what it may do.
+        expires: Unix time in seconds.
+        messages_per_second: calls of all its connections.
+        connections: how many may be open at a time.
+        column: of the board, where they are counted.
+    """
+
+    name: str
+    digest: bytes = field(repr=False)
+    grant: Grant
+    expires: float | None = None
+    messages_per_second: float | None = None
+    connections: int | None = None
+    column: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """For a shard."""
+        return {
+            "name": self.name,
+            "digest": self.digest.hex(),
+            "permissions": sorted(self.grant.permissions),
+            "queues": self.grant.queues,
+            "expires": self.expires,
+            "messages_per_second": self.messages_per_second,
+            "connections": self.connections,
+            "column": self.column,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Key:
+        """What `to_json` wrote."""
+        rest = {name: values[name] for name in ("name", "expires", "messages_per_second", "connections", "column")}
+        grant = Grant(values["name"], frozenset(map(Permission, values["permissions"])), tuple(values["queues"]))
+        return cls(digest=bytes.fromhex(values["digest"]), grant=grant, **rest)
+
+
+def digest(secret: str) -> bytes:
+    """What is kept of a secret."""
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
+
+
+_OF_NOTHING: Final = digest("")
+
+
+class KeysFile:
+    """The keys file of a running gateway. Each name keeps its column of the board for as long as the gateway runs.
+
+    Attributes:
+        path: of the file.
+        keys: as they were read last.
+        remarks: for the log, on what can be used and is not right.
+    """
+
+    def __init__(self, path: str, auth_keys: Iterable[str] = ()) -> None:
+        """Nothing is read before `read`; `auth_keys` are the keys that may do everything."""
+        self.path = path
+        self.keys: tuple[Key, ...] = ()
+        self.remarks: tuple[str, ...] = ()
+        self._unlimited = {digest(key) for key in auth_keys}
+        self._columns: dict[str, int] = {}
+
+    def read(self) -> None:
+        """Read the file, again or for the first time.
+
+        Raises:
+            KeysError: it cannot be used; what was read before stays in force.
+        """
+        text, remarks = _load(self.path)
+        keys = parse(text, self.path)
+        for key in keys:
+            if key.digest in self._unlimited:
+                raise _bad(
+                    self.path, key.name, "hash", "is that of one of auth_keys, which may do everything: make another"
+                )
+        columns = self._columns | {
+            name: column
+            for column, name in enumerate(
+                (key.name for key in keys if key.name not in self._columns), len(self._columns)
+            )
+        }
+        if len(columns) > COLUMNS:
+            raise KeysError(
+                f"{self.path}: more than {COLUMNS} names of keys since the gateway started: use fewer, or restart it"
+            )
+        now = time.time()
+        for key in keys:
+            if key.expires is not None and key.expires <= now:
+                remarks.append(f"{self.path}: key {key.name} has expired")
+        self._columns, self.remarks = columns, tuple(remarks)
+        self.keys = tuple(replace(key, column=columns[key.name]) for key in keys)
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result]:
+    """The bytes of a file, and whose it is and what.
+
+    Raises:
+        KeysError: it is no regular file, such as a pipe, on which reading would wait for ever, and not a second time.
+        OSError: it cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise KeysError(f"{os.fspath(path)} is no regular file")
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(), found
+    finally:
+        os.close(fd)
+
+
+def _load(path: str) -> tuple[str, list[str]]:
+    """The file's text, and what is to be said about its mode."""
+    try:
+        content, found = read_file(path)
+        text = content.decode()
+    except OSError as error:
+        raise KeysError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise KeysError(f"{path} is not UTF-8 text") from None
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & _LOOSE:
+        return text, [f"{path}: other users can read or write it (mode {mode:04o}): chmod o-rwx,g-w {path}"]
+    return text, []
+
+
+def parse(text: str, path: str) -> tuple[Key, ...]:
+    """The keys of a file.
+
+    Args:
+        text: TOML.
+        path: for messages.
+
+    Raises:
+        KeysError: naming file, key and field.
+    """
+    try:
+        whole = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: endless numbers and brackets
+        raise KeysError(f"{path} is not valid TOML: {error}") from None
+    for name in whole:
+        if name != "keys":
+            raise KeysError(f"{path}: unknown field {name[:64]!r}: the file has tables [keys.NAME] and nothing else")
+    tables = whole.get("keys", {})
+    if not isinstance(tables, dict):
+        raise KeysError(f"{path}: keys: expected tables [keys.NAME]")
+    keys = [_key(name, table, path) for name, table in tables.items()]
+    if len(keys) > COLUMNS:
+        raise KeysError(f"{path} has {len(keys)} keys, {COLUMNS} are the most")
+    owners: dict[bytes, str] = {}
+    for key in keys:
+        other = owners.setdefault(key.digest, key.name)
+        if other != key.name:
+            raise _bad(
+                path, key.name, "hash", f"is the same as that of key {other}: each key needs a secret of its own"
+            )
+    return tuple(keys)
+
+
+def _key(name: str, table: object, path: str) -> Key:
+    if not NAME.fullmatch(name):
+        raise KeysError(f"{path}: key {name[:64]!r}: {NAME_RULE}")
+    if not isinstance(table, dict):
+        raise KeysError(f"{path}: key {name}: expected a table [keys.{name}] with the fields {', '.join(FIELDS)}")
+    for given in table:
+        if given not in FIELDS:
+            near = difflib.get_close_matches(given, FIELDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIELDS)}"
+            raise KeysError(f"{path}: key {name}: unknown field {given[:64]!r}; {hint}")
+    try:
+        return Key(
+            name=name,
+            digest=_digest(table),
+            grant=Grant(name, frozenset(_permissions(table)), tuple(_queues(table))),
+            expires=_expires(table),
+            messages_per_second=_rate(table),
+            connections=_connections(table),
+        )
+    except _InvalidKey as unfit:
+        raise _bad(path, name, unfit.field, unfit.problem) from None
+
+
+def _bad(path: str, name: str, field: str, problem: str) -> KeysError:
+    return KeysError(f"{path}: key {name}: {field}: {problem}")
+
+
+class _InvalidKey(Exception):
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(problem)
+        self.field = field
+        self.problem = problem
+
+
+def _digest(table: dict[str, Any]) -> bytes:
+    given = table.get("hash")
+    match = _HASH.fullmatch(given) if isinstance(given, str) else None
+    if match is None:
+        what = "is missing" if given is None else "cannot be used"
+        raise _InvalidKey(
+            "hash", f'{what}: expected "sha256:" and the 64 hexadecimal digits of the secret\'s SHA-256, not the secret'
+        )
+    found = bytes.fromhex(match[1])
+    if found == _OF_NOTHING:
+        raise _InvalidKey("hash", "is that of an empty secret: make one with `bullmq-proxy key create`")
+    return found
+
+
+def _queues(table: dict[str, Any]) -> Sequence[str]:
+    queues: list[str] = _words(table, "queues", 'a list of names, such as ["mails-*"], where * stands for any text')
+    for pattern in queues:
+        if not pattern or ":" in pattern:
+            raise _InvalidKey(
+                "queues", f"{pattern[:100]!r} fits no queue: names are not empty, and have no prefix and no :"
+            )
+    return queues
+
+
+def _permissions(table: dict[str, Any]) -> Iterable[Permission]:
+    words = _words(table, "permissions", f"a list of {', '.join(PERMISSIONS)}")
+    for word in words:
+        if word not in PERMISSIONS:
+            near = difflib.get_close_matches(word, PERMISSIONS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PERMISSIONS)}"
+            raise _InvalidKey("permissions", f"unknown permission {word[:64]!r}; {hint}")
+    return map(Permission, words)
+
+
+def _words(table: dict[str, Any], field: str, wanted: str) -> list[str]:
+    given = table.get(field, [])
+    if not isinstance(given, list) or not all(isinstance(word, str) for word in given):
+        raise _InvalidKey(field, f"expected {wanted}")
+    return given
+
+
+def _expires(table: dict[str, Any]) -> float | None:
+    given = table.get("expires")
+    if given is None:
+        return None
+    if not isinstance(given, datetime.date):  # a datetime is a date, too
+        raise _InvalidKey("expires", "expected a date-time without quotes, such as 2027-01-01T00:00:00Z")
+    try:
+        return timestamp(given)
+    except ValueError as error:
+        raise _InvalidKey("expires", str(error)) from None
+
+
+def timestamp(moment: datetime.date) -> float:
+    """Unix time of a date-time, in UTC unless it says otherwise, or of the begin of a date.
+
+    Raises:
+        ValueError: it is before the year 1 or after the year 9999 in UTC.
+    """
+    if not isinstance(moment, datetime.datetime):
+        moment = datetime.datetime(moment.year, moment.month, moment.day)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    try:
+        return moment.astimezone(datetime.UTC).timestamp()
+    except (OverflowError, ValueError):
+        raise ValueError(f"{moment.isoformat()} is not within the years 1 to 9999 in UTC") from None
+
+
+def _rate(table: dict[str, Any]) -> float | None:
+    given = table.get("messages_per_second")
+    if given is None:
+        return None
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not is_number or not 0 < given <= _MOST:
+        raise _InvalidKey(
+            "messages_per_second", f"expected a number above 0 and up to {_MOST}; leave it out for no limit"
+        )
+    return float(given)
+
+
+def _connections(table: dict[str, Any]) -> int | None:
+    given = table.get("connections")
+    if given is None:
+        return None
+    if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= _MOST:
+        raise _InvalidKey("connections", f"expected a whole number from 1 to {_MOST}; leave it out for no limit")
+    return given

@@ -1,0 +1,1 @@
+"""Handing jobs out, under locks, and taking the answers."""

@@ -1,0 +1,319 @@
+"""The feed of one queue: brings jobs from Redis to all the worker connections that this shard has for it.
+
+One fetch loop and one waiter serve them all, so that Redis connections and polling grow with shards and queues, not
+with clients. A consumer that finishes a job gets its next one in the same round trip (`fetchNext`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait, milliseconds
+from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
+from bullmq_proxy.gateway.broker.consuming.schedules import Schedules
+from bullmq_proxy.gateway.broker.consuming.settling import Settler
+from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.templates import HOLE, Template
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.rules.jobs import Hash, to_hash
+from bullmq_proxy.gateway.rules.options import now_ms
+from bullmq_proxy.gateway.wire.answers import Failed
+
+log = logging.getLogger(__name__)
+
+_WIDEST: Final = 16  # fetches under way at a time
+_LONGEST_LIMIT: Final = 30_000  # ms; BullMQ's maximumRateLimitDelay: delayed jobs are promoted meanwhile
+_LINGER: Final = 5.0  # s that a feed stays when the last to leave was a caller who waited for one job: it may ask again
+_RETRY: Final = 0.25  # s after an error that was not the link's
+
+UNREADABLE: Final = "The job cannot be read"
+
+_Limiter = tuple[int, int] | None
+
+
+class Feed:
+    """Jobs of one queue for all its consumers on this shard."""
+
+    def __init__(
+        self, queue: Queue, waiter: MarkerWait, renewer: LockRenewer, on_empty: Callable[[Feed], None]
+    ) -> None:
+        """Make a feed; it starts with its first consumer.
+
+        Args:
+            queue: where the jobs come from.
+            waiter: on which to wait while there are none.
+            renewer: keeps the locks of what has been handed out.
+            on_empty: is told when the last consumer has left.
+        """
+        self.queue = queue
+        self.settler = Settler(queue, self)
+        self._activate = Template(queue.commands["moveToActive"], queue.active_keys, (queue.base, HOLE, HOLE))
+        self.consumers: set[Consumer] = set()
+        self._renewer = renewer
+        self._waiter = waiter
+        self._on_empty = on_empty
+        self._loop = asyncio.get_running_loop()
+        self._schedules = Schedules(queue)
+        self._stalled = StalledChecker(queue)
+        self._line: OrderedDict[Consumer, None] = OrderedDict()  # who may want a job, the next one first
+        self._fetching = 0
+        self._window = 1  # doubles with each job that a fetch brings, is 1 again when there is none
+        self._drained = False  # the last fetch brought nothing: wait for a marker
+        self._due = 0  # ms since the epoch of the next delayed job, 0 when none is known
+        self._limits: dict[_Limiter, float] = {}  # loop time until which a limiter lets nothing through
+        self._waiting: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None  # the next look after an error
+        self._lingering: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    # Consumers come and go
+
+    def join(self, consumer: Consumer) -> None:
+        """Take a consumer in; it gets jobs from now on."""
+        consumer.on_free = partial(self.wake, consumer)
+        consumer.on_moved = self.moved
+        self.consumers.add(consumer)
+        self._stalled.join(consumer)
+        self.wake(consumer)
+
+    def leave(self, consumer: Consumer, *, counted: bool = True) -> None:
+        """Let a consumer go and give back what it held.
+
+        Args:
+            consumer: one that has joined.
+            counted: its jobs lost their holder, which counts towards `maxStalledCount`; not so when we send it away.
+        """
+        consumer.open = False
+        for lease in list(consumer.leases):
+            if lease.settling:
+                continue
+            if counted:
+                self.settler.vanish(lease)
+            else:
+                self.settler.release(lease, _ignore)
+        self.consumers.discard(consumer)
+        self._line.pop(consumer, None)
+        self._stalled.leave(consumer)
+        if self.consumers:
+            return
+        if consumer.by_hand and not self._stopped:
+            self._linger()
+        else:
+            self._on_empty(self)
+
+    def _linger(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._lingering = self._loop.call_later(_LINGER, self._end_if_empty)
+
+    def _end_if_empty(self) -> None:
+        if not self.consumers and not self._stopped:
+            self._on_empty(self)
+
+    def wake(self, consumer: Consumer) -> None:
+        """The consumer may have become hungry."""
+        if consumer.hungry:
+            self._line.setdefault(consumer)
+        self.poke()
+
+    def stop(self) -> None:
+        """No new jobs for anybody; what is held can still be settled."""
+        self._stopped = True
+
+    async def close(self) -> None:
+        """End the waiting and the checks. Leases may still be on their way back; they do not need the feed's loops."""
+        self._stopped = True
+        self._stalled.close()
+        for timer in (self._again, self._lingering):
+            if timer is not None:
+                timer.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.wait((self._waiting,))
+        await self._waiter.close()
+        await self._schedules.close()
+
+    @property
+    def leases(self) -> int:
+        """How many jobs are in clients' hands."""
+        return sum(len(consumer.leases) for consumer in self.consumers)
+
+    @property
+    def is_starving(self) -> bool:
+        """Whether consumers want jobs although the last look found nothing: then all is well when there are none."""
+        return bool(self._line) and self._drained
+
+    # Fetching
+
+    def poke(self) -> None:
+        """Start what is useful now: fetches while there are jobs, else the waiting."""
+        if self._stopped or not self.queue.link.is_up:
+            return
+        while not self._drained and self._fetching < self._window:
+            consumer = self._next()
+            if consumer is None:
+                return
+            self._fetch(consumer)
+        if self._drained and self._waiting is None and self._anybody_hungry():
+            self._waiting = asyncio.create_task(self._wait(), name=f"wait {self.queue.name}")
+
+    def _next(self) -> Consumer | None:
+        """The next consumer that wants a job and is not limited, moved to the end of the line."""
+        for _ in range(len(self._line)):
+            consumer, _ = self._line.popitem(last=False)
+            if not consumer.hungry:
+                continue
+            self._line[consumer] = None
+            if not self._is_limited(consumer):
+                return consumer
+        return None
+
+    def _anybody_hungry(self) -> bool:
+        return any(consumer.hungry and not self._is_limited(consumer) for consumer in self._line)
+
+    def _fetch(self, consumer: Consumer) -> None:
+        consumer.free -= 1
+        self._fetching += 1
+        token = consumer.new_token()
+        args = (b"%d" % now_ms(), consumer.scripts.fetch(token))
+        self._activate.send(args, partial(self._fetched, consumer, token))
+
+    def _fetched(self, consumer: Consumer, token: str, reply: Any) -> None:
+        self._fetching -= 1
+        if isinstance(reply, list) and isinstance(reply[0], list):
+            self._window = min(self._window * 2, _WIDEST)
+            self._got(consumer, token, reply)
+        else:
+            consumer.free += 1
+            self._window = 1
+            if isinstance(reply, Exception):
+                self._failed(reply)
+            else:
+                self._nothing(consumer, reply)
+        self.wake(consumer)
+
+    def _failed(self, error: Exception) -> None:
+        if self._stopped:
+            return
+        log.warning("fetching from %s: %s", self.queue.name, error)
+        self._drained = True  # no fetch until the pause is over; the waiter looks after the link
+        if self._again is None:
+            self._again = self._loop.call_later(_RETRY, self._look_again)
+
+    def _look_again(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self._drained = False
+        self._due = 0
+        self.poke()
+
+    def _nothing(self, consumer: Consumer, reply: Any) -> None:
+        """No job: limited, or empty; `reply` is [0, 0, limit in ms, time of the next delayed job]."""
+        limit, due = milliseconds(reply[2]), milliseconds(reply[3])
+        if limit > 0:
+            self._limit(consumer.options.limiter, min(limit, _LONGEST_LIMIT))
+        else:
+            self._drained = True
+            self._due = due
+
+    def _limit(self, limiter: _Limiter, milliseconds: int) -> None:
+        self._limits[limiter] = self._loop.time() + milliseconds / 1000
+        # A millisecond late rather than early: Redis must have forgotten its counter.
+        self._loop.call_later((milliseconds + 1) / 1000, self._unlimit, limiter)
+
+    def _unlimit(self, limiter: _Limiter) -> None:
+        if self._limits.get(limiter, 0.0) <= self._loop.time():
+            self._limits.pop(limiter, None)
+            self.poke()
+
+    def _is_limited(self, consumer: Consumer) -> bool:
+        return bool(self._limits) and consumer.options.limiter in self._limits
+
+    # Waiting
+
+    async def _wait(self) -> None:
+        """Wait until there may be a job, then let the fetching go on."""
+        try:
+            while (due := await self._waiter.wait(self._due)) > now_ms() + 1:
+                self._due = due  # a delayed job's marker: it is known now, wait on until its time
+        finally:
+            self._waiting = None
+        if self._stopped or not self._anybody_hungry():
+            self._waiter.pass_on()  # the job that woke us is for somebody else
+        self._waiter.popped = False
+        self._look_again()
+
+    # Jobs
+
+    def may_fetch(self, consumer: Consumer) -> bool:
+        """Whether finishing a job should bring the consumer its next one."""
+        return consumer.open and consumer.taking and not self._stopped and not self._is_limited(consumer)
+
+    def settled(self, lease: Lease, reply: Any, *, looked: bool) -> None:
+        """A lease is over.
+
+        Args:
+            lease: whose consumer has room now.
+            reply: what the script said; may hold the next job for the same consumer.
+            looked: whether the script looked for one.
+        """
+        consumer = lease.consumer
+        if isinstance(reply, list):
+            if isinstance(reply[0], list):
+                self._got(consumer, lease.token, reply)
+                return
+            self._nothing(consumer, reply)
+        elif not looked and self._line:
+            self._drained = False  # see `look`
+        consumer.free += 1
+        self.wake(consumer)
+
+    def look(self) -> None:
+        """A job has left `active`: under a global concurrency no marker tells of the place that is free now."""
+        if self._line:
+            self._drained = False
+            self.poke()
+
+    def moved(self, lease: Lease) -> None:
+        """Somebody has moved the job by its token: nothing more is expected of the one who holds it."""
+        lease.moved = True
+        if not lease.settling:  # else its own answer finds out that it came too late
+            lease.consumer.end(lease)
+            lease.consumer.forget(lease)
+            self.settled(lease, None, looked=False)
+
+    def _got(self, consumer: Consumer, token: str, reply: list[Any]) -> None:
+        """A job has been moved to active for `consumer` under `token`: [hash, id, 0, 0]."""
+        fields, id = to_hash(reply[0]), reply[1].decode()
+        lease = Lease(id, fields, consumer, token, self._loop.time())
+        consumer.leases.add(lease)
+        self._renewer.track(self.queue, lease)
+        if b"rjk" in fields:
+            self._schedules.advance(id, fields)
+        if not consumer.open or not consumer.taking or self._stopped:
+            self.settler.release(lease, _ignore)  # paused or gone while the fetch was under way
+        elif (deferred := fields.get(b"defa")) and not consumer.by_hand:
+            failure = Failed(deferred.decode(errors="replace"), unrecoverable=True)
+            self.settler.fail(lease, failure, _ignore)
+        else:
+            self._hand_out(lease, fields)
+
+    def _hand_out(self, lease: Lease, fields: Hash) -> None:
+        try:
+            lease.consumer.take(lease, fields)
+        except Exception:
+            # Anything can be in Redis; a job that cannot be shown must not stay in `active` under our lock for ever.
+            log.exception("job %s of %s cannot be handed out", lease.id, self.queue.name)
+            self.settler.fail(lease, Failed(UNREADABLE, unrecoverable=True), _ignore)
+
+
+def _ignore(outcome: str | GatewayError) -> None:
+    """Nobody waits for what became of this one; what is not settled is found by BullMQ's stalled check."""

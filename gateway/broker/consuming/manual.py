@@ -1,0 +1,390 @@
+"""Consuming by hand: callers that take one job at a time, keep its lock themselves, and move it on by its token.
+
+A job is fetched under a token of the gateway's own, as for a Worker connection, and its lock is then handed over to the
+caller's token, which may be the same for many jobs. So a fetch whose reply was lost is found as any other, and what is
+given back because the caller has gone can never be somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Raw
+
+from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.schedules import Schedules
+from bullmq_proxy.gateway.broker.consuming.settling import Settler
+from bullmq_proxy.gateway.broker.consuming.stalled import check_stalled
+from bullmq_proxy.gateway.broker.jobs.moves import HeldJob, Move, Moves, ScriptOptions
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, unavailable
+from bullmq_proxy.gateway.broker.redis.scripts import settle
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
+from bullmq_proxy.gateway.rules.jobs import Hash, loaded_job, to_hash
+from bullmq_proxy.gateway.rules.options import now_ms
+from bullmq_proxy.gateway.values.json_text import encode
+from bullmq_proxy.gateway.wire.answers import Failed
+from bullmq_proxy.gateway.wire.routes import WorkerOptions
+
+if TYPE_CHECKING:
+    from bullmq_proxy.gateway.broker.broker import Broker
+
+log = logging.getLogger(__name__)
+
+_DEFAULTS: Final = WorkerOptions()
+_PAUSE: Final = 0.1  # s between two tries to hand a lock over
+
+
+class ManualConsumers:
+    """All that this shard's clients consume by hand of one queue."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        broker: Broker,
+        on_idle: Callable[[ManualConsumers], None],
+        *,
+        stalled_interval: int = _DEFAULTS.stalled_interval,
+    ) -> None:
+        """Make one for `queue`.
+
+        Args:
+            queue: whose jobs they are.
+            broker: of the shard.
+            on_idle: is told when nobody has consumed by hand for so long that all jobs taken by hand are accounted for.
+            stalled_interval: ms between two checks for jobs whose lock has expired.
+        """
+        self.queue = queue
+        self._broker = broker
+        self._on_idle = on_idle
+        self._interval = stalled_interval
+        self._loop = asyncio.get_running_loop()
+        self._moves = Moves(queue)
+        self._settler = Settler(queue, self)
+        self._schedules = Schedules(queue)
+        self._scripts = ScriptOptions(_DEFAULTS)
+        self._watched_until = 0.0  # loop time
+        self._look: asyncio.TimerHandle | None = None
+        self._watch(0)  # so that it is over one day, whatever is done by hand
+
+    # Taking a job
+
+    async def take(self, token: str, lock_duration: int, block: int) -> Raw | None:
+        """Take one job; its lock is the caller's to renew.
+
+        Args:
+            token: for the lock.
+            lock_duration: of the lock, in ms.
+            block: ms to wait for a job when there is none.
+
+        Returns:
+            The job's JSON, or None when there was none.
+
+        Raises:
+            GatewayError: REDIS_UNAVAILABLE; nothing is taken then.
+        """
+        self._watch(block)
+        options = WorkerOptions(lock_duration=lock_duration)
+        job = await self._take(_FetchAttempt(self, token, options), _FetchAttempt.fetch, None)
+        if job is None and block:
+            job = await self._take(_FetchAttempt(self, token, options), _FetchAttempt.join, block / 1000)
+        if job is not None:
+            self._watch(lock_duration)
+        return job
+
+    async def _take(
+        self, hand: _FetchAttempt, begin: Callable[[_FetchAttempt], None], timeout: float | None
+    ) -> Raw | None:
+        try:
+            begin(hand)
+            await asyncio.wait((hand.taken,), timeout=timeout)
+            if hand.taken.done():
+                return hand.accept()
+        finally:
+            hand.leave()
+        if not self.queue.link.is_up:
+            raise self.queue.link.last_error
+        return None
+
+    # Moving a job on
+
+    async def load(self, id: str, token: str) -> HeldJob:
+        """What is stored of a job that somebody wants to move; the scripts find out whether it may be."""
+        key = self.queue.key(id)
+        values = await self.queue.link.call("HMGET", key, *HeldJob.FIELDS, writes=False, decode=False)
+        fields = {name.encode(): value for name, value in zip(HeldJob.FIELDS, values, strict=True) if value is not None}
+        return HeldJob(id, token, fields, self._scripts)
+
+    async def complete(self, job: HeldJob, result: Raw, fetch_next: bool) -> Any:
+        """Store the return value; gives what `move` gives."""
+        return await self._move(job, self._moves.complete(job, bytes(result)), fetch_next)
+
+    async def fail(self, job: HeldJob, failure: Failed, fetch_next: bool) -> Any:
+        """Let the job fail, as BullMQ's attempts and backoff say; gives None when it is back in wait at once."""
+        move = self._moves.fail(job, failure)
+        reply = await self._move(job, move, fetch_next)
+        return None if move.state == "waiting" else reply
+
+    async def delay(self, job: HeldJob, milliseconds: int) -> Any:
+        """Let the job wait for some time."""
+        return await self._move(job, self._moves.delay(job, milliseconds))
+
+    async def release(self, job: HeldJob) -> Any:
+        """Give the job back: first in line."""
+        reply = await self._move(job, self._moves.release(job))
+        if job.priority:
+            self.queue.wake()
+        return reply
+
+    async def wait_children(self, job: HeldJob, child: str) -> bool:
+        """Let the job wait for its children, or for one of them; False when there is nothing to wait for."""
+        return bool(await self._move(job, self._moves.wait_children(job, child)) == 0)
+
+    async def _move(self, job: HeldJob, move: Move, fetch_next: bool = False) -> Any:
+        """Run the script of a move.
+
+        Returns:
+            What it said; may hold the next job.
+
+        Raises:
+            GatewayError: BullMQ's error for a negative return code.
+        """
+        done: asyncio.Future[Any] = self._loop.create_future()
+        move.send(fetch_next, partial(self._moved, job, move, done))
+        reply = await done
+        if isinstance(reply, int) and reply < 0:
+            raise finished_error(reply, command=move.script, job_id=job.id, state="active")
+        if isinstance(reply, list) and isinstance(reply[0], list):
+            self._watch(_DEFAULTS.lock_duration)
+            self.taken(reply[1].decode(errors="replace"), to_hash(reply[0]))
+        return reply
+
+    def _moved(self, job: HeldJob, move: Move, done: asyncio.Future[Any], reply: Any) -> None:
+        """Right when the reply comes: a renewal behind it finds no lock any more."""
+        stays = move.script == "moveToWaitingChildren" and reply == 1
+        if not isinstance(reply, Exception) and not stays and (isinstance(reply, list) or reply >= 0):
+            self._broker.moved(self.queue, job.id, job.token)
+        settle(done, reply)
+
+    async def extend(self, id: str, token: str, duration: int) -> int:
+        """Let a lock live for `duration` ms from now on: 1, or 0 when it is not under this token."""
+        keys = self.queue.keys(f"{id}:lock", "stalled")
+        extended = int(await self.queue.commands["extendLock"](keys, [token, duration, id]))
+        if extended:
+            self._watch(duration)
+        return extended
+
+    # What the hands use
+
+    def taken(self, id: str, fields: Hash) -> None:
+        """A job has been taken without a feed: see to its schedule."""
+        if b"rjk" in fields:
+            self._schedules.advance(id, fields)
+
+    def give_back(self, lease: Lease) -> None:
+        """Give a fetched job back: first in line, uncharged."""
+        self._settler.release(lease, _log_lost(lease))
+
+    def refuse(self, lease: Lease) -> None:
+        """Let a job fail that cannot be shown: it must not stay in `active` for ever."""
+        self._settler.fail(lease, Failed(UNREADABLE, unrecoverable=True), _log_lost(lease))
+
+    def visit(
+        self, options: WorkerOptions, take: Callable[[Lease, Hash], None], cancel: Callable[[Lease, str], None]
+    ) -> Consumer:
+        """A consumer that fetches by itself."""
+        return self._broker.visit(options, take, cancel)
+
+    def lost_fetch(self) -> None:
+        """The reply to a fetch was lost; whatever it took is given back when Redis can be asked."""
+        self._broker.doubt(self.queue.name)
+
+    def join(self, options: WorkerOptions, hand: _FetchAttempt) -> Callable[[], None]:
+        """Let a hand wait for a job with the queue's workers; returns how to leave."""
+        feed, consumer = self._broker.join(self.queue, options, hand.take, hand.lost, by_hand=True)
+        return lambda: self._broker.leave(feed, consumer, counted=False)
+
+    # What settling asks of a feed
+
+    def may_fetch(self, consumer: Consumer) -> bool:
+        """Jobs are only given back here."""
+        return False
+
+    def settled(self, lease: Lease, reply: Any, *, looked: bool) -> None:
+        """Nobody waits for the lease's place."""
+
+    # Jobs whose caller died
+
+    def _watch(self, milliseconds: int) -> None:
+        """Look after expired locks for as long as one that lives for `milliseconds` from now may be missed.
+
+        Workers do this for as long as they run. Callers come and go: without it a queue that is only consumed by hand
+        would keep the jobs of dead ones in `active` for ever.
+        """
+        until = self._loop.time() + (milliseconds + 3 * self._interval) / 1000  # two checks find an expired one
+        self._watched_until = max(self._watched_until, until)
+        if self._look is None:
+            self._look = self._loop.call_later(self._interval / 1000, self._check)
+
+    def _check(self) -> None:
+        self._look = None
+        if self._loop.time() >= self._watched_until:
+            self._on_idle(self)
+            return
+        check_stalled(self.queue, self._interval, _DEFAULTS.max_stalled_count)
+        self._look = self._loop.call_later(self._interval / 1000, self._check)
+
+    async def close(self) -> None:
+        """End the checks."""
+        if self._look is not None:
+            self._look.cancel()
+        await self._schedules.close()
+
+
+class _FetchAttempt:
+    """One try to take one job."""
+
+    def __init__(self, manual_consumers: ManualConsumers, token: str, options: WorkerOptions) -> None:
+        self.taken: asyncio.Future[Raw | None] = asyncio.get_running_loop().create_future()
+        self._manual_consumers = manual_consumers
+        self._queue = manual_consumers.queue
+        self._token = token
+        self._options = options
+        self._leave: Callable[[], None] = _nothing
+        self._lease: Lease | None = None  # fetched, and not yet accepted
+        self._job = Raw(b"null")
+        self._again: asyncio.TimerHandle | None = None
+        self._gone = False
+
+    # Two ways to come by a job
+
+    def fetch(self) -> None:
+        """Look once."""
+        consumer = self._manual_consumers.visit(self._options, self.take, self._lost_at_once)
+
+        def leave() -> None:
+            consumer.open = False
+            if not consumer.leases:
+                consumer.on_gone()
+
+        self._leave = leave
+        token = consumer.new_token()
+        args = [self._queue.base, now_ms(), consumer.scripts.fetch(token)]
+        fetched = partial(self._fetched, consumer, token)
+        self._queue.commands["moveToActive"].send(self._queue.active_keys, args, fetched)
+
+    def _fetched(self, consumer: Consumer, token: str, reply: Any) -> None:
+        if isinstance(reply, list) and isinstance(reply[0], list):
+            fields, id = to_hash(reply[0]), reply[1].decode(errors="replace")
+            lease = Lease(id, fields, consumer, token, asyncio.get_running_loop().time())
+            consumer.leases.add(lease)
+            self._manual_consumers.taken(id, fields)
+            self._take_or_refuse(lease, fields)
+            return
+        if isinstance(reply, GatewayError) and reply.code is ErrorCode.OUTCOME_UNKNOWN:
+            self._manual_consumers.lost_fetch()
+            reply = unavailable("the connection was lost")
+        if not self._gone:
+            settle(self.taken, reply if isinstance(reply, Exception) else None)
+
+    def _take_or_refuse(self, lease: Lease, fields: Hash) -> None:
+        if self._gone:
+            self._manual_consumers.give_back(lease)
+            return
+        try:
+            self.take(lease, fields)
+        except Exception:  # anything can be in Redis
+            log.exception("job %s of %s cannot be shown", lease.id, self._queue.name)
+            self._manual_consumers.refuse(lease)
+            settle(self.taken, None)
+
+    def join(self) -> None:
+        """Wait with the queue's workers."""
+        self._leave = self._manual_consumers.join(self._options, self)
+
+    # Handing over
+
+    def take(self, lease: Lease, fields: Hash) -> None:
+        """A job has been fetched under a token of ours: let it be locked under the caller's."""
+        job = loaded_job(lease.id, fields, self._queue.qualified)
+        self._job = Raw(encode({**job, "token": self._token}))
+        self._lease = lease
+        self._hand_over(lease)
+
+    def lost(self, lease: Lease, reason: str) -> None:
+        """The lock was lost before it could be handed over: wait for another job."""
+        if self._lease is lease:
+            self._lease = None
+            self._stop_trying()
+
+    def _lost_at_once(self, lease: Lease, reason: str) -> None:
+        self.lost(lease, reason)
+        settle(self.taken, None)
+
+    def _hand_over(self, lease: Lease) -> None:
+        self._again = None
+        self._swap(lease, lease.token, self._token, partial(self._handed, lease))
+
+    def _swap(self, lease: Lease, old: str, new: str, sink: Callable[[Any], None]) -> None:
+        keys = self._queue.keys(f"{lease.id}:lock")
+        self._queue.commands["handOver"].send(keys, [old, new, self._options.lock_duration], sink)
+
+    def _handed(self, lease: Lease, reply: Any) -> None:
+        if self._lease is not lease:
+            return  # given back or lost meanwhile
+        if isinstance(reply, GatewayError) and reply.code in OUTAGE:
+            self._again = asyncio.get_running_loop().call_later(_PAUSE, self._hand_over, lease)
+        elif isinstance(reply, Exception):
+            settle(self.taken, reply)
+        elif reply:
+            lease.consumer.end(lease)  # from here on nobody of us renews it
+            settle(self.taken, self._job)
+        else:
+            lease.consumer.lose(lease, "")
+
+    def _stop_trying(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    # The end
+
+    def accept(self) -> Raw | None:
+        """The caller gets what was taken: from here on it is its own."""
+        job = self.taken.result()
+        self._lease = None
+        return job
+
+    def leave(self) -> None:
+        """Nobody waits any more; a job that was fetched in this moment goes back."""
+        self._gone = True
+        self._stop_trying()
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            # Whether it was handed over already is not known: this, in order behind it, undoes it.
+            self._swap(lease, self._token, lease.token, _ignore)
+            self._manual_consumers.give_back(lease)
+        if not self.taken.cancel():
+            self.taken.exception()  # seen, should it be one that the caller was too late for
+        self._leave()
+
+
+def _nothing() -> None:
+    """Nothing has begun."""
+
+
+def _ignore(reply: Any) -> None:
+    """What is not swapped back is found by BullMQ's stalled check."""
+
+
+def _log_lost(lease: Lease) -> Callable[[str | GatewayError], None]:
+    def done(outcome: str | GatewayError) -> None:
+        if isinstance(outcome, GatewayError):
+            log.info("job %s, fetched for a caller that has gone: %s", lease.id, outcome.message)
+
+    return done

@@ -1,0 +1,201 @@
+"""How a lease ends: completed, failed, given back, delayed, waiting for children, or its holder vanished.
+
+A final answer is never thrown away because Redis is slow or gone: it is sent again until Redis has said what became of
+it. Sending it again is safe: each of the scripts checks the lock first and removes it, and no two leases of a job have
+the same token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Protocol
+
+from msgspec import Raw
+
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.jobs.moves import Move, Moves
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.errors import OUTAGE
+from bullmq_proxy.gateway.broker.redis.socket import pack_command
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
+from bullmq_proxy.gateway.values.numbers import parse_int
+from bullmq_proxy.gateway.wire.answers import Failed
+
+log = logging.getLogger(__name__)
+
+Done = Callable[["str | GatewayError"], None]
+"""Is told the state that the job is in now, or why the answer could not be stored."""
+
+STALLED_TOO_OFTEN: Final = "job stalled more than allowable limit"  # moveStalledJobsToWait-9.lua
+_MISSING, _NO_LOCK, _NOT_ACTIVE, _PENDING, _OTHER_LOCK, _FAILED_CHILD = -1, -2, -3, -4, -6, -9
+_LOOKING: Final = ("moveToFinished", "moveToDelayed")  # the scripts that can fetch the next job
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # s between two tries
+
+
+_FOUND_NOTHING: Final = [0, 0, 0, 0]  # no job, no limit, no delayed job
+
+
+class Feed(Protocol):
+    """What settling needs of the feed that the lease came from."""
+
+    def may_fetch(self, consumer: Consumer) -> bool:
+        """Whether finishing a job should bring the consumer its next one."""
+
+    def settled(self, lease: Lease, reply: Any, *, looked: bool) -> None:
+        """The lease is over; `reply` may hold the next job, if the script `looked` for one."""
+
+
+class _Settlement:
+    """One final answer on its way."""
+
+    __slots__ = ("done", "doubtful", "lease", "looked", "move", "pause")
+
+    def __init__(self, lease: Lease, move: Move, done: Done) -> None:
+        self.lease = lease
+        self.move = move
+        self.done = done
+        self.doubtful = False  # an earlier try may have succeeded
+        self.looked = False  # this try looks for the next job
+        self.pause = _FIRST_PAUSE
+
+
+class Settler:
+    """Ends the leases of one queue."""
+
+    def __init__(self, queue: Queue, feed: Feed) -> None:
+        self._queue = queue
+        self._feed = feed
+        self._loop = asyncio.get_running_loop()
+        self._moves = Moves(queue)
+
+    # The answers
+
+    def complete(self, lease: Lease, result: Raw, done: Done) -> None:
+        """Store the job's return value: JSON text, as the client wrote it."""
+        self._settle(lease, self._moves.complete(lease, bytes(result)), done)
+
+    def fail(self, lease: Lease, failure: Failed, done: Done) -> None:
+        """Let the job fail: again if BullMQ's attempts allow it, after its backoff, else for good."""
+        self._settle(lease, self._moves.fail(lease, failure), done)
+
+    def release(self, lease: Lease, done: Done) -> None:
+        """Give the job back: first in line, no attempt charged."""
+        self._settle(lease, self._moves.release(lease), done)
+
+    def delay(self, lease: Lease, milliseconds: int, done: Done) -> None:
+        """Give the job back to wait for some time, no attempt charged."""
+        self._settle(lease, self._moves.delay(lease, milliseconds), done)
+
+    def wait_children(self, lease: Lease, done: Done) -> None:
+        """Let the job wait for its children. With none pending the lease goes on, and `done` gets a CONFLICT."""
+        self._settle(lease, self._moves.wait_children(lease), done)
+
+    def vanish(self, lease: Lease) -> None:
+        """The holder is gone: give the job back, or fail it when its holders vanish over and over."""
+        keys = self._queue.keys(lease.id, f"{lease.id}:lock")
+        lease.settling = True
+        self._queue.commands["countVanished"].send(keys, [lease.token], partial(self._vanished, lease))
+
+    def _vanished(self, lease: Lease, reply: Any) -> None:
+        """Not counted (Redis was away) still means given back; not ours any more is for `release` to find out."""
+        if isinstance(reply, int) and reply > 0:
+            lease.stalled = reply
+        if isinstance(reply, int) and reply > lease.consumer.options.max_stalled_count:
+            self.fail(lease, Failed(STALLED_TOO_OFTEN, unrecoverable=True), _log_outcome(lease))
+        else:
+            self.release(lease, _log_outcome(lease))
+
+    # Sending, and sending again
+
+    def _settle(self, lease: Lease, move: Move, done: Done) -> None:
+        lease.settling = True
+        self._send(_Settlement(lease, move, done), self._feed.may_fetch(lease.consumer))
+
+    def _send(self, settlement: _Settlement, fetch: bool) -> None:
+        settlement.looked = fetch and settlement.move.script in _LOOKING
+        settlement.move.send(fetch, partial(self._replied, settlement))
+
+    def _replied(self, settlement: _Settlement, reply: Any) -> None:
+        if isinstance(reply, GatewayError):
+            if reply.code in OUTAGE:
+                self._try_again(settlement, reply)
+            else:
+                self._end(settlement, reply)
+        elif isinstance(reply, int) and reply < 0:
+            self._refused(settlement, reply)
+        elif settlement.move.script == "moveToWaitingChildren" and reply == 1:
+            self._go_on(settlement)
+        else:
+            self._end(settlement, settlement.move.state, reply)
+
+    def _go_on(self, settlement: _Settlement) -> None:
+        """No children to wait for: the job is the client's as before, unless that has gone meanwhile."""
+        lease = settlement.lease
+        lease.settling = False
+        settlement.done(GatewayError(ErrorCode.CONFLICT, f"Job {lease.id} has no pending children"))
+        if not lease.consumer.open:
+            self.vanish(lease)
+
+    def _try_again(self, settlement: _Settlement, error: GatewayError) -> None:
+        if error.code is ErrorCode.OUTCOME_UNKNOWN:
+            settlement.doubtful = True
+        self._loop.call_later(settlement.pause, self._send, settlement, False)
+        settlement.pause = min(settlement.pause * 2, _LONGEST_PAUSE)
+
+    def _refused(self, settlement: _Settlement, code: int) -> None:
+        lease = settlement.lease
+        if settlement.doubtful and not lease.moved and code in (_MISSING, _NO_LOCK, _NOT_ACTIVE, _OTHER_LOCK):
+            self._find_out(settlement, code)
+        elif settlement.move.state == "completed" and code in (_PENDING, _FAILED_CHILD):
+            # As Node's worker: what cannot be completed fails with the reason, for good when a child failed.
+            error = self._error(settlement, code)
+            self.fail(lease, Failed(error.message, unrecoverable=code == _FAILED_CHILD), settlement.done)
+        else:
+            self._end(settlement, self._error(settlement, code))
+
+    def _find_out(self, settlement: _Settlement, code: int) -> None:
+        """An earlier try's reply was lost, and the lock is not ours any more: did that try take it?
+
+        What else takes a lock away is its end, and then the stalled check, which counts. So an earlier try has
+        succeeded if the job was not stalled meanwhile, and is charged one more attempt where the try was to charge one.
+        A job that was moved by its token past its holder (`Lease.moved`) is not ours either way.
+        """
+        lease = settlement.lease
+        if code == _MISSING:  # nobody can remove a locked job but the finishing itself (`removeOnComplete`)
+            self._end(settlement, settlement.move.state)
+            return
+
+        def found(reply: Any) -> None:
+            if isinstance(reply, Exception):
+                self._loop.call_later(settlement.pause, self._find_out, settlement, code)
+                return
+            attempts, stalled = (parse_int(value) or 0 for value in reply)
+            charged = attempts > lease.attempts_made
+            succeeded = stalled == lease.stalled and (charged or not settlement.move.charges)
+            self._end(settlement, settlement.move.state if succeeded else self._error(settlement, code))
+
+        self._queue.link.send(pack_command("HMGET", self._queue.key(lease.id), "atm", "stc"), found, writes=False)
+
+    def _error(self, settlement: _Settlement, code: int) -> GatewayError:
+        return finished_error(code, command=settlement.move.script, job_id=settlement.lease.id, state="active")
+
+    def _end(self, settlement: _Settlement, outcome: str | GatewayError, reply: Any = None) -> None:
+        lease = settlement.lease
+        if settlement.move.script == "moveJobFromActiveToWait" and lease.priority:
+            self._queue.wake()
+        if settlement.move.script == "moveToFinished" and settlement.looked and reply == 0:
+            reply = _FOUND_NOTHING  # this script has two ways to say so; without it the feed would look once more
+        lease.consumer.end(lease)
+        settlement.done(outcome)
+        self._feed.settled(lease, reply, looked=settlement.looked)
+
+
+def _log_outcome(lease: Lease) -> Done:
+    def done(outcome: str | GatewayError) -> None:
+        if isinstance(outcome, GatewayError):
+            log.info("job %s of a vanished worker: %s", lease.id, outcome.message)
+
+    return done

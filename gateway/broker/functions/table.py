@@ -1,0 +1,253 @@
+"""The table of functions: a Python signature is the single source of a function's validation and documentation.
+
+`@table.function(...)` takes a coroutine function whose first parameter is the queue. The other positional parameters,
+with their types and defaults, become the JSON array that a client sends as `args`; their Node names are the same words
+in camelCase. What stands behind the `*` comes from the gateway: `sink`, `context`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Raw
+
+from bullmq_proxy.gateway.access.grants import Permission
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
+from bullmq_proxy.gateway.values.json_text import UNREADABLE
+from bullmq_proxy.gateway.values.validation import describe, nearest, shortened
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a function.
+
+    Attributes:
+        name: in Node's spelling.
+        type: of the argument; `Raw` is any JSON.
+        required: whether the argument must be given.
+        default: what stands for a missing one.
+        decoder: reads the argument; None leaves it text.
+    """
+
+    name: str
+    type: Any
+    required: bool
+    default: Any
+    decoder: msgspec.json.Decoder[Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One row of the table.
+
+    Attributes:
+        name: the function's name in Node's BullMQ, which is its name on the wire.
+        permission: what a key must be allowed to do.
+        writes: whether it changes anything: decides between REDIS_UNAVAILABLE and OUTCOME_UNKNOWN when a reply is lost.
+        signature: for people, such as `clean(grace, limit, type?)`.
+        direct: `run` is a plain function that gives its result, as JSON text, to a `sink`: the hot ones need no task.
+            What it cannot do in one turn of the loop it returns as a coroutine; what comes behind it waits for that.
+            Otherwise it is a coroutine function whose result is still to be encoded.
+        waits: it may take as long as the client likes: it ends with the connection, and nothing waits for it.
+        heavy: it may go through a whole queue, or family of jobs: only a few of these run at a time.
+        in_context: `run` takes the keyword argument `context`.
+        parameters: of the call, in their order.
+        variadic: the only parameter stands for as many arguments as there are.
+        result: the type of what the client gets.
+        run: takes the queue and the bound arguments.
+    """
+
+    name: str
+    permission: Permission
+    writes: bool
+    signature: str
+    doc: str
+    direct: bool
+    waits: bool
+    heavy: bool
+    in_context: bool
+    parameters: tuple[Parameter, ...]
+    variadic: bool
+    result: Any
+    run: Callable[..., Any]
+    _least: int  # arguments that must be given
+    _known: frozenset[str]  # names of options
+
+    def bind(self, args: Sequence[Raw]) -> list[Any]:
+        """Check and convert the arguments, each of them JSON text.
+
+        Raises:
+            GatewayError: INVALID_ARGUMENTS that names the place, as `args[2].delay`.
+        """
+        parameters = self.parameters * len(args) if self.variadic else self.parameters
+        given = len(args)
+        if not self._least <= given <= len(parameters):
+            raise self._refuse_count(given)
+        bound = [self._decode(place, parameters[place], text) for place, text in enumerate(args)]
+        bound.extend([parameter.default for parameter in parameters[given:]])
+        return bound
+
+    def _decode(self, place: int, parameter: Parameter, text: Raw) -> Any:
+        if parameter.decoder is None:
+            return text
+        try:
+            return parameter.decoder.decode(text)
+        except UNREADABLE as error:
+            raise invalid_arguments(describe(error, self._known, f"args[{place}]")) from None
+
+    def _refuse_count(self, given: int) -> GatewayError:
+        wanted = f"at least length {self._least}, got {given}"
+        if given > len(self.parameters):
+            wanted = f"at most length {len(self.parameters)}"
+        return invalid_arguments(f"Expected `array` of {wanted} - at `args`: {self.signature}")
+
+
+Run = TypeVar("Run", bound=Callable[..., Any])
+
+
+class FunctionTable:
+    """Functions by their Node names; what is not in the table cannot be called."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, Function] = {}
+
+    def function(
+        self,
+        permission: Permission,
+        *,
+        writes: bool,
+        name: str | None = None,
+        waits: bool = False,
+        heavy: bool = False,
+    ) -> Callable[[Run], Run]:
+        """Enter a coroutine function into the table.
+
+        Args:
+            permission: what a key must be allowed to do.
+            writes: whether the function changes anything in Redis.
+            name: the Node name, where it is not the Python name in camelCase.
+            waits: it may take as long as the client likes.
+            heavy: it may go through a whole queue.
+        """
+
+        def enter(run: Run) -> Run:
+            result = get_type_hints(run, include_extras=True)["return"]
+            self._enter(_row(run, permission, writes=writes, name=name, waits=waits, heavy=heavy, result=result))
+            return run
+
+        return enter
+
+    def direct(self, permission: Permission, *, writes: bool, result: Any) -> Callable[[Run], Run]:
+        """Enter a plain function that gives its result, of the type `result`, to the keyword argument `sink`."""
+
+        def enter(run: Run) -> Run:
+            self._enter(_row(run, permission, writes=writes, result=result, direct=True))
+            return run
+
+        return enter
+
+    def _enter(self, row: Function) -> None:
+        assert row.name not in self._functions, row.name
+        self._functions[row.name] = row
+
+    def __getitem__(self, name: str) -> Function:
+        try:
+            return self._functions[name]
+        except KeyError:
+            raise unknown_function(name, self._functions) from None
+
+    def __iter__(self) -> Iterator[Function]:
+        return iter(self._functions.values())
+
+    def get(self, name: str) -> Function | None:
+        """The function, or None where there is none of that name."""
+        return self._functions.get(name)
+
+
+def unknown_function(name: str, known: Any) -> GatewayError:
+    """The refusal of a name that is not in the table; offers the nearest known one."""
+    return GatewayError(
+        ErrorCode.UNKNOWN_FUNCTION, f"Unknown function `{shortened(name)}`{nearest(name, known)} - at `fn`"
+    )
+
+
+def camel_case(name: str) -> str:
+    """`get_job_counts` as Node writes it: `getJobCounts`."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _row(
+    run: Callable[..., Any],
+    permission: Permission,
+    *,
+    writes: bool,
+    result: Any,
+    name: str | None = None,
+    waits: bool = False,
+    heavy: bool = False,
+    direct: bool = False,
+) -> Function:
+    hints = get_type_hints(run, include_extras=True)
+    taken = list(inspect.signature(run).parameters.values())[1:]  # the first one is the queue
+    given = [parameter for parameter in taken if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
+    parameters = tuple(_parameter(parameter, hints[parameter.name]) for parameter in given)
+    name = name or camel_case(run.__name__)
+    return Function(
+        name=name,
+        permission=permission,
+        writes=writes,
+        signature=f"{name}({', '.join(map(_shown, given))})",
+        doc=inspect.getdoc(run) or "",
+        direct=direct,
+        waits=waits,
+        heavy=heavy,
+        in_context=any(parameter.name == "context" for parameter in taken),
+        parameters=parameters,
+        variadic=any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in given),
+        result=result,
+        run=run,
+        _least=sum(parameter.required for parameter in parameters),
+        _known=frozenset(option for parameter in parameters for option in _option_names(parameter.type)),
+    )
+
+
+def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
+    missing = parameter.default is inspect.Parameter.empty
+    return Parameter(
+        name=camel_case(parameter.name),
+        type=hint,
+        required=missing and parameter.kind is not inspect.Parameter.VAR_POSITIONAL,
+        default=None if missing else parameter.default,
+        decoder=None if _is_text(hint) else msgspec.json.Decoder(hint),
+    )
+
+
+def _is_text(hint: Any) -> bool:
+    return hint is Raw or (get_origin(hint) is Annotated and get_args(hint)[0] is Raw)
+
+
+def _shown(parameter: inspect.Parameter) -> str:
+    name = camel_case(parameter.name)
+    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+        return f"...{name}"
+    return name if parameter.default is inspect.Parameter.empty else f"{name}?"
+
+
+def _option_names(shape: Any, within: tuple[Any, ...] = ()) -> Iterator[str]:
+    """The option names of every object type within `shape`; one that holds itself is read once."""
+    if isinstance(shape, type) and issubclass(shape, msgspec.Struct):
+        if shape in within:
+            return
+        info = msgspec.structs.fields(shape)
+        if not shape.__struct_config__.array_like:
+            yield from (field.encode_name for field in info)
+        for field in info:
+            yield from _option_names(field.type, (*within, shape))
+    elif get_origin(shape) is not None:
+        for inner in get_args(shape):
+            yield from _option_names(inner, within)

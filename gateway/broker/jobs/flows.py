@@ -1,0 +1,280 @@
+"""Flows over the broker: a tree of jobs, across queues, is added in one transaction and read level by level."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from msgspec import Raw
+
+from bullmq_proxy.gateway.access.grants import Grant
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.jobs.add_if_absent import AddIfAbsent
+from bullmq_proxy.gateway.broker.jobs.queue import Queue, adder
+from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
+from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable
+from bullmq_proxy.gateway.errors import GatewayError, finished_error, invalid_arguments
+from bullmq_proxy.gateway.rules.flow import Added, FlowJob, added_flow, parse_child_key
+from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
+from bullmq_proxy.gateway.rules.options import now_ms
+from bullmq_proxy.gateway.rules.shapes import Flow
+
+MOST_JOBS: Final = 10_000
+"""Jobs that one `getFlow` reads: with enough levels and children there is no end to them, least of all in a circle."""
+
+_ROUND: Final = 200  # jobs read in one round trip: others' commands go in between
+_HOLD: Final = ""  # among the keys of a parent's pending children
+_MULTI: Final = pack_command("MULTI")
+_EXEC: Final = pack_command("EXEC")
+
+
+class Flows:
+    """The flows of one shard; queues of any prefix."""
+
+    def __init__(self, broker: Broker, max_queue_name: int) -> None:
+        """Flows over `broker`; `max_queue_name` is the most characters of a queue's name."""
+        self.broker = broker
+        self.max_queue_name = max_queue_name
+        self.prefix = broker.prefix
+
+    def add(self, jobs: list[FlowJob], sink: Sink) -> None:
+        """Store one flow and give its JSON text, in parts, to `sink`; or the GatewayError that stopped its root.
+
+        What stops another job shows beside it: neither BullMQ nor we take the others back.
+
+        Args:
+            jobs: as `gateway.rules.flow.plan` lays them out.
+            sink: takes the text.
+        """
+
+        def take(outcome: dict[FlowJob, Added] | GatewayError) -> None:
+            if isinstance(outcome, GatewayError):
+                sink(outcome)
+            else:
+                sink(outcome[jobs[0]].error or tuple(added_flow(jobs[0], outcome)))
+
+        self._transact(jobs, take)
+
+    def add_bulk(self, jobs: list[FlowJob], sink: Sink) -> None:
+        """Store several flows in one transaction and give the JSON text of the array to `sink`.
+
+        A root that BullMQ refuses shows its error beside it, as the other jobs do.
+        """
+
+        def take(outcome: dict[FlowJob, Added] | GatewayError) -> None:
+            sink(outcome if isinstance(outcome, GatewayError) else tuple(_array(jobs, outcome)))
+
+        if jobs:
+            self._transact(jobs, take)
+        else:
+            sink(b"[]")
+
+    def _transact(self, jobs: list[FlowJob], sink: Sink) -> None:
+        queues = {(job.prefix, job.queue): self.broker.queue(job.queue, job.prefix) for job in jobs}
+        for queue in queues.values():
+            queue.introduce()
+        _Transaction(self.broker.link, jobs, queues, sink).send()
+
+    # Reading
+
+    async def read(self, root: JobRef, depth: int, most: int, grant: Grant) -> Flow | None:
+        """The flow below a job; None where that job is missing.
+
+        Args:
+            root: the job.
+            depth: levels to read, the root's included.
+            most: children to ask for of each kind, where Redis does not give all of them anyway.
+            grant: must allow each queue that a job is read from.
+
+        Raises:
+            GatewayError: FORBIDDEN, or INVALID_ARGUMENTS when there are more than `MOST_JOBS`.
+        """
+        top: list[Flow | None] = [None]
+        level = [_Reading(root, top, 0)]
+        count = 0
+        while level:
+            count += len(level)
+            if count > MOST_JOBS:
+                raise invalid_arguments(
+                    f"There are more than {MOST_JOBS} jobs: ask for less - at `args[0].depth`, `args[0].maxChildren`"
+                )
+            grant.check_reach(self.prefix, {reading.spot.qualified for reading in level})
+            depth -= 1
+            below: list[_Reading] = []
+            for start in range(0, len(level), _ROUND):
+                some = level[start : start + _ROUND]
+                for reading, (hash, keys) in zip(some, await self._look(some, most if depth else 0), strict=True):
+                    if hash:
+                        below.extend(_fill(reading, hash, keys))
+            level = below
+        return top[0]
+
+    async def _look(self, readings: Sequence[_Reading], most: int) -> Iterable[tuple[list[bytes], list[str]]]:
+        """Hash and children's keys of some jobs, in one round trip; without the keys when `most` is 0."""
+        call = self.broker.link.call
+        asked = []
+        for key in (reading.spot.key for reading in readings):
+            asked.append(call("HGETALL", key, writes=False, decode=False))
+            if most:
+                asked.append(call("HSCAN", f"{key}:processed", 0, "COUNT", most, writes=False))
+                asked.append(call("SSCAN", f"{key}:dependencies", 0, "COUNT", most, writes=False))
+                asked.append(call("ZRANGE", f"{key}:unsuccessful", 0, most - 1, writes=False))
+                asked.append(call("HSCAN", f"{key}:failed", 0, "COUNT", most, writes=False))
+        replies = await asyncio.gather(*asked)
+        if not most:
+            return [(hash, []) for hash in replies]
+        by_kind = (replies[start::5] for start in range(5))
+        return [
+            (hash, [*processed[::2], *pending, *failed, *ignored[::2]])
+            for hash, (_, processed), (_, pending), failed, (_, ignored) in zip(*by_kind, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRef:
+    """Where a job lies; `id` as it was asked for."""
+
+    prefix: str
+    queue: str
+    id: str | int
+
+    @property
+    def qualified(self) -> str:
+        """The queue's name with its prefix."""
+        return f"{self.prefix}:{self.queue}"
+
+    @property
+    def key(self) -> str:
+        """Of the job's hash."""
+        return f"{self.qualified}:{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A job that is to be read, and its place among its parent's children."""
+
+    spot: JobRef
+    into: list[Flow | None]
+    index: int
+
+
+def _fill(reading: _Reading, hash: list[bytes], keys: list[str]) -> list[_Reading]:
+    """Put a job where it belongs; returns its children, to be read."""
+    spot = reading.spot
+    job = loaded_job(str(spot.id), to_hash(hash), spot.qualified)
+    job["id"] = spot.id
+    flow: Flow = {"job": job}
+    reading.into[reading.index] = flow
+    if not keys:
+        return []
+    children: list[Flow | None] = [None] * len(keys)
+    flow["children"] = children
+    return [_Reading(JobRef(*parse_child_key(key)), children, index) for index, key in enumerate(keys)]
+
+
+def _array(jobs: list[FlowJob], outcome: dict[FlowJob, Added]) -> Iterator[bytes | Raw]:
+    separator = b"["
+    for job in jobs:
+        if job.parent is None:
+            yield separator
+            yield from added_flow(job, outcome)
+            separator = b","
+    yield b"]"
+
+
+class _Transaction:
+    """All jobs of some flows in one MULTI … EXEC, parents first.
+
+    A child that is there already and completed makes BullMQ's script let its parent go once nothing else is pending:
+    too early, while the parent's other children are still to come. An empty text among the pending ones holds it until
+    all are there. Children with new ids are pending, so that only parents of others need this.
+    """
+
+    def __init__(self, link: Link, jobs: list[FlowJob], queues: dict[tuple[str, str], Queue], sink: Sink) -> None:
+        self._link = link
+        self._jobs = jobs
+        self._queues = queues
+        self._scripts = next(iter(queues.values())).commands  # all queues have the same
+        self._sink = sink
+        self._held = _held_parents(jobs)
+        self._known: set[FlowJob] = set()  # that were there before
+        self._watched: list[AddIfAbsent] = []  # one for each job
+        self._first = 0  # reply that is about a job
+        self._full = False
+        self._texts: set[str] = set()  # scripts whose text is in this transaction
+
+    def send(self) -> None:
+        """Send it; once more, with the scripts' texts, if Redis has forgotten one."""
+        hold = [pack_command("SADD", f"{key}:dependencies", _HOLD) for key in self._held]
+        self._watched.clear()
+        add = [command for job in self._jobs for command in self._add(job)]
+        release = [command for key, children in self._held.items() for command in self._release(key, children)]
+        self._first = len(hold)
+        commands = (_MULTI, *hold, *add, *release, _EXEC)
+        self._link.send(b"".join(commands), self._replied, replies=len(commands))
+
+    def _add(self, job: FlowJob) -> Iterator[bytes]:
+        """The script that stores the job, with what stands around it."""
+        queue = self._queues[job.prefix, job.queue]
+        script = "addParentJob" if job.children else adder(job.options)
+        args = queue.add_args(job.id, job.node.name, job.node.data, job.options, job.timestamp)
+        watched = AddIfAbsent(queue.base, job.id, job.options, job.timestamp, is_own=job.is_own_id)
+        self._watched.append(watched)
+        return watched.commands(self._run(script, queue.adder_keys[script], packable(args)), self._run)
+
+    def _release(self, key: str, children: list[FlowJob]) -> Iterator[bytes]:
+        parent = children[0].options.parent
+        assert parent is not None
+        yield pack_command("SREM", f"{key}:dependencies", _HOLD)
+        keys = [key, *(child.key for child in children)]
+        yield self._run("releaseFlowParent", keys, [parent["queueKey"], parent["id"], now_ms()])
+
+    def _run(self, script: str, keys: list[Any], args: list[Any]) -> bytes:
+        full = self._full and script not in self._texts  # the text makes Redis know the hash
+        self._texts.add(script)
+        return self._scripts[script].command(keys, args, full=full)
+
+    def _replied(self, replies: Any) -> None:
+        if isinstance(replies, Exception):
+            self._sink(reply_error(replies))
+            return
+        if not self._full and any(is_forgotten(reply) for reply in replies):
+            # What was stored is found there again: all jobs have their ids.
+            self._collect(replies)
+            self._full = True
+            self._texts.clear()
+            self.send()
+            return
+        self._sink(self._collect(replies))
+
+    def _collect(self, replies: list[Any]) -> dict[FlowJob, Added]:
+        outcome = {}
+        rest = iter(replies[self._first :])
+        for job, watched in zip(self._jobs, self._watched, strict=True):
+            reply, is_duplicate = watched.take(rest)
+            if not self._full and is_duplicate:
+                self._known.add(job)
+            outcome[job] = _added(job, reply, duplicate=job in self._known)
+        return outcome
+
+
+def _held_parents(jobs: list[FlowJob]) -> dict[str, list[FlowJob]]:
+    """The parents, by their keys, with children that may be there already; with all their children in these flows."""
+    parents: dict[str, list[FlowJob]] = {}
+    for job in jobs:
+        if job.options.parent_key is not None:
+            parents.setdefault(job.options.parent_key, []).append(job)
+    return {key: children for key, children in parents.items() if any(child.is_own_id for child in children)}
+
+
+def _added(job: FlowJob, reply: Any, *, duplicate: bool) -> Added:
+    if isinstance(reply, bytes):
+        return Added(reply.decode(errors="replace"), duplicate)
+    if isinstance(reply, int):
+        return Added(
+            job.id, error=finished_error(reply, command="addJob", job_id=job.id, parent_key=job.options.parent_key)
+        )
+    return Added(job.id, error=reply_error(reply))

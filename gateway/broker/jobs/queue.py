@@ -1,0 +1,311 @@
+"""One queue as this shard sees it: its keys, its scripts, and the way of an `add`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import hiredis
+from msgspec import Raw
+
+from bullmq_proxy import gateway
+from bullmq_proxy.gateway.broker.jobs.add_if_absent import AddIfAbsent
+from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
+from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.scripts import QueueScripts, ScriptBook, settle
+from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable
+from bullmq_proxy.gateway.broker.redis.templates import HOLE, Template
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
+from bullmq_proxy.gateway.rules.jobs import created_job
+from bullmq_proxy.gateway.rules.options import OptionsCache, Prepared, now_ms, pack
+from bullmq_proxy.gateway.values.json_text import error_json
+
+# KEYS of the scripts that store a job (addStandardJob-9.lua and its siblings).
+_STANDARD: Final = ("wait", "paused", "meta", "id", "completed", "delayed", "active", "events", "marker")
+_DELAYED: Final = ("marker", "meta", "id", "delayed", "completed", "events")
+_PRIORITIZED: Final = (
+    "marker",
+    "meta",
+    "id",
+    "prioritized",
+    "delayed",
+    "completed",
+    "active",
+    "events",
+    "pc",
+)
+# KEYS of addParentJob-6.lua.
+_PARENT: Final = ("meta", "id", "delayed", "waiting-children", "completed", "events")
+# KEYS of moveToActive-11.lua.
+_ACTIVE: Final = (
+    "wait",
+    "active",
+    "prioritized",
+    "events",
+    "stalled",
+    "limiter",
+    "delayed",
+    "paused",
+    "meta",
+    "pc",
+    "marker",
+)
+# KEYS of moveJobFromActiveToWait-9.lua.
+_RELEASE: Final = (
+    "active",
+    "wait",
+    "stalled",
+    "paused",
+    "meta",
+    "limiter",
+    "prioritized",
+    "marker",
+    "events",
+)
+_VERSION: Final = f"bullmq-proxy:{gateway.__version__}"
+_MULTI: Final = pack_command("MULTI")
+_EXEC: Final = pack_command("EXEC")
+
+AddArgs = tuple[bytes, Raw, bytes]
+"""ARGV of the scripts that store a job: facts about it, its data, its options."""
+
+NewJob = tuple[str, Raw, Prepared]
+"""A job to add: its name, its data as JSON text, its checked options."""
+
+
+class Queue:
+    """One queue; shared by all sessions of a shard that use it."""
+
+    def __init__(self, prefix: str, name: str, link: Link, book: ScriptBook) -> None:
+        self.prefix = prefix
+        self.name = name
+        self.qualified = f"{prefix}:{name}"
+        self.base = f"{prefix}:{name}:"
+        self.link = link
+        self.book = book
+        self.commands = book.commands
+        self.scripts = QueueScripts(prefix, name, book)
+        self.options = OptionsCache()
+        self.active_keys = self.keys(*_ACTIVE)
+        self.release_keys = self.keys(*_RELEASE)
+        self._is_introduced = False
+        self.adder_keys = {
+            "addStandardJob": self.keys(*_STANDARD),
+            "addDelayedJob": self.keys(*_DELAYED),
+            "addPrioritizedJob": self.keys(*_PRIORITIZED),
+            "addParentJob": self.keys(*_PARENT),
+        }
+        self._adders = {
+            script: Template(self.commands[script], self.adder_keys[script], (HOLE, HOLE, HOLE))
+            for script in ("addStandardJob", "addDelayedJob", "addPrioritizedJob")  # parents come in flows only
+        }
+
+    @property
+    def client_name(self) -> str:
+        """The name by which BullMQ knows the connections of this queue's workers (`QueueBase.clientName`)."""
+        return f"{self.prefix}:{base64.b64encode(self.name.encode()).decode()}"
+
+    def key(self, name: str) -> str:
+        """`<prefix>:<queue>:<name>`."""
+        return self.base + name
+
+    def keys(self, *names: str) -> list[str]:
+        """Several of them."""
+        return [self.base + name for name in names]
+
+    def eval(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Awaitable[Any]:
+        """Run a script; texts in the reply are bytes."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.commands[script].send(list(keys), list(args), partial(settle, future))
+        return future
+
+    def wake(self) -> None:
+        """Wake an idle worker by the queue's marker: moveJobFromActiveToWait does not for jobs with a priority."""
+        self.put_marker(b"0", b"0")
+
+    def put_marker(self, member: bytes, score: bytes) -> None:
+        """Set a marker: member `0` for a job that waits, `1` with a time for a delayed one."""
+        self.link.send(pack_command("ZADD", self.key("marker"), score, member), _ignore)
+
+    def introduce(self) -> None:
+        """Say in the queue's `meta` who writes to it, as each Node `Queue` does when it is made.
+
+        Not in place of what stands there: it may be the version of those whose queue it is.
+        """
+        if not self._is_introduced:
+            self._is_introduced = True
+            self.link.send(pack_command("HSETNX", self.key("meta"), "version", _VERSION), _ignore)
+
+    # Adding jobs
+
+    def add(self, job: NewJob, sink: Sink) -> None:
+        """Store a job and give its JSON text, in parts, to `sink`; or the GatewayError that stopped it."""
+        name, data, options = job
+        self.introduce()
+        timestamp = options.timestamp or now_ms()
+        args = self.add_args(options.job_id, name, data, options, timestamp)
+        if options.may_be_duplicate:
+            self._add_watching(job, timestamp, args, sink)
+        else:
+            self._adders[adder(options)].send(args, partial(self._added, job, timestamp, sink))
+
+    def _added(self, job: NewJob, timestamp: int, sink: Sink, reply: Any, *, duplicate: bool = False) -> None:
+        name, data, options = job
+        if isinstance(reply, bytes):
+            sink(created_job(reply, name, data, options, timestamp, self.qualified, duplicate=duplicate))
+        elif isinstance(reply, int):
+            sink(finished_error(reply, command="addJob", parent_key=options.parent_key))
+        else:
+            sink(reply)
+
+    def _add_watching(self, job: NewJob, timestamp: int, args: AddArgs, sink: Sink, *, full: bool = False) -> None:
+        """Store a job that may be there already.
+
+        The scripts answer with an id in both cases; whether it was there is seen by a look right before, in one
+        transaction. `full` sends the script's text, once Redis has said that it does not know the hash.
+        """
+        options = job[2]
+        script = adder(options)
+
+        def run(script: str, keys: list[Any], args: list[Any]) -> bytes:
+            return self.commands[script].command(keys, args, full=full)
+
+        watched = AddIfAbsent(self.base, options.job_id, options, timestamp, is_own=bool(options.job_id))
+        commands = [
+            _MULTI,
+            *watched.commands(run(script, self.adder_keys[script], packable(args)), run),
+            _EXEC,
+        ]
+        taken = partial(self._watched, job, timestamp, args, sink, full, watched)
+        self.link.send(b"".join(commands), taken, replies=len(commands))
+
+    def _watched(
+        self,
+        job: NewJob,
+        timestamp: int,
+        args: AddArgs,
+        sink: Sink,
+        full: bool,
+        watched: AddIfAbsent,
+        replies: Any,
+    ) -> None:
+        if isinstance(replies, Exception):
+            sink(reply_error(replies))
+            return
+        id, duplicate = watched.take(iter(replies))
+        if isinstance(id, hiredis.ReplyError):
+            if is_forgotten(id) and not full:
+                self._add_watching(job, timestamp, args, sink, full=True)
+            else:
+                sink(reply_error(id))
+            return
+        self._added(job, timestamp, sink, id, duplicate=duplicate)
+
+    def add_args(self, id: str, name: str, data: Raw, options: Prepared, timestamp: int) -> AddArgs:
+        """What the scripts that store a job are told; an empty `id` makes them count one up."""
+        parent_key, deduplication_id = options.parent_key, options.deduplication_id
+        return (
+            pack(
+                (
+                    self.base,
+                    id,
+                    name,
+                    timestamp,
+                    parent_key,
+                    f"{parent_key}:dependencies" if parent_key else None,
+                    options.parent,
+                    None,  # repeat job key: only schedulers have one
+                    f"{self.base}de:{deduplication_id}" if deduplication_id else None,
+                )
+            ),
+            data,
+            options.packed,
+        )
+
+    def add_bulk(self, jobs: list[NewJob], sink: Sink) -> None:
+        """Store many jobs in their order and give the JSON text of the array to `sink`.
+
+        A job that BullMQ refuses (its parent is missing) shows as `{"err": …}` in its place: the others are stored.
+        When the link breaks on the way there is one error for all.
+        """
+        if not jobs:
+            sink(b"[]")
+            return
+        Bulk(self, len(jobs), sink).add(jobs)
+
+
+class Bulk:
+    """One `addBulk`: sends its jobs, in slices where they are many, and collects the replies."""
+
+    def __init__(self, queue: Queue, size: int, sink: Sink) -> None:
+        """Make one for `size` jobs; `sink` gets the JSON text of the array, as from `Queue.add_bulk`."""
+        self._queue = queue
+        self._sink = sink
+        self._results: list[Any] = [None] * size
+        self._missing = size
+        self._sent = 0
+        self._outage: GatewayError | None = None
+        self._room: asyncio.Future[None] | None = None  # is waited for, with
+        self._most = 0  # unanswered ones
+
+    def add(self, jobs: list[NewJob]) -> None:
+        """Store the next ones; but none once the link has lost one: jobs miss at the end, and not in between."""
+        first, self._sent = self._sent, self._sent + len(jobs)
+        for index, job in enumerate(jobs, first):
+            if self._outage is None:
+                self._queue.add(job, partial(self._take, index))
+            else:
+                self._take(index, self._outage)
+
+    async def wait_for(self, most: int) -> None:
+        """Wait until at most so many of the jobs that were sent have no answer."""
+        if self._unanswered > most:
+            self._most, self._room = most, asyncio.get_running_loop().create_future()
+            await self._room
+
+    @property
+    def _unanswered(self) -> int:
+        return self._sent - (len(self._results) - self._missing)
+
+    def _take(self, index: int, result: Any) -> None:
+        self._results[index] = result
+        self._missing -= 1
+        if isinstance(result, GatewayError) and _is_outage(result):
+            self._outage = result
+        if self._room is not None and self._unanswered <= self._most:
+            settle(self._room, None)
+            self._room = None
+        if not self._missing:
+            self._sink(self._whole())
+
+    def _whole(self) -> bytes | GatewayError:
+        broken = [result for result in self._results if isinstance(result, GatewayError) and _is_outage(result)]
+        if len(broken) == len(self._results) and all(error.code is broken[0].code for error in broken):
+            return broken[0]
+        if broken:
+            return GatewayError(
+                ErrorCode.OUTCOME_UNKNOWN,
+                f"{len(broken)} of {len(self._results)} jobs may not have been added",
+            )
+        return b"[%b]" % b",".join(
+            b'{"err":%b}' % error_json(result) if isinstance(result, GatewayError) else b"".join(result)
+            for result in self._results
+        )
+
+
+def _ignore(reply: Any) -> None:
+    """A lost marker costs its queue at most one round of polling, a lost introduction nothing."""
+
+
+def _is_outage(error: GatewayError) -> bool:
+    return error.code in (ErrorCode.REDIS_UNAVAILABLE, ErrorCode.OUTCOME_UNKNOWN, ErrorCode.SHUTTING_DOWN)
+
+
+def adder(options: Prepared) -> str:
+    """The script that stores a job with these options (Node's `addJobToTransaction` chooses in this order)."""
+    if options.delay > 0:
+        return "addDelayedJob"
+    return "addPrioritizedJob" if options.priority else "addStandardJob"

@@ -1,0 +1,1 @@
+"""Redis itself: address, socket, pipelined link, scripts, and commands that are packed once."""

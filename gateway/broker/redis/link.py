@@ -1,0 +1,323 @@
+"""The pipelined link: one connection to Redis that carries the commands of everybody in this shard.
+
+redis-py's asyncio client waits for each reply before it sends the next command. This link writes whatever the loop
+collected in one turn with one `write`, and matches the replies in order. It owns the life of its connection: AUTH,
+SELECT, name, reconnect, a deadline, and a bounded backlog while Redis is away. It never sends a command twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.errors import PERMANENT, RedisRefused, lost_reply, unavailable
+from bullmq_proxy.gateway.broker.redis.socket import Chunk, Entry, RedisSocket, Sink, future_sink, pack_command
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+
+log = logging.getLogger(__name__)
+
+_CONNECT_TIMEOUT: Final = 5.0  # s, for TCP and TLS; the handshake has the link's own deadline
+_LONGEST_PAUSE: Final = 2.0  # s between two attempts to connect
+_SHORTEST_PAUSE: Final = 0.05  # s
+
+_STOPPING: Final = GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkOptions:
+    """The limits of a link; times in seconds."""
+
+    name: str = "bullmq-proxy"  # CLIENT SETNAME
+    deadline: float = 10.0  # no reply at all for so long while a command waits: the connection is dead
+    backlog: int = 10_000  # commands kept while Redis is away
+    backlog_size: int = 64 * 2**20  # bytes of them
+    backlog_timeout: float = 5.0  # how long they are kept; later ones fail at once until Redis is back
+
+
+Setup = Callable[[Callable[..., Awaitable[Any]]], Awaitable[None]]
+"""Runs on each new connection before anybody else's commands; gets a function that sends one command."""
+
+
+class Link:
+    """One pipelined connection, kept up until `close`."""
+
+    def __init__(self, address: Address, options: LinkOptions, setup: Setup | None = None) -> None:
+        self.address = address
+        self.times_up = 0  # connections made so far
+        self.on_up: list[Callable[[], None]] = []
+        self._options = options
+        self._setup = setup
+        self._loop = asyncio.get_running_loop()
+        self._out: list[Entry] = []  # not yet written; the backlog while there is no connection
+        self._pieces: list[Chunk] = []  # the bytes of these commands
+        self._size = 0  # of those bytes that came while there was no connection
+        self._connection: RedisSocket | None = None
+        self._up = asyncio.Event()
+        self._failing = False  # away for longer than the backlog waits: fail at once
+        self._closed = False
+        self._last_error: GatewayError = unavailable("not connected yet")
+        self._task: asyncio.Task[None] | None = None
+        self._look: asyncio.TimerHandle | None = None  # the deadline's next one
+        self._give_up: asyncio.TimerHandle | None = None  # when the backlog stops waiting
+        self._seen: tuple[RedisSocket | None, int, float] = (None, 0, 0.0)  # the deadline's last look
+
+    @property
+    def is_up(self) -> bool:
+        """Whether commands go out at once."""
+        return self._connection is not None
+
+    @property
+    def last_error(self) -> GatewayError:
+        """Why there is, or was last, no connection: a new exception each time, since raising one makes it grow."""
+        return GatewayError(self._last_error.code, self._last_error.message)
+
+    async def start(self, timeout: float | None = None) -> None:
+        """Begin to connect.
+
+        Args:
+            timeout: seconds to wait for the first connection; None does not wait.
+
+        Raises:
+            RedisRefused: the server does not let us in.
+            GatewayError: REDIS_UNAVAILABLE, not connected in time; the text says why.
+        """
+        self._give_up_later()
+        self._task = asyncio.create_task(self._stay_connected(give_in=timeout is not None), name="redis-link")
+        self._watch()
+        if timeout is None:
+            return
+        up = asyncio.create_task(self._up.wait())
+        try:
+            await asyncio.wait((up, self._task), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            up.cancel()
+        if not self._up.is_set():
+            error = self._last_error
+            await self.close()
+            raise error
+
+    async def wait_up(self) -> None:
+        """Wait until there is a connection."""
+        await self._up.wait()
+
+    async def close(self) -> None:
+        """Give the connection up; whatever still waits for a reply fails."""
+        self._closed = True
+        self._last_error = _STOPPING
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+        for timer in (self._give_up, self._look):
+            if timer is not None:
+                timer.cancel()
+        if (connection := self._connection) is not None:
+            self._drop(connection)
+            await asyncio.wait((connection.lost,))
+        self._fail_backlog()
+
+    # Commands
+
+    def send(
+        self,
+        command: bytes | list[Chunk],
+        sink: Sink,
+        *,
+        writes: bool = True,
+        decode: bool = False,
+        replies: int = 1,
+    ) -> None:
+        """Send packed commands in order with everybody else's.
+
+        Args:
+            command: in Redis protocol, as `pack_command` makes it, or in pieces.
+            sink: takes the reply, an error reply included, or a GatewayError when there will be none.
+            writes: decides what a lost reply means: OUTCOME_UNKNOWN for a write, REDIS_UNAVAILABLE for a read.
+            decode: whether texts in the reply are str rather than bytes.
+            replies: how many replies the bytes give; the last one goes to the sink.
+        """
+        if self._connection is None:
+            size = sum(map(len, command)) if isinstance(command, list) else len(command)
+            if self._failing or self._closed or self._is_full(size):
+                self._loop.call_soon(sink, self.last_error)
+                return
+            self._size += size
+        elif not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append((sink, writes, decode, replies))
+        if isinstance(command, list):
+            self._pieces += command
+        else:
+            self._pieces.append(command)
+
+    def _is_full(self, size: int) -> bool:
+        options = self._options
+        return len(self._out) >= options.backlog or self._size + size > options.backlog_size
+
+    def call(self, *args: Any, writes: bool = True, decode: bool = True) -> asyncio.Future[Any]:
+        """Send one command and get a future of its reply; error replies raise GatewayError."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.send(pack_command(*args), future_sink(future), writes=writes, decode=decode)
+        return future
+
+    def _flush(self) -> None:
+        connection = self._connection
+        if connection is None or not self._out:
+            return
+        out, pieces = self._take_out()
+        connection.transport.write(b"".join(pieces))
+        connection.pending.extend(out)
+
+    def _take_out(self) -> tuple[list[Entry], list[Chunk]]:
+        out, pieces = self._out, self._pieces
+        self._out, self._pieces, self._size = [], [], 0
+        return out, pieces
+
+    # The life of the connection
+
+    async def _stay_connected(self, *, give_in: bool) -> None:
+        """Connect again and again; `give_in`: not if the server does not let us in the very first time."""
+        pause = _SHORTEST_PAUSE
+        while not self._closed:
+            try:
+                connection = await self._connect()
+            except RedisRefused as error:
+                self._note(error)
+                if give_in and self._seen[0] is None:
+                    return  # `start` reports it
+                pause = _LONGEST_PAUSE
+            except (OSError, TimeoutError, GatewayError) as error:
+                self._note(error if isinstance(error, GatewayError) else unavailable(_why(error)))
+                pause = min(_LONGEST_PAUSE, pause * 2)
+            else:
+                since = self._loop.time()
+                await connection.lost
+                if self._loop.time() - since > _LONGEST_PAUSE:  # else: a server that lets us in only to close
+                    pause = _SHORTEST_PAUSE
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+
+    async def _connect(self) -> RedisSocket:
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            connection = await self._open()
+        try:
+            async with asyncio.timeout(self._options.deadline):
+                await self._greet(connection)
+                if self._setup is not None:
+                    await self._prepare(connection, self._setup)
+        except BaseException:
+            connection.transport.abort()
+            raise
+        if connection.lost.done():
+            raise ConnectionResetError("closed during the handshake")
+        self._connection = connection
+        self.times_up += 1
+        connection.on_lost = self._drop
+        self._seen = (connection, connection.replies, self._loop.time())
+        self._failing = False
+        if self._give_up is not None:
+            self._give_up.cancel()
+            self._give_up = None
+        self._up.set()
+        self._flush()
+        for hook in self.on_up:
+            hook()
+        return connection
+
+    async def _open(self) -> RedisSocket:
+        address = self.address
+        if address.path is not None:
+            _, connection = await self._loop.create_unix_connection(RedisSocket, address.path)
+        else:
+            _, connection = await self._loop.create_connection(RedisSocket, address.host, address.port, ssl=address.tls)
+        return connection
+
+    async def _greet(self, connection: RedisSocket) -> None:
+        address = self.address
+        commands: list[tuple[Any, ...]] = []
+        if address.password is not None:
+            commands.append(("AUTH", *filter(None, (address.username,)), address.password))
+        if address.db:
+            commands.append(("SELECT", address.db))
+        commands.append(("PING",))
+        try:
+            for command in commands:
+                await connection.ask(*command)
+        except GatewayError as error:
+            raise self._refusal(error) from None
+        await self._set_name(connection)
+
+    async def _prepare(self, connection: RedisSocket, setup: Setup) -> None:
+        try:
+            await setup(connection.ask)
+        except GatewayError as error:
+            raise self._refusal(error) from None
+
+    async def _set_name(self, connection: RedisSocket) -> None:
+        try:
+            await connection.ask("CLIENT", "SETNAME", self._options.name)
+        except GatewayError:
+            log.debug("redis link: CLIENT SETNAME was refused", exc_info=True)  # some hosted servers do not have it
+
+    def _refusal(self, error: GatewayError) -> GatewayError:
+        text = error.message.removeprefix("Redis refused the command: ")
+        if text.startswith(PERMANENT):
+            return RedisRefused(f"Redis at {self.address.shown} refused the login: {text[:100]}")
+        if "DB index" in text:
+            return RedisRefused(f"Redis at {self.address.shown} has no database {self.address.db}: {text[:100]}")
+        return error if error.code is ErrorCode.REDIS_UNAVAILABLE else unavailable(text[:200])
+
+    def _note(self, error: GatewayError) -> None:
+        if error.message != self._last_error.message:
+            log.warning("redis link to %s: %s", self.address.shown, error.message)
+        self._last_error = error
+
+    def _give_up_later(self) -> None:
+        """From now, when the link went down, the backlog waits for `backlog_timeout`."""
+        self._give_up = self._loop.call_later(self._options.backlog_timeout, self._stop_waiting)
+
+    def _stop_waiting(self) -> None:
+        self._give_up = None
+        if self._connection is None:
+            self._failing = True
+            self._fail_backlog()
+
+    def _fail_backlog(self) -> None:
+        out, _ = self._take_out()
+        for sink, *_ in out:
+            self._loop.call_soon(sink, self.last_error)
+
+    def _drop(self, connection: RedisSocket, *, timed_out: bool = False) -> None:
+        """Take a connection out of service and tell everybody who waits on it. What was not written stays queued."""
+        if self._connection is connection:
+            self._connection = None
+            self._up.clear()
+            if not self._closed:
+                self._last_error = unavailable("the connection was lost")
+                log.warning("redis link to %s: the connection was lost", self.address.shown)
+                self._give_up_later()
+        connection.on_lost = None
+        connection.transport.abort()
+        connection.fail(lambda writes: lost_reply(writes, timed_out))
+
+    def _watch(self) -> None:
+        """The deadline: a look every so often; no timer per command, since replies come in order."""
+        if self._closed:
+            return
+        self._look = self._loop.call_later(self._options.deadline / 4, self._watch)
+        connection, now = self._connection, self._loop.time()
+        if connection is None:
+            return
+        seen, replies, since = self._seen
+        if seen is not connection or replies != connection.replies or not connection.pending:
+            self._seen = (connection, connection.replies, now)
+        elif now - since >= self._options.deadline:
+            log.error("redis link to %s: no reply for %.0f s", self.address.shown, now - since)
+            self._drop(connection, timed_out=True)
+
+
+def _why(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,1 @@
+"""The events of a queue, and the ends of jobs that somebody waits for."""

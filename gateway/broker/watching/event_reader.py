@@ -1,0 +1,233 @@
+"""The event stream of one queue: one reader per shard, fanned out to everybody who watches; resuming, and gaps.
+
+BullMQ's Python `QueueEvents` ends for good on one error; this reader keeps its position over restarts of Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.errors import OUTAGE
+from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.rules.jobs import to_hash
+from bullmq_proxy.gateway.wire.events import StreamId, Subscription, event_data, format_stream_id, parse_stream_id
+
+log = logging.getLogger(__name__)
+
+_BLOCK: Final = 10.0  # s; BullMQ's blockingTimeout
+_BATCH: Final = 200  # entries per read
+_PAGE: Final = 500  # entries per page of a resumed stream
+_BREATH: Final = 2000  # deliveries after which other connections get their turn
+_RETRY: Final = 1.0  # s after an error reply
+_START: Final[StreamId] = (0, 0)
+
+
+class Watcher(Protocol):
+    """What the reader needs of an Events session."""
+
+    subscription: Subscription
+
+    def deliver(self, data: bytes) -> None:
+        """Send one event: the `data` of its message."""
+
+    def gap(self, start: StreamId, end: StreamId) -> None:
+        """Say that the events between these ids are gone."""
+
+    async def drained(self) -> None:
+        """Wait until the client has read enough for more."""
+
+    def overrun(self) -> None:
+        """More live events came while catching up than are kept: give this watcher up."""
+
+
+class Cursor:
+    """Where one watcher stands in the stream."""
+
+    _KEPT = 10_000  # live events kept while it catches up
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+        self.position: StreamId = _START
+        self.live: list[tuple[StreamId, str, bytes]] | None = []  # None once it has caught up
+
+    def offer(self, id: StreamId, name: str, data: bytes) -> None:
+        """A live entry from the reader."""
+        if self.live is None:
+            if id > self.position and self.watcher.subscription.wants(name):
+                self.watcher.deliver(data)
+        elif len(self.live) < self._KEPT:
+            self.live.append((id, name, data))
+        else:
+            self.watcher.overrun()
+
+    def caught_up(self) -> None:
+        """Deliver what came meanwhile; from now on events go straight through."""
+        live, self.live = self.live or [], None
+        for entry in live:
+            self.offer(*entry)
+
+
+class EventReader:
+    """Reads the stream of one queue for all its watchers on this shard."""
+
+    def __init__(self, queue: Queue, options: LinkOptions, on_empty: Callable[[EventReader], None]) -> None:
+        """Make a reader; it starts with its first watcher.
+
+        Args:
+            queue: whose events to read.
+            options: those of the command link.
+            on_empty: is told when the last watcher has left.
+        """
+        self.queue = queue
+        own = replace(options, name=f"{queue.client_name}:qe", deadline=_BLOCK + options.deadline)
+        self._link = Link(queue.link.address, own)
+        self._key = queue.key("events")
+        self._on_empty = on_empty
+        self._cursors: set[Cursor] = set()
+        self._position = _START
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self, watcher: Watcher) -> Cursor:
+        """Take a watcher in: it gets every event from now on, from the moment that `follow` is awaited.
+
+        Raises:
+            GatewayError: Redis is not reachable.
+        """
+        cursor = Cursor(watcher)
+        self._cursors.add(cursor)  # before the look at the stream's end: what comes after it is then kept
+        try:
+            cursor.position = await self._end()
+        except BaseException:
+            self.leave(cursor)
+            raise
+        if self._task is None:
+            self._position = cursor.position
+            self._task = asyncio.create_task(self._read(), name=f"events {self.queue.name}")
+        return cursor
+
+    async def follow(self, cursor: Cursor, after: StreamId | None) -> None:
+        """Deliver what the watcher missed since `after`, if it says so, then let live events through."""
+        if after is not None:
+            await self._catch_up(cursor, after)
+        cursor.caught_up()
+
+    def leave(self, cursor: Cursor) -> None:
+        """Let a watcher go."""
+        self._cursors.discard(cursor)
+        if not self._cursors:
+            self._on_empty(self)
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+            await self._link.close()
+
+    async def _end(self) -> StreamId:
+        """The id of the newest entry."""
+        entries = await self.queue.link.call("XREVRANGE", self._key, "+", "-", "COUNT", 1, writes=False, decode=False)
+        return parse_stream_id(entries[0][0].decode()) if entries else _START
+
+    # Catching up
+
+    async def _catch_up(self, cursor: Cursor, after: StreamId) -> None:
+        await self._report_gap(cursor, after)
+        while True:
+            page = await self._page(after)
+            for id_text, flat in page:
+                after = parse_stream_id(id_text.decode())
+                name, data = event_data(id_text, to_hash(flat))
+                if cursor.watcher.subscription.wants(name):
+                    cursor.watcher.deliver(data)
+            cursor.position = max(cursor.position, after) if len(page) < _PAGE else after
+            await cursor.watcher.drained()
+            if len(page) < _PAGE:
+                return
+
+    async def _page(self, after: StreamId) -> list[Any]:
+        """Entries behind `after`."""
+        return await self._patiently("XRANGE", self._key, f"({format_stream_id(after)}", "+", "COUNT", _PAGE)
+
+    async def _patiently(self, *command: Any) -> list[Any]:
+        """The array that a reading command replies with; waits for Redis as long as it takes.
+
+        The watcher can leave at any time. An error reply, such as that to XINFO when there is no stream, is no array.
+        """
+        while True:
+            try:
+                reply: list[Any] = await self.queue.link.call(*command, writes=False, decode=False)
+            except GatewayError as error:
+                if error.code not in OUTAGE:
+                    return []
+                log.warning("reading the events of %s: %s", self.queue.name, error)
+                await asyncio.sleep(_RETRY)
+            else:
+                return reply
+
+    async def _report_gap(self, cursor: Cursor, after: StreamId) -> None:
+        """Say so if the stream may have been trimmed past `after`.
+
+        Redis does not keep what it trimmed; but when `after` itself is gone, and what is oldest now is younger, and
+        something was trimmed at all (`entries-added` > `length`), events may be missing.
+        """
+        info = await self._info()
+        if not info:
+            return
+        # Redis before 7.0 does not count what it added: there an id that is gone was trimmed.
+        trimmed = info[b"entries-added"] > info[b"length"] if b"entries-added" in info else after > _START
+        first = info[b"first-entry"]
+        oldest = parse_stream_id((first[0] if first else info[b"last-generated-id"]).decode())
+        if trimmed and oldest > after:
+            cursor.watcher.gap(after, oldest)
+
+    async def _info(self) -> dict[bytes, Any]:
+        flat = await self._patiently("XINFO", "STREAM", self._key)
+        pairs = iter(flat)
+        return dict(zip(pairs, pairs, strict=True))
+
+    # Reading
+
+    async def _read(self) -> None:
+        await self._link.start()
+        while True:
+            try:
+                await self._link.wait_up()
+                reply = await self._link.call(
+                    "XREAD",
+                    "COUNT",
+                    _BATCH,
+                    "BLOCK",
+                    int(_BLOCK * 1000),
+                    "STREAMS",
+                    self._key,
+                    format_stream_id(self._position),
+                    writes=False,
+                    decode=False,
+                )
+            except GatewayError as error:
+                if self._link.is_up:  # an error reply; the link itself says when it is down
+                    log.warning("reading the events of %s: %s", self.queue.name, error)
+                    await asyncio.sleep(_RETRY)
+                continue
+            if reply:
+                await self._fan_out(reply[0][1])
+
+    async def _fan_out(self, entries: list[Any]) -> None:
+        """Give each watcher all entries of a read together: they then leave in one write (15 us against 5 us each)."""
+        events = [(parse_stream_id(id_text.decode()), *event_data(id_text, to_hash(flat))) for id_text, flat in entries]
+        self._position = events[-1][0]
+        delivered = 0
+        for cursor in list(self._cursors):
+            for id, name, data in events:
+                cursor.offer(id, name, data)
+            delivered += len(events)
+            if delivered >= _BREATH:
+                delivered = 0
+                await asyncio.sleep(0)

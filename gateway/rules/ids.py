@@ -1,0 +1,67 @@
+"""Job ids: which ones would be taken for something else in Redis.
+
+A job's hash lies at `<prefix>:<queue>:<id>`, beside BullMQ's own keys. A job with the name of one of these would break
+its queue for good, and a function that is given such a name would work on that key.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from bullmq_proxy.gateway.errors import invalid_arguments
+
+_KEYS: Final = (
+    "active",
+    "completed",
+    "de",
+    "delayed",
+    "events",
+    "failed",
+    "id",
+    "limiter",
+    "marker",
+    "meta",
+    "paused",
+    "pc",
+    "prioritized",
+    "priority",
+    "repeat",
+    "stalled",
+    "stalled-check",
+    "wait",
+    "waiting",
+    "waiting-children",
+)
+# Of deduplication, of a job that follows the active one, of figures; and of job schedulers, whose jobs end with a time.
+_FAMILIES: Final = ("de:", "dn:", "metrics:", r"repeat:(?![\s\S]*:[0-9]+$)")
+# What a job has beside its hash.
+_PARTS: Final = ("dependencies", "failed", "lock", "logs", "processed", "unsuccessful")
+
+_END: Final = r"$(?!\n)"
+_RESERVED: Final = rf"(?:(?:{'|'.join(_KEYS)}){_END}|{'|'.join(_FAMILIES)}|[\s\S]*:(?:{'|'.join(_PARTS)}){_END})"
+_is_reserved: Final = re.compile(_RESERVED).match
+
+JobId = Annotated[str, Meta(min_length=1, pattern=rf"^(?!{_RESERVED})", title="a job's id")]
+"""The id of a job that a function works on."""
+
+
+def is_reserved(id: str) -> bool:
+    """Whether an id is the name of one of BullMQ's own keys."""
+    return _is_reserved(id) is not None
+
+
+def check_queue_name(name: str, max_length: int, place: str) -> None:
+    """Check the name of a queue.
+
+    Raises:
+        GatewayError: INVALID_ARGUMENTS that names the `place`.
+    """
+    if not name:
+        raise invalid_arguments(f"Queue name must be provided - at {place}")
+    if ":" in name:
+        raise invalid_arguments(f"Queue name cannot contain : - at {place}")
+    if len(name) > max_length:
+        raise invalid_arguments(f"The queue name has {len(name)} characters, {max_length} are allowed - at {place}")
