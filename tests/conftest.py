@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,11 +20,26 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
+def pytest_collection_finish() -> None:
+    """Exempt what the imports have made from every later collection: tests collect garbage thousands of times."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    """One running server for all tests of this process. They share it: use `prefix`, and leave it running."""
-    with ValkeyProcess(tmp_path_factory.mktemp("valkey")) as server:
+    """One running server for all tests of this process, emptied after each of them."""
+    with ValkeyProcess(tmp_path_factory.mktemp("valkey"), extra_args=["--appendonly", "no"]) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def empty_valkey(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Remove what a test leaves in the shared server: scans of the next tests would go through it."""
+    server: ValkeyProcess | None = request.getfixturevalue("valkey") if "valkey" in request.fixturenames else None
+    yield
+    if server is not None:
+        server.empty()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from bullmq_proxy.supervisor.embedded import find_server
 from tests.support.ports import free_port
-from tests.support.waiting import wait_for
+from tests.support.waiting import TIMEOUT, wait_for
 
 
 class ValkeyProcess:
@@ -74,6 +74,13 @@ class ValkeyProcess:
         wait_for(self._answers, "Valkey answers")
         return self
 
+    def empty(self) -> None:
+        """Remove all keys."""
+        with self._connect() as sock:
+            sock.sendall(b"FLUSHALL\r\n")
+            reply = sock.recv(64)
+        assert reply.startswith(b"+OK"), reply
+
     def stop(self) -> None:
         """Stop it in good order; it keeps its data."""
         self._end(signal.SIGTERM)
@@ -115,12 +122,19 @@ class ValkeyProcess:
         assert self._process is not None, "the server is not running"
         if self._process.poll() is not None:
             raise AssertionError(f"Valkey died: {(self._data / 'valkey.log').read_text()}")
-        family = socket.AF_INET if self._tcp else socket.AF_UNIX
-        with socket.socket(family) as sock:
-            sock.settimeout(1)
-            try:
-                sock.connect(("127.0.0.1", self.port) if self._tcp else str(self._socket))
+        try:
+            with self._connect() as sock:
                 sock.sendall(b"PING\r\n")
                 return sock.recv(64).startswith((b"+PONG", b"-NOAUTH"))
-            except OSError:
-                return False
+        except OSError:
+            return False
+
+    def _connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_INET if self._tcp else socket.AF_UNIX)
+        sock.settimeout(TIMEOUT)
+        try:
+            sock.connect(("127.0.0.1", self.port) if self._tcp else str(self._socket))
+        except OSError:
+            sock.close()
+            raise
+        return sock
