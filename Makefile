@@ -42,9 +42,8 @@ cover: $(DEV) ## Run all tests and show which lines and branches they miss
 bench: $(RUNTIME) ## Measure against the peers; ARGS as in ARGS="add --repeats 3", see benchmarks/README.md
 	@$(BIN)/python -m benchmarks run $(ARGS)
 
-docs: $(RUNTIME) ## Write the pages that are made from the code: docs/functions.md and docs/asyncapi.yaml
-	@$(BIN)/bullmq-proxy schema --functions > docs/functions.md.new && mv docs/functions.md.new docs/functions.md
-	@$(BIN)/bullmq-proxy schema > docs/asyncapi.yaml.new && mv docs/asyncapi.yaml.new docs/asyncapi.yaml
+docs: $(RUNTIME) ## Write what is made from the code: docs/functions.md, docs/asyncapi.yaml, tables in pages
+	@$(BIN)/python -m bullmq_proxy.gateway.schema
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

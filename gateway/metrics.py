@@ -23,7 +23,7 @@ _PERIOD: Final = 1.0  # s between two looks at the own figures
 
 
 @dataclass(frozen=True, slots=True)
-class _Figure:
+class Metric:
     """One line for each shard.
 
     Attributes:
@@ -43,8 +43,8 @@ class _Figure:
     is_lag: bool = False
 
 
-def _answered(state: str) -> _Figure:
-    return _Figure(
+def _answered(state: str) -> Metric:
+    return Metric(
         "jobs_answered_total",
         "counter",
         "Final answers of workers that Redis has stored, by the job's state then.",
@@ -53,49 +53,49 @@ def _answered(state: str) -> _Figure:
     )
 
 
-_FIGURES: Final = (
-    _Figure("connections", "gauge", "Open WebSocket connections.", lambda shard: len(shard.listener.connections)),
-    _Figure(
+METRICS: Final = (
+    Metric("connections", "gauge", "Open WebSocket connections.", lambda shard: len(shard.listener.connections)),
+    Metric(
         "connections_accepted_total",
         "counter",
         "WebSocket handshakes completed.",
         lambda shard: shard.listener.accepted,
     ),
-    _Figure("calls_total", "counter", "Calls of functions.", lambda shard: shard.broker.counters.calls),
-    _Figure(
+    Metric("calls_total", "counter", "Calls of functions.", lambda shard: shard.broker.counters.calls),
+    Metric(
         "call_errors_total",
         "counter",
         "Calls of functions that were answered with an error.",
         lambda shard: shard.broker.counters.refused_calls,
     ),
-    _Figure("jobs_held", "gauge", "Jobs in clients' hands.", lambda shard: shard.broker.leases),
-    _Figure("jobs_pushed_total", "counter", "Jobs pushed to workers.", lambda shard: shard.broker.counters.pushed_jobs),
+    Metric("jobs_held", "gauge", "Jobs in clients' hands.", lambda shard: shard.broker.leases),
+    Metric("jobs_pushed_total", "counter", "Jobs pushed to workers.", lambda shard: shard.broker.counters.pushed_jobs),
     *map(_answered, STATES),
-    _Figure(
+    Metric(
         "events_delivered_total",
         "counter",
         "Events delivered, once for each watcher.",
         lambda shard: shard.broker.counters.events,
     ),
-    _Figure("redis_up", "gauge", "Whether Redis is connected.", lambda shard: shard.broker.link.is_up),
-    _Figure(
+    Metric("redis_up", "gauge", "Whether Redis is connected.", lambda shard: shard.broker.link.is_up),
+    Metric(
         "redis_connected_total",
         "counter",
         "Times that the connection for commands was made.",
         lambda shard: shard.broker.link.times_up,
     ),
-    _Figure(
+    Metric(
         "event_loop_lag_seconds",
         "gauge",
         "How much too late the event loop came to its last look at these figures, due each second, or is for the next.",
         lambda shard: shard.lag,
         is_lag=True,
     ),
-    _Figure("start_time_seconds", "gauge", "When the shard started.", lambda shard: shard.started_at),
+    Metric("start_time_seconds", "gauge", "When the shard started.", lambda shard: shard.started_at),
 )
-assert len(_FIGURES) <= FIGURES
+assert len(METRICS) <= FIGURES
 # A shard runs the code that is installed when it starts: its siblings may know other figures, which it leaves out.
-_LAYOUT: Final = zlib.crc32("".join(figure.name + figure.label for figure in _FIGURES).encode())
+_LAYOUT: Final = zlib.crc32("".join(figure.name + figure.label for figure in METRICS).encode())
 
 
 class Metrics:
@@ -136,11 +136,11 @@ class Metrics:
         self._look_later()
 
     def _publish(self) -> None:
-        self._row.publish(_LAYOUT, [float(figure.read(self)) for figure in _FIGURES])
+        self._row.publish(_LAYOUT, [float(figure.read(self)) for figure in METRICS])
 
 
 def _lines(rows: dict[int, tuple[float, list[float]]]) -> Iterator[str]:
-    for name, group in groupby(enumerate(_FIGURES), key=lambda item: item[1].name):
+    for name, group in groupby(enumerate(METRICS), key=lambda item: item[1].name):
         figures = list(group)
         first = figures[0][1]
         yield f"# HELP bullmq_proxy_{name} {first.help}\n# TYPE bullmq_proxy_{name} {first.kind}\n"

@@ -116,7 +116,9 @@ class Settings:
         secret=True,
         by_default="an embedded Valkey",
     )
-    prefix: str = option("bull", "Prefix of BullMQ's keys.", _WORD, also=("QUEUE_PREFIX",))
+    prefix: str = option(
+        "bull", "Prefix of BullMQ's keys, the same as in your other BullMQ programs.", _WORD, also=("QUEUE_PREFIX",)
+    )
     data_dir: str | None = option(
         None,
         "Where the embedded Valkey keeps its data.",
@@ -152,7 +154,11 @@ class Settings:
     )
 
     # Limits per connection.
-    max_message_size: int = option(MIB, "Longest message from a client.", value_types.size(KIB, 512 * MIB))
+    max_message_size: int = option(
+        MIB,
+        "Longest message from a client; a longer one closes the connection with 1009.",
+        value_types.size(KIB, 512 * MIB),
+    )
     max_concurrency: int = option(
         1000, "Most jobs at a time that one worker may ask for.", value_types.whole(1, 100_000)
     )
@@ -164,7 +170,7 @@ class Settings:
     )
     max_write_buffer: int = option(
         16 * MIB,
-        "Unread output of one connection before it is closed as a slow consumer.",
+        "Unread output of one connection before it is closed with 4002.",
         value_types.size(64 * KIB, GIB),
     )
 
@@ -172,22 +178,28 @@ class Settings:
     drain_timeout: float = option(30.0, "How long a stopping shard waits for answers.", value_types.duration(0, 86_400))
     shard_timeout: float = option(
         30.0,
-        "A shard that stands still for so long is ended, and another one started; 0 for never.",
+        "A shard that stands still longer than this is ended, and another one started.",
         value_types.duration(3, 86_400, or_never=True),  # it gives a sign of life each second
     )
     ping_interval: float = option(20.0, "Time between pings to a client.", value_types.duration(0.01, 3600))
     ping_timeout: float = option(
-        20.0, "A client that answers no ping for so long is gone.", value_types.duration(0.01, 3600)
+        20.0, "A client that does not answer a ping in this time is closed with 4003.", value_types.duration(0.01, 3600)
     )
     redis_timeout: float = option(
-        10.0, "A Redis link without any reply for so long is dead.", value_types.duration(0.05, 3600)
+        10.0, "A link to Redis that waits for a reply longer than this is given up.", value_types.duration(0.05, 3600)
     )
     redis_start_timeout: float = option(
         10.0, "How long the first start waits for Redis.", value_types.duration(0.05, 3600)
     )
-    redis_backlog: int = option(10_000, "Commands kept while Redis is away.", value_types.whole(0, 10_000_000))
+    redis_backlog: int = option(
+        10_000,
+        "Commands, of 64 MiB at most, that a shard keeps while Redis is away; further ones fail at once.",
+        value_types.whole(0, 10_000_000),
+    )
     redis_backlog_timeout: float = option(
-        5.0, "How long a kept command waits for Redis.", value_types.duration(0, 3600)
+        5.0,
+        "How long after the loss of Redis commands are kept; then they fail at once until it is back.",
+        value_types.duration(0, 3600),
     )
 
     # Logs.

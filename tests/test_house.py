@@ -43,7 +43,14 @@ ROOMS: dict[str, set[str]] = {
         *_JOBS,
         *_GROUND,
     },
-    "gateway.schema": {"gateway", "gateway.broker.functions", "gateway.settings", *_GROUND},
+    "gateway.schema": {
+        "gateway",
+        "gateway.access.grants",
+        "gateway.broker.functions",
+        "gateway.metrics",
+        "gateway.settings",
+        *_GROUND,
+    },
     "gateway.net": {"gateway", "gateway.access", "gateway.access.grants", "gateway.sessions.interfaces", *_GROUND},
     "gateway.metrics": {"gateway.broker", "gateway.net", "gateway.shared_memory"},
     "gateway.app": {

@@ -10,8 +10,8 @@ from bullmq_proxy.gateway.wire.routes import WORKER_BOUNDS, Endpoint, WorkerOpti
 
 _TOKEN: Final[Schema] = {"type": "string", "description": "The key, for clients that have no other way to show it."}
 _KEEP: Final[Schema] = {
-    "description": "How many finished jobs stay, as the job option of this name, which comes first; an object as JSON.",
-    "anyOf": [{"type": ["boolean", "integer"]}, {"$ref": "#/components/schemas/KeepJobs"}],
+    "description": "How many finished jobs stay, unless the job option of this name says it; an object as JSON.",
+    "anyOf": [{"type": "boolean"}, {"type": "integer"}, {"$ref": "#/components/schemas/KeepJobs"}],
 }
 
 _DEFAULTS: Final = WorkerOptions()
@@ -34,7 +34,9 @@ _WORKER: Final[dict[str, Schema]] = {
         "lockDuration", "Milliseconds that a job's lock lasts; it is renewed at half of them.", _DEFAULTS.lock_duration
     ),
     "stalledInterval": _number(
-        "stalledInterval", "Milliseconds between BullMQ's checks for jobs without a lock.", _DEFAULTS.stalled_interval
+        "stalledInterval",
+        "Milliseconds between BullMQ's checks for jobs without a lock. Connections that differ share the shortest.",
+        _DEFAULTS.stalled_interval,
     ),
     "maxStalledCount": _number(
         "maxStalledCount", "A job that has lost its worker more often than this fails.", _DEFAULTS.max_stalled_count
@@ -42,13 +44,13 @@ _WORKER: Final[dict[str, Schema]] = {
     "limiter.max": _number(
         "limiter.max", "Most jobs per `limiter.duration`, over all workers of the queue; both or none."
     ),
-    "limiter.duration": _number("limiter.duration", "In milliseconds."),
+    "limiter.duration": _number("limiter.duration", "Milliseconds that `limiter.max` is for."),
     "removeOnComplete": _KEEP,
     "removeOnFail": _KEEP,
-    "name": {"type": "string", "description": "Of this worker; stored as the job's `processedBy`."},
+    "name": {"type": "string", "description": "This worker's name, which BullMQ stores as the job's `processedBy`."},
     "metrics.maxDataPoints": _number(
         "metrics.maxDataPoints",
-        "For so many minutes the numbers of finished jobs are kept, for `getMetrics`; 0: none are.",
+        "Minutes for which `getMetrics` keeps the numbers of this worker's finished jobs; 0: none are kept.",
         _DEFAULTS.max_data_points,
     ),
 }
@@ -112,11 +114,15 @@ def server() -> dict[str, Any]:
     }
 
 
+def options_of(kind: Endpoint) -> dict[str, Schema]:
+    """The schemas of the options that the query string of a connection may have."""
+    about = {"token": _TOKEN, **{Endpoint.WORKER: _WORKER, Endpoint.EVENTS: _EVENTS}.get(kind, {})}
+    return {name: about.get(name, {"type": "string"}) for name in known_options(kind)}
+
+
 def query_binding(kind: Endpoint) -> dict[str, Any]:
     """The options of a connection as the binding of its channel; unknown ones are refused."""
-    about = {Endpoint.WORKER: _WORKER, Endpoint.EVENTS: _EVENTS}.get(kind, {})
-    options = {name: {"token": _TOKEN, **about}.get(name, {"type": "string"}) for name in known_options(kind)}
-    query = {"type": "object", "properties": options, "additionalProperties": False}
+    query = {"type": "object", "properties": options_of(kind), "additionalProperties": False}
     return {"ws": {"method": "GET", "query": query, "bindingVersion": "0.1.0"}}
 
 

@@ -31,15 +31,17 @@ class CloseCode(enum.IntEnum):
 MEANINGS: Final = {
     CloseCode.NORMAL: "normal",
     CloseCode.GOING_AWAY: "the gateway stops: connect again, now or later",
-    CloseCode.UNSUPPORTED_DATA: "a binary frame came",
-    CloseCode.INVALID_DATA: "a text frame was not UTF-8",
+    CloseCode.UNSUPPORTED_DATA: "a binary frame came: send text frames",
+    CloseCode.INVALID_DATA: "a text frame was not UTF-8: send UTF-8",
     CloseCode.POLICY: "reserved: policy",
-    CloseCode.TOO_BIG: "a message was too long, or of too many fragments",
+    CloseCode.TOO_BIG: "a message was over `max_message_size`, or of more than 1024 fragments: send less at a time",
     CloseCode.INTERNAL: "a bug of the gateway's: connect again",
     CloseCode.RESTART: "reserved: the shard restarts",
     CloseCode.OVERLOADED: "reserved: overloaded",
-    CloseCode.INVALID_AUTHENTICATION: "the key was removed, has expired, or is not for this connection any more",
-    CloseCode.SLOW_CONSUMER: "what the gateway had to send was not read",
+    CloseCode.INVALID_AUTHENTICATION: "the key was removed, has expired, or lost its rights here: use another one",
+    CloseCode.SLOW_CONSUMER: (
+        "more than `max_write_buffer` of output was not read: read faster; a watcher resumes with `lastEventId`"
+    ),
     CloseCode.NO_PONG: "no answer to pings: connect again",
 }
 """What each code says, in a few words."""

@@ -14,10 +14,11 @@ import yaml
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.schema import asyncapi_document, asyncapi_yaml, functions_markdown
+from bullmq_proxy.gateway.schema.page_tables import TABLES, fill, names
 from bullmq_proxy.gateway.schema.tables import apis, groups
 from bullmq_proxy.gateway.wire.events import EVENTS
 from bullmq_proxy.gateway.wire.routes import Limits, check, locate
-from tests.docs.markdown import FUNCTIONS, sections
+from tests.docs.markdown import FUNCTIONS, PAGES, sections
 from tests.support import contract
 from tests.support.node import INSTALL_TIMEOUT, find_node, installed
 from tests.support.service import ROOT
@@ -65,6 +66,27 @@ class TestFiles:
 
     def test_the_yaml_says_what_the_document_says(self) -> None:
         assert yaml.safe_load(asyncapi_yaml()) == DOCUMENT
+
+
+class TestTables:
+    @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+    def test_they_are_up_to_date(self, page: Path) -> None:
+        text = page.read_text(encoding="utf-8")
+        assert fill(text) == text, f"a table in {page.name} is not what the code says: run `make docs`"
+
+    def test_each_is_shown(self) -> None:
+        assert {name for page in PAGES for name in names(page.read_text(encoding="utf-8"))} == TABLES.keys()
+
+    def test_an_unknown_name_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="no generated table `colours`; known are settings"):
+            fill("<!-- generated: colours -->\n<!-- end -->\n")
+
+    def test_the_text_around_a_table_stays(self) -> None:
+        page = "before\n<!-- generated: permissions -->\nold\n<!-- end -->\nafter\n"
+        filled = fill(page)
+        assert filled.startswith("before\n<!-- generated: permissions -->\n| permission |")
+        assert filled.endswith("|\n<!-- end -->\nafter\n")
+        assert "old" not in filled
 
 
 class TestFunctionsPage:

@@ -5,28 +5,22 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
-from bullmq_proxy.gateway.errors import MEANINGS, ErrorCode, GatewayError
+from bullmq_proxy.gateway.errors import ErrorCode
 from bullmq_proxy.gateway.rules.flow import FlowNode
 from bullmq_proxy.gateway.rules.options import JobOptions
-from bullmq_proxy.gateway.settings import Settings, options
-from bullmq_proxy.gateway.wire.closing import CloseCode
-from bullmq_proxy.gateway.wire.events import EVENTS
-from bullmq_proxy.gateway.wire.routes import Limits, check, locate
+from bullmq_proxy.gateway.settings import options
 from bullmq_proxy.supervisor.activation import LISTEN_VARIABLES
 from bullmq_proxy.supervisor.notify import NOTIFY_VARIABLES
 from bullmq_proxy.supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS, ConfigFile, resolve
 from tests.docs.markdown import CONFIGURATION, FUNCTIONS, PAGES, PROTOCOL, README, Section, links, section, sections
-from tests.support.service import ROOT, Service
-from tests.support.valkey import ValkeyProcess
-from tests.support.waiting import TIMEOUT
+from tests.support.service import ROOT
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -68,19 +62,12 @@ class TestMessages:
 
 
 class TestProtocol:
-    def test_error_codes(self) -> None:
-        shown = {code: meaning for code, meaning in section(PROTOCOL, "Error codes").rows}
-        assert shown == {f"`{code.value}`": meaning for code, meaning in MEANINGS.items()}
-
     def test_no_other_error_code_is_mentioned(self) -> None:
         words = {
             code for part in sections(PROTOCOL) for code in part.codes if re.fullmatch(r"[A-Z]{4,}_?[A-Z_]+", code)
         }
         # Parts of paths and headers.
         assert words - {"CONCURRENCY"} <= {code.value for code in ErrorCode}
-
-    def test_close_codes(self) -> None:
-        assert {int(row[0]) for row in section(PROTOCOL, "Close codes").rows} == set(CloseCode)
 
     def test_functions(self) -> None:
         shown = {code for part in sections(FUNCTIONS) for code in part.codes}
@@ -95,45 +82,12 @@ class TestProtocol:
         known = set(JobOptions.__struct_encode_fields__) - {"debounce"}  # known only to be refused
         assert first_codes(section(PROTOCOL, "Job options")) == known
 
-    def test_events(self) -> None:
-        assert set(section(PROTOCOL, "Events API").codes) >= EVENTS
-
-    @pytest.mark.parametrize(
-        ("title", "path"), [("Worker options", "/queue/mails/process/1"), ("Events options", "/queue/mails/events")]
-    )
-    def test_options_of_a_connection(self, title: str, path: str) -> None:
-        with pytest.raises(GatewayError) as refused:
-            check(locate(f"{path}?nonsense=1"), Limits())
-        known = refused.value.message.partition("known are ")[2].split(", ")
-        assert first_codes(section(PROTOCOL, title)) == set(known)
-
-    def test_figures(self, service: Callable[..., Service], valkey: ValkeyProcess) -> None:
-        running = service("--procs", "1", "--redis-url", valkey.url).start()
-        with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/metrics", timeout=TIMEOUT) as answer:
-            text = answer.read().decode()
-        shown = {code for code in section(PROTOCOL, "Plain HTTP").codes if code.startswith("bullmq_proxy_")}
-        assert shown == set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
-
     @pytest.mark.parametrize("setting", [name.name for name in options() if name.name.startswith("max_")])
     def test_limits_name_their_settings(self, setting: str) -> None:
         assert setting in {code for row in section(PROTOCOL, "Limits").rows for code in re.findall(r"`(.+?)`", row[2])}
 
 
 class TestConfiguration:
-    def test_options(self) -> None:
-        shown = {
-            name.strip("`"): (flag.strip("`"), set(re.findall(r"`(.+?)`", names)))
-            for name, flag, names, *_ in section(CONFIGURATION, "Options").rows
-        }
-        assert shown == {known.name: (known.flag, set(known.environment)) for known in options()}
-
-    def test_defaults(self) -> None:
-        for name, _, _, default, _ in section(CONFIGURATION, "Options").rows:
-            known = next(each for each in options() if each.name == name.strip("`"))
-            plain = Settings.__dataclass_fields__[known.name].default
-            if default.startswith("`") and not known.by_default:
-                assert default.strip("`") == known.show(plain).strip('"'), name
-
     def test_other_variables(self) -> None:
         text = CONFIGURATION.read_text()
         of_systemd = (*LISTEN_VARIABLES, *NOTIFY_VARIABLES)

@@ -1,0 +1,122 @@
+"""The tables in the pages: each is made from the code, and stands between two comments that name it.
+
+A page has `<!-- generated: settings -->`, the table, and `<!-- end -->`; `make docs` writes what is between them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from bullmq_proxy.gateway.access.grants import Permission
+from bullmq_proxy.gateway.errors import MEANINGS as ERROR_MEANINGS
+from bullmq_proxy.gateway.errors import ErrorCode
+from bullmq_proxy.gateway.metrics import METRICS
+from bullmq_proxy.gateway.schema import events_messages
+from bullmq_proxy.gateway.schema.connections import options_of
+from bullmq_proxy.gateway.schema.messages import Message
+from bullmq_proxy.gateway.schema.tables import apis
+from bullmq_proxy.gateway.schema.words import code, in_words
+from bullmq_proxy.gateway.settings import Option, Settings, options
+from bullmq_proxy.gateway.wire.closing import MEANINGS as CLOSE_MEANINGS
+from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.events import EVENTS
+from bullmq_proxy.gateway.wire.routes import Endpoint
+
+_BLOCK: Final = re.compile(r"(<!-- generated: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def fill(page: str) -> str:
+    """Return a page with every generated table as the code has it now.
+
+    Raises:
+        ValueError: the page asks for a table that does not exist.
+    """
+    return _BLOCK.sub(lambda block: f"{block[1]}{_table(block[2])}{block[3]}", page)
+
+
+def names(page: str) -> list[str]:
+    """Return the names of the generated tables in a page."""
+    return [block[2] for block in _BLOCK.finditer(page)]
+
+
+def _table(name: str) -> str:
+    if name not in TABLES:
+        raise ValueError(f"There is no generated table `{name}`; known are {', '.join(TABLES)}")
+    heads, rows = TABLES[name]
+    lines = [heads, ["---"] * len(heads), *rows()]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def _settings() -> Iterable[list[str]]:
+    for option in options():
+        names = ", ".join(map(code, option.environment))
+        repeat = " The flag can be repeated." if option.shape == "repeat" else ""
+        yield [code(option.name), code(option.flag), names, _default(option), option.help + repeat, _values(option)]
+
+
+def _default(option: Option) -> str:
+    if option.by_default:
+        return option.by_default
+    value = Settings.__dataclass_fields__[option.name].default
+    return "none" if value in (None, ()) else code(option.show(value).strip('"'))
+
+
+def _values(option: Option) -> str:
+    """Return the values that an option takes, without the examples of how to write them."""
+    return re.split(r",? such as| \(", option.value_type.wanted)[0]
+
+
+def _errors() -> Iterable[list[str]]:
+    return ([code(each.value), ERROR_MEANINGS[each]] for each in ErrorCode)
+
+
+def _close_codes() -> Iterable[list[str]]:
+    return ([str(each.value), CLOSE_MEANINGS[each]] for each in CloseCode)
+
+
+def _metrics() -> Iterable[list[str]]:
+    for metric in {metric.name: metric for metric in METRICS}.values():
+        yield [code(f"bullmq_proxy_{metric.name}"), metric.kind, metric.help]
+
+
+def _permissions() -> Iterable[list[str]]:
+    for permission in Permission:
+        functions = (each for api in apis() for each in api.table if each.permission is permission)
+        yield [code(permission.value), ", ".join(dict.fromkeys(code(each.name) for each in functions))]
+
+
+def _events() -> Iterable[list[str]]:
+    known = {message.name: message for message in events_messages.messages()}
+    for message in map(known.__getitem__, sorted(EVENTS)):
+        yield [code(message.name), _fields(message), message.about]
+
+
+def _fields(message: Message) -> str:
+    """Return the names of an event's fields, with `?` behind those that may be missing."""
+    fields = message.data["properties"]["args"]["items"][0]
+    required = fields.get("required", ())
+    return ", ".join(code(name if name in required else f"{name}?") for name in fields.get("properties", ()))
+
+
+def _query(endpoint: Endpoint) -> Callable[[], Iterable[list[str]]]:
+    def rows() -> Iterable[list[str]]:
+        for name, schema in options_of(endpoint).items():
+            default = code(schema["default"]) if "default" in schema else "none"
+            yield [code(name), in_words(schema, lambda _: "object"), default, schema.get("description", "")]
+
+    return rows
+
+
+TABLES: Final[dict[str, tuple[list[str], Callable[[], Iterable[list[str]]]]]] = {
+    "settings": (["name", "flag", "environment", "default", "meaning", "values"], _settings),
+    "error codes": (["code", "meaning"], _errors),
+    "close codes": (["code", "meaning"], _close_codes),
+    "metrics": (["metric", "type", "meaning"], _metrics),
+    "permissions": (["permission", "functions"], _permissions),
+    "events": (["event", "fields", "meaning"], _events),
+    "worker options": (["option", "value", "default", "meaning"], _query(Endpoint.WORKER)),
+    "events options": (["option", "value", "default", "meaning"], _query(Endpoint.EVENTS)),
+}
+"""The heads of each table, and the function that makes its rows."""
