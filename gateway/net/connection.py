@@ -72,7 +72,7 @@ class Connection(ServerConnection):
         self._out: list[bytes | Raw] = []  # frames of this turn of the loop
         self._out_size = 0
         self._fragments: list[bytes] = []
-        self._held = False
+        self._reading_paused = False
         self._parked: deque[bytes] | None = None  # came in the same read as the message that made us stop reading
         self._closed_by_us = False
         self._close_code = 0
@@ -264,48 +264,48 @@ class Connection(ServerConnection):
         # The client's own close frame can be in the same read: what it sent before that still counts.
         if self._closed_by_us:
             if self.session is not None and self._close_code in _HEARD_TO_THE_END:
-                self.session.received_late(message)
+                self.session.late_message_received(message)
             return
         # The parser leaves this to us (RFC 6455 §8.1), and msgspec does not look into what it hands on unparsed.
         if not message.isascii() and not _is_utf8(message):
             self.close_with(CloseCode.INVALID_DATA, "a text frame must be UTF-8")
-        elif self._held:
+        elif self._reading_paused:
             if self._parked is None:
                 self._parked = deque()
             self._parked.append(message)
         elif self.session is not None:
             try:
-                self.session.received(message)
+                self.session.message_received(message)
             except Exception:
                 log.exception("a message could not be taken")
                 self.close_with(CloseCode.INTERNAL, "internal error")
 
-    def hold(self) -> None:
-        """Read nothing more for now: TCP then slows the client down."""
-        self._held = True
+    def pause_reading(self) -> None:
+        """Stop reading from the socket; TCP then slows the client down."""
+        self._reading_paused = True
         self._pause()
 
-    def proceed(self) -> None:
-        """Read again, first what has been read already."""
+    def resume_reading(self) -> None:
+        """Read from the socket again, after the messages that were read already."""
         self.loop.call_soon(self._unpark)
 
     @property
-    def is_held(self) -> bool:
+    def is_reading_paused(self) -> bool:
         """Whether the socket is not read, so that nothing can be heard from the client."""
-        return self._held
+        return self._reading_paused
 
     def _unpark(self) -> None:
-        self._held = False
-        while self._parked and not self._held:
+        self._reading_paused = False
+        while self._parked and not self._reading_paused:
             self._message(self._parked.popleft())
-        if not self._held:
+        if not self._reading_paused:
             self._parked = None
             self._resume()
 
     def _take_parked(self) -> None:
         """The client closes: what it sent before is taken now, there is no later. It is no more than one read."""
         while self._parked:
-            self._held = False
+            self._reading_paused = False
             self._message(self._parked.popleft())
 
     def _pause(self) -> None:
@@ -350,12 +350,12 @@ class Connection(ServerConnection):
             self.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=_STUCK_TIMEOUT)
 
     @property
-    def unread(self) -> int:
+    def write_buffer_size(self) -> int:
         """Bytes that were sent, or are to be in this turn of the loop, and that the client has not taken yet."""
         size: int = self.transport.get_write_buffer_size()
         return size + self._out_size
 
-    async def drained(self) -> None:
+    async def wait_writable(self) -> None:
         """Wait until the client has read most of what was sent."""
         self._flush()
         await self.drain()
@@ -383,7 +383,7 @@ class Connection(ServerConnection):
         self._close_code = code
         self.protocol.send_close(int(code), cut_reason(reason))
         self.send_data()
-        self._held = False
+        self._reading_paused = False
         self._resume()  # its answer must be read
         self._end_within(_CLOSE_TIMEOUT if timeout is None else timeout)
 
@@ -414,7 +414,7 @@ class Connection(ServerConnection):
             self.account.leave(self)
         session, self.session = self.session, None
         if session is not None:
-            session.closed()
+            session.connection_lost()
 
 
 def _is_utf8(message: bytes) -> bool:

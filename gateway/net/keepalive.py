@@ -35,14 +35,14 @@ class Keepalive:
                     await asyncio.sleep(0)
 
     def _look(self, connection: Connection) -> None:
-        if connection.is_held and connection.unread:
+        if connection.is_reading_paused and connection.write_buffer_size:
             # It is we who do not listen, until the client reads; one that reads nothing at all is stuck.
-            if connection.unread == connection.stuck_at:
+            if connection.write_buffer_size == connection.stuck_at:
                 connection.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=1.0)
-            connection.stuck_at = connection.unread
+            connection.stuck_at = connection.write_buffer_size
             return
         connection.stuck_at = 0
-        if connection.heard or connection.is_held:  # while it is held it is we who do not listen
+        if connection.heard or connection.is_reading_paused:  # while it is held it is we who do not listen
             connection.heard = False
             if connection.judgement is not None:
                 connection.judgement.cancel()
@@ -54,5 +54,5 @@ class Keepalive:
 
 def _judge(connection: Connection) -> None:
     connection.judgement = None
-    if not connection.heard and not connection.is_held:
+    if not connection.heard and not connection.is_reading_paused:
         connection.close_with(CloseCode.NO_PONG, "no pong", timeout=1.0)

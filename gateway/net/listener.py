@@ -173,10 +173,10 @@ class Listener:
         try:
             await session.prepare()
         except BaseException:
-            session.closed()
+            session.connection_lost()
             raise
         if not connection.attach(session):  # the client has gone meanwhile
-            session.closed()
+            session.connection_lost()
 
     async def _plain(self, kind: Endpoint) -> Response:
         if kind is Endpoint.ROOT:

@@ -167,7 +167,7 @@ class Caller:
                 self._start_wait(*self._waiting.popleft())
             elif self._running >= _AT_A_TIME:
                 return
-            elif self._client.unread >= self._limits.size:
+            elif self._client.write_buffer_size >= self._limits.size:
                 self._await_reading()
                 return
             elif function.heavy and not self._enter_gate():
@@ -283,11 +283,15 @@ class Caller:
         self._size += size
         if not self._held and self._is_full():
             self._held = True
-            self._client.hold()
+            self._client.pause_reading()
 
     def _is_full(self) -> bool:
         limits = self._limits
-        return self._impatient >= limits.calls or self._size >= limits.size or self._client.unread >= limits.size
+        return (
+            self._impatient >= limits.calls
+            or self._size >= limits.size
+            or self._client.write_buffer_size >= limits.size
+        )
 
     def _end(self, size: int) -> None:
         self.in_flight -= 1
@@ -302,8 +306,8 @@ class Caller:
     def _proceed_if_room(self) -> None:
         if self._held and self._impatient <= self._limits.calls // 2 and self._size <= self._limits.size // 2:
             self._held = False
-            if self._client.unread < self._limits.size:
-                self._client.proceed()
+            if self._client.write_buffer_size < self._limits.size:
+                self._client.resume_reading()
             else:
                 self._await_reading()
 
@@ -314,10 +318,10 @@ class Caller:
 
     async def _go_on_when_read(self) -> None:
         with suppress(OSError):  # the connection ended while it was waited for
-            await self._client.drained()
+            await self._client.wait_writable()
             self._reading = None
             if not self._held:
-                self._client.proceed()
+                self._client.resume_reading()
             self._start()
 
 

@@ -59,10 +59,10 @@ class EventsSession:
         with suppress(OSError):  # the connection ended while it was waited for
             await self._reader.follow(cursor, self._after)
 
-    def received_late(self, message: bytes) -> None:
+    def late_message_received(self, message: bytes) -> None:
         """No subscription matters any more."""
 
-    def closed(self) -> None:
+    def connection_lost(self) -> None:
         """Leave the reader."""
         self._closed = True
         if self._following is not None:
@@ -93,7 +93,7 @@ class EventsSession:
 
     async def drained(self) -> None:
         """Wait until the client has read most of what was sent."""
-        await self._client.drained()
+        await self._client.wait_writable()
 
     def overrun(self) -> None:
         """The client reads too slowly to ever catch up."""
@@ -101,7 +101,7 @@ class EventsSession:
 
     # The client's side
 
-    def received(self, message: bytes) -> None:
+    def message_received(self, message: bytes) -> None:
         """Change the subscription: `on` or `off` with event names."""
         try:
             request = decode_request(message)

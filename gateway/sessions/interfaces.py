@@ -1,4 +1,4 @@
-"""What a session may ask of the connection, and what the connection may ask of a session."""
+"""The two sides of a WebSocket connection: the client as its session sees it, and the session as `net` sees it."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from bullmq_proxy.gateway.wire.closing import CloseCode
 
 
 class Client(Protocol):
-    """The way to the client."""
+    """The client of a session; `net.connection` implements it."""
 
     def send(self, *parts: bytes | Raw) -> None:
-        """Send one text message, in parts or whole; all messages of one turn of the loop leave in one write."""
+        """Send one text message, given whole or in parts; all messages of one turn of the loop leave in one write."""
 
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Close the connection."""
 
-    def hold(self) -> None:
-        """Read nothing more for now: TCP then slows the client down."""
+    def pause_reading(self) -> None:
+        """Stop reading from the socket; TCP then slows the client down."""
 
-    def proceed(self) -> None:
-        """Read again."""
+    def resume_reading(self) -> None:
+        """Read from the socket again."""
 
     @property
-    def unread(self) -> int:
-        """Bytes that were sent and that the client has not taken yet."""
+    def write_buffer_size(self) -> int:
+        """Bytes that were sent and that the client has not read yet."""
 
-    async def drained(self) -> None:
-        """Wait until the client has read most of what was sent."""
+    async def wait_writable(self) -> None:
+        """Wait until the client has read most of what was sent; raises OSError when the connection ends first."""
 
 
 class Session(Protocol):
-    """The server's side of one WebSocket connection."""
+    """The gateway's side of one WebSocket connection."""
 
     async def prepare(self) -> None:
-        """Do what must be done before the handshake is answered; a GatewayError refuses the connection."""
+        """Do what has to be done before the handshake is answered; a GatewayError refuses the connection."""
 
     def start(self) -> None:
-        """The connection is open."""
+        """Begin to serve the client: the handshake is answered."""
 
-    def received(self, message: bytes) -> None:
-        """A text message has come: valid UTF-8, within the size limit."""
+    def message_received(self, message: bytes) -> None:
+        """Handle a text message: valid UTF-8, within the size limit."""
 
-    def received_late(self, message: bytes) -> None:
-        """A text message has come after we began to close, of which the client cannot have known."""
+    def late_message_received(self, message: bytes) -> None:
+        """Handle a text message that arrived after the gateway began to close the connection; replies reach nobody."""
 
-    def closed(self) -> None:
-        """The connection is gone, or was never opened."""
+    def connection_lost(self) -> None:
+        """Release everything that the session holds: the connection has ended, or was never opened."""
 
     def drain(self, deadline: float) -> None:
-        """The shard goes away in `deadline` seconds: finish, take nothing new."""
+        """Take nothing new and finish what is under way: the shard stops in `deadline` seconds."""
 
     @property
     def is_idle(self) -> bool:

@@ -28,7 +28,7 @@ class QueueSession:
     def start(self) -> None:
         """Nothing to do: the client speaks first."""
 
-    def received(self, message: bytes) -> None:
+    def message_received(self, message: bytes) -> None:
         """Answer one request."""
         try:
             request = decode_request(message)
@@ -37,10 +37,10 @@ class QueueSession:
             return
         self._caller.call(bytes(request.id), request.data.fn, request.data.args)
 
-    def received_late(self, message: bytes) -> None:
+    def late_message_received(self, message: bytes) -> None:
         """Nothing is started that could not be answered any more."""
 
-    def closed(self) -> None:
+    def connection_lost(self) -> None:
         """Calls under way run to their end; their replies go nowhere."""
         self._caller.close()
 

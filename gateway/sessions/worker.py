@@ -83,7 +83,7 @@ class WorkerSession:
             self._queue, self._options, self._push, self._cancel, self._forget
         )
 
-    def closed(self) -> None:
+    def connection_lost(self) -> None:
         """Give back what the client did not answer; it counts as vanished unless we sent it away."""
         self._caller.close()
         if self._ack_timer is not None:
@@ -125,14 +125,14 @@ class WorkerSession:
         if timeout and self._ack_timer is None:
             self._ack_timer = self._loop.call_at(deadline, self._check_acks)
         self._client.send(message(lease.number, pushed_job(lease.id, fields, self._queue.name, lease.token)))
-        if self._unchoking is None and self._client.unread >= self._most_unread:
+        if self._unchoking is None and self._client.write_buffer_size >= self._most_unread:
             self._unchoking = asyncio.create_task(self._unchoke(), name="unread jobs")
             self._set_taking()
 
     async def _unchoke(self) -> None:
         """Take jobs again once the client has read those that it has."""
         with suppress(OSError):  # the connection ended while it was waited for
-            await self._client.drained()
+            await self._client.wait_writable()
             self._unchoking = None
             self._set_taking()
 
@@ -171,7 +171,7 @@ class WorkerSession:
 
     # Answers in
 
-    def received(self, message: bytes) -> None:
+    def message_received(self, message: bytes) -> None:
         """Take one answer, or one request."""
         try:
             id, answer = decode_answer(message)
@@ -196,7 +196,7 @@ class WorkerSession:
                     self._unheard.pop(lease, None)
                     self._take_answer(id, lease, answer)
 
-    def received_late(self, message: bytes) -> None:
+    def late_message_received(self, message: bytes) -> None:
         """Take a final answer: the work is done, and only the confirmation cannot reach the client any more."""
         try:
             id, answer = decode_answer(message)

@@ -50,16 +50,16 @@ class Probe:
     def start(self) -> None:
         self.story.append("start")
 
-    def received(self, message: bytes) -> None:
+    def message_received(self, message: bytes) -> None:
         self.story.append(message.decode())
         if message == b"fail":
             raise RuntimeError("a bug of ours")
         self.outlet.send(message)
 
-    def received_late(self, message: bytes) -> None:
+    def late_message_received(self, message: bytes) -> None:
         self.story.append(f"late {message.decode()}")
 
-    def closed(self) -> None:
+    def connection_lost(self) -> None:
         self.story.append("closed")
 
     def drain(self, deadline: float) -> None:
@@ -260,13 +260,13 @@ class TestEnds:
         async with await RawClient.open(house.port, "/queue/q") as client:
             probe = await house.first()
             await eventually(lambda: "start" in probe.story, "it is open")
-            probe.outlet.hold()
+            probe.outlet.pause_reading()
             client.write(frame("not read") + frame("", PING))
             probe.outlet.close(CloseCode.GOING_AWAY)
             assert (await client.closed())[0] == 1001
         await house.ended()
-        probe.outlet.hold()  # a late call changes nothing
-        probe.outlet.proceed()
+        probe.outlet.pause_reading()  # a late call changes nothing
+        probe.outlet.resume_reading()
         probe.outlet.send(b"nobody is there")
 
     @pytest.mark.parametrize(
@@ -306,10 +306,10 @@ class TestEnds:
         client = await RawClient.open(house.port, "/queue/q")
         probe = await house.first()
         await eventually(lambda: "start" in probe.story, "it is open")
-        probe.outlet.hold()
+        probe.outlet.pause_reading()
         client.send("waits")
         await client.writer.drain()
-        probe.outlet.proceed()
+        probe.outlet.resume_reading()
         await eventually(lambda: "waits" in probe.story, "read after all")
         client.abort()
         await house.ended()

@@ -251,7 +251,7 @@ class Client:
     """The other end of a caller: keeps what is sent."""
 
     def __init__(self) -> None:
-        self.unread = 0
+        self.write_buffer_size = 0
         self.has_read = asyncio.Event()
         self.sent: list[Any] = []
 
@@ -260,11 +260,11 @@ class Client:
 
     def close(self, code: Any, reason: str = "") -> None: ...
 
-    def hold(self) -> None: ...
+    def pause_reading(self) -> None: ...
 
-    def proceed(self) -> None: ...
+    def resume_reading(self) -> None: ...
 
-    async def drained(self) -> None:
+    async def wait_writable(self) -> None:
         await self.has_read.wait()
 
 
@@ -397,11 +397,11 @@ async def test_a_client_that_does_not_read_its_replies_leaves_its_place_to_the_n
     await shard.runs("a1", "a2", "a3")
     call(second, "read", "b1")
     call(third, "read", "c1")
-    client.unread = 10_000
+    client.write_buffer_size = 10_000
     client.has_read = asyncio.Event()
     shard.running["a1"].set()
     await shard.runs("a2", "a3", "c1")
-    client.unread = 0
+    client.write_buffer_size = 0
     client.has_read.set()
     shard.running["a2"].set()
     await shard.runs("a3", "b1", "c1")

@@ -214,7 +214,7 @@ async def test_those_that_wait_keep_nothing_else_from_being_answered(valkey: Val
 class Client:
     """The other end of a caller: keeps what is sent."""
 
-    unread = 0
+    write_buffer_size = 0
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
@@ -224,11 +224,11 @@ class Client:
 
     def close(self, code: Any, reason: str = "") -> None: ...
 
-    def hold(self) -> None: ...
+    def pause_reading(self) -> None: ...
 
-    def proceed(self) -> None: ...
+    def resume_reading(self) -> None: ...
 
-    async def drained(self) -> None: ...
+    async def wait_writable(self) -> None: ...
 
 
 async def test_a_wait_that_is_ended_before_its_first_step_is_answered() -> None:
