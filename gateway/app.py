@@ -185,7 +185,7 @@ class App:
                 raise GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
             await self._ask_redis()
         except GatewayError as error:
-            return http.refusal(HTTPStatus.SERVICE_UNAVAILABLE, error)
+            return http.refusal(error, HTTPStatus.SERVICE_UNAVAILABLE)
         return http.json_page({"status": "ready"})
 
     async def _ask_redis(self) -> None:

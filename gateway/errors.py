@@ -1,58 +1,94 @@
-"""The errors that clients see: one family, one table of codes, and what BullMQ's return codes mean."""
+"""The errors that clients see: one family, one table of codes, and the meaning of BullMQ's return codes."""
 
 from __future__ import annotations
 
 import enum
+from http import HTTPStatus
 from typing import Final
 
 
 class ErrorCode(enum.StrEnum):
-    """`err.code` on the wire."""
+    """`err.code` on the wire. A member is a row: code, HTTP status, meaning; one without a status cannot be imported.
 
-    INVALID_MESSAGE = "INVALID_MESSAGE"
-    INVALID_ARGUMENTS = "INVALID_ARGUMENTS"
-    UNKNOWN_FUNCTION = "UNKNOWN_FUNCTION"
-    UNAUTHORIZED = "UNAUTHORIZED"
-    FORBIDDEN = "FORBIDDEN"
-    NOT_FOUND = "NOT_FOUND"
-    NOT_LOCKED = "NOT_LOCKED"
-    CONFLICT = "CONFLICT"
-    TOO_MANY_REQUESTS = "TOO_MANY_REQUESTS"
-    REDIS_UNAVAILABLE = "REDIS_UNAVAILABLE"  # nothing was written, try again
-    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"  # the link broke while a write was under way: it may have happened
-    TIMEOUT = "TIMEOUT"
-    SHUTTING_DOWN = "SHUTTING_DOWN"
-    INTERNAL = "INTERNAL"
+    Attributes:
+        http_status: of a refused HTTP request.
+        meaning: in a few words, for the documents.
+    """
 
+    http_status: HTTPStatus
+    meaning: str
 
-MEANINGS: Final = {
-    ErrorCode.INVALID_MESSAGE: "not JSON, no envelope, or an answer of an unknown form",
-    ErrorCode.INVALID_ARGUMENTS: "an argument or option cannot be used; the message names the place",
-    ErrorCode.UNKNOWN_FUNCTION: "no such function",
-    ErrorCode.UNAUTHORIZED: "no key, or a wrong or expired one (HTTP only)",
-    ErrorCode.FORBIDDEN: (
-        "the key may not do this or reach this queue, and the message says what is missing; or a page's origin (HTTP)"
-    ),
-    ErrorCode.NOT_FOUND: "no such job, parent or path; or an answer for a job that this connection does not hold",
-    ErrorCode.NOT_LOCKED: "the job's lock is missing or somebody else's",
-    ErrorCode.CONFLICT: (
-        "the job or queue is in a state that does not allow this; or the job that was waited for has failed"
-    ),
-    ErrorCode.TOO_MANY_REQUESTS: (
+    def __new__(cls, code: str, http_status: HTTPStatus, meaning: str) -> ErrorCode:
+        """Make a member of its row."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.http_status = http_status
+        member.meaning = meaning
+        return member
+
+    INVALID_MESSAGE = (
+        "INVALID_MESSAGE",
+        HTTPStatus.BAD_REQUEST,
+        "not JSON, no envelope, or an answer of an unknown form",
+    )
+    INVALID_ARGUMENTS = (
+        "INVALID_ARGUMENTS",
+        HTTPStatus.BAD_REQUEST,
+        "an argument or option cannot be used; the message names the place",
+    )
+    UNKNOWN_FUNCTION = "UNKNOWN_FUNCTION", HTTPStatus.NOT_FOUND, "no such function"
+    UNAUTHORIZED = "UNAUTHORIZED", HTTPStatus.UNAUTHORIZED, "no key, or a wrong or expired one (HTTP only)"
+    FORBIDDEN = (
+        "FORBIDDEN",
+        HTTPStatus.FORBIDDEN,
+        "the key may not do this or reach this queue, and the message says what is missing; or a page's origin (HTTP)",
+    )
+    NOT_FOUND = (
+        "NOT_FOUND",
+        HTTPStatus.NOT_FOUND,
+        "no such job, parent or path; or an answer for a job that this connection does not hold",
+    )
+    NOT_LOCKED = "NOT_LOCKED", HTTPStatus.CONFLICT, "the job's lock is missing or somebody else's"
+    CONFLICT = (
+        "CONFLICT",
+        HTTPStatus.CONFLICT,
+        "the job or queue is in a state that does not allow this; or the job that was waited for has failed",
+    )
+    TOO_MANY_REQUESTS = (
+        "TOO_MANY_REQUESTS",
+        HTTPStatus.TOO_MANY_REQUESTS,
         "the key's limit of calls or connections is reached, try again in a second; or too many calls of this"
-        " connection wait already; nothing was done"
-    ),
-    ErrorCode.REDIS_UNAVAILABLE: "Redis is not reachable or cannot serve; nothing was written, try again",
-    ErrorCode.OUTCOME_UNKNOWN: "the link to Redis broke while a write was under way: it may have happened, or not",
-    ErrorCode.TIMEOUT: "Redis did not answer a read in time, nothing was written; or a job did not end in time",
-    ErrorCode.SHUTTING_DOWN: "the gateway stops; try again elsewhere",
-    ErrorCode.INTERNAL: "Redis refused the command, or a bug of the gateway's, whose log then has the details",
-}
-"""What each code says: the protocol page and the AsyncAPI document have these words."""
+        " connection wait already; nothing was done",
+    )
+    REDIS_UNAVAILABLE = (
+        "REDIS_UNAVAILABLE",
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Redis is not reachable or cannot serve; nothing was written, try again",
+    )
+    OUTCOME_UNKNOWN = (
+        "OUTCOME_UNKNOWN",
+        HTTPStatus.BAD_GATEWAY,  # not 503, after which clients try again
+        "the link to Redis broke while a write was under way: it may have happened, or not",
+    )
+    TIMEOUT = (
+        "TIMEOUT",
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Redis did not answer a read in time, nothing was written; or a job did not end in time",
+    )
+    SHUTTING_DOWN = (
+        "SHUTTING_DOWN",
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the gateway stops; try again elsewhere",
+    )
+    INTERNAL = (
+        "INTERNAL",
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "Redis refused the command, or a bug of the gateway's, whose log then has the details",
+    )
 
 
 class GatewayError(Exception):
-    """Everything that the gateway raises on purpose; `code` and `message` are what the client gets to see."""
+    """An error that the client sees: its `code`, and a `message` that says what is wrong, where, and what to do."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
@@ -61,7 +97,7 @@ class GatewayError(Exception):
 
 
 # BullMQ's scripts answer failures with a negative number; the texts are those of Node's `finishedErrors`.
-_FINISHED: dict[int, tuple[ErrorCode, str]] = {
+_FINISHED: Final[dict[int, tuple[ErrorCode, str]]] = {
     -1: (ErrorCode.NOT_FOUND, "Missing key for job {job_id}. {command}"),
     -2: (ErrorCode.NOT_LOCKED, "Missing lock for job {job_id}. {command}"),
     -3: (ErrorCode.CONFLICT, "Job {job_id} is not in the {state} state. {command}"),
@@ -86,7 +122,7 @@ _FINISHED: dict[int, tuple[ErrorCode, str]] = {
         "Cannot create job scheduler iteration - current and next time slots already have jobs. {command}",
     ),
 }
-_UNKNOWN = (ErrorCode.INTERNAL, "Unknown code {code} error for {job_id}. {command}")
+_UNKNOWN: Final = (ErrorCode.INTERNAL, "Unknown code {code} error for {job_id}. {command}")
 
 
 def finished_error(
@@ -97,21 +133,21 @@ def finished_error(
     state: str | None = None,
     parent_key: str | None = None,
 ) -> GatewayError:
-    """The error for a negative return code of one of BullMQ's scripts.
+    """Return the error for a negative return code of one of BullMQ's scripts; an unknown one is INTERNAL.
 
     Args:
-        code: what the script returned.
+        code: the negative number.
         command: the name that Node's BullMQ puts into the text, such as `moveToFinished`.
-        job_id: the job that was asked for.
+        job_id: the job's id.
         state: the state that the command expects the job in.
         parent_key: `<prefix>:<queue>:<id>` of the job's parent.
     """
-    kind, text = _FINISHED.get(code, _UNKNOWN)
+    error_code, text = _FINISHED.get(code, _UNKNOWN)
     return GatewayError(
-        kind, text.format(code=code, job_id=job_id, command=command, state=state, parent_key=parent_key)
+        error_code, text.format(code=code, job_id=job_id, command=command, state=state, parent_key=parent_key)
     )
 
 
 def invalid_arguments(message: str) -> GatewayError:
-    """The caller's arguments are wrong; `message` names the place."""
+    """Return the error for wrong arguments; `message` names the place."""
     return GatewayError(ErrorCode.INVALID_ARGUMENTS, message)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+from http import HTTPStatus
+
 import pytest
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
@@ -34,7 +37,7 @@ def finished(code: int) -> GatewayError:
 @pytest.mark.parametrize(("code", "name", "text"), FINISHED)
 def test_a_script_s_refusal_has_node_s_words(code: int, name: str, text: str) -> None:
     error = finished(code)
-    assert (error.code, error.message, str(error)) == (ErrorCode(name), text, text)
+    assert (error.code, error.message, str(error)) == (ErrorCode[name], text, text)
 
 
 def test_no_two_return_codes_share_a_text() -> None:
@@ -65,6 +68,19 @@ def test_every_code_is_its_own_name_on_the_wire() -> None:
         "SHUTTING_DOWN",
         "INTERNAL",
     }
+
+
+def test_every_code_has_a_meaning_and_the_http_status_of_an_error() -> None:
+    for code in ErrorCode:
+        assert code.meaning
+        assert code.http_status >= HTTPStatus.BAD_REQUEST
+    assert ErrorCode.INTERNAL.http_status == HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def test_a_code_without_a_status_or_without_a_meaning_cannot_be_defined() -> None:
+    for row in ("NEW", ("NEW", HTTPStatus.CONFLICT), ("NEW", "no status")):
+        with pytest.raises(TypeError, match="missing"):
+            enum.StrEnum("Incomplete", {"__new__": ErrorCode.__new_member__, "NEW": row})
 
 
 def test_wrong_arguments_name_the_place() -> None:

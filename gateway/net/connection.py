@@ -44,10 +44,7 @@ class _NoQueue:
 
 
 _NO_QUEUE: Final = cast("Assembler", _NoQueue())
-
-
-# Closing for these reasons says nothing against what the client sends until it has read of it.
-_HEARD_TO_THE_END: Final = (CloseCode.GOING_AWAY, CloseCode.RESTART, CloseCode.SLOW_CONSUMER, CloseCode.NO_PONG)
+_TAKING_LATE_MESSAGES: Final = frozenset(code for code in CloseCode if code.takes_late_messages)
 
 
 class Connection(ServerConnection):
@@ -263,7 +260,7 @@ class Connection(ServerConnection):
     def _message(self, message: bytes) -> None:
         # The client's own close frame can be in the same read: what it sent before that still counts.
         if self._closed_by_us:
-            if self.session is not None and self._close_code in _HEARD_TO_THE_END:
+            if self.session is not None and self._close_code in _TAKING_LATE_MESSAGES:
                 self.session.late_message_received(message)
             return
         # The parser leaves this to us (RFC 6455 §8.1), and msgspec does not look into what it hands on unparsed.

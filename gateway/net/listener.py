@@ -25,7 +25,7 @@ from bullmq_proxy.gateway.net.connection import Connection, closed
 from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
-from bullmq_proxy.gateway.wire.routes import Endpoint, Limits, NotFound, Route, check, locate
+from bullmq_proxy.gateway.wire.routes import Endpoint, Limits, Route, check, locate
 
 log = logging.getLogger(__name__)
 
@@ -127,20 +127,8 @@ class Listener:
     async def _process_request(self, connection: Connection, request: Request) -> Response | None:
         try:
             return await self._admit(connection, request)
-        except NotFound as error:
-            return http.refusal(HTTPStatus.NOT_FOUND, error)
         except GatewayError as error:
-            match error.code:
-                case ErrorCode.INVALID_ARGUMENTS:
-                    return http.refusal(HTTPStatus.BAD_REQUEST, error)
-                case ErrorCode.UNAUTHORIZED:
-                    return http.refusal(HTTPStatus.UNAUTHORIZED, error, WWW_Authenticate="Bearer")
-                case ErrorCode.FORBIDDEN:
-                    return http.refusal(HTTPStatus.FORBIDDEN, error)
-                case ErrorCode.TOO_MANY_REQUESTS:
-                    return http.refusal(HTTPStatus.TOO_MANY_REQUESTS, error, Retry_After="1")
-                case _:
-                    return http.refusal(HTTPStatus.SERVICE_UNAVAILABLE, error, Retry_After="1")
+            return http.refusal(error)
 
     async def _admit(self, connection: Connection, request: Request) -> Response | None:
         """Check a request in the order that gives nothing away: path, key, origin, and only then the details."""
@@ -152,7 +140,7 @@ class Listener:
             raise GatewayError(ErrorCode.FORBIDDEN, "This page's origin is not allowed to connect")
         if not any("upgrade" in value.lower() for value in request.headers.get_all("Connection")):
             error = GatewayError(ErrorCode.INVALID_MESSAGE, "This is a WebSocket path: connect with a WebSocket client")
-            return http.refusal(HTTPStatus.UPGRADE_REQUIRED, error, Upgrade="websocket")
+            return http.refusal(error, HTTPStatus.UPGRADE_REQUIRED, {"Upgrade": "websocket"})
         route = check(target, self._admission.limits)
         account.check(route.kind, route.queue)
         self._refuse_when_draining()

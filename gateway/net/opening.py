@@ -47,11 +47,8 @@ def _judge_other(line: bytes, *, complete: bool) -> Response | None:
         return None
     if not _REQUEST_LINE.fullmatch(line):
         return _no_http()
-    response = http.refusal(
-        HTTPStatus.METHOD_NOT_ALLOWED,
-        GatewayError(ErrorCode.INVALID_MESSAGE, "Only GET is answered here"),
-        Allow="GET",
-    )
+    error = GatewayError(ErrorCode.INVALID_MESSAGE, "Only GET is answered here")
+    response = http.refusal(error, HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET"})
     if line.startswith(b"HEAD "):
         response.body = b""  # RFC 9110 §9.3.2: the headers of the answer, and nothing more
     return response
@@ -67,9 +64,8 @@ def refusal_of(error: BaseException | None) -> Response:
 
 
 def _no_http() -> Response:
-    error = GatewayError(ErrorCode.INVALID_MESSAGE, "This is no HTTP/1.1 request, or one with a body")
-    return http.refusal(HTTPStatus.BAD_REQUEST, error)
+    return http.refusal(GatewayError(ErrorCode.INVALID_MESSAGE, "This is no HTTP/1.1 request, or one with a body"))
 
 
 def _too_long(status: HTTPStatus, message: str) -> Response:
-    return http.refusal(status, GatewayError(ErrorCode.INVALID_MESSAGE, message))
+    return http.refusal(GatewayError(ErrorCode.INVALID_MESSAGE, message), status)

@@ -25,7 +25,6 @@ from bullmq_proxy.gateway.schema.messages import (
     error_message,
 )
 from bullmq_proxy.gateway.schema.tables import Api, groups
-from bullmq_proxy.gateway.wire.closing import MEANINGS as CLOSE_MEANINGS
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.routes import Endpoint
 
@@ -126,7 +125,7 @@ class _Document:
                 },
                 "securitySchemes": SECURITY,
             },
-            "x-close-codes": {str(code.value): CLOSE_MEANINGS[code] for code in CloseCode},
+            "x-close-codes": {str(code.value): code.meaning for code in CloseCode},
         }
 
     # APIs that consist of functions

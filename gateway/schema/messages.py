@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
-from bullmq_proxy.gateway.errors import MEANINGS, ErrorCode
+from bullmq_proxy.gateway.errors import ErrorCode
 from bullmq_proxy.gateway.schema.docstrings import parse
 from bullmq_proxy.gateway.schema.json_schema import Schema, Schemas
 
@@ -78,4 +78,4 @@ def error_message(schemas: Schemas) -> dict[str, Any]:
 
 def error_codes() -> str:
     """The codes and what they say, as a Markdown list."""
-    return "\n".join(f"* `{code.value}`: {MEANINGS[code]}" for code in ErrorCode)
+    return "\n".join(f"* `{code.value}`: {code.meaning}" for code in ErrorCode)

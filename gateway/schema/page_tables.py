@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from bullmq_proxy.gateway.access.grants import Permission
-from bullmq_proxy.gateway.errors import MEANINGS as ERROR_MEANINGS
 from bullmq_proxy.gateway.errors import ErrorCode
 from bullmq_proxy.gateway.metrics import METRICS
 from bullmq_proxy.gateway.schema import events_messages
@@ -19,7 +18,6 @@ from bullmq_proxy.gateway.schema.messages import Message
 from bullmq_proxy.gateway.schema.tables import apis
 from bullmq_proxy.gateway.schema.words import code, in_words
 from bullmq_proxy.gateway.settings import Option, Settings, options
-from bullmq_proxy.gateway.wire.closing import MEANINGS as CLOSE_MEANINGS
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.events import EVENTS
 from bullmq_proxy.gateway.wire.routes import Endpoint
@@ -69,11 +67,11 @@ def _values(option: Option) -> str:
 
 
 def _errors() -> Iterable[list[str]]:
-    return ([code(each.value), ERROR_MEANINGS[each]] for each in ErrorCode)
+    return ([code(each.value), each.meaning] for each in ErrorCode)
 
 
 def _close_codes() -> Iterable[list[str]]:
-    return ([str(each.value), CLOSE_MEANINGS[each]] for each in CloseCode)
+    return ([str(each.value), each.meaning] for each in CloseCode)
 
 
 def _metrics() -> Iterable[list[str]]:

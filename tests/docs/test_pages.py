@@ -69,6 +69,14 @@ class TestProtocol:
         # Parts of paths and headers.
         assert words - {"CONCURRENCY"} <= {code.value for code in ErrorCode}
 
+    def test_http_statuses(self) -> None:
+        shown = [row for row in section(PROTOCOL, "Plain HTTP").rows if row[0].isdigit()]
+        assert shown
+        for status, codes, _ in shown:
+            for code in re.findall(r"`(\w+)`", codes):
+                # A refusal for its form has the status of what is wrong with it.
+                assert code == "INVALID_MESSAGE" or ErrorCode[code].http_status == int(status)
+
     def test_functions(self) -> None:
         shown = {code for part in sections(FUNCTIONS) for code in part.codes}
         assert shown >= {function.signature for function in TABLE}

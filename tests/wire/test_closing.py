@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +52,18 @@ def test_the_codes_are_those_that_rfc_6455_and_the_protocol_name() -> None:
         "SLOW_CONSUMER": 4002,
         "NO_PONG": 4003,
     }
+
+
+def test_every_code_has_a_meaning() -> None:
+    assert all(code.meaning for code in CloseCode)
+
+
+def test_what_a_client_sends_before_it_hears_of_the_end_counts_unless_it_did_something_wrong() -> None:
+    late = {code.name for code in CloseCode if code.takes_late_messages}
+    assert late == {"GOING_AWAY", "RESTART", "SLOW_CONSUMER", "NO_PONG"}
+
+
+def test_a_code_with_a_column_missing_cannot_be_defined() -> None:
+    for row in (4999, (4999, "meaning")):
+        with pytest.raises(TypeError, match="missing"):
+            enum.IntEnum("Incomplete", {"__new__": CloseCode.__new_member__, "NEW": row})
