@@ -19,6 +19,7 @@ from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
 from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.errors import of_read
 from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.metrics import Metrics
@@ -36,6 +37,7 @@ from bullmq_proxy.gateway.wire.routes import Endpoint, Limits, Route
 
 log = logging.getLogger(__name__)
 
+_MAX_BACKLOG_SIZE: Final = 64 * 2**20  # bytes of commands kept while Redis is away
 _READY_TIMEOUT: Final = 2.0  # s that /ready waits for Redis
 _READY_FRESH: Final = 0.5  # s that an answer of Redis counts for: a probe must not become a load
 _DRAIN_LOOK: Final = 0.05  # s between two looks at what is still under way
@@ -62,13 +64,7 @@ class App:
             row: where this shard counts their connections and shows its figures; None for the only shard of a gateway.
         """
         self.settings = settings
-        options = LinkOptions(
-            name=f"bullmq-proxy:{identity.slot}",
-            deadline=settings.redis_timeout,
-            backlog=settings.redis_backlog,
-            backlog_timeout=settings.redis_backlog_timeout,
-        )
-        self.broker = Broker(address, settings.prefix, options, identity)
+        self.broker = Broker(address, settings.prefix, link_options(settings, identity.slot), identity)
         row = row or SharedMemory(1).row(0)
         self.listener = Listener(_admission(settings, keys, row), self._open_session, self._read_page)
         self._metrics = Metrics(self.broker, self.listener, row)
@@ -148,7 +144,7 @@ class App:
         try:
             async with asyncio.timeout(self.settings.redis_timeout):
                 for _ in range(2):  # giving back a counted job takes two commands, one after the other
-                    await self.broker.link.call("PING", writes=False)
+                    await self.broker.link.call("PING")
         except (TimeoutError, GatewayError):
             log.warning("drain: Redis does not answer; its stalled check will find the jobs")
 
@@ -196,10 +192,23 @@ class App:
             return
         try:
             async with asyncio.timeout(_READY_TIMEOUT):
-                await link.call("PING", writes=False)
+                await link.call("PING")
+        except GatewayError as error:
+            raise of_read(error) from None
         except TimeoutError:
             raise GatewayError(ErrorCode.TIMEOUT, f"Redis has not answered for {_READY_TIMEOUT:.0f} s") from None
         self._answered_at = now()
+
+
+def link_options(settings: Settings, slot: int) -> LinkOptions:
+    """Return the limits of the links to Redis of the shard in a slot."""
+    return LinkOptions(
+        name=f"bullmq-proxy:{slot}",
+        deadline=settings.redis_timeout,
+        backlog=settings.redis_backlog,
+        backlog_size=_MAX_BACKLOG_SIZE,
+        backlog_timeout=settings.redis_backlog_timeout,
+    )
 
 
 def _admission(settings: Settings, keys: Iterable[Key], row: ShardMemory) -> Admission:

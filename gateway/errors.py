@@ -73,7 +73,7 @@ class ErrorCode(enum.StrEnum):
     TIMEOUT = (
         "TIMEOUT",
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "Redis did not answer a read in time, nothing was written; or a job did not end in time",
+        "the job that was waited for did not end in time; or Redis does not answer (`/ready` only)",
     )
     SHUTTING_DOWN = (
         "SHUTTING_DOWN",

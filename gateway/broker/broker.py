@@ -21,9 +21,8 @@ from bullmq_proxy.gateway.broker.counters import Counters
 from bullmq_proxy.gateway.broker.gate import Gate
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.client import LinkClient
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
-from bullmq_proxy.gateway.broker.redis.scripts import ScriptBook, load_scripts
+from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
 from bullmq_proxy.gateway.broker.watching.event_reader import EventReader
 from bullmq_proxy.gateway.broker.watching.job_waits import JobWaits
 from bullmq_proxy.gateway.errors import GatewayError
@@ -85,7 +84,7 @@ class Broker:
         self.prefix = prefix
         self.gate = Gate(_PLACES)  # for the calls that may need many commands, and much memory
         self._options = options
-        self._book = ScriptBook(self.link, LinkClient(self.link))
+        self._scripts = scripts_on(self.link)
         self._renewer = LockRenewer()
         self._queues: weakref.WeakValueDictionary[tuple[str, str], Queue] = weakref.WeakValueDictionary()
         self._feeds: dict[str, Feed] = {}
@@ -112,7 +111,7 @@ class Broker:
         key = (prefix or self.prefix, name)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(*key, self.link, self._book)
+            queue = self._queues[key] = Queue(*key, self.link, self._scripts)
         return queue
 
     # Workers

@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.table import Function, FunctionTable
+from bullmq_proxy.gateway.broker.redis.errors import of_read
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.sessions.interfaces import Client
@@ -256,7 +257,7 @@ class Caller:
             provided = {"context": self._context} if function.in_context else {}
             reply(encode(await function.run(self._target, *bound, **provided)))
         except GatewayError as error:
-            reply(_as_read(error) if not function.writes else error)
+            reply(of_read(error) if not function.writes else error)
         except asyncio.CancelledError:  # the connection is gone or will be, or, for those that wait, the permission is
             reply(self._refusal(function) or _SHUTTING_DOWN)
         except Exception:
@@ -323,12 +324,3 @@ class Caller:
             if not self._held:
                 self._client.resume_reading()
             self._start()
-
-
-def _as_read(error: GatewayError) -> GatewayError:
-    """Scripts do not say whether they write; a function that only reads has written nothing."""
-    if error.code is ErrorCode.OUTCOME_UNKNOWN:
-        return GatewayError(
-            ErrorCode.REDIS_UNAVAILABLE, "The connection to Redis broke before the reply; nothing was written"
-        )
-    return error

@@ -264,7 +264,7 @@ class WorkerSession:
             if isinstance(error, GatewayError):
                 self._client.send(err(id, error))
 
-        self._queue.commands[script].send(keys, args, recorded)
+        self._queue.scripts[script].send(keys, args, recorded)
 
     def _settled(self, id: bytes, lease: Lease, outcome: str | GatewayError) -> None:
         """A final answer has arrived in Redis, or could not."""

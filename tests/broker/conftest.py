@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.broker import Broker, Identity
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from tests.support.background import nothing_fails_in_the_background
+from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
 
 
@@ -24,7 +24,7 @@ def background() -> Iterator[list[str]]:
 @pytest.fixture
 async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
     """A connected broker of the test's own prefix."""
-    broker = Broker(Address.from_url(valkey.url), prefix, LinkOptions(), Identity(prefix))
+    broker = Broker(Address.from_url(valkey.url), prefix, OPTIONS, Identity(prefix))
     await broker.start(5.0)
     yield broker
     await broker.close()

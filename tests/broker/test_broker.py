@@ -20,15 +20,15 @@ from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN
 from bullmq_proxy.gateway.broker.jobs.moves import backoff_delay, keep_jobs
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash
 from bullmq_proxy.gateway.rules.options import NO_OPTIONS
 from bullmq_proxy.gateway.wire.routes import WorkerOptions
+from tests.support.link import OPTIONS as DEFAULTS
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually
 
-OPTIONS = LinkOptions(deadline=2.0)
+OPTIONS = replace(DEFAULTS, deadline=2.0)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What we send is what BullMQ's own argument builders send, but for the differences that stand here.
+"""What we send is what BullMQ's own argument builders send, with the differences that these tests name.
 
 An upgrade of the `bullmq` package that changes the contract of a script fails these tests; then the gateway has to
 follow. The differences are what Node's BullMQ sends and the Python package does not, or the other way round.
@@ -21,21 +21,25 @@ from bullmq.redis_connection import SCRIPT_DEFINITIONS
 from bullmq.scripts import Scripts
 from msgspec import Raw
 
+from bullmq_proxy.gateway.access.grants import EVERYTHING, Rights
 from bullmq_proxy.gateway.broker.consuming.feed import Feed
 from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
 from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
 from bullmq_proxy.gateway.broker.consuming.settling import Settler
 from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
+from bullmq_proxy.gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions.base import Context
+from bullmq_proxy.gateway.broker.functions.managing import PromoteJobsOptions, RetryJobsOptions
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.client import LinkClient
-from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
-from bullmq_proxy.gateway.broker.redis.scripts import QueueScripts, ScriptBook
+from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.scripts import script_texts, scripts_on, sha_of
 from bullmq_proxy.gateway.broker.redis.socket import Chunk
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.wire.answers import Failed
 from bullmq_proxy.gateway.wire.routes import WorkerOptions
+from tests.support.link import OPTIONS
 from tests.support.waiting import eventually
 
 COMMANDS = Path(bullmq.__file__).parent / "commands"
@@ -48,10 +52,10 @@ Sent = tuple[list[str], list[Any]]
 
 
 class Recorder(Link):
-    """A link to nowhere: what would go out is kept."""
+    """A link that keeps commands and sends nothing."""
 
     def __init__(self) -> None:
-        super().__init__(Address(), LinkOptions())
+        super().__init__(Address(), OPTIONS)
         self.commands: list[list[bytes]] = []
 
     @property
@@ -64,9 +68,9 @@ class Recorder(Link):
         while (one := reader.gets()) is not False:
             self.commands.append(one)
 
-    def sent(self, book: ScriptBook, script: str) -> Sent:
+    def sent(self, script: str) -> Sent:
         """KEYS and ARGV of the only call of a script so far."""
-        sha = book.commands[script].sha.encode()
+        sha = sha_of(script_texts()[script]).encode()
         [call] = [command for command in self.commands if command[:2] == [b"EVALSHA", sha]]
         count = int(call[2])
         return [key.decode() for key in call[3 : 3 + count]], list(call[3 + count :])
@@ -80,6 +84,9 @@ class Theirs:
         self.commands = {name: self._script(name) for name in SCRIPT_DEFINITIONS}
         self.conn = None
         self.scripts = Scripts("p", "q", self)
+
+    async def getRedisVersion(self) -> str:
+        return "7.0.0"
 
     def _script(self, name: str) -> Callable[..., asyncio.Future[Any]]:
         def run(keys: list[str], args: list[Any], client: Any = None) -> asyncio.Future[Any]:
@@ -96,8 +103,7 @@ class Ours:
 
     def __init__(self, *, opts: dict[str, Any] | None = None, atm: int = 0, **options: Any) -> None:
         self.link = Recorder()
-        self.book = ScriptBook(self.link, LinkClient(self.link))
-        self.queue = Queue("p", "q", self.link, self.book)
+        self.queue = Queue("p", "q", self.link, scripts_on(self.link))
         self.consumer = Consumer(WorkerOptions(**options), "token", _nothing, _nothing)
         fields = {b"opts": encode(opts or {}), b"atm": b"%d" % atm}
         self.lease = Lease("7", fields, self.consumer, "token", 0.0)
@@ -109,7 +115,7 @@ class Ours:
     def settled(self, lease: Lease, reply: Any, *, looked: bool) -> None: ...
 
     def sent(self, script: str) -> Sent:
-        return self.link.sent(self.book, script)
+        return self.link.sent(script)
 
 
 def _nothing(*_: Any) -> None: ...
@@ -195,7 +201,7 @@ async def test_a_job_with_deduplication_is_added_within_a_transaction_that_looks
 async def test_fetching_a_job(limiter: tuple[int, int] | None) -> None:
     theirs, ours = Theirs(), Ours(limiter=limiter, name="worker-1")
     await theirs.scripts.moveToActive("token", {"lockDuration": 30_000, "limiter": LIMITER if limiter else None})
-    feed = Feed(ours.queue, MarkerWait(ours.queue, LinkOptions()), LockRenewer(), _nothing)
+    feed = Feed(ours.queue, MarkerWait(ours.queue, OPTIONS), LockRenewer(), _nothing)
     feed.join(ours.consumer)
     their_keys, their_args = theirs.calls["moveToActive"]
     our_keys, our_args = ours.sent("moveToActive")
@@ -317,6 +323,36 @@ async def test_looking_for_stalled_jobs() -> None:
     assert readable(our_args) == readable(their_args)
 
 
+CONTEXT: Any = Context(None, Rights(EVERYTHING))  # type: ignore[arg-type] # these functions need no broker
+CALLS: list[tuple[str, list[Any], str, Callable[[Scripts], Any]]] = [
+    ("pause", [], "pause", lambda scripts: scripts.pause(True)),
+    ("resume", [], "pause", lambda scripts: scripts.pause(False)),
+    ("drain", [True], "drain", lambda scripts: scripts.drain(True)),
+    ("retryJobs", [RetryJobsOptions(count=5)], "moveJobsToWait", lambda scripts: scripts.retryJobs("failed", 5, 0)),
+    ("promoteJobs", [PromoteJobsOptions(count=5)], "moveJobsToWait", lambda scripts: scripts.promoteJobs(5)),
+    ("remove", ["7", None], "removeJob", lambda scripts: scripts.remove("7", True)),
+    ("getJobCounts", ["waiting", "failed"], "getCounts", lambda scripts: scripts.getCounts(["waiting", "failed"])),
+    ("getJobState", ["7"], "getStateV2", lambda scripts: scripts.getState("7")),
+    ("promoteJob", ["7"], "promote", lambda scripts: scripts.promote("7")),
+]
+
+
+@pytest.mark.parametrize(("fn", "args", "script", "build"), CALLS)
+async def test_functions_run_a_script_as_the_package_does(
+    fn: str, args: list[Any], script: str, build: Callable[[Scripts], Any]
+) -> None:
+    theirs, ours = Theirs(), Ours()
+    await build(theirs.scripts)
+    function = TABLE[fn]
+    call = function.run(ours.queue, *args, **({"context": CONTEXT} if function.in_context else {}))
+    call.send(None)  # up to its first command
+    call.close()
+    their_keys, their_args = theirs.calls[script]
+    our_keys, our_args = ours.sent(script)
+    assert our_keys == their_keys[: len(our_keys)]  # theirs for `promote` are more than the script takes
+    assert readable(our_args) == readable(their_args)
+
+
 def add(ours: Ours, opts: dict[str, Any]) -> None:
     ours.queue.add(("name", Raw(b'{"n":1}'), ours.queue.options.prepare(Raw(encode(opts)))), _nothing)
 
@@ -332,7 +368,7 @@ def add(ours: Ours, opts: dict[str, Any]) -> None:
         (lambda ours: ours.settler.release(ours.lease, _nothing), "moveJobFromActiveToWait"),
         (lambda ours: ours.settler.wait_children(ours.lease, _nothing), "moveToWaitingChildren"),
         (lambda ours: StalledChecker(ours.queue).join(ours.consumer), "moveStalledJobsToWait"),
-        (lambda ours: ours.queue.eval("moveToActive", ours.queue.active_keys, []), "moveToActive"),
+        (lambda ours: ours.queue.scripts["moveToActive"].run(ours.queue.active_keys, []), "moveToActive"),
     ],
 )
 async def test_a_script_gets_as_many_keys_as_its_file_says(send: Callable[[Ours], Any], script: str) -> None:
@@ -345,6 +381,5 @@ async def test_a_script_gets_as_many_keys_as_its_file_says(send: Callable[[Ours]
 
 async def test_every_script_that_we_name_is_there() -> None:
     ours = Ours()
-    assert isinstance(ours.queue.scripts, QueueScripts)
-    assert set(SCRIPT_DEFINITIONS) <= set(ours.book.commands)
-    assert {"addLog", "getRateLimitTtl", "moveJobFromActiveToWait", "countVanished"} <= set(ours.book.commands)
+    assert set(SCRIPT_DEFINITIONS) <= set(ours.queue.scripts)
+    assert {"addLog", "getRateLimitTtl", "moveJobFromActiveToWait", "countVanished"} <= set(ours.queue.scripts)

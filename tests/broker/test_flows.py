@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,9 +18,9 @@ from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.link import LinkOptions
-from bullmq_proxy.gateway.broker.redis.scripts import settle
+from bullmq_proxy.gateway.broker.redis.socket import settle
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
 
 MINE = Grant("shop", frozenset(Permission), ("shop-*", "mails"))
@@ -27,7 +28,7 @@ MINE = Grant("shop", frozenset(Permission), ("shop-*", "mails"))
 
 @pytest.fixture
 async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
-    broker = Broker(Address.from_url(valkey.url), prefix, LinkOptions(deadline=2.0), Identity(prefix))
+    broker = Broker(Address.from_url(valkey.url), prefix, replace(OPTIONS, deadline=2.0), Identity(prefix))
     await broker.start(5.0)
     yield broker
     await broker.close()

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE
 from bullmq_proxy.gateway.broker.consuming.manual import ManualConsumers
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.rules.options import NO_OPTIONS
+from tests.support.link import OPTIONS
 from tests.support.relay import Relay
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually
@@ -34,7 +35,7 @@ BLOCKS = pytest.mark.parametrize("block", [0, LONG], ids=["at once", "blocked"])
 
 @asynccontextmanager
 async def started(address: Address, prefix: str) -> AsyncIterator[Broker]:
-    broker = Broker(address, prefix, LinkOptions(deadline=2.0), Identity(prefix))
+    broker = Broker(address, prefix, replace(OPTIONS, deadline=2.0), Identity(prefix))
     await broker.start(5.0)
     try:
         yield broker
@@ -59,7 +60,7 @@ def take(broker: Broker, block: int, token: str = TOKEN) -> asyncio.Task[Raw | N
 
 
 async def read(queue: Queue, *command: Any) -> Any:
-    return await queue.link.call(*command, writes=False)
+    return await queue.link.call(*command)
 
 
 async def turn_until(condition: Callable[[], bool]) -> None:
@@ -237,8 +238,8 @@ async def test_a_refused_hand_over_is_told(server: ValkeyProcess, prefix: str, b
         queue = broker.queue("q")
         caller = await begin(broker, block)
         await is_callers(queue, await caller)
-        broker.queue("q").commands["handOver"].text = "return redis.error_reply('ERR no')"
-        broker.queue("q").commands["handOver"].sha = "0" * 40
+        broker.queue("q").scripts["handOver"].text = "return redis.error_reply('ERR no')"
+        broker.queue("q").scripts["handOver"].sha = "0" * 40
         with pytest.raises(GatewayError, match="no"):
             await (await begin(broker, block))
         assert await read(queue, "LLEN", queue.key("active")) == 1

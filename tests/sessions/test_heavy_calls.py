@@ -18,11 +18,11 @@ from bullmq_proxy.gateway.broker.functions.base import CONSUME, OBSERVE, Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.gate import Gate
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.sessions.calling import Caller, CallLimits
 from tests.sessions.peer import Gateway, Peer, Refused, down, until
+from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
 
 MANY = 800
@@ -275,7 +275,7 @@ class Shard:
         self.table = FunctionTable()
         self.running: dict[str, asyncio.Event] = {}
         self.gate = Gate(3)
-        self._broker = Broker(Address(), "bull", LinkOptions(), Identity("never started"))
+        self._broker = Broker(Address(), "bull", OPTIONS, Identity("never started"))
         self._broker.gate = self.gate
 
         @self.table.function(OBSERVE, writes=False, heavy=True)

@@ -15,9 +15,9 @@ from bullmq_proxy.gateway.broker.broker import Broker, Identity
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from tests.sessions.peer import Gateway, Peer
+from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
 
 LATER = 3_600_000  # ms
@@ -32,7 +32,7 @@ async def queue(proxy: Gateway) -> Peer:
 
 @pytest.fixture
 async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
-    broker = Broker(Address.from_url(valkey.url), prefix, LinkOptions(), Identity(prefix))
+    broker = Broker(Address.from_url(valkey.url), prefix, OPTIONS, Identity(prefix))
     await broker.start(5.0)
     yield broker
     await broker.close()

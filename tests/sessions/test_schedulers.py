@@ -18,9 +18,9 @@ from bullmq_proxy.gateway.broker.broker import Broker, Identity
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from tests.sessions.peer import Gateway, Peer, until
+from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
 
 HOUR = 3_600_000  # ms
@@ -79,7 +79,7 @@ async def test_a_scheduler_lives_from_its_making_to_its_removal(queue: Peer) -> 
 
 
 async def test_a_parent_in_the_template_is_within_the_key_s_reach(valkey: ValkeyProcess, prefix: str) -> None:
-    broker = Broker(Address.from_url(valkey.url), prefix, LinkOptions(), Identity(prefix))
+    broker = Broker(Address.from_url(valkey.url), prefix, OPTIONS, Identity(prefix))
     await broker.start(5.0)
     grant = Grant("mailer", frozenset(Permission), ("mails",))
     template = {"opts": {"parent": {"id": "mother", "queue": f"{prefix}:bills"}}}

@@ -16,9 +16,9 @@ from bullmq_proxy.gateway.broker.broker import Broker, Identity
 from bullmq_proxy.gateway.broker.functions.base import CONSUME, Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from bullmq_proxy.gateway.sessions.calling import Caller, CallLimits
 from tests.sessions.peer import Gateway, Peer, Refused, down, until
+from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
 
 
@@ -238,7 +238,7 @@ async def test_a_wait_that_is_ended_before_its_first_step_is_answered() -> None:
     async def for_ever(target: object) -> None:
         await asyncio.get_running_loop().create_future()
 
-    context = Context(Broker(Address(), "bull", LinkOptions(), Identity("never started")), Rights(EVERYTHING))
+    context = Context(Broker(Address(), "bull", OPTIONS, Identity("never started")), Rights(EVERYTHING))
     caller = Caller(table, None, context, client, CallLimits(10, 1000))
     caller.call(b"1", "forEver", [])
     caller.call(b"2", "forEver", [])

@@ -20,7 +20,7 @@ from bullmq_proxy.gateway.broker.consuming.schedules import Schedules
 from bullmq_proxy.gateway.broker.consuming.settling import Settler
 from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.templates import HOLE, Template
+from bullmq_proxy.gateway.broker.redis.scripts import HOLE
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
@@ -54,7 +54,7 @@ class Feed:
         """
         self.queue = queue
         self.settler = Settler(queue, self)
-        self._activate = Template(queue.commands["moveToActive"], queue.active_keys, (queue.base, HOLE, HOLE))
+        self._activate = queue.scripts["moveToActive"].template(queue.active_keys, (queue.base, HOLE, HOLE))
         self.consumers: set[Consumer] = set()
         self._renewer = renewer
         self._waiter = waiter

@@ -23,7 +23,7 @@ from bullmq_proxy.gateway.broker.consuming.stalled import check_stalled
 from bullmq_proxy.gateway.broker.jobs.moves import HeldJob, Move, Moves, ScriptOptions
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, unavailable
-from bullmq_proxy.gateway.broker.redis.scripts import settle
+from bullmq_proxy.gateway.broker.redis.socket import settle
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.rules.jobs import Hash, loaded_job, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
@@ -116,7 +116,7 @@ class ManualConsumers:
     async def load(self, id: str, token: str) -> HeldJob:
         """What is stored of a job that somebody wants to move; the scripts find out whether it may be."""
         key = self.queue.key(id)
-        values = await self.queue.link.call("HMGET", key, *HeldJob.FIELDS, writes=False, decode=False)
+        values = await self.queue.link.call("HMGET", key, *HeldJob.FIELDS, decode=False)
         fields = {name.encode(): value for name, value in zip(HeldJob.FIELDS, values, strict=True) if value is not None}
         return HeldJob(id, token, fields, self._scripts)
 
@@ -174,7 +174,7 @@ class ManualConsumers:
     async def extend(self, id: str, token: str, duration: int) -> int:
         """Let a lock live for `duration` ms from now on: 1, or 0 when it is not under this token."""
         keys = self.queue.keys(f"{id}:lock", "stalled")
-        extended = int(await self.queue.commands["extendLock"](keys, [token, duration, id]))
+        extended = int(await self.queue.scripts["extendLock"].run(keys, [token, duration, id]))
         if extended:
             self._watch(duration)
         return extended
@@ -276,7 +276,7 @@ class _FetchAttempt:
         token = consumer.new_token()
         args = [self._queue.base, now_ms(), consumer.scripts.fetch(token)]
         fetched = partial(self._fetched, consumer, token)
-        self._queue.commands["moveToActive"].send(self._queue.active_keys, args, fetched)
+        self._queue.scripts["moveToActive"].send(self._queue.active_keys, args, fetched)
 
     def _fetched(self, consumer: Consumer, token: str, reply: Any) -> None:
         if isinstance(reply, list) and isinstance(reply[0], list):
@@ -332,7 +332,7 @@ class _FetchAttempt:
 
     def _swap(self, lease: Lease, old: str, new: str, sink: Callable[[Any], None]) -> None:
         keys = self._queue.keys(f"{lease.id}:lock")
-        self._queue.commands["handOver"].send(keys, [old, new, self._options.lock_duration], sink)
+        self._queue.scripts["handOver"].send(keys, [old, new, self._options.lock_duration], sink)
 
     def _handed(self, lease: Lease, reply: Any) -> None:
         if self._lease is not lease:

@@ -67,7 +67,7 @@ class MarkerWait:
         An idle Redis looks at the timeouts of blocked clients only ten times a second; our own timer is exact.
         """
         key = self._queue.key("marker")
-        popped = self._link.call("BZPOPMIN", key, f"{seconds:.3f}", writes=False, decode=False)
+        popped = self._link.call("BZPOPMIN", key, f"{seconds:.3f}", decode=False)
         try:
             await asyncio.wait((popped,), timeout=seconds)
         except asyncio.CancelledError:

@@ -14,8 +14,7 @@ from typing import Any
 from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.errors import reply_error
-from bullmq_proxy.gateway.broker.redis.scripts import settle
-from bullmq_proxy.gateway.broker.redis.socket import pack_command
+from bullmq_proxy.gateway.broker.redis.socket import pack_command, settle
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ async def give_back(queue: Queue, is_orphan: IsOrphan, *, limit: int | None = No
     Raises:
         GatewayError: Redis is not reachable.
     """
-    ids: list[str] = await queue.link.call("LRANGE", queue.key("active"), 0, -1, writes=False)
+    ids: list[str] = await queue.link.call("LRANGE", queue.key("active"), 0, -1)
     orphans = await _find(queue, ids, is_orphan) if ids else []
     for id, token in orphans:
         await _release(queue, id, token, limit)
@@ -61,14 +60,14 @@ def _find(queue: Queue, ids: list[str], is_orphan: IsOrphan) -> asyncio.Future[l
             pairs = zip(ids, locks, strict=True)
             settle(found, [(id, token) for id, token in pairs if token is not None and is_orphan(token, id)])
 
-    queue.link.send(pack_command("MGET", *(queue.key(f"{id}:lock") for id in ids)), judge, writes=False, decode=True)
+    queue.link.send(pack_command("MGET", *(queue.key(f"{id}:lock") for id in ids)), judge, decode=True)
     return found
 
 
 async def _release(queue: Queue, id: str, token: str, limit: int | None) -> None:
     if limit is not None:
-        count = await queue.commands["countVanished"](queue.keys(id, f"{id}:lock"), [token])
+        count = await queue.scripts["countVanished"].run(queue.keys(id, f"{id}:lock"), [token])
         if count > limit:  # as moveStalledJobsToWait-9.lua: whoever takes it next lets it fail
             await queue.link.call("HSET", queue.key(id), "defa", STALLED_TOO_OFTEN)
-    await queue.commands["moveJobFromActiveToWait"](queue.release_keys, [id, token, queue.key(id)])
+    await queue.scripts["moveJobFromActiveToWait"].run(queue.release_keys, [id, token, queue.key(id)])
     queue.wake()

@@ -81,7 +81,7 @@ class LockRenewer:
 
     def _renew(self, queue: Queue, duration: int, leases: list[Lease]) -> None:
         tokens, ids = [lease.token for lease in leases], [lease.id for lease in leases]
-        queue.commands["extendLocks"].send(
+        queue.scripts["extendLocks"].send(
             queue.keys("stalled"),
             [queue.base, pack(tokens), pack(ids), duration],
             partial(self._renewed, queue, duration, leases, self._loop.time()),

@@ -92,8 +92,7 @@ class Schedules:
         iteration = next_iteration(scheduler_id, repeat, options, now_ms())
         if iteration is None:
             return
-        await queue.eval(
-            "updateJobScheduler",
+        await queue.scripts["updateJobScheduler"].run(
             queue.keys(*_UPDATE, job_id, "active"),
             [
                 "" if iteration.due is None else iteration.due,
@@ -108,4 +107,4 @@ class Schedules:
 
     async def _exists(self, scheduler_id: str) -> bool:
         key = self._queue.key(f"repeat:{scheduler_id}")
-        return bool(await self._queue.link.call("HEXISTS", key, "ic", writes=False))
+        return bool(await self._queue.link.call("HEXISTS", key, "ic"))

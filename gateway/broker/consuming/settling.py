@@ -97,7 +97,7 @@ class Settler:
         """The holder is gone: give the job back, or fail it when its holders vanish over and over."""
         keys = self._queue.keys(lease.id, f"{lease.id}:lock")
         lease.settling = True
-        self._queue.commands["countVanished"].send(keys, [lease.token], partial(self._vanished, lease))
+        self._queue.scripts["countVanished"].send(keys, [lease.token], partial(self._vanished, lease))
 
     def _vanished(self, lease: Lease, reply: Any) -> None:
         """Not counted (Redis was away) still means given back; not ours any more is for `release` to find out."""
@@ -177,7 +177,7 @@ class Settler:
             succeeded = stalled == lease.stalled and (charged or not settlement.move.charges)
             self._end(settlement, settlement.move.state if succeeded else self._error(settlement, code))
 
-        self._queue.link.send(pack_command("HMGET", self._queue.key(lease.id), "atm", "stc"), found, writes=False)
+        self._queue.link.send(pack_command("HMGET", self._queue.key(lease.id), "atm", "stc"), found)
 
     def _error(self, settlement: _Settlement, code: int) -> GatewayError:
         return finished_error(code, command=settlement.move.script, job_id=settlement.lease.id, state="active")

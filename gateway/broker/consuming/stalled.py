@@ -74,7 +74,7 @@ def check_stalled(queue: Queue, interval: int, limit: int) -> None:
         limit: a job that stalls more often than this fails.
     """
     args = [limit, queue.base, now_ms(), interval]
-    queue.commands["moveStalledJobsToWait"].send(queue.keys(*_KEYS), args, partial(_checked, queue))
+    queue.scripts["moveStalledJobsToWait"].send(queue.keys(*_KEYS), args, partial(_checked, queue))
 
 
 def _checked(queue: Queue, reply: Any) -> None:

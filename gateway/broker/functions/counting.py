@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType
+from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType, stored_type
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER
@@ -32,7 +32,7 @@ Counts = dict[str, int]
 async def get_job_counts(queue: Queue, *types: JobType) -> Counts:
     """How many jobs there are of each type; of all types when none is named."""
     wanted = _distinct(types or ALL_TYPES)
-    counts = await queue.scripts.getCounts(wanted)
+    counts = await queue.scripts["getCounts"].run(queue.keys(""), [stored_type(type) for type in wanted])
     return dict(zip(wanted, (count or 0 for count in counts), strict=True))
 
 
@@ -81,7 +81,7 @@ async def get_delayed_count(queue: Queue, timestamp: float | None = None) -> int
     if not timestamp.is_integer() or abs(timestamp) > MAX_SAFE_INTEGER:
         raise invalid_arguments("timestamp must be a safe integer in milliseconds")
     before = timestamp * _SCORE_SHIFT - 1
-    due: int = await queue.link.call("ZCOUNT", queue.key("delayed"), "-inf", repr(before), writes=False)
+    due: int = await queue.link.call("ZCOUNT", queue.key("delayed"), "-inf", repr(before))
     return due
 
 
@@ -91,7 +91,7 @@ async def get_counts_per_priority(queue: Queue, priorities: list[Index]) -> Coun
     wanted = sorted(dict.fromkeys(priorities), key=_as_javascript_orders)
     if not wanted:
         return {}
-    counts = await queue.commands["getCountsPerPriority"](queue.keys("wait", "prioritized"), wanted)
+    counts = await queue.scripts["getCountsPerPriority"].run(queue.keys("wait", "prioritized"), wanted)
     return dict(zip(map(str, wanted), (count or 0 for count in counts), strict=True))
 
 

@@ -40,8 +40,8 @@ async def get_dependencies(
     items: list[Any] = []
     hashes: list[Sequence[bytes]] = []
     while True:
-        reply = await queue.eval(
-            "paginate", [key], [start + len(items), end, cursor, offset, _MAX_ITERATIONS, _FETCH_JOBS]
+        reply = await queue.scripts["paginate"].run(
+            [key], [start + len(items), end, cursor, offset, _MAX_ITERATIONS, _FETCH_JOBS]
         )
         cursor, offset, page, total, *jobs = reply
         items.extend(page)

@@ -121,7 +121,7 @@ async def get_job_dependencies_count(
     """How many children a job has of each kind, or of the named kinds (Node's `job.getDependenciesCount`)."""
     kinds = [kind for kind in _KINDS if opts is not None and getattr(opts, kind)] or list(_KINDS)
     keys = queue.keys(*(f"{job_id}:{key}" for key in ("processed", "dependencies", "failed", "unsuccessful")))
-    counts = await queue.commands["getDependencyCounts"](keys, kinds)
+    counts = await queue.scripts["getDependencyCounts"].run(keys, kinds)
     return dict(zip(kinds, counts, strict=True))  # type: ignore[return-value]
 
 
@@ -129,7 +129,7 @@ _KINDS: Final = ("processed", "unprocessed", "ignored", "failed")
 
 
 def _read(queue: Queue, command: str, key: str, *args: Any) -> asyncio.Future[Any]:
-    return queue.link.call(command, queue.key(key), *args, writes=False, decode=False)
+    return queue.link.call(command, queue.key(key), *args, decode=False)
 
 
 def _values(flat: list[bytes]) -> dict[str, Raw]:
@@ -158,10 +158,10 @@ async def remove_job_child_dependency(queue: Queue, job_id: JobId, *, context: C
 
     Returns whether the parent was waiting for it. A parent that has no other child to wait for moves to wait.
     """
-    parent = await queue.link.call("HGET", queue.key(job_id), "parentKey", writes=False)
+    parent = await queue.link.call("HGET", queue.key(job_id), "parentKey")
     if parent:
         _check_reach(queue, [parent.rpartition(":")[0] + ":"], context)
-    code = await queue.commands["removeChildDependency"](queue.keys(""), [queue.key(job_id), parent or ""])
+    code = await queue.scripts["removeChildDependency"].run(queue.keys(""), [queue.key(job_id), parent or ""])
     if code < 0:
         raise finished_error(code, command="removeChildDependency", job_id=job_id, parent_key=parent or "undefined")
     return bool(code == 0)
@@ -174,7 +174,7 @@ async def remove_job_unprocessed_children(queue: Queue, job_id: JobId, *, contex
     Children that a worker holds stay. A job that has nothing more to wait for moves to wait.
     """
     await check_children(queue, job_id, context, unfinished=True)
-    await queue.commands["removeUnprocessedChildren"](queue.keys(job_id, "meta"), [queue.base, job_id])
+    await queue.scripts["removeUnprocessedChildren"].run(queue.keys(job_id, "meta"), [queue.base, job_id])
 
 
 async def check_children(queue: Queue, job_id: str, context: Context, *, unfinished: bool = False) -> None:
@@ -191,8 +191,8 @@ async def check_children(queue: Queue, job_id: str, context: Context, *, unfinis
     """
     if context.grant.everything:
         return
-    bases = await queue.commands["familyQueues"](queue.keys(job_id), ["1" if unfinished else "0"])
-    _check_reach(queue, bases, context)
+    bases = await queue.scripts["familyQueues"].run(queue.keys(job_id), ["1" if unfinished else "0"])
+    _check_reach(queue, [base.decode(errors="replace") for base in bases], context)
 
 
 def _check_reach(queue: Queue, bases: list[str], context: Context) -> None:

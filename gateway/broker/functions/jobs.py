@@ -61,8 +61,8 @@ async def retry_job(
 ) -> None:
     """Move a failed (or completed) job back to wait (Node's `job.retry`)."""
     options = opts or RetryOptions()
-    stored = await queue.link.call("HGET", queue.key(job_id), "opts", writes=False, decode=False)
-    code = await queue.commands["reprocessJob"](
+    stored = await queue.link.call("HGET", queue.key(job_id), "opts", decode=False)
+    code = await queue.scripts["reprocessJob"].run(
         queue.keys(job_id, "events", state, "wait", "meta", "active", "marker", "prioritized", "pc"),
         [
             job_id,
@@ -85,13 +85,26 @@ def _is_true(option: Any) -> bool:
 @TABLE.function(MANAGE, writes=True)
 async def promote_job(queue: Queue, job_id: JobId) -> None:
     """Move a delayed job to wait (Node's `job.promote`)."""
-    await queue.scripts.promote(job_id)
+    keys = queue.keys(
+        "delayed",
+        "wait",
+        "paused",
+        "meta",
+        "prioritized",
+        "active",
+        "pc",
+        "events",
+        "marker",
+    )
+    code = await queue.scripts["promote"].run(keys, [queue.base, job_id])
+    if code < 0:
+        raise finished_error(code, command="promote", job_id=job_id, state="delayed")
 
 
 @TABLE.function(MANAGE, writes=True)
 async def change_job_delay(queue: Queue, job_id: JobId, delay: Milliseconds) -> None:
     """Let a delayed job wait for `delay` ms from now on (Node's `job.changeDelay`)."""
-    code = await queue.commands["changeDelay"](
+    code = await queue.scripts["changeDelay"].run(
         queue.keys("delayed", "meta", "marker", "events"), [delay, now_ms(), job_id, queue.key(job_id)]
     )
     if code < 0:
@@ -110,7 +123,7 @@ async def change_job_priority(queue: Queue, job_id: JobId, opts: PriorityOptions
         raise invalid_arguments("Priority should not be float")
     if not 0 <= priority <= PRIORITY_LIMIT:
         raise invalid_arguments(f"Priority should be between 0 and {PRIORITY_LIMIT}")
-    code = await queue.commands["changePriority"](
+    code = await queue.scripts["changePriority"].run(
         queue.keys("wait", "paused", "meta", "prioritized", "active", "pc", "marker"),
         [int(priority), queue.base, job_id, int(opts.lifo)],
     )
@@ -124,18 +137,18 @@ async def remove_job_deduplication_key(queue: Queue, job_id: JobId) -> bool:
 
     Returns false when the job has none, or another job holds it.
     """
-    stored, options = await queue.link.call("HMGET", queue.key(job_id), "deid", "opts", writes=False, decode=False)
+    stored, options = await queue.link.call("HMGET", queue.key(job_id), "deid", "opts", decode=False)
     id = stored.decode(errors="replace") if stored else deduplication_id(options)
     if not id:
         return False
-    removed: int = await queue.commands["removeDeduplicationKey"](queue.keys(f"de:{id}"), [job_id])
+    removed: int = await queue.scripts["removeDeduplicationKey"].run(queue.keys(f"de:{id}"), [job_id])
     return removed > 0
 
 
 @TABLE.function(PRODUCE, writes=True)
 async def update_job_data(queue: Queue, job_id: JobId, data: Raw) -> None:
     """Replace a job's data (Node's `job.updateData`)."""
-    code = await queue.commands["updateData"](queue.keys(job_id), [bytes(data)])
+    code = await queue.scripts["updateData"].run(queue.keys(job_id), [bytes(data)])
     if code < 0:
         raise finished_error(code, command="updateData", job_id=job_id)
 
@@ -143,7 +156,7 @@ async def update_job_data(queue: Queue, job_id: JobId, data: Raw) -> None:
 @TABLE.function(CONSUME, writes=True)
 async def update_job_progress(queue: Queue, job_id: JobId, progress: Raw) -> None:
     """Record how far a job is: any JSON."""
-    code = await queue.commands["updateProgress"](queue.keys(job_id, "events", "meta"), [job_id, bytes(progress)])
+    code = await queue.scripts["updateProgress"].run(queue.keys(job_id, "events", "meta"), [job_id, bytes(progress)])
     if code < 0:
         raise finished_error(code, command="updateProgress", job_id=job_id)
 
@@ -151,7 +164,9 @@ async def update_job_progress(queue: Queue, job_id: JobId, progress: Raw) -> Non
 @TABLE.function(CONSUME, writes=True)
 async def add_job_log(queue: Queue, job_id: JobId, log_row: str, keep_logs: Count | None = None) -> int:
     """Log a row for a job, keeping the last `keepLogs`; returns how many rows there are."""
-    code: int = await queue.commands["addLog"](queue.keys(job_id, f"{job_id}:logs"), [job_id, log_row, keep_logs or ""])
+    code: int = await queue.scripts["addLog"].run(
+        queue.keys(job_id, f"{job_id}:logs"), [job_id, log_row, keep_logs or ""]
+    )
     if code < 0:
         raise finished_error(code, command="addLog", job_id=job_id)
     return code
@@ -172,7 +187,7 @@ async def clear_job_logs(queue: Queue, job_id: JobId, keep_logs: Count | None = 
 
 def _state_checker(name: str, kind: str, *keys: str, command: str) -> None:
     async def check(queue: Queue, job_id: JobId) -> bool:
-        places = [queue.link.call(command, queue.key(key), job_id, writes=False) for key in keys]
+        places = [queue.link.call(command, queue.key(key), job_id) for key in keys]
         return any(place is not None for place in await asyncio.gather(*places))
 
     check.__doc__ = f"Whether a job is {kind} (Node's `job.{name.replace('Job', '')}`)."

@@ -30,7 +30,7 @@ async def remove_global_concurrency(queue: Queue) -> int:
 @TABLE.function(OBSERVE, writes=False)
 async def is_maxed(queue: Queue) -> bool:
     """Whether as many jobs are active as the global concurrency allows."""
-    return bool(await queue.eval("isMaxed", queue.keys("meta", "active"), []))
+    return bool(await queue.scripts["isMaxed"].run(queue.keys("meta", "active"), []))
 
 
 @TABLE.function(MANAGE, writes=True)
@@ -78,7 +78,7 @@ async def get_rate_limit_ttl(queue: Queue, max_jobs: Count | None = None) -> int
     With `maxJobs`, or a global rate limit, it is 0 while fewer jobs have started. Without either it is what is left of
     the current period: -2 when there is none, -1 when it never ends.
     """
-    ttl: int = await queue.eval("getRateLimitTtl", queue.keys("limiter", "meta"), [max_jobs or 0])
+    ttl: int = await queue.scripts["getRateLimitTtl"].run(queue.keys("limiter", "meta"), [max_jobs or 0])
     return ttl
 
 
@@ -89,7 +89,7 @@ async def _set(queue: Queue, **fields: int) -> int:
 
 
 async def _get(queue: Queue, *fields: str) -> list[str | None]:
-    found: list[str | None] = await queue.link.call("HMGET", queue.key("meta"), *fields, writes=False)
+    found: list[str | None] = await queue.link.call("HMGET", queue.key("meta"), *fields)
     return found
 
 

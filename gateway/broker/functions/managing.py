@@ -50,24 +50,35 @@ class PromoteJobsOptions(Arguments, frozen=True):
 
 
 _AT_A_TIME: Final = 10_000  # jobs that one script moves or removes while everybody else waits
+_ALL_TIMES: Final = 1.7976931348623157e308  # Number.MAX_VALUE
 
 
 @TABLE.function(MANAGE, writes=True)
 async def pause(queue: Queue) -> None:
     """No worker of any kind takes new jobs until `resume`."""
-    await queue.scripts.pause(True)
+    await _pause(queue)
 
 
 @TABLE.function(MANAGE, writes=True)
 async def resume(queue: Queue) -> None:
     """Workers take jobs again."""
-    await queue.scripts.pause(False)
+    await _move_waiting(queue, "paused", "wait", "resumed")
+
+
+async def _pause(queue: Queue) -> None:
+    await _move_waiting(queue, "wait", "paused", "paused")
+
+
+async def _move_waiting(queue: Queue, source: str, target: str, event: str) -> None:
+    keys = queue.keys(source, target, "meta", "prioritized", "events", "delayed", "marker")
+    await queue.scripts["pause"].run(keys, [event])
 
 
 @TABLE.function(MANAGE, writes=True, heavy=True)
 async def drain(queue: Queue, delayed: bool | None = False) -> None:
     """Remove all waiting jobs, delayed ones too if asked."""
-    await queue.scripts.drain(bool(delayed))
+    keys = queue.keys("wait", "paused", "delayed", "prioritized", "repeat")
+    await queue.scripts["drain"].run(keys, [queue.base, "1" if delayed else "0"])
 
 
 @TABLE.function(MANAGE, writes=True, heavy=True)
@@ -79,10 +90,10 @@ async def clean(
     removed: list[str] = []
     while True:
         batch = min(_AT_A_TIME, limit - len(removed)) if limit else _AT_A_TIME  # as Node
-        ids = await queue.commands["cleanJobsInSet"](
+        ids = await queue.scripts["cleanJobsInSet"].run(
             queue.keys(state, "events", "repeat"), [queue.base, before, batch, state]
         )
-        removed.extend(ids)
+        removed.extend(id.decode(errors="replace") for id in ids)
         if len(ids) < batch or (limit and len(removed) >= limit):
             return removed
         context.check_still(MANAGE, "clean", queue)
@@ -92,9 +103,9 @@ async def clean(
 async def obliterate(queue: Queue, opts: ObliterateOptions | None = None, *, context: Context) -> None:
     """Pause the queue and remove it whole; with `force` even while jobs are active."""
     options = opts or ObliterateOptions()
-    await queue.scripts.pause(True)
+    await _pause(queue)
     keys, args = queue.keys("meta", ""), [min(options.count, _AT_A_TIME), "force" if options.force else ""]
-    while cursor := await queue.commands["obliterate"](keys, args):
+    while cursor := await queue.scripts["obliterate"].run(keys, args):
         if cursor < 0:
             raise GatewayError(ErrorCode.CONFLICT, _OBLITERATE_ERRORS[cursor])
         context.check_still(MANAGE, "obliterate", queue)
@@ -110,7 +121,7 @@ _OBLITERATE_ERRORS: Final = {
 async def retry_jobs(queue: Queue, opts: RetryJobsOptions | None = None, *, context: Context) -> None:
     """Move all failed (or completed) jobs back to wait."""
     options = opts or RetryJobsOptions()
-    while await queue.scripts.retryJobs(options.state, min(options.count, _AT_A_TIME), options.timestamp or now_ms()):
+    while await _retry(queue, options.state, options.count, options.timestamp or now_ms()):
         context.check_still(MANAGE, "retryJobs", queue)
 
 
@@ -118,8 +129,14 @@ async def retry_jobs(queue: Queue, opts: RetryJobsOptions | None = None, *, cont
 async def promote_jobs(queue: Queue, opts: PromoteJobsOptions | None = None, *, context: Context) -> None:
     """Move all delayed jobs to wait."""
     options = opts or PromoteJobsOptions()
-    while await queue.scripts.promoteJobs(min(options.count, _AT_A_TIME)):
+    while await _retry(queue, "delayed", options.count, _ALL_TIMES):
         context.check_still(MANAGE, "promoteJobs", queue)
+
+
+async def _retry(queue: Queue, state: str, count: int, until: float) -> bool:
+    """Move some jobs of a state to wait: those that entered it before `until`; return whether there are more."""
+    keys = queue.keys("", "events", state, "wait", "paused", "meta", "active", "marker")
+    return bool(await queue.scripts["moveJobsToWait"].run(keys, [min(count, _AT_A_TIME), until, state]))
 
 
 @TABLE.function(MANAGE, writes=True, heavy=True)
@@ -138,7 +155,8 @@ async def remove(queue: Queue, job_id: JobId, opts: RemoveOptions | None = None,
     with_children = opts is None or opts.remove_children
     if with_children:
         await check_children(queue, job_id, context)
-    code: int = await queue.scripts.remove(job_id, with_children)
+    args = [job_id, int(with_children), queue.base]
+    code: int = await queue.scripts["removeJob"].run(queue.keys(job_id, "repeat"), args)
     if code < 0:
         raise finished_error(code, command="removeJob", job_id=job_id)
     return code

@@ -21,7 +21,7 @@ LabelName = Annotated[str, Meta(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$(?!\n)")]
 async def get_metrics(queue: Queue, type: FinishedState, start: Index = 0, end: Index = -1) -> Metrics:
     """How many jobs were finished in each minute, the newest minute first; for workers that keep metrics."""
     keys = queue.keys(f"metrics:{type}", f"metrics:{type}:data")
-    (count, since, counted), points, length = await queue.eval("getMetrics", keys, [start, end])
+    (count, since, counted), points, length = await queue.scripts["getMetrics"].run(keys, [start, end])
     return {
         "meta": {
             "count": parse_int(count or b"0"),

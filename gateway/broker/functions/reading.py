@@ -17,7 +17,7 @@ async def get_job(queue: Queue, job_id: str | int) -> Job | None:
     """The job, or null."""
     if not job_id:
         return None
-    flat = await queue.link.call("HGETALL", queue.key(str(job_id)), writes=False, decode=False)
+    flat = await queue.link.call("HGETALL", queue.key(str(job_id)), decode=False)
     if not flat:
         return None
     job = loaded_job(str(job_id), to_hash(flat), queue.qualified)
@@ -71,17 +71,18 @@ async def get_ranges(
         return []
     stored = [stored_type(type) for type in types]
     args = [start, end, "1" if asc else "0", *stored]
-    found: dict[str, None] = {}
-    for type, ids in zip(stored, await queue.commands["getRanges"](queue.keys(""), args), strict=True):
+    found: dict[bytes, None] = {}
+    for type, ids in zip(stored, await queue.scripts["getRanges"].run(queue.keys(""), args), strict=True):
         found.update(dict.fromkeys(reversed(ids) if asc and type in LISTS else ids))
-    return list(found)
+    return [id.decode(errors="replace") for id in found]
 
 
 @TABLE.function(OBSERVE, writes=False)
 async def get_job_state(queue: Queue, job_id: str) -> str:
     """The job's state, or `unknown`."""
-    state: str = await queue.scripts.getState(job_id)
-    return state
+    keys = queue.keys("completed", "failed", "delayed", "active", "wait", "paused", "waiting-children", "prioritized")
+    state: bytes = await queue.scripts["getStateV2"].run(keys, [job_id, queue.key(job_id)])
+    return state.decode()
 
 
 @TABLE.function(OBSERVE, writes=False, heavy=True)
@@ -89,7 +90,5 @@ async def get_job_logs(queue: Queue, job_id: str, start: Index = 0, end: Index =
     """The rows that were logged for a job, and how many there are."""
     key = queue.key(f"{job_id}:logs")
     first, last = (start, end) if asc else (-(end + 1), -(start + 1))
-    rows, total = await asyncio.gather(
-        queue.link.call("LRANGE", key, first, last, writes=False), queue.link.call("LLEN", key, writes=False)
-    )
+    rows, total = await asyncio.gather(queue.link.call("LRANGE", key, first, last), queue.link.call("LLEN", key))
     return {"logs": rows if asc else rows[::-1], "count": total}

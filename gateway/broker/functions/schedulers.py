@@ -83,8 +83,7 @@ async def upsert_job_scheduler(
     name = job_scheduler_id if template.name is None else template.name
     data = template_data(template.data)
     queue.introduce()
-    reply = await queue.eval(
-        "addJobScheduler",
+    reply = await queue.scripts["addJobScheduler"].run(
         queue.keys(*_ADD),
         [
             "" if iteration.due is None else iteration.due,
@@ -113,7 +112,7 @@ async def remove_job_scheduler(queue: Queue, job_scheduler_id: str) -> bool:
 @TABLE.function(OBSERVE, writes=False)
 async def get_job_scheduler(queue: Queue, id: str) -> JobScheduler | None:
     """The job scheduler, or null."""
-    found = await queue.eval("getJobScheduler", queue.keys("repeat"), [id])
+    found = await queue.scripts["getJobScheduler"].run(queue.keys("repeat"), [id])
     fields, due = found if len(found) == 2 else ((), None)  # its hash, and when its next job is due
     return scheduler_json(id, to_hash(fields), due)
 
@@ -125,7 +124,7 @@ async def get_job_schedulers(queue: Queue, start: Index = 0, end: Index = -1, as
     Leftovers of schedulers whose data is gone are removed.
     """
     order = "ZRANGE" if asc else "ZREVRANGE"
-    flat = await queue.link.call(order, queue.key("repeat"), start, end, "WITHSCORES", writes=False, decode=False)
+    flat = await queue.link.call(order, queue.key("repeat"), start, end, "WITHSCORES", decode=False)
     members = [(id.decode(errors="replace"), due) for id, due in to_hash(flat).items()]
     hashes: list[Any] = []
     for first in range(0, len(members), _ROUND):
@@ -150,14 +149,16 @@ async def get_job_schedulers(queue: Queue, start: Index = 0, end: Index = -1, as
 @TABLE.function(OBSERVE, writes=False)
 async def get_job_schedulers_count(queue: Queue) -> int:
     """How many job schedulers there are."""
-    count: int = await queue.link.call("ZCARD", queue.key("repeat"), writes=False)
+    count: int = await queue.link.call("ZCARD", queue.key("repeat"))
     return count
 
 
 def _hash(queue: Queue, id: str) -> asyncio.Future[Any]:
-    return queue.link.call("HGETALL", queue.key(f"repeat:{id}"), writes=False, decode=False)
+    return queue.link.call("HGETALL", queue.key(f"repeat:{id}"), decode=False)
 
 
 async def _remove(queue: Queue, id: str) -> bool:
-    missing: int = await queue.eval("removeJobScheduler", queue.keys("repeat", "delayed", "events"), [id, queue.base])
+    missing: int = await queue.scripts["removeJobScheduler"].run(
+        queue.keys("repeat", "delayed", "events"), [id, queue.base]
+    )
     return not missing

@@ -55,7 +55,9 @@ async def remove_orphaned_jobs(queue: Queue, count: BatchSize = 1000, limit: Cou
         cursor, keys = await queue.link.call("SCAN", cursor, "MATCH", pattern, "COUNT", min(count, 1000), decode=False)
         ids = _candidates(key[len(queue.base.encode()) :] for key in keys)
         for at in range(0, len(ids), _AT_A_TIME):
-            removed += await queue.eval("removeOrphanedJobs", queue.keys(""), [*head, *ids[at : at + _AT_A_TIME]])
+            removed += await queue.scripts["removeOrphanedJobs"].run(
+                queue.keys(""), [*head, *ids[at : at + _AT_A_TIME]]
+            )
         if cursor == b"0" or 0 < limit <= removed:
             return removed
         context.check_still(MANAGE, "removeOrphanedJobs", queue)

@@ -26,7 +26,7 @@ async def wait_until_job_finished(queue: Queue, job_id: JobId, ttl: WaitTime | N
     """
     if not ttl:
         return await context.broker.job_waits(queue).wait(job_id)
-    name = await queue.link.call("HGET", queue.key(job_id), "name", writes=False)
+    name = await queue.link.call("HGET", queue.key(job_id), "name")
     try:
         async with asyncio.timeout(ttl / 1000):
             return await context.broker.job_waits(queue).wait(job_id)

@@ -117,12 +117,12 @@ class Flows:
         call = self.broker.link.call
         asked = []
         for key in (reading.spot.key for reading in readings):
-            asked.append(call("HGETALL", key, writes=False, decode=False))
+            asked.append(call("HGETALL", key, decode=False))
             if most:
-                asked.append(call("HSCAN", f"{key}:processed", 0, "COUNT", most, writes=False))
-                asked.append(call("SSCAN", f"{key}:dependencies", 0, "COUNT", most, writes=False))
-                asked.append(call("ZRANGE", f"{key}:unsuccessful", 0, most - 1, writes=False))
-                asked.append(call("HSCAN", f"{key}:failed", 0, "COUNT", most, writes=False))
+                asked.append(call("HSCAN", f"{key}:processed", 0, "COUNT", most))
+                asked.append(call("SSCAN", f"{key}:dependencies", 0, "COUNT", most))
+                asked.append(call("ZRANGE", f"{key}:unsuccessful", 0, most - 1))
+                asked.append(call("HSCAN", f"{key}:failed", 0, "COUNT", most))
         replies = await asyncio.gather(*asked)
         if not most:
             return [(hash, []) for hash in replies]
@@ -197,7 +197,7 @@ class _Transaction:
         self._link = link
         self._jobs = jobs
         self._queues = queues
-        self._scripts = next(iter(queues.values())).commands  # all queues have the same
+        self._scripts = next(iter(queues.values())).scripts  # all queues have the same
         self._sink = sink
         self._held = _held_parents(jobs)
         self._known: set[FlowJob] = set()  # that were there before
@@ -235,7 +235,7 @@ class _Transaction:
     def _run(self, script: str, keys: list[Any], args: list[Any]) -> bytes:
         full = self._full and script not in self._texts  # the text makes Redis know the hash
         self._texts.add(script)
-        return self._scripts[script].command(keys, args, full=full)
+        return self._scripts[script].pack(keys, args, full=full)
 
     def _replied(self, replies: Any) -> None:
         if isinstance(replies, Exception):

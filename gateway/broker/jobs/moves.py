@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Template
 from bullmq_proxy.gateway.broker.redis.socket import Sink
-from bullmq_proxy.gateway.broker.redis.templates import HOLE, Template
 from bullmq_proxy.gateway.rules.jobs import Hash, read_options, stacktrace
 from bullmq_proxy.gateway.rules.options import now_ms, pack
 from bullmq_proxy.gateway.values.json_text import encode
@@ -130,7 +130,7 @@ class Moves:
         )
         keys = [*rest, HOLE, queue.key(f"metrics:{target}"), queue.key("marker")]
         args = (HOLE, HOLE, field, HOLE, target, HOLE, queue.base, HOLE, *more)
-        return Template(queue.commands["moveToFinished"], keys, args)
+        return queue.scripts["moveToFinished"].template(keys, args)
 
     def _completed(self, job: Held, result: bytes, fetch: bool, sink: Sink) -> None:
         self._completing.send(self._finished(job, "completed", result, fetch), sink)
@@ -156,7 +156,7 @@ class Moves:
         args = [queue.base, now_ms(), job.id, token, delay, skip_attempt, fields]
         if fetch:
             args += ["1", job.scripts.fetch(token)]
-        queue.commands["moveToDelayed"].send(keys, args, sink)
+        queue.scripts["moveToDelayed"].send(keys, args, sink)
 
     def _retried(self, job: Held, fields: bytes, fetch: bool, sink: Sink) -> None:
         queue = self._queue
@@ -167,12 +167,12 @@ class Moves:
         ]
         push = "RPUSH" if job.options.get("lifo") else "LPUSH"
         args = [queue.base, now_ms(), push, job.id, job.token, fields]
-        queue.commands["retryJob"].send(keys, args, sink)
+        queue.scripts["retryJob"].send(keys, args, sink)
 
     def _released(self, job: Held, fetch: bool, sink: Sink) -> None:
         queue = self._queue
         args = [job.id, job.token, queue.key(job.id)]
-        queue.commands["moveJobFromActiveToWait"].send(queue.release_keys, args, sink)
+        queue.scripts["moveJobFromActiveToWait"].send(queue.release_keys, args, sink)
 
     def _parked(self, job: Held, child: str, fetch: bool, sink: Sink) -> None:
         queue, id = self._queue, job.id
@@ -182,7 +182,7 @@ class Moves:
             *queue.keys("stalled", "events"),
         ]
         args = [job.token, child, now_ms(), id, queue.base]
-        queue.commands["moveToWaitingChildren"].send(keys, args, sink)
+        queue.scripts["moveToWaitingChildren"].send(keys, args, sink)
 
 
 def backoff_delay(backoff: Any, attempts_made: int) -> int:

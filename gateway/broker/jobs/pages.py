@@ -40,7 +40,7 @@ async def read_range(queue: Queue, types: Sequence[str], start: int, end: int, *
         GatewayError: INVALID_ARGUMENTS when the hashes are larger than `MOST_BYTES` together.
     """
     jobs = _Jobs(queue)
-    sizes = await queue.eval("getCounts", queue.keys(""), types)
+    sizes = await queue.scripts["getCounts"].run(queue.keys(""), types)
     for type, size in zip(types, sizes, strict=True):
         window = _window(start, end, size)
         if window.most:
@@ -94,7 +94,7 @@ class _Jobs:
             at = 0
             while at < len(ids) and left:
                 page = ids[at : at + min(_PAGE, left)]
-                size, *hashes = await self._queue.eval("readJobs", self._queue.keys(""), [_PAGE_BYTES, *page])
+                size, *hashes = await self._queue.scripts["readJobs"].run(self._queue.keys(""), [_PAGE_BYTES, *page])
                 self._size = count_bytes(self._size, size)
                 left -= self._take_all(zip(page, hashes, strict=False))
                 at += len(hashes)
@@ -106,7 +106,7 @@ class _Jobs:
         for first in range(window.first, window.stop, step):
             last = min(first + step, window.stop) - 1
             args = [first, last, "1" if asc else "0", type]
-            [ids] = await self._queue.eval("getRanges", self._queue.keys(""), args)
+            [ids] = await self._queue.scripts["getRanges"].run(self._queue.keys(""), args)
             yield ids[::-1] if asc and type in LISTS else ids
 
     def _take_all(self, jobs: Iterable[tuple[bytes, list[bytes]]]) -> int:

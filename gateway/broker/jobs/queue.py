@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -15,9 +15,8 @@ from bullmq_proxy import gateway
 from bullmq_proxy.gateway.broker.jobs.add_if_absent import AddIfAbsent
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
 from bullmq_proxy.gateway.broker.redis.link import Link
-from bullmq_proxy.gateway.broker.redis.scripts import QueueScripts, ScriptBook, settle
-from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable
-from bullmq_proxy.gateway.broker.redis.templates import HOLE, Template
+from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Script
+from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable, settle
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.rules.jobs import created_job
 from bullmq_proxy.gateway.rules.options import OptionsCache, Prepared, now_ms, pack
@@ -79,15 +78,13 @@ NewJob = tuple[str, Raw, Prepared]
 class Queue:
     """One queue; shared by all sessions of a shard that use it."""
 
-    def __init__(self, prefix: str, name: str, link: Link, book: ScriptBook) -> None:
+    def __init__(self, prefix: str, name: str, link: Link, scripts: Mapping[str, Script]) -> None:
         self.prefix = prefix
         self.name = name
         self.qualified = f"{prefix}:{name}"
         self.base = f"{prefix}:{name}:"
         self.link = link
-        self.book = book
-        self.commands = book.commands
-        self.scripts = QueueScripts(prefix, name, book)
+        self.scripts = scripts
         self.options = OptionsCache()
         self.active_keys = self.keys(*_ACTIVE)
         self.release_keys = self.keys(*_RELEASE)
@@ -99,7 +96,7 @@ class Queue:
             "addParentJob": self.keys(*_PARENT),
         }
         self._adders = {
-            script: Template(self.commands[script], self.adder_keys[script], (HOLE, HOLE, HOLE))
+            script: scripts[script].template(self.adder_keys[script], (HOLE, HOLE, HOLE))
             for script in ("addStandardJob", "addDelayedJob", "addPrioritizedJob")  # parents come in flows only
         }
 
@@ -115,12 +112,6 @@ class Queue:
     def keys(self, *names: str) -> list[str]:
         """Several of them."""
         return [self.base + name for name in names]
-
-    def eval(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Awaitable[Any]:
-        """Run a script; texts in the reply are bytes."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.commands[script].send(list(keys), list(args), partial(settle, future))
-        return future
 
     def wake(self) -> None:
         """Wake an idle worker by the queue's marker: moveJobFromActiveToWait does not for jobs with a priority."""
@@ -171,7 +162,7 @@ class Queue:
         script = adder(options)
 
         def run(script: str, keys: list[Any], args: list[Any]) -> bytes:
-            return self.commands[script].command(keys, args, full=full)
+            return self.scripts[script].pack(keys, args, full=full)
 
         watched = AddIfAbsent(self.base, options.job_id, options, timestamp, is_own=bool(options.job_id))
         commands = [

@@ -1,4 +1,4 @@
-"""What errors of Redis mean to us: not reachable, not let in, cannot serve now, or may have happened."""
+"""Errors of Redis as errors of ours: not reachable, not let in, cannot serve now, or executed without a reply."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hiredis
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
-# Errors of a server that is there but cannot serve: the command was not executed, so trying again is safe.
+# Error replies of a server that cannot serve now. The command was not executed, so another try is safe.
 _UNAVAILABLE: Final = (
     "LOADING",
     "BUSY ",
@@ -27,47 +27,49 @@ PERMANENT: Final = (
     "ERR AUTH",
     "ERR Client sent AUTH",
 )
-"""Beginnings of error replies to a login that trying again would not change."""
+"""Beginnings of error replies to a login that another try would not change."""
 
-OUTAGE: Final = (ErrorCode.REDIS_UNAVAILABLE, ErrorCode.OUTCOME_UNKNOWN, ErrorCode.TIMEOUT)
-"""What may be different in a moment: worth another try where that is safe."""
+OUTAGE: Final = (ErrorCode.REDIS_UNAVAILABLE, ErrorCode.OUTCOME_UNKNOWN)
+"""Codes of errors that end when Redis is back; a command that may be executed twice can be sent again."""
 
 
 class RedisRefused(GatewayError):
-    """Redis does not let us in, and trying again would not help: a wrong password, or a database that is not there."""
+    """Redis refuses the connection for good: a wrong password, or a database that it does not have."""
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorCode.REDIS_UNAVAILABLE, message)
 
 
+class LostReply(GatewayError):
+    """A command was sent and its reply will not come: Redis may have executed it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(ErrorCode.OUTCOME_UNKNOWN, f"Redis has not replied ({why}): it may have happened, or not")
+        self.why = why
+
+
 def unavailable(why: str) -> GatewayError:
-    """Nothing was written: the caller may try again."""
+    """Return the error of a command that was not executed, so that the caller may try again."""
     return GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"Redis is not reachable ({why}); nothing was written")
 
 
 def is_forgotten(reply: Any) -> bool:
-    """Whether Redis says that it does not know a script's hash: it did not run, and can be sent again in full."""
+    """Return whether Redis does not know a script's hash; then it executed nothing."""
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
 def reply_error(error: Exception) -> GatewayError:
-    """An error reply of Redis as one of ours."""
+    """Turn an error reply of Redis into a GatewayError."""
     if isinstance(error, GatewayError):
         return error
     text = str(error)
     if text.startswith(_UNAVAILABLE):
         return GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"Redis cannot serve this now: {text[:200]}")
-    if "WRONGTYPE" in text:  # of what the client named there is something else, such as one of BullMQ's own keys
+    if "WRONGTYPE" in text:  # the client has named a key of another type, such as one of BullMQ's own
         return GatewayError(ErrorCode.CONFLICT, f"Redis refused the command: {text[:300]}")
     return GatewayError(ErrorCode.INTERNAL, f"Redis refused the command: {text[:300]}")
 
 
-def lost_reply(writes: bool, timed_out: bool) -> GatewayError:
-    """There will be no reply to a command that has been sent; `timed_out` rather than a broken connection."""
-    if writes:
-        return GatewayError(
-            ErrorCode.OUTCOME_UNKNOWN, "The connection to Redis broke before the reply: it may have happened"
-        )
-    if timed_out:
-        return GatewayError(ErrorCode.TIMEOUT, "Redis did not answer in time")
-    return unavailable("the connection was lost")
+def of_read(error: GatewayError) -> GatewayError:
+    """Return the error of a call that only reads: a lost reply means that nothing was written."""
+    return unavailable(error.why) if isinstance(error, LostReply) else error

@@ -1,8 +1,8 @@
 """The pipelined link: one connection to Redis that carries the commands of everybody in this shard.
 
-redis-py's asyncio client waits for each reply before it sends the next command. This link writes whatever the loop
-collected in one turn with one `write`, and matches the replies in order. It owns the life of its connection: AUTH,
-SELECT, name, reconnect, a deadline, and a bounded backlog while Redis is away. It never sends a command twice.
+redis-py's asyncio client waits for each reply before it sends the next command. This link writes all commands of one
+turn of the loop with one `write`, and matches the replies in order. It manages its connection: AUTH, SELECT, name,
+reconnect, a deadline, and a bounded backlog while Redis is away. It never sends a command twice.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.errors import PERMANENT, RedisRefused, lost_reply, unavailable
-from bullmq_proxy.gateway.broker.redis.socket import Chunk, Entry, RedisSocket, Sink, future_sink, pack_command
+from bullmq_proxy.gateway.broker.redis.errors import PERMANENT, LostReply, RedisRefused, unavailable
+from bullmq_proxy.gateway.broker.redis.socket import Chunk, Entry, RedisSocket, Sink, pack_command, settle
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 log = logging.getLogger(__name__)
@@ -30,17 +31,25 @@ _STOPPING: Final = GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shuttin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkOptions:
-    """The limits of a link; times in seconds."""
+    """The limits of a link.
 
-    name: str = "bullmq-proxy"  # CLIENT SETNAME
-    deadline: float = 10.0  # no reply at all for so long while a command waits: the connection is dead
-    backlog: int = 10_000  # commands kept while Redis is away
-    backlog_size: int = 64 * 2**20  # bytes of them
-    backlog_timeout: float = 5.0  # how long they are kept; later ones fail at once until Redis is back
+    Attributes:
+        name: for CLIENT SETNAME.
+        deadline: seconds; a connection on which a command waits and no reply comes for this long is given up.
+        backlog: the most commands that are kept while Redis is away.
+        backlog_size: the most bytes of them.
+        backlog_timeout: seconds that they are kept for; later ones fail at once until Redis is back.
+    """
+
+    name: str
+    deadline: float
+    backlog: int
+    backlog_size: int
+    backlog_timeout: float
 
 
 Setup = Callable[[Callable[..., Awaitable[Any]]], Awaitable[None]]
-"""Runs on each new connection before anybody else's commands; gets a function that sends one command."""
+"""Prepares each new connection before its first command; takes a function that sends one command."""
 
 
 class Link:
@@ -54,36 +63,36 @@ class Link:
         self._setup = setup
         self._loop = asyncio.get_running_loop()
         self._out: list[Entry] = []  # not yet written; the backlog while there is no connection
-        self._pieces: list[Chunk] = []  # the bytes of these commands
+        self._chunks: list[Chunk] = []  # of these commands
         self._size = 0  # of those bytes that came while there was no connection
         self._connection: RedisSocket | None = None
         self._up = asyncio.Event()
-        self._failing = False  # away for longer than the backlog waits: fail at once
+        self._failing = False  # Redis is away for longer than the backlog waits
         self._closed = False
         self._last_error: GatewayError = unavailable("not connected yet")
         self._task: asyncio.Task[None] | None = None
-        self._look: asyncio.TimerHandle | None = None  # the deadline's next one
+        self._check: asyncio.TimerHandle | None = None  # the next check of the deadline
         self._give_up: asyncio.TimerHandle | None = None  # when the backlog stops waiting
-        self._seen: tuple[RedisSocket | None, int, float] = (None, 0, 0.0)  # the deadline's last look
+        self._seen: tuple[RedisSocket | None, int, float] = (None, 0, 0.0)  # at the last progress: its replies, when
 
     @property
     def is_up(self) -> bool:
-        """Whether commands go out at once."""
+        """Whether there is a connection, so that commands are sent at once."""
         return self._connection is not None
 
     @property
     def last_error(self) -> GatewayError:
-        """Why there is, or was last, no connection: a new exception each time, since raising one makes it grow."""
+        """The reason for the last outage, as a new exception each time: raising one adds to its traceback."""
         return GatewayError(self._last_error.code, self._last_error.message)
 
     async def start(self, timeout: float | None = None) -> None:
-        """Begin to connect.
+        """Start to connect.
 
         Args:
             timeout: seconds to wait for the first connection; None does not wait.
 
         Raises:
-            RedisRefused: the server does not let us in.
+            RedisRefused: the server refuses the login or the database.
             GatewayError: REDIS_UNAVAILABLE, not connected in time; the text says why.
         """
         self._give_up_later()
@@ -106,13 +115,13 @@ class Link:
         await self._up.wait()
 
     async def close(self) -> None:
-        """Give the connection up; whatever still waits for a reply fails."""
+        """Close the connection; commands that still wait for a reply fail."""
         self._closed = True
         self._last_error = _STOPPING
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        for timer in (self._give_up, self._look):
+        for timer in (self._give_up, self._check):
             if timer is not None:
                 timer.cancel()
         if (connection := self._connection) is not None:
@@ -127,18 +136,16 @@ class Link:
         command: bytes | list[Chunk],
         sink: Sink,
         *,
-        writes: bool = True,
         decode: bool = False,
         replies: int = 1,
     ) -> None:
-        """Send packed commands in order with everybody else's.
+        """Send packed commands, in order with all others on this link.
 
         Args:
-            command: in Redis protocol, as `pack_command` makes it, or in pieces.
-            sink: takes the reply, an error reply included, or a GatewayError when there will be none.
-            writes: decides what a lost reply means: OUTCOME_UNKNOWN for a write, REDIS_UNAVAILABLE for a read.
+            command: in Redis protocol, as `pack_command` makes it, or in chunks.
+            sink: takes the reply, which may be an error reply; or `LostReply`, or REDIS_UNAVAILABLE if it was not sent.
             decode: whether texts in the reply are str rather than bytes.
-            replies: how many replies the bytes give; the last one goes to the sink.
+            replies: how many commands there are; the reply to the last one goes to the sink.
         """
         if self._connection is None:
             size = sum(map(len, command)) if isinstance(command, list) else len(command)
@@ -148,39 +155,39 @@ class Link:
             self._size += size
         elif not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append((sink, writes, decode, replies))
+        self._out.append((sink, decode, replies))
         if isinstance(command, list):
-            self._pieces += command
+            self._chunks += command
         else:
-            self._pieces.append(command)
+            self._chunks.append(command)
 
     def _is_full(self, size: int) -> bool:
         options = self._options
         return len(self._out) >= options.backlog or self._size + size > options.backlog_size
 
-    def call(self, *args: Any, writes: bool = True, decode: bool = True) -> asyncio.Future[Any]:
+    def call(self, *args: Any, decode: bool = True) -> asyncio.Future[Any]:
         """Send one command and get a future of its reply; error replies raise GatewayError."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        self.send(pack_command(*args), future_sink(future), writes=writes, decode=decode)
+        self.send(pack_command(*args), partial(settle, future), decode=decode)
         return future
 
     def _flush(self) -> None:
         connection = self._connection
         if connection is None or not self._out:
             return
-        out, pieces = self._take_out()
-        connection.transport.write(b"".join(pieces))
+        out, chunks = self._take_out()
+        connection.transport.write(b"".join(chunks))
         connection.pending.extend(out)
 
     def _take_out(self) -> tuple[list[Entry], list[Chunk]]:
-        out, pieces = self._out, self._pieces
-        self._out, self._pieces, self._size = [], [], 0
-        return out, pieces
+        out, chunks = self._out, self._chunks
+        self._out, self._chunks, self._size = [], [], 0
+        return out, chunks
 
-    # The life of the connection
+    # The connection
 
     async def _stay_connected(self, *, give_in: bool) -> None:
-        """Connect again and again; `give_in`: not if the server does not let us in the very first time."""
+        """Keep the connection up; with `give_in` stop if the server refuses the first one."""
         pause = _SHORTEST_PAUSE
         while not self._closed:
             try:
@@ -196,7 +203,7 @@ class Link:
             else:
                 since = self._loop.time()
                 await connection.lost
-                if self._loop.time() - since > _LONGEST_PAUSE:  # else: a server that lets us in only to close
+                if self._loop.time() - since > _LONGEST_PAUSE:  # else the server accepts connections only to close them
                     pause = _SHORTEST_PAUSE
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
@@ -276,7 +283,7 @@ class Link:
         self._last_error = error
 
     def _give_up_later(self) -> None:
-        """From now, when the link went down, the backlog waits for `backlog_timeout`."""
+        """Give the backlog up after `backlog_timeout`, counted from now, when the connection was lost."""
         self._give_up = self._loop.call_later(self._options.backlog_timeout, self._stop_waiting)
 
     def _stop_waiting(self) -> None:
@@ -291,7 +298,7 @@ class Link:
             self._loop.call_soon(sink, self.last_error)
 
     def _drop(self, connection: RedisSocket, *, timed_out: bool = False) -> None:
-        """Take a connection out of service and tell everybody who waits on it. What was not written stays queued."""
+        """Abort a connection and fail what waits on it for a reply. Commands that were not written stay queued."""
         if self._connection is connection:
             self._connection = None
             self._up.clear()
@@ -301,13 +308,13 @@ class Link:
                 self._give_up_later()
         connection.on_lost = None
         connection.transport.abort()
-        connection.fail(lambda writes: lost_reply(writes, timed_out))
+        connection.fail(partial(LostReply, "no reply in time" if timed_out else "the connection was lost"))
 
     def _watch(self) -> None:
-        """The deadline: a look every so often; no timer per command, since replies come in order."""
+        """Check the deadline from time to time. Replies come in order, so that no command needs a timer of its own."""
         if self._closed:
             return
-        self._look = self._loop.call_later(self._options.deadline / 4, self._watch)
+        self._check = self._loop.call_later(self._options.deadline / 4, self._watch)
         connection, now = self._connection, self._loop.time()
         if connection is None:
             return

@@ -1,25 +1,27 @@
-"""BullMQ's Lua scripts: read once per process, called by hash through the link, loaded again when Redis forgot them."""
+"""Lua scripts, BullMQ's and ours: each is called by its hash, and sent in full once Redis has forgotten it."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
 import bullmq.redis_connection
-from bullmq.scripts import Scripts
 
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
 from bullmq_proxy.gateway.broker.redis.link import Link
-from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command
-from bullmq_proxy.gateway.errors import GatewayError, finished_error
+from bullmq_proxy.gateway.broker.redis.socket import Chunk, Sink, bulk_head, pack_command, packable, settle
 
+HOLE: Final = object()
+"""Marks a word of a template that differs from call to call."""
+
+_END: Final = b"\r\n"
 _OURS: Final = Path(__file__).parent / "lua"
 
-# On the package's disk, but not in its own table of scripts.
+# These are in the package's folder of scripts, but not in its table of them.
 _UNREGISTERED: Final = (
     "addLog-2",
     "changeDelay-4",
@@ -39,7 +41,7 @@ _UNREGISTERED: Final = (
 
 @cache
 def script_texts() -> dict[str, str]:
-    """All scripts by name. A `bullmq.Worker` reads 35 files for every connection; we read them once."""
+    """Read all scripts, by name."""
     unregistered = {name.partition("-")[0]: f"{name}.lua" for name in _UNREGISTERED}
     names = {**bullmq.redis_connection.SCRIPT_DEFINITIONS, **unregistered}
     texts = {name: bullmq.redis_connection.loadScript(file) for name, file in names.items()}
@@ -48,85 +50,17 @@ def script_texts() -> dict[str, str]:
 
 
 def sha_of(text: str) -> str:
-    """The hash by which Redis knows a script."""
+    """Return the hash by which Redis knows a script."""
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-class Script:
-    """One Lua script on one link. Callable as the scripts of redis-py are, so that BullMQ's own classes can use it."""
-
-    def __init__(self, link: Link, text: str) -> None:
-        self.sha = sha_of(text)
-        self.text = text
-        self.link = link
-
-    def __call__(
-        self, keys: list[Any] | None = None, args: list[Any] | None = None, client: Any = None
-    ) -> Awaitable[Any]:
-        """Run the script; error replies raise GatewayError, texts in the reply are str."""
-        future = asyncio.get_running_loop().create_future()
-        self.send(keys or [], args or [], partial(settle, future), decode=True)
-        return future
-
-    def send(self, keys: list[Any], args: list[Any], sink: Sink, *, decode: bool = False) -> None:
-        """Run the script and give the raw reply, or an exception, to `sink`.
-
-        Args:
-            keys: KEYS, as str or bytes.
-            args: ARGV; numbers and str are written as text.
-            sink: takes the reply; an error reply comes as GatewayError.
-            decode: texts in the reply are str rather than bytes.
-        """
-        self.link.send(self.command(keys, args), partial(self._reply, keys, args, sink, decode), decode=decode)
-
-    def command(self, keys: list[Any], args: list[Any], *, full: bool = False) -> bytes:
-        """The command, packed: EVALSHA, or EVAL with the `full` text."""
-        how = ("EVAL", self.text) if full else ("EVALSHA", self.sha)
-        return pack_command(*how, len(keys), *keys, *args)
-
-    def _reply(self, keys: list[Any], args: list[Any], sink: Sink, decode: bool, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            self.failed(reply, keys, args, sink, decode=decode)
-        else:
-            sink(reply)
-
-    def failed(self, reply: Exception, keys: list[Any], args: list[Any], sink: Sink, *, decode: bool = False) -> None:
-        """Go on after an error reply, or none at all: send the script's text if that is what Redis lacks."""
-        if is_forgotten(reply):
-            # Redis forgot it (SCRIPT FLUSH, failover): it did not run, so sending it once more in full is safe.
-            self.link.send(self.command(keys, args, full=True), partial(_pass_on, sink), decode=decode)
-        else:
-            sink(reply_error(reply))
-
-
-def _pass_on(sink: Sink, reply: Any) -> None:
-    sink(reply_error(reply) if isinstance(reply, Exception) else reply)
-
-
-def settle(future: asyncio.Future[Any], reply: Any) -> None:
-    """A sink that ends a future, with the reply or with the exception that stands for it."""
-    if future.done():
-        return
-    if isinstance(reply, Exception):
-        future.set_exception(reply)
-    else:
-        future.set_result(reply)
-
-
-class ScriptBook:
-    """All scripts on one link, in the form that BullMQ's classes expect of a RedisConnection (`conn`, `commands`)."""
-
-    def __init__(self, link: Link, client: Any) -> None:
-        self.conn = client
-        self.commands: Mapping[str, Script] = {name: Script(link, text) for name, text in script_texts().items()}
-
-    async def getRedisVersion(self) -> str:
-        """BullMQ asks in order to choose between old and new scripts; everything we support has LPOS (6.0.6)."""
-        return "7.0.0"
+def scripts_on(link: Link) -> Mapping[str, Script]:
+    """Make all scripts, by name, to be run on a link."""
+    return {name: Script(link, text) for name, text in script_texts().items()}
 
 
 async def load_scripts(ask: Callable[..., Awaitable[Any]]) -> None:
-    """Make sure that Redis has every script, before anybody else's command on a new connection.
+    """Load the scripts that Redis does not have, before the first command of a new connection.
 
     Args:
         ask: sends one command and returns its reply.
@@ -137,18 +71,91 @@ async def load_scripts(ask: Callable[..., Awaitable[Any]]) -> None:
     await asyncio.gather(*[ask("SCRIPT", "LOAD", text) for text in missing])
 
 
-class QueueScripts(Scripts):  # type: ignore[misc] # the package has no types
-    """BullMQ's argument builders for one queue, on our link, with our errors."""
+class Script:
+    """One Lua script on one link.
 
-    def __init__(self, prefix: str, queue: str, book: ScriptBook) -> None:
-        super().__init__(prefix, queue, book)
+    Everywhere KEYS are str or bytes; ARGV may also be numbers, which are written as text. Texts in a reply are bytes,
+    and an error reply becomes a GatewayError.
+    """
 
-    def finishedErrors(self, opts: dict[str, Any]) -> GatewayError:
-        """What BullMQ raises for a negative return code; its own version loses the code and some texts."""
-        return finished_error(
-            opts["code"],
-            command=opts.get("command", ""),
-            job_id=opts.get("jobId"),
-            state=opts.get("state"),
-            parent_key=opts.get("parentKey"),
-        )
+    def __init__(self, link: Link, text: str) -> None:
+        self.sha = sha_of(text)
+        self.link = link
+        self.text = text
+
+    def run(self, keys: Sequence[Any], args: Sequence[Any]) -> Awaitable[Any]:
+        """Run the script and return its reply."""
+        future = asyncio.get_running_loop().create_future()
+        self.send(keys, args, partial(settle, future))
+        return future
+
+    def send(self, keys: Sequence[Any], args: Sequence[Any], sink: Sink) -> None:
+        """Run the script and give its reply, or the GatewayError in its place, to `sink`."""
+        self.link.send(self.pack(keys, args), partial(self.replied, keys, args, sink))
+
+    def template(self, keys: Sequence[object], args: Sequence[object]) -> Template:
+        """Pack a call once that is made often; `HOLE` stands for each word that differs from call to call."""
+        return Template(self, keys, args)
+
+    def pack(self, keys: Sequence[Any], args: Sequence[Any], *, full: bool = False) -> bytes:
+        """Pack the call, for a transaction: EVALSHA, or EVAL with the `full` text."""
+        how = ("EVAL", self.text) if full else ("EVALSHA", self.sha)
+        return pack_command(*how, len(keys), *keys, *args)
+
+    def replied(self, keys: Sequence[Any], args: Sequence[Any], sink: Sink, reply: Any) -> None:
+        """Pass a reply on, or send the full text once if Redis does not know the hash: then it executed nothing."""
+        if not isinstance(reply, Exception):
+            sink(reply)
+        elif is_forgotten(reply):
+            self.link.send(self.pack(keys, args, full=True), partial(_pass_on, sink))
+        else:
+            sink(reply_error(reply))
+
+
+class Template:
+    """One call of a script whose constant words are packed once.
+
+    To pack the 17 words of an `add` for each job takes 2.0 us, to fill in the three that differ 1.0 us.
+    """
+
+    __slots__ = ("_first", "_keys_and_args", "_rest", "_script")
+
+    def __init__(self, script: Script, keys: Sequence[object], args: Sequence[object]) -> None:
+        self._script = script
+        self._keys_and_args = (keys, args)
+        self._first, *self._rest = _chunks(("EVALSHA", script.sha, len(keys), *keys, *args))
+
+    def send(self, values: tuple[Chunk, ...], sink: Sink) -> None:
+        """Run the script and give its reply, or the GatewayError in its place, to `sink`.
+
+        Args:
+            values: one for each hole, in their order.
+            sink: takes the reply.
+        """
+        command: list[Chunk] = [self._first]
+        for value, after in zip(values, self._rest, strict=True):
+            command += (bulk_head(len(value)), value, after)
+        self._script.link.send(command, partial(self._replied, values, sink))
+
+    def _replied(self, values: tuple[Chunk, ...], sink: Sink, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            filling = iter(packable(values))
+            keys, args = ([next(filling) if word is HOLE else word for word in words] for words in self._keys_and_args)
+            self._script.replied(keys, args, sink, reply)
+        else:
+            sink(reply)
+
+
+def _chunks(words: Sequence[object]) -> list[bytes]:
+    """Pack a command and cut it at its holes: each chunk but the first begins after a value."""
+    chunks = [b"*%d\r\n" % len(words)]
+    for word in words:
+        if word is HOLE:
+            chunks.append(_END)
+        else:
+            chunks[-1] += pack_command(word).partition(_END)[2]
+    return chunks
+
+
+def _pass_on(sink: Sink, reply: Any) -> None:
+    sink(reply_error(reply) if isinstance(reply, Exception) else reply)

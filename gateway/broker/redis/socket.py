@@ -1,4 +1,4 @@
-"""One socket to Redis: commands out as bytes, replies matched to them in order. It does not connect by itself."""
+"""One socket to Redis: sends packed commands and matches the replies to them in order. `link.py` connects it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, cast
 
 import hiredis
@@ -22,37 +23,44 @@ Sink = Callable[[Any], None]
 """Takes a reply, or the exception that stands for it. Called from the loop, never from within `send`."""
 
 Chunk = bytes | Raw
-"""Of a command in Redis protocol. A payload is one of its own, so that it is not copied."""
+"""A part of a command in Redis protocol. A payload is a chunk of its own, so that it is not copied."""
 
-Entry = tuple[Sink, bool, bool, int]
-"""A command on its way: sink, writes?, decode?, how many replies Redis gives (the last one counts)."""
+Entry = tuple[Sink, bool, int]
+"""A command under way: its sink, whether texts are decoded, how many replies Redis gives (the last one counts)."""
 
 
 def pack_command(*args: Any) -> bytes:
-    """A command in Redis protocol; str, bytes, memoryviews and numbers are written as text."""
+    """Write a command in Redis protocol; its words are str, bytes, memoryviews or numbers."""
     return cast("bytes", hiredis.pack_command(args))
 
 
-def packable(pieces: Iterable[Chunk]) -> list[bytes | memoryview]:
-    """For `pack_command`, which does not know payloads as they are."""
-    return [piece if isinstance(piece, bytes) else memoryview(piece) for piece in pieces]
+def packable(words: Iterable[Chunk]) -> list[bytes | memoryview]:
+    """Make payloads fit for `pack_command`, which does not know `Raw`."""
+    return [word if isinstance(word, bytes) else memoryview(word) for word in words]
 
 
 _HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]
 
 
 def bulk_head(length: int) -> bytes:
-    """What stands before a text of `length` bytes in Redis protocol."""
+    """Return the head of a text of `length` bytes in Redis protocol."""
     return _HEADS[length] if length < len(_HEADS) else b"$%d\r\n" % length
 
 
 class RedisSocket(asyncio.Protocol):
-    """One socket: matches replies to the commands that wait for them."""
+    """One socket: matches replies to the commands that wait for them.
+
+    Attributes:
+        lost: done once the socket is closed.
+        pending: commands that were written and have no reply yet.
+        replies: how many have come; a link's deadline sees progress by it.
+        on_lost: called when the socket closes; None during the handshake.
+    """
 
     def __init__(self) -> None:
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pending: deque[Entry] = deque()
-        self.replies = 0  # counts up: how the deadline sees progress
+        self.replies = 0
         self.on_lost: Callable[[RedisSocket], None] | None = None
         self.transport: asyncio.Transport
         self._reader = hiredis.Reader(encoding="utf-8", errors="replace")
@@ -67,24 +75,24 @@ class RedisSocket(asyncio.Protocol):
             self.lost.set_result(None)
         if self.on_lost is not None:
             self.on_lost(self)
-        else:  # in the middle of the handshake
-            self.fail(lambda writes: unavailable(_LOST))
+        else:
+            self.fail(partial(unavailable, _LOST))
 
-    def fail(self, error: Callable[[bool], GatewayError]) -> None:
-        """Tell everybody who waits for a reply that there will be none; `error` takes: was it a write?"""
+    def fail(self, error: Callable[[], GatewayError]) -> None:
+        """Give each sink that waits for a reply an error of its own."""
         pending, self.pending = self.pending, deque()
-        for sink, writes, *_ in pending:
-            _give(sink, error(writes))
+        for sink, *_ in pending:
+            _give(sink, error())
 
     def data_received(self, data: bytes) -> None:
         gets, pending = self._reader.gets, self.pending
         self._reader.feed(data)
         while pending:
-            sink, _, decode, replies = pending[0]
+            sink, decode, replies = pending[0]
             try:
                 reply = gets(decode)
             except hiredis.ProtocolError:
-                log.error("redis link: the reply is no Redis protocol, closing the connection")
+                log.error("redis link: closing the connection: a reply is not in Redis protocol")
                 self.transport.abort()
                 return
             if reply is False:  # incomplete; RESP2 has no booleans of its own
@@ -96,43 +104,39 @@ class RedisSocket(asyncio.Protocol):
                     if self._first_error is None and isinstance(reply, Exception):
                         self._first_error = reply
                     continue
-                # What EXEC says of a transaction that was refused on the way is not why.
+                # EXEC does not say why a transaction was refused; the first error does.
                 reply, self._first_error = self._first_error or reply, None
                 self._swallowed = 0
             pending.popleft()
             _give(sink, reply)
         if self.on_lost is not None and self._reader.has_data():
-            log.error("redis link: a reply that nobody asked for, closing the connection")
+            log.error("redis link: closing the connection: a reply without a command")
             self.transport.abort()
 
     def ask(self, *args: Any) -> asyncio.Future[Any]:
-        """Send a command past the queue, for the handshake; error replies raise."""
+        """Send a command at once, for the handshake; error replies raise GatewayError."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.lost.done():
             future.set_exception(unavailable(_LOST))
             return future
-        self.pending.append((future_sink(future), False, True, 1))
+        self.pending.append((partial(settle, future), True, 1))
         self.transport.write(pack_command(*args))
         return future
 
 
 def _give(sink: Sink, reply: Any) -> None:
-    """One sink that fails must not keep the others from their replies."""
+    """Call a sink, and log if it fails: the others need their replies."""
     try:
         sink(reply)
     except Exception:
         log.exception("redis link: a sink failed")
 
 
-def future_sink(future: asyncio.Future[Any]) -> Sink:
-    """A sink that ends a future: an error reply as GatewayError."""
-
-    def sink(reply: Any) -> None:
-        if future.done():
-            return
-        if isinstance(reply, Exception):
-            future.set_exception(reply_error(reply))
-        else:
-            future.set_result(reply)
-
-    return sink
+def settle(future: asyncio.Future[Any], reply: Any) -> None:
+    """End a future, if nobody has, with a reply or an error; an error reply becomes a GatewayError."""
+    if future.done():
+        return
+    if isinstance(reply, Exception):
+        future.set_exception(reply_error(reply))
+    else:
+        future.set_result(reply)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.errors import OUTAGE
+from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, of_read
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import to_hash
@@ -132,7 +132,10 @@ class EventReader:
 
     async def _end(self) -> StreamId:
         """The id of the newest entry."""
-        entries = await self.queue.link.call("XREVRANGE", self._key, "+", "-", "COUNT", 1, writes=False, decode=False)
+        try:
+            entries = await self.queue.link.call("XREVRANGE", self._key, "+", "-", "COUNT", 1, decode=False)
+        except GatewayError as error:
+            raise of_read(error) from None
         return parse_stream_id(entries[0][0].decode()) if entries else _START
 
     # Catching up
@@ -162,7 +165,7 @@ class EventReader:
         """
         while True:
             try:
-                reply: list[Any] = await self.queue.link.call(*command, writes=False, decode=False)
+                reply: list[Any] = await self.queue.link.call(*command, decode=False)
             except GatewayError as error:
                 if error.code not in OUTAGE:
                     return []
@@ -208,7 +211,6 @@ class EventReader:
                     "STREAMS",
                     self._key,
                     format_stream_id(self._position),
-                    writes=False,
                     decode=False,
                 )
             except GatewayError as error:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.scripts import settle
+from bullmq_proxy.gateway.broker.redis.socket import settle
 from bullmq_proxy.gateway.broker.watching.event_reader import Cursor, EventReader
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.values.json_text import UNREADABLE, json_text
@@ -110,7 +110,7 @@ class JobWaits:
 
     def _look(self, id: str, end: asyncio.Future[Raw], *, again: bool = False) -> None:
         keys = self.queue.keys("completed", "failed", id)
-        self.queue.commands["isFinished"].send(keys, [id, "1"], partial(self._looked, id, end, again))
+        self.queue.scripts["isFinished"].send(keys, [id, "1"], partial(self._looked, id, end, again))
 
     def _looked(self, id: str, end: asyncio.Future[Raw], again: bool, reply: Any) -> None:
         if isinstance(reply, Exception):
