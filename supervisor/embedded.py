@@ -115,7 +115,7 @@ class EmbeddedValkey:
                 raise StartError(f"the embedded Valkey did not answer in {timeout:g} s: {self._last_words()}")
             if inbox.asked_to_stop(_TICK):
                 return False
-        log.info("embedded Valkey runs with pid %s, data in %s", self.pid, self._data.path)
+        log.info("embedded Valkey runs with pid %s, data in %s, socket %s", self.pid, self._data.path, self._socket)
         return True
 
     def tend(self, now: float) -> float | None:

@@ -11,6 +11,7 @@ from tests.support.service import ROOT
 README = ROOT / "README.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
+FAILURES = ROOT / "docs" / "failures.md"
 FUNCTIONS = ROOT / "docs" / "functions.md"
 SYSTEMD = ROOT / "systemd" / "README.md"
 PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), SYSTEMD)
@@ -82,6 +83,12 @@ def section(page: Path, title: str) -> Section:
     """The section with this heading."""
     [one] = [each for each in sections(page) if each.title == title]
     return one
+
+
+def only_block(page: Path, language: str) -> str:
+    """Return the one fenced block of a page in this language."""
+    [text] = [text for part in sections(page) for known, text in part.blocks if known == language]
+    return text
 
 
 def links(page: Path) -> list[str]:

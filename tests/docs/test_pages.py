@@ -16,10 +16,11 @@ from bullmq_proxy.gateway.errors import ErrorCode
 from bullmq_proxy.gateway.rules.flow import FlowNode
 from bullmq_proxy.gateway.rules.options import JobOptions
 from bullmq_proxy.gateway.settings import options
+from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.supervisor.activation import LISTEN_VARIABLES
 from bullmq_proxy.supervisor.notify import NOTIFY_VARIABLES
 from bullmq_proxy.supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS, ConfigFile, resolve
-from tests.docs.markdown import CONFIGURATION, FUNCTIONS, PAGES, PROTOCOL, README, Section, links, section, sections
+from tests.docs.markdown import CONFIGURATION, FAILURES, FUNCTIONS, PAGES, PROTOCOL, Section, links, section, sections
 from tests.support.service import ROOT
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -48,7 +49,7 @@ class TestMessages:
                     yield from text.splitlines()
             yield from (code for code in part.codes if code.startswith(('{"', "[{")))
 
-    @pytest.mark.parametrize("page", [README, PROTOCOL])
+    @page
     def test_messages_have_an_id_and_data(self, page: Path) -> None:
         shown = [
             json.loads(line)
@@ -57,7 +58,6 @@ class TestMessages:
             if language == "json"
             for line in text.splitlines()
         ]
-        assert shown
         assert all(message.keys() in ({"id", "data"}, {"err"}) for message in shown)
 
 
@@ -93,6 +93,14 @@ class TestProtocol:
     @pytest.mark.parametrize("setting", [name.name for name in options() if name.name.startswith("max_")])
     def test_limits_name_their_settings(self, setting: str) -> None:
         assert setting in {code for row in section(PROTOCOL, "Limits").rows for code in re.findall(r"`(.+?)`", row[2])}
+
+
+class TestFailures:
+    def test_each_status_and_close_code_says_what_a_client_does(self) -> None:
+        shown = {int(code) for row in section(FAILURES, "After a refusal").rows for code in re.findall(r"\d+", row[0])}
+        statuses = {int(row[0]) for row in section(PROTOCOL, "Plain HTTP").rows if row[0].isdigit()}
+        made_by_the_library = {1002, 1006}
+        assert shown == statuses | set(CloseCode) - {CloseCode.NORMAL} | made_by_the_library
 
 
 class TestConfiguration:

@@ -1,0 +1,226 @@
+"""The worked examples of the pages, run as they stand against a real gateway; only addresses are the test's own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
+
+from tests.docs.markdown import README, only_block
+from tests.support.service import ROOT, Service, clean_environment
+from tests.support.valkey import ValkeyProcess
+from tests.support.waiting import TIMEOUT, wait_for
+
+KEY = "my-auth-key"
+PAIR = [Subprotocol("bullmq-proxy.v1"), Subprotocol(f"bearer.{KEY}")]
+ORIGIN = "http://localhost:8000"
+ADDRESS = "127.0.0.1:8080"
+SUFFIX = {"python": "py", "js": "mjs"}
+DOCS = ROOT / "docs"
+
+NODE = shutil.which("node")
+
+
+def node_command() -> list[str]:
+    """Return the command that runs Node with a WebSocket: built in since 22, behind a flag in 20."""
+    assert NODE is not None
+    version = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=True, timeout=TIMEOUT).stdout
+    return [NODE] if int(version.removeprefix("v").split(".")[0]) >= 22 else [NODE, "--experimental-websocket"]
+
+
+needs_node = pytest.mark.skipif(NODE is None, reason="node is missing: the JavaScript examples are not run")
+languages = pytest.mark.parametrize("language", ["python", pytest.param("js", marks=needs_node)])
+
+
+class Example:
+    """A program of a page in a process of its own.
+
+    Args:
+        name: the page's name; output and program are kept in files of this name.
+        language: `python` or `js`.
+        text: the program.
+        home: the directory for its files, and its HOME.
+    """
+
+    def __init__(self, name: str, language: str, text: str, home: Path) -> None:
+        path = home / f"try_{name}.{SUFFIX[language]}"  # a `queue.py` would hide the module of this name
+        path.write_text(text)
+        self._output = home / f"{name}.{language}.txt"
+        command = [sys.executable, "-u"] if language == "python" else node_command()
+        environment = clean_environment(home, {"WEBSOCKETS_BACKOFF_INITIAL_DELAY": "0.1"})
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [*command, path], env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def output(self) -> str:
+        """Output and errors so far."""
+        return self._output.read_text()
+
+    def prints(self, words: str) -> None:
+        """Wait until a line with these words was printed."""
+
+        def printed() -> bool:
+            if words in self.output:
+                return True
+            assert self._process.poll() in (None, 0), self.output
+            return False
+
+        wait_for(printed, f"{self._output.stem} prints {words!r}; it printed {self.output!r}")
+
+    def ends(self, code: int = 0) -> None:
+        """Wait until the program ends, with this exit code and without a Python traceback."""
+        assert self._process.wait(TIMEOUT) == code, self.output
+        assert "Traceback" not in self.output
+
+    def interrupt(self) -> None:
+        """Send what Ctrl-C sends."""
+        self._process.send_signal(signal.SIGINT)
+
+    def close(self) -> None:
+        """Kill the process."""
+        self._process.kill()
+        self._process.wait(TIMEOUT)
+
+
+class Run(Protocol):
+    """Starts the only program in this language of a page, with texts replaced by others."""
+
+    def __call__(self, page: Path, language: str, replaced: dict[str, str]) -> Example: ...
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    started: list[Example] = []
+
+    def start(page: Path, language: str, replaced: dict[str, str]) -> Example:
+        text = only_block(page, "html" if page.stem == "browser" else language)
+        if page.stem == "browser":
+            [text] = re.findall(r'<script type="module">\n(.*?)</script>', text, re.DOTALL)
+        for old, new in replaced.items():
+            assert old in text, f"{old} does not stand in the example of {page.name}"
+            text = text.replace(old, new)
+        started.append(Example(page.stem, language, text, tmp_path))
+        return started[-1]
+
+    yield start
+    for example in started:
+        example.close()
+
+
+@pytest.fixture
+def serve(service: Callable[..., Service], valkey: ValkeyProcess, prefix: str) -> Callable[[int], dict[str, str]]:
+    """Return a function that serves as the README has its reader serve, on a port, 0 for a free one.
+
+    The function returns what an example has to replace.
+    """
+
+    def start(port: int = 0) -> dict[str, str]:
+        flags = ("--procs", "1", "--redis-url", valkey.url, "--prefix", prefix, "--allowed-origin", ORIGIN)
+        running = service("--port", str(port), *flags, env={"AUTH_KEYS": KEY}).start()
+        return {ADDRESS: f"127.0.0.1:{running.port}"}
+
+    return start
+
+
+@pytest.fixture
+def gateway(serve: Callable[..., dict[str, str]]) -> dict[str, str]:
+    return serve()
+
+
+def test_the_readme_adds_a_job_processes_it_and_has_its_result(gateway: dict[str, str], run: Run) -> None:
+    example = run(README, "python", gateway)
+    example.ends()
+    assert example.output == only_block(README, "text")
+
+
+@languages
+def test_worker_and_watcher_wait_for_the_gateway_and_see_the_job_of_the_queue_example(
+    language: str, port: int, serve: Callable[..., dict[str, str]], run: Run
+) -> None:
+    here = {ADDRESS: f"127.0.0.1:{port}"}
+    watcher = run(DOCS / "events.md", language, here)
+    worker = run(DOCS / "worker.md", language, here)
+    watcher.prints("no connection")
+    worker.prints("connect failed" if language == "python" else "no connection")
+    serve(port)
+    watcher.prints("watching")
+    worker.prints("waiting for jobs")
+    queue = run(DOCS / "queue.md", language, here)
+    queue.ends()
+    assert queue.output == "added job 1\n"
+    worker.prints("sending to ada@example.org")
+    watcher.prints("completed")
+    watcher.prints("sent")
+    if language == "python":
+        for example in (watcher, worker):
+            example.interrupt()
+            example.ends()
+
+
+@languages
+def test_examples_report_a_wrong_key(language: str, gateway: dict[str, str], run: Run) -> None:
+    wrong = gateway | {KEY: "wrong"}
+    queue, worker, watcher = (run(DOCS / f"{page}.md", language, wrong) for page in ("queue", "worker", "events"))
+    queue.ends(1)
+    assert "no reply: " in queue.output
+    for example in (worker, watcher):
+        if language == "python":
+            example.ends(1)
+            assert "UNAUTHORIZED" in example.output
+        else:
+            example.prints("is the key right?")
+
+
+def test_a_flow_is_added_and_read(gateway: dict[str, str], run: Run) -> None:
+    example = run(DOCS / "flows.md", "python", gateway)
+    example.ends()
+    assert example.output == "added report with 2 children\nchildren: plot sum\n"
+
+
+def test_schedulers_are_made_read_and_removed(gateway: dict[str, str], run: Run) -> None:
+    example = run(DOCS / "schedulers.md", "python", gateway)
+    example.ends()
+    lines = example.output.splitlines()
+    assert lines[0].startswith("the next report is job repeat:report:")
+    assert lines[1].startswith("heartbeat 60000 next at ")
+    assert lines[2].startswith("report 0 7 * * 1-5 next at ")
+    assert lines[3:] == [
+        "one of them: {'data': {'format': 'pdf'}, 'opts': {'attempts': 3}}",
+        "removed: True",
+        "left: 1",
+    ]
+
+
+@needs_node
+def test_the_page_adds_a_job_processes_it_and_sees_the_event(gateway: dict[str, str], run: Run) -> None:
+    example = run(DOCS / "browser.md", "js", gateway)
+    example.prints("added job 1")
+    example.prints("Hello, Ada!")
+
+
+def test_a_page_of_the_shown_origin_may_connect(gateway: dict[str, str]) -> None:
+    assert ORIGIN in only_block(DOCS / "browser.md", "sh")
+    with connect(f"ws://{gateway[ADDRESS]}/queue/mails", origin=Origin(ORIGIN), subprotocols=PAIR) as queue:
+        assert queue.subprotocol == "bullmq-proxy.v1"
+
+
+def test_the_embedded_gateway_serves_until_ctrl_c(valkey: ValkeyProcess, port: int, run: Run) -> None:
+    replaced = {"redis://localhost:6379": valkey.url, "port=8080": f"port={port}"}
+    example = run(DOCS / "embedding.md", "python", replaced)
+    example.prints(f"serving on ws://127.0.0.1:{port}")
+    with connect(f"ws://127.0.0.1:{port}/queue/mails", additional_headers={"Authorization": f"Bearer {KEY}"}) as queue:
+        queue.send('{"id":1,"data":{"fn":"isPaused"}}')
+        assert queue.recv(TIMEOUT) == '{"id":1,"data":{"ok":false}}'
+    example.interrupt()
+    example.ends()
