@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from websockets.http11 import Response
 
 from bullmq_proxy.gateway import __version__
-from bullmq_proxy.gateway.access.credentials import Keyring
+from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.broker.broker import Broker, Identity
@@ -33,7 +33,9 @@ from bullmq_proxy.gateway.sessions.worker import WorkerSession
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.shared_memory import ShardMemory, SharedMemory
 from bullmq_proxy.gateway.wire.closing import CloseCode
-from bullmq_proxy.gateway.wire.routes import Endpoint, Limits, Route
+from bullmq_proxy.gateway.wire.connection_options import EventsOptions, Limits, WorkerOptions
+from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.routes import RouteParameters
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class App:
         self.settings = settings
         self.broker = Broker(address, settings.prefix, link_options(settings, identity.slot), identity)
         row = row or SharedMemory(1).row(0)
-        self.listener = Listener(_admission(settings, keys, row), self._open_session, self._read_page)
+        self.listener = Listener(admission(settings, keys, row), self._open_session, self._read_page)
         self._metrics = Metrics(self.broker, self.listener, row)
         self._draining = False
         self._hurried = False
@@ -150,30 +152,39 @@ class App:
 
     # What the listener asks for
 
-    def _open_session(self, route: Route, rights: Rights, client: Client) -> Session:
-        context = Context(self.broker, rights)
+    def _open_session(
+        self, endpoint: SessionEndpoint, parameters: RouteParameters, rights: Rights, client: Client
+    ) -> Session:
+        broker, context = self.broker, Context(self.broker, rights)
         # A quarter of what a client may leave unread: replies to what has been read still find room.
         limits = CallLimits(self.settings.max_in_flight, self.settings.max_write_buffer // 4)
-        if route.kind is Endpoint.FLOWS:
-            return QueueSession(Flows(self.broker, self.settings.max_queue_name), context, client, limits, FLOWS)
-        queue = self.broker.queue(route.queue)
-        match route.kind:
-            case Endpoint.WORKER:
-                return WorkerSession(queue, route.worker, context, client, limits)
-            case Endpoint.EVENTS:
-                assert route.events is not None
-                return EventsSession(queue, self.broker.reader(queue), route.events, client, self.broker.counters)
+        match endpoint:
+            case SessionEndpoint.QUEUE:
+                return QueueSession(broker.queue(parameters.queue), context, client, limits)
+            case SessionEndpoint.WORKER:
+                assert isinstance(parameters.options, WorkerOptions)
+                return WorkerSession(broker.queue(parameters.queue), parameters.options, context, client, limits)
+            case SessionEndpoint.EVENTS:
+                assert isinstance(parameters.options, EventsOptions)
+                queue = broker.queue(parameters.queue)
+                return EventsSession(queue, broker.reader(queue), parameters.options, client, broker.counters)
+            case SessionEndpoint.FLOWS:
+                return QueueSession(Flows(broker, self.settings.max_queue_name), context, client, limits, FLOWS)
             case _:
-                return QueueSession(queue, context, client, limits)
+                assert_never(endpoint)
 
-    async def _read_page(self, kind: Endpoint) -> Response:
-        match kind:
-            case Endpoint.READY:
+    async def _read_page(self, endpoint: PageEndpoint) -> Response:
+        match endpoint:
+            case PageEndpoint.ROOT:
+                return http.text(f"bullmq-proxy {__version__}\n")
+            case PageEndpoint.HEALTH:
+                return http.json_page({"status": "alive", "version": __version__})
+            case PageEndpoint.READY:
                 return await self._ready()
-            case Endpoint.METRICS:
+            case PageEndpoint.METRICS:
                 return http.text(self._metrics.page(), http.PROMETHEUS)
             case _:
-                return http.json_page({"status": "alive", "version": __version__})
+                assert_never(endpoint)
 
     async def _ready(self) -> Response:
         try:
@@ -211,11 +222,12 @@ def link_options(settings: Settings, slot: int) -> LinkOptions:
     )
 
 
-def _admission(settings: Settings, keys: Iterable[Key], row: ShardMemory) -> Admission:
+def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory) -> Admission:
+    """Return the settings of a listener, with its keys; `memory` is where it counts their connections."""
     return Admission(
-        keyring=Keyring(settings.auth_keys, keys, row=row, everybody=settings.no_auth),
+        authenticator=Authenticator(settings.auth_keys, keys, memory, no_auth=settings.no_auth),
         allowed_origins=settings.allowed_origins,
-        limits=_limits(settings),
+        limits=limits(settings),
         max_message_size=settings.max_message_size,
         max_write_buffer=settings.max_write_buffer,
         ping_interval=settings.ping_interval,
@@ -223,5 +235,6 @@ def _admission(settings: Settings, keys: Iterable[Key], row: ShardMemory) -> Adm
     )
 
 
-def _limits(settings: Settings) -> Limits:
+def limits(settings: Settings) -> Limits:
+    """Return the settings that a path is checked against."""
     return Limits(max_queue_name=settings.max_queue_name, max_concurrency=settings.max_concurrency)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 NAMESPACE = "bullmq_proxy."
 
 # Who may import whom, from the ground up; a room may always import itself. docs/architecture.md draws this.
-_GROUND = {"gateway.errors", "gateway.rules", "gateway.values", "gateway.wire"}
+_GROUND = {"gateway.access.grants", "gateway.errors", "gateway.rules", "gateway.values", "gateway.wire"}
 _JOBS = {"gateway.broker.jobs", "gateway.broker.redis"}
 ROOMS: dict[str, set[str]] = {
     "gateway.value_types": set(),
@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.access.grants": {"gateway.errors"},
     "gateway.values": {"gateway.errors"},
     "gateway.rules": {"gateway.errors", "gateway.values"},
-    "gateway.wire": {"gateway.errors", "gateway.rules", "gateway.values"},
+    "gateway.wire": {"gateway.access.grants", "gateway.errors", "gateway.rules", "gateway.values"},
     "gateway.access": {"gateway.access.grants", "gateway.shared_memory", *_GROUND},
     "gateway.broker.redis": {"gateway.errors"},
     "gateway.broker.jobs": {"gateway", "gateway.access.grants", "gateway.broker.redis", *_GROUND},
@@ -183,3 +183,17 @@ def test_a_file_says_what_lives_in_it_and_fits_in_the_head(path: Path) -> None:
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text)), "no docstring"
     assert text.count("\n") <= LONGEST_FILE
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_of)
+def test_what_no_case_names_is_refused(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.match_case) and isinstance(node.pattern, ast.MatchAs) and node.pattern.pattern is None:
+            assert _refuses(node.body[-1]), f"{module_of(path)}:{node.pattern.lineno}: use assert_never, or raise"
+
+
+def _refuses(last: ast.stmt) -> bool:
+    call = last.value if isinstance(last, ast.Expr) else None
+    return isinstance(last, ast.Raise) or (
+        isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "assert_never"
+    )

@@ -1,1 +1,1 @@
-"""Keys, what they may do, and what each of them has used up."""
+"""Keys: the keys file, authentication, rights, and the limits that all shards share."""

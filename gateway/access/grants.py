@@ -1,4 +1,4 @@
-"""What a key may do: its permissions, and the queues that they are for."""
+"""The rights of a key: its permissions, the queues that they are for, and the limit of its calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 
 class Permission(enum.StrEnum):
-    """What a key must be allowed to do to call a function."""
+    """A permission of a key; each function and each endpoint needs one."""
 
     PRODUCE = "produce"
     CONSUME = "consume"
@@ -25,9 +25,9 @@ class Grant:
 
     Attributes:
         key: the key's name; never the key.
-        permissions: what it may do.
-        queues: patterns of the queues that it may do it to; a `*` stands for any text.
-        everything: neither of the two limits it, nor does the prefix of the gateway's own queues.
+        permissions: those that it has.
+        queues: patterns of the queues that it is for; a `*` stands for any text.
+        everything: no permission, queue or prefix limits the key.
     """
 
     key: str
@@ -39,21 +39,38 @@ class Grant:
         """Whether the key has a permission."""
         return self.everything or permission in self.permissions
 
-    def check_permission(self, permission: Permission, what: str) -> None:
-        """Refuse what needs a permission that the key does not have.
+    def check_permission(self, permission: Permission, action: str) -> None:
+        """Refuse an action whose permission the key does not have.
 
         Args:
             permission: the one that is needed.
-            what: is to be done, such as `call pause`.
+            action: such as `call pause`, for the message.
 
         Raises:
-            GatewayError: FORBIDDEN, saying which permission is missing.
+            GatewayError: FORBIDDEN with the missing permission.
         """
         if not self.allows(permission):
-            raise _forbidden(f"The key {self.key} may not {what}: it needs the permission {permission}")
+            raise _forbidden(f"The key {self.key} may not {action}: it needs the permission {permission}")
+
+    def check_any_permission(self, permissions: frozenset[Permission], action: str) -> None:
+        """Refuse an action for which the key has none of several permissions.
+
+        Args:
+            permissions: each of them is enough.
+            action: such as `watch events`, for the message.
+
+        Raises:
+            GatewayError: FORBIDDEN with the missing permissions.
+        """
+        if self.everything or not self.permissions.isdisjoint(permissions):
+            return
+        if len(permissions) == len(Permission):
+            raise _forbidden(f"The key {self.key} may not {action}: it has no permissions")
+        needed = " or ".join(permission for permission in Permission if permission in permissions)
+        raise _forbidden(f"The key {self.key} may not {action}: it needs the permission {needed}")
 
     def check_queue(self, name: str) -> None:
-        """Refuse a queue, by its name without the prefix, that none of the key's patterns covers.
+        """Refuse a queue that none of the key's patterns covers; `name` has no prefix.
 
         Raises:
             GatewayError: FORBIDDEN.
@@ -62,7 +79,7 @@ class Grant:
             raise _forbidden(f"The key {self.key} is not for the queue {name[:100]}")
 
     def check_reach(self, prefix: str, qualified: Iterable[str]) -> None:
-        """Refuse to reach other queues than the one of the connection, as a job does with a parent elsewhere.
+        """Refuse queues beside the one of the connection, such as that of a job's parent.
 
         Args:
             prefix: of the gateway's own queues; only keys that may do everything reach others.
@@ -81,15 +98,15 @@ class Grant:
 
 
 EVERYTHING: Final = Grant("", everything=True)
-"""Of keys that are not limited, and of everybody where no key is needed."""
+"""The grant of keys that are not limited, and of everybody where `no_auth` is set."""
 
 
 class Rights:
-    """The rights of an open connection as they are now: reading the keys again changes them.
+    """The rights of an open connection; they change when the keys file is read again.
 
     Attributes:
-        grant: of its key at this moment; ask again for each call.
-        watchers: are called when it has changed.
+        grant: of the key at this moment; read it again for each call.
+        watchers: functions that are called after each change.
     """
 
     __slots__ = ("_spend", "grant", "watchers")
@@ -99,15 +116,14 @@ class Rights:
 
         Args:
             grant: of the key.
-            spend: takes one call off what the key may still send at this moment, False when nothing is left; None for
-                a key whose calls nobody counts.
+            spend: counts one call of the key, and returns False when it has none left; None for a key without limit.
         """
         self.grant = grant
         self.watchers: set[Callable[[], None]] = set()
         self._spend = spend
 
     def change(self, grant: Grant) -> None:
-        """Put another grant in force, for calls that are under way too."""
+        """Put another grant in force, also for calls that are under way."""
         self.grant = grant
         for watcher in list(self.watchers):
             watcher()
@@ -126,7 +142,7 @@ class Rights:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Whether the name is the pattern, each `*` of which stands for any text; in linear time, whatever the pattern."""
+    """Whether a pattern covers a name: each `*` stands for any text. Takes linear time, whatever the pattern."""
     first, *rest = pattern.split("*")
     if not rest:
         return name == pattern

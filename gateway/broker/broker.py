@@ -27,7 +27,7 @@ from bullmq_proxy.gateway.broker.watching.event_reader import EventReader
 from bullmq_proxy.gateway.broker.watching.job_waits import JobWaits
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash
-from bullmq_proxy.gateway.wire.routes import WorkerOptions
+from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.net import frames, opening
 from bullmq_proxy.gateway.sessions.interfaces import Session
 from bullmq_proxy.gateway.wire.closing import CloseCode, cut_reason
-from bullmq_proxy.gateway.wire.routes import Endpoint
+from bullmq_proxy.gateway.wire.endpoints import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _OPEN = State.OPEN
 _CLOSE_TIMEOUT: Final = 5.0  # s for the peer to answer a close frame, and to close its end of the socket
 _STUCK_TIMEOUT: Final = 5.0  # s when it is closed for not reading: the close frame stands behind all the rest
 _LARGE: Final = 2**17  # bytes; a copy of as many costs more than what it takes to do without
-_DISMISS_TIMEOUT: Final = 1.0  # s when its key is over: until the socket is closed its jobs are not given back
+_UNAUTHORIZED_TIMEOUT: Final = 1.0  # s when its key is not valid any more: its jobs go back when the socket is closed
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
 
 
@@ -115,10 +115,10 @@ class Connection(ServerConnection):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def enter(self, account: Account, kind: Endpoint, queue: str) -> None:
-        """Count the connection for its key until it is gone, unless it is gone already; raises GatewayError."""
+    def enter(self, account: Account, endpoint: Endpoint, queue: str) -> None:
+        """Count the connection for its key until it is lost, unless it is lost already; raises GatewayError."""
         if not self.connection_lost_waiter.done():
-            account.enter(self, kind, queue)
+            account.enter(self, endpoint, queue)
             self.account = account
 
     def attach(self, session: Session) -> bool:
@@ -384,12 +384,12 @@ class Connection(ServerConnection):
         self._resume()  # its answer must be read
         self._end_within(_CLOSE_TIMEOUT if timeout is None else timeout)
 
-    def dismiss(self, code: CloseCode, reason: str) -> None:
-        """Send the client away: what it holds goes back as in a drain, and is not held against it."""
+    def close_unauthorized(self, reason: str) -> None:
+        """Close the connection with 4000; its jobs go back as in a drain, and no attempt is counted."""
         if self.protocol.state is _OPEN:
             if self.session is not None:
                 self.session.drain(0.0)
-            self.close_with(code, reason, timeout=_DISMISS_TIMEOUT)
+            self.close_with(CloseCode.INVALID_AUTHENTICATION, reason, timeout=_UNAUTHORIZED_TIMEOUT)
 
     def _end_within(self, timeout: float) -> None:
         """Abort the connection unless the peer ends it in time; the first deadline counts."""

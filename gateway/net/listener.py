@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -16,7 +16,9 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from bullmq_proxy import gateway
-from bullmq_proxy.gateway.access.credentials import SUBPROTOCOL, Keyring, is_origin_allowed, presented_key
+from bullmq_proxy.gateway.access.accounts import Account
+from bullmq_proxy.gateway.access.authenticator import Authenticator
+from bullmq_proxy.gateway.access.credentials import SUBPROTOCOL, is_origin_allowed, presented_key
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -25,7 +27,9 @@ from bullmq_proxy.gateway.net.connection import Connection, closed
 from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
-from bullmq_proxy.gateway.wire.routes import Endpoint, Limits, Route, check, locate
+from bullmq_proxy.gateway.wire.connection_options import Limits
+from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.routes import RouteParameters, Target, parse_target, validate
 
 log = logging.getLogger(__name__)
 
@@ -35,24 +39,24 @@ _QUIET: Final = logging.getLogger(f"{__name__}.websockets")
 
 _OPEN_TIMEOUT: Final = 10.0  # s from accept to handshake
 _BACKLOG: Final = 4096
-_EXPIRY_LOOK: Final = 1.0  # s between two looks at the keys that have expired
+_KEYS_PERIOD: Final = 1.0  # s between two looks for keys that have expired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """Who is let in, and how much of what."""
+    """The settings of a listener: who is let in, and the limits of a connection."""
 
-    keyring: Keyring
-    allowed_origins: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
-    max_message_size: int = 2**20  # bytes
-    max_write_buffer: int = 2**24  # bytes
-    ping_interval: float = 20.0  # s
-    ping_timeout: float = 20.0  # s
+    authenticator: Authenticator
+    allowed_origins: tuple[str, ...]
+    limits: Limits
+    max_message_size: int  # bytes
+    max_write_buffer: int  # bytes
+    ping_interval: float  # s
+    ping_timeout: float  # s
 
 
-OpenSession = Callable[[Route, Rights, Client], Session]
-ReadPage = Callable[[Endpoint], Awaitable[Response]]
+OpenSession = Callable[[SessionEndpoint, RouteParameters, Rights, Client], Session]
+ReadPage = Callable[[PageEndpoint], Awaitable[Response]]
 
 
 class Listener:
@@ -62,9 +66,9 @@ class Listener:
         """Make a listener; `start` begins to accept.
 
         Args:
-            admission: who is let in.
-            open_session: makes the session for a route and for the rights of the client's key.
-            read_page: answers /health, /ready and /metrics.
+            admission: who is let in, and the limits of a connection.
+            open_session: makes the session of an endpoint, with the rights of the client's key.
+            read_page: answers a request for a page.
         """
         self._admission = admission
         self._open_session = open_session
@@ -106,7 +110,7 @@ class Listener:
         keepalive = Keepalive(lambda: self.connections, admission.ping_interval, admission.ping_timeout)
         self._tasks = [
             asyncio.create_task(keepalive.run(), name="keepalive"),
-            asyncio.create_task(self._expire_keys(), name="expiry of keys"),
+            asyncio.create_task(self._watch_keys(), name="keys"),
         ]
 
     @property
@@ -132,24 +136,32 @@ class Listener:
 
     async def _admit(self, connection: Connection, request: Request) -> Response | None:
         """Check a request in the order that gives nothing away: path, key, origin, and only then the details."""
-        target = locate(request.path)
-        if not target.kind.is_websocket:
-            return await self._plain(target.kind)
-        account = self._admission.keyring.admit(presented_key(request.headers, target.token))
-        if not is_origin_allowed(request.headers, self._admission.allowed_origins):
-            raise GatewayError(ErrorCode.FORBIDDEN, "This page's origin is not allowed to connect")
-        if not any("upgrade" in value.lower() for value in request.headers.get_all("Connection")):
+        target = parse_target(request.path)
+        endpoint = target.endpoint
+        account = self._authenticate(target, request)
+        if isinstance(endpoint, SessionEndpoint) and not _asks_for_upgrade(request):
             error = GatewayError(ErrorCode.INVALID_MESSAGE, "This is a WebSocket path: connect with a WebSocket client")
             return http.refusal(error, HTTPStatus.UPGRADE_REQUIRED, {"Upgrade": "websocket"})
-        route = check(target, self._admission.limits)
-        account.check(route.kind, route.queue)
+        parameters = validate(target, self._admission.limits)
+        account.check(endpoint, parameters.queue)
+        if isinstance(endpoint, PageEndpoint):
+            return await self._read_page(endpoint)
         self._refuse_when_draining()
-        connection.enter(account, route.kind, route.queue)
-        await self._prepare(self._open_session(route, account.rights, connection), connection)
+        connection.enter(account, endpoint, parameters.queue)
+        await self._prepare(self._open_session(endpoint, parameters, account.rights, connection), connection)
         # Both can have changed meanwhile.
         self._refuse_when_draining()
-        account.check(route.kind, route.queue)
+        account.check(endpoint, parameters.queue)
         return None
+
+    def _authenticate(self, target: Target, request: Request) -> Account:
+        authenticator = self._admission.authenticator
+        if target.endpoint.value.permissions is None:
+            return authenticator.nobody
+        account = authenticator.authenticate(presented_key(request.headers, target.token))
+        if not is_origin_allowed(request.headers, self._admission.allowed_origins):
+            raise GatewayError(ErrorCode.FORBIDDEN, "This page's origin is not allowed to connect")
+        return account
 
     def _refuse_when_draining(self) -> None:
         if self._draining:
@@ -165,11 +177,6 @@ class Listener:
             raise
         if not connection.attach(session):  # the client has gone meanwhile
             session.connection_lost()
-
-    async def _plain(self, kind: Endpoint) -> Response:
-        if kind is Endpoint.ROOT:
-            return http.text(f"bullmq-proxy {gateway.__version__}\n")
-        return await self._read_page(kind)
 
     @staticmethod
     def _process_response(connection: ServerConnection, request: Request, response: Response) -> Response | None:
@@ -192,13 +199,13 @@ class Listener:
     # Keys
 
     def replace_keys(self, keys: Iterable[Key]) -> None:
-        """Put what the keys file says now in force; connections that it does not allow any more are closed."""
-        self._admission.keyring.replace(keys)
+        """Put the keys of a keys file in force, and close connections that they do not allow any more."""
+        self._admission.authenticator.replace(keys)
 
-    async def _expire_keys(self) -> None:
+    async def _watch_keys(self) -> None:
         while True:
-            await asyncio.sleep(_EXPIRY_LOOK)
-            self._admission.keyring.expire(time.time())
+            await asyncio.sleep(_KEYS_PERIOD)
+            self._admission.authenticator.tick(time.time())
 
     # The end
 
@@ -221,6 +228,10 @@ class Listener:
         for connection in list(self._unopened):  # a scanner that says nothing would hold us up for the whole timeout
             connection.transport.abort()
         await self._server.wait_closed()
+
+
+def _asks_for_upgrade(request: Request) -> bool:
+    return any("upgrade" in value.lower() for value in request.headers.get_all("Connection"))
 
 
 def _select_subprotocol(connection: ServerConnection, offered: Any) -> Subprotocol | None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.broker.functions.table import Function
-from bullmq_proxy.gateway.rules.options import KeepJobs
 from bullmq_proxy.gateway.schema import events_messages as events
 from bullmq_proxy.gateway.schema import worker_messages as worker
 from bullmq_proxy.gateway.schema.connections import SECURITY, parameters, query_binding, server
@@ -26,7 +25,7 @@ from bullmq_proxy.gateway.schema.messages import (
 )
 from bullmq_proxy.gateway.schema.tables import Api, groups
 from bullmq_proxy.gateway.wire.closing import CloseCode
-from bullmq_proxy.gateway.wire.routes import Endpoint
+from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 
 _ABOUT: Final = """\
 BullMQ queues over WebSockets. This document is written from the gateway's side: it *receives* requests and answers,
@@ -99,11 +98,18 @@ class _Document:
 
     def build(self) -> Document:
         """The whole document."""
-        for api in self._apis:
-            self._add_functions(api)
-        self._add_worker()
-        self._add_events()
-        self._schemas.of(KeepJobs)  # of the worker's query
+        apis = {api.endpoint: api for api in self._apis}
+        for endpoint in SessionEndpoint:
+            self._add_channel(endpoint)
+            match endpoint:
+                case SessionEndpoint.QUEUE | SessionEndpoint.FLOWS:
+                    self._add_functions(apis[endpoint])
+                case SessionEndpoint.WORKER:
+                    self._add_worker()
+                case SessionEndpoint.EVENTS:
+                    self._add_events()
+                case _:
+                    assert_never(endpoint)
         error = error_message(self._schemas)
         return {
             "asyncapi": "3.0.0",
@@ -131,9 +137,6 @@ class _Document:
     # APIs that consist of functions
 
     def _add_functions(self, api: Api) -> None:
-        self._add_channel(
-            api.name, api.title, api.path, Endpoint.QUEUE, "Requests that name a function, and their replies."
-        )
         for group in groups(api.table):
             for function in group.functions:
                 self._add_function(api, function, group.title)
@@ -170,9 +173,6 @@ class _Document:
     # The other APIs
 
     def _add_worker(self) -> None:
-        about = "Jobs for this client, and what it says of them. Requests of the Queue API can be made here, too."
-        path = "/queue/{queue}/process/{concurrency}"
-        self._add_channel("worker", "Worker API", path, Endpoint.WORKER, about)
         for message in (*worker.PUSHED, *worker.TOLD):
             self._add(message, "worker", id=NUMBER)
         for message in (*worker.REPORTS, *worker.ANSWERS, *worker.SETTLED, *worker.CONTROLS, *worker.DONE):
@@ -232,8 +232,6 @@ class _Document:
         )
 
     def _add_events(self) -> None:
-        about = "What happens in a queue, whoever does it."
-        self._add_channel("events", "Events API", "/queue/{queue}/events", Endpoint.EVENTS, about)
         shown = events.messages()
         for message in shown:
             self._add(message, "events", id=NUMBER)
@@ -251,15 +249,15 @@ class _Document:
 
     # Parts
 
-    def _add_channel(self, name: str, title: str, path: str, kind: Endpoint, about: str) -> None:
-        known = parameters(path)
-        self._channels[name] = {
-            "address": path,
-            "title": title,
-            "summary": about,
+    def _add_channel(self, endpoint: SessionEndpoint) -> None:
+        row, known = endpoint.value, parameters(endpoint)
+        self._channels[endpoint.name.lower()] = {
+            "address": row.path,
+            "title": row.title,
+            "summary": row.description,
             **({"parameters": known} if known else {}),
             "servers": [{"$ref": "#/servers/gateway"}],
-            "bindings": query_binding(kind),
+            "bindings": query_binding(endpoint, self._schemas),
             "messages": {"error": {"$ref": "#/components/messages/error"}},
         }
 

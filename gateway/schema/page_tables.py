@@ -14,13 +14,14 @@ from bullmq_proxy.gateway.errors import ErrorCode
 from bullmq_proxy.gateway.metrics import METRICS
 from bullmq_proxy.gateway.schema import events_messages
 from bullmq_proxy.gateway.schema.connections import options_of
+from bullmq_proxy.gateway.schema.json_schema import Schemas
 from bullmq_proxy.gateway.schema.messages import Message
 from bullmq_proxy.gateway.schema.tables import apis
 from bullmq_proxy.gateway.schema.words import code, in_words
 from bullmq_proxy.gateway.settings import Option, Settings, options
 from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint, shown
 from bullmq_proxy.gateway.wire.events import EVENTS
-from bullmq_proxy.gateway.wire.routes import Endpoint
 
 _BLOCK: Final = re.compile(r"(<!-- generated: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -98,9 +99,23 @@ def _fields(message: Message) -> str:
     return ", ".join(code(name if name in required else f"{name}?") for name in fields.get("properties", ()))
 
 
-def _query(endpoint: Endpoint) -> Callable[[], Iterable[list[str]]]:
+def _connections() -> Iterable[list[str]]:
+    for endpoint in SessionEndpoint:
+        row = endpoint.value
+        needed = (
+            "any" if row.permissions == frozenset(Permission) else ", ".join(map(code, sorted(row.permissions or ())))
+        )
+        others = ", ".join(code(shown(path)) for path in row.paths[1:])
+        yield [f"[{row.title}](#{row.title.lower().replace(' ', '-')})", code(shown(row.path)), others, needed]
+
+
+def _pages() -> Iterable[list[str]]:
+    return ([code(page.value.path), page.value.description] for page in PageEndpoint)
+
+
+def _query(endpoint: SessionEndpoint) -> Callable[[], Iterable[list[str]]]:
     def rows() -> Iterable[list[str]]:
-        for name, schema in options_of(endpoint).items():
+        for name, schema in options_of(endpoint, Schemas()).items():
             default = code(schema["default"]) if "default" in schema else "none"
             yield [code(name), in_words(schema, lambda _: "object"), default, schema.get("description", "")]
 
@@ -109,12 +124,14 @@ def _query(endpoint: Endpoint) -> Callable[[], Iterable[list[str]]]:
 
 TABLES: Final[dict[str, tuple[list[str], Callable[[], Iterable[list[str]]]]]] = {
     "settings": (["name", "flag", "environment", "default", "meaning", "values"], _settings),
+    "connections": (["API", "path", "the same for older clients", "permission"], _connections),
+    "pages": (["path", "answer"], _pages),
     "error codes": (["code", "meaning"], _errors),
     "close codes": (["code", "meaning"], _close_codes),
     "metrics": (["metric", "type", "meaning"], _metrics),
     "permissions": (["permission", "functions"], _permissions),
     "events": (["event", "fields", "meaning"], _events),
-    "worker options": (["option", "value", "default", "meaning"], _query(Endpoint.WORKER)),
-    "events options": (["option", "value", "default", "meaning"], _query(Endpoint.EVENTS)),
+    "worker options": (["option", "value", "default", "meaning"], _query(SessionEndpoint.WORKER)),
+    "events options": (["option", "value", "default", "meaning"], _query(SessionEndpoint.EVENTS)),
 }
 """The heads of each table, and the function that makes its rows."""

@@ -1,4 +1,4 @@
-"""The APIs whose functions the documents describe: each a table of functions, and the connection they are called on."""
+"""The tables of functions that the documents describe, each with the endpoint that its functions are called on."""
 
 from __future__ import annotations
 
@@ -10,32 +10,39 @@ from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.functions.table import Function, FunctionTable
 from bullmq_proxy.gateway.schema.docstrings import parse
+from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """An API that consists of functions.
+    """An API that consists of functions."""
 
-    Attributes:
-        name: in identifiers, such as `queue`.
-        title: for people.
-        path: of its connections.
-        table: its functions.
-    """
-
-    name: str
-    title: str
-    path: str
+    endpoint: SessionEndpoint
     table: FunctionTable
+
+    @property
+    def name(self) -> str:
+        """The API's name in identifiers, such as `queue`."""
+        return self.endpoint.name.lower()
+
+    @property
+    def title(self) -> str:
+        """The API's name for people, such as `Queue API`."""
+        return self.endpoint.value.title
+
+    @property
+    def path(self) -> str:
+        """The path of its connections."""
+        return self.endpoint.value.path
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The functions that one module has entered.
+    """The functions of one module.
 
     Attributes:
         title: the first clause of the module's docstring.
-        about: what its first paragraph says behind the colon.
+        about: the rest of its first paragraph, behind the colon.
         functions: in their order.
     """
 
@@ -45,15 +52,12 @@ class Group:
 
 
 def apis() -> tuple[Api, ...]:
-    """All APIs that consist of functions, in the order of the documents."""
-    return (
-        Api("queue", "Queue API", "/queue/{queue}", TABLE),
-        Api("flows", "Flows API", "/flows", FLOWS),
-    )
+    """Return all APIs that consist of functions, in the order of the documents."""
+    return (Api(SessionEndpoint.QUEUE, TABLE), Api(SessionEndpoint.FLOWS, FLOWS))
 
 
 def groups(table: FunctionTable) -> Iterator[Group]:
-    """A table's functions by the module that they come from, in the order of their first ones."""
+    """Group the functions of a table by their module, in the order of the table."""
     modules = dict.fromkeys(function.run.__module__ for function in table)
     for module in modules:
         functions = tuple(function for function in table if function.run.__module__ == module)

@@ -17,9 +17,9 @@ from bullmq_proxy.gateway.sessions.interfaces import Client
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.validation import describe
 from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.connection_options import EventsOptions
 from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, err, message, ok
 from bullmq_proxy.gateway.wire.events import StreamId, gap_data
-from bullmq_proxy.gateway.wire.routes import EventsOptions
 
 _name: Final = msgspec.json.Decoder(str)
 

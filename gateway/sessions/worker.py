@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 from functools import partial
 from itertools import takewhile
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 
@@ -23,11 +23,11 @@ from bullmq_proxy.gateway.sessions.interfaces import Client
 from bullmq_proxy.gateway.values.json_text import error_json
 from bullmq_proxy.gateway.wire.answers import (
     Ack,
-    Answer,
     Completed,
     Delay,
     Failed,
     Invoke,
+    JobAnswer,
     Log,
     Pause,
     Progress,
@@ -40,8 +40,8 @@ from bullmq_proxy.gateway.wire.answers import (
     finished,
     lost,
 )
+from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 from bullmq_proxy.gateway.wire.envelope import InvalidMessage, err, message, ok
-from bullmq_proxy.gateway.wire.routes import WorkerOptions
 
 log = logging.getLogger(__name__)
 
@@ -181,20 +181,17 @@ class WorkerSession:
         if self._silent:
             self._silent = False
             self._set_taking()
-        match answer:
-            case Invoke(fn, args):
-                self._caller.call(id, fn, args)
-            case Pause() | Resume():
-                self._paused = isinstance(answer, Pause)
-                self._set_taking()
-                self._client.send(*ok(id, b"null"))
-            case _:
-                lease = self._find(id)
-                if lease is None:
-                    self._refuse(id, answer)
-                else:
-                    self._unheard.pop(lease, None)
-                    self._take_answer(id, lease, answer)
+        if isinstance(answer, Invoke):
+            self._caller.call(id, answer.fn, answer.args)
+        elif isinstance(answer, Pause | Resume):
+            self._paused = isinstance(answer, Pause)
+            self._set_taking()
+            self._client.send(*ok(id, b"null"))
+        elif (lease := self._find(id)) is None:
+            self._refuse(id, answer)
+        else:
+            self._unheard.pop(lease, None)
+            self._take_answer(id, lease, answer)
 
     def late_message_received(self, message: bytes) -> None:
         """Take a final answer: the work is done, and only the confirmation cannot reach the client any more."""
@@ -217,7 +214,7 @@ class WorkerSession:
             lease = self._held.get(b"%d" % number) if number.is_integer() else None
         return None if lease is None or lease.settling else lease
 
-    def _refuse(self, id: bytes, answer: Answer) -> None:
+    def _refuse(self, id: bytes, answer: JobAnswer) -> None:
         """An answer to a job that is not the client's (any more)."""
         error = GatewayError(
             ErrorCode.NOT_FOUND,
@@ -228,7 +225,7 @@ class WorkerSession:
         else:
             self._client.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(error))))
 
-    def _take_answer(self, id: bytes, lease: Lease, answer: Answer) -> None:
+    def _take_answer(self, id: bytes, lease: Lease, answer: JobAnswer) -> None:
         settler = self._feed.settler
         done = partial(self._settled, id, lease)
         match answer:
@@ -251,6 +248,8 @@ class WorkerSession:
                 keep = lease.options.get("kl")
                 keys = self._queue.keys(lease.id, f"{lease.id}:logs")
                 self._record(id, lease, "addLog", keys, [lease.id, row, keep if isinstance(keep, int) else ""])
+            case _:
+                assert_never(answer)
 
     def _record(self, id: bytes, lease: Lease, script: str, keys: list[str], args: list[object]) -> None:
         """Write something down on the job; only a failure gets a reply."""

@@ -98,7 +98,8 @@ class Invoke(Struct, frozen=True):
     args: list[Raw]
 
 
-Answer = Ack | Completed | Failed | Progress | Log | Release | Delay | WaitChildren | Pause | Resume | Invoke
+JobAnswer = Ack | Completed | Failed | Progress | Log | Release | Delay | WaitChildren
+Answer = JobAnswer | Pause | Resume | Invoke
 
 _decoder: Final = msgspec.json.Decoder(WorkerMessage)
 _TYPES: Final = ("ack", "progress", "log", "release", "delay", "waitChildren", "pause", "resume")

@@ -23,7 +23,7 @@ from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash
 from bullmq_proxy.gateway.rules.options import NO_OPTIONS
-from bullmq_proxy.gateway.wire.routes import WorkerOptions
+from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 from tests.support.link import OPTIONS as DEFAULTS
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually

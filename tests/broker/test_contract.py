@@ -38,7 +38,7 @@ from bullmq_proxy.gateway.broker.redis.scripts import script_texts, scripts_on, 
 from bullmq_proxy.gateway.broker.redis.socket import Chunk
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.wire.answers import Failed
-from bullmq_proxy.gateway.wire.routes import WorkerOptions
+from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 from tests.support.link import OPTIONS
 from tests.support.waiting import eventually
 

@@ -17,9 +17,10 @@ from bullmq_proxy.gateway.schema import asyncapi_document, asyncapi_yaml, functi
 from bullmq_proxy.gateway.schema.page_tables import TABLES, fill, names
 from bullmq_proxy.gateway.schema.tables import apis, groups
 from bullmq_proxy.gateway.wire.events import EVENTS
-from bullmq_proxy.gateway.wire.routes import Limits, check, locate
+from bullmq_proxy.gateway.wire.routes import parse_target, validate
 from tests.docs.markdown import FUNCTIONS, PAGES, sections
 from tests.support import contract
+from tests.support.limits import LIMITS
 from tests.support.node import INSTALL_TIMEOUT, find_node, installed
 from tests.support.service import ROOT
 
@@ -155,7 +156,7 @@ class TestAsyncApi:
     )
     def test_the_options_of_a_connection(self, channel: str, path: str) -> None:
         with pytest.raises(GatewayError) as refused:
-            check(locate(f"{path}?nonsense=1"), Limits())
+            validate(parse_target(f"{path}?nonsense=1"), LIMITS)
         known = refused.value.message.partition("known are ")[2].split(", ")
         assert set(DOCUMENT["channels"][channel]["bindings"]["ws"]["query"]["properties"]) == set(known)
 
@@ -183,7 +184,7 @@ class TestWorkerOptions:
         if query.keys() & {"limiter.max", "limiter.duration"}:
             query = {"limiter.max": 1, "limiter.duration": 1, **query}
         shown = "&".join(f"{name}={value}" for name, value in query.items())
-        return check(locate(f"/queue/mails/process/1?{shown}"), Limits())
+        return validate(parse_target(f"/queue/mails/process/1?{shown}"), LIMITS)
 
 
 class TestExamples:

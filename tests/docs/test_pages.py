@@ -84,7 +84,7 @@ class TestProtocol:
 
     def test_flows(self) -> None:
         members = set(FlowNode.__struct_encode_fields__)
-        assert first_codes(section(PROTOCOL, "Flows")) == {function.signature for function in FLOWS} | members
+        assert first_codes(section(PROTOCOL, "Flows API")) == {function.signature for function in FLOWS} | members
 
     def test_job_options(self) -> None:
         known = set(JobOptions.__struct_encode_fields__) - {"debounce"}  # known only to be refused

@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from bullmq_proxy.gateway import Proxy
+from bullmq_proxy.gateway import Proxy, app
+from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.net.connection import Connection
+from bullmq_proxy.gateway.net.listener import Admission
+from bullmq_proxy.gateway.settings import Settings
+from bullmq_proxy.gateway.shared_memory import SharedMemory
 
 TEXT, BINARY, CONT, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
 TIMEOUT: Final = 10.0  # s that a test waits for an answer
@@ -246,6 +250,11 @@ async def upgrade(port: int, target: str, *headers: str) -> Answer:
     """Ask for a WebSocket on a connection of its own and see what comes back."""
     async with await RawClient.connect(port) as client:
         return await client.upgrade(target, *headers)
+
+
+def admission(keys: Iterable[Key] = (), **settings: Any) -> Admission:
+    """What a listener of its own needs, for these settings."""
+    return app.admission(Settings(**settings), keys, SharedMemory(1).row(0))
 
 
 def open_connections(proxy: Proxy) -> set[Connection]:

@@ -17,16 +17,16 @@ import pytest_asyncio
 from websockets.http11 import Response
 
 from bullmq_proxy.gateway import Proxy
-from bullmq_proxy.gateway.access.credentials import Keyring
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.net.connection import Connection
-from bullmq_proxy.gateway.net.listener import Admission, Listener
+from bullmq_proxy.gateway.net.listener import Listener
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
-from bullmq_proxy.gateway.wire.routes import Endpoint, Route
-from tests.net.support import BINARY, CLOSE, PING, RawClient, call, frame, handshake, open_connections
+from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.routes import RouteParameters
+from tests.net.support import BINARY, CLOSE, PING, RawClient, admission, call, frame, handshake, open_connections
 from tests.support.waiting import eventually
 
 
@@ -72,15 +72,15 @@ class House:
     def __init__(self) -> None:
         self.probes: list[Probe] = []
         self.furnish: Callable[[Probe], None] = lambda probe: None
-        self.listener = Listener(Admission(keyring=Keyring(everybody=True)), self._open, self._page)
+        self.listener = Listener(admission(no_auth=True), self._open, self._page)
 
-    def _open(self, route: Route, rights: Rights, outlet: Client) -> Session:
+    def _open(self, endpoint: SessionEndpoint, parameters: RouteParameters, rights: Rights, outlet: Client) -> Session:
         probe = Probe(outlet)
         self.furnish(probe)
         self.probes.append(probe)
         return probe
 
-    async def _page(self, kind: Endpoint) -> Response:
+    async def _page(self, endpoint: PageEndpoint) -> Response:
         return http.text("page")
 
     @property

@@ -11,11 +11,10 @@ from bullmq_proxy.gateway import Proxy
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.grants import Grant, Permission
 from bullmq_proxy.gateway.access.keys_file import Key, digest
-from bullmq_proxy.gateway.access.token_bucket import Bucket
+from bullmq_proxy.gateway.access.token_bucket import TokenBucket
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.shared_memory import COLUMNS, SharedMemory
-from bullmq_proxy.gateway.wire.closing import CloseCode
-from bullmq_proxy.gateway.wire.routes import Endpoint
+from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 from tests.net.conftest import MakeGateway
 from tests.net.support import TIMEOUT, RawClient, upgrade
 from tests.support.keys import entry, write_keys
@@ -55,7 +54,7 @@ class Purse:
 
     def __init__(self) -> None:
         self.spent = 0
-        self.bucket = Bucket()
+        self.bucket = TokenBucket()
 
     def take(self, rate: float, now: float) -> bool:
         taken = self.bucket.take(rate, now, self.spent)
@@ -89,7 +88,7 @@ class TestBucket:
         assert sum(purse.take(10, 1.5) for _ in range(20)) == 5
 
     def test_what_others_spend_is_gone(self) -> None:
-        bucket = Bucket()
+        bucket = TokenBucket()
         assert bucket.take(10, 0.0, 5)
         assert not bucket.take(10, 0.0, 6 + 9)
         assert bucket.take(10, 0.1, 15)
@@ -101,10 +100,10 @@ class Visitor:
     """A connection as an account knows it."""
 
     def __init__(self) -> None:
-        self.dismissed: list[tuple[CloseCode, str]] = []
+        self.closed: list[str] = []
 
-    def dismiss(self, code: CloseCode, reason: str) -> None:
-        self.dismissed.append((code, reason))
+    def close_unauthorized(self, reason: str) -> None:
+        self.closed.append(reason)
 
 
 def limited(**limits: int) -> Key:
@@ -115,7 +114,7 @@ def limited(**limits: int) -> Key:
 def enter(account: Account, count: int) -> list[Visitor]:
     visitors = [Visitor() for _ in range(count)]
     for visitor in visitors:
-        account.enter(visitor, Endpoint.QUEUE, "q")
+        account.enter(visitor, SessionEndpoint.QUEUE, "q")
     return visitors
 
 
@@ -140,7 +139,7 @@ class TestShares:
         enter(account, 1)
         refused = Visitor()
         with pytest.raises(GatewayError):
-            account.enter(refused, Endpoint.QUEUE, "q")
+            account.enter(refused, SessionEndpoint.QUEUE, "q")
         account.leave(refused)
         assert board.row(0).total(3) == 1
 
@@ -148,7 +147,7 @@ class TestShares:
         board = SharedMemory(3)
         shards = [Account(limited(messages_per_second=1000), board.row(slot)) for slot in range(3)]
         for shard in shards:
-            shard.expire(0.0)  # as each of them looks every second
+            shard.tick(0.0)  # as each of them does every second
 
         def burst(account: Account) -> int:
             for count in range(2000):
@@ -166,7 +165,7 @@ class TestShares:
         account = Account(limited(connections=3), SharedMemory(1).row(0))
         visitors = enter(account, 3)
         account.change(limited(connections=1))
-        assert not any(visitor.dismissed for visitor in visitors)
+        assert not any(visitor.closed for visitor in visitors)
         for visitor in visitors[:2]:
             account.leave(visitor)
         with pytest.raises(GatewayError):

@@ -13,13 +13,12 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway import Proxy
-from bullmq_proxy.gateway.access.credentials import Keyring
 from bullmq_proxy.gateway.access.grants import Grant, Permission
 from bullmq_proxy.gateway.access.keys_file import Key, digest
-from bullmq_proxy.gateway.net.listener import Admission, Listener
+from bullmq_proxy.gateway.net.listener import Listener
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from tests.net.conftest import MakeGateway
-from tests.net.support import RawClient, call, handshake, upgrade
+from tests.net.support import RawClient, admission, call, handshake, upgrade
 from tests.net.test_lifetime import House, Probe, wait_in_prepare
 from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
@@ -209,8 +208,8 @@ class TestHandshake:
         """A listener that knows the key `key-1`."""
         house = House()
         grant = Grant("shop", frozenset({Permission.PRODUCE}), ("*",))
-        keyring = Keyring(keys=[Key(name="shop", digest=digest("key-1"), grant=grant)])
-        house.listener = Listener(Admission(keyring=keyring), house._open, house._page)
+        keys = [Key(name="shop", digest=digest("key-1"), grant=grant)]
+        house.listener = Listener(admission(keys), house._open, house._page)
         await house.listener.start(host="127.0.0.1", port=0)
         yield house
         await house.listener.close(CloseCode.GOING_AWAY)

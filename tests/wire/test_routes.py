@@ -10,14 +10,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
-from bullmq_proxy.gateway.wire.routes import Endpoint, Limits, NotFound, Route, WorkerOptions, check, locate
+from bullmq_proxy.gateway.wire.connection_options import EventsOptions, Limits, WorkerOptions
+from bullmq_proxy.gateway.wire.endpoints import Endpoint, PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.routes import RouteParameters, parse_target, validate
+from tests.support.limits import LIMITS, limits
 
 PREFIXES = ["/queue", "/queues", "/ws/queues"]
-LIMITS = Limits()
 
 
-def route(target: str, limits: Limits = LIMITS) -> Route:
-    return check(locate(target), limits)
+def route(target: str, limits: Limits = LIMITS) -> RouteParameters:
+    return validate(parse_target(target), limits)
+
+
+def worker_options(target: str) -> WorkerOptions:
+    options = route(target).options
+    assert isinstance(options, WorkerOptions)
+    return options
+
+
+def events_options(target: str) -> EventsOptions:
+    options = route(target).options
+    assert isinstance(options, EventsOptions)
+    return options
 
 
 def refusal(target: str, limits: Limits = LIMITS) -> str:
@@ -30,35 +44,38 @@ def refusal(target: str, limits: Limits = LIMITS) -> str:
 class TestPaths:
     @pytest.mark.parametrize("prefix", PREFIXES)
     @pytest.mark.parametrize(
-        ("rest", "kind"), [("", Endpoint.QUEUE), ("/process/7", Endpoint.WORKER), ("/events", Endpoint.EVENTS)]
+        ("rest", "endpoint"),
+        [
+            ("", SessionEndpoint.QUEUE),
+            ("/process/7", SessionEndpoint.WORKER),
+            ("/events", SessionEndpoint.EVENTS),
+        ],
     )
     @pytest.mark.parametrize("end", ["", "/"])
-    def test_all_three_apis_are_under_all_prefixes(self, prefix: str, rest: str, kind: Endpoint, end: str) -> None:
-        found = route(f"{prefix}/mails{rest}{end}")
-        assert (found.kind, found.queue) == (kind, "mails")
-        assert found.kind.is_websocket
-        assert found.worker.concurrency == (7 if kind is Endpoint.WORKER else 1)
+    def test_all_three_apis_are_under_all_prefixes(self, prefix: str, rest: str, endpoint: Endpoint, end: str) -> None:
+        target = f"{prefix}/mails{rest}{end}"
+        assert (parse_target(target).endpoint, route(target).queue) == (endpoint, "mails")
+        if endpoint is SessionEndpoint.WORKER:
+            assert worker_options(target).concurrency == 7
 
     @pytest.mark.parametrize("target", ["/flows", "/flows/", "/flows?token=key"])
     def test_flows_have_a_path_of_their_own(self, target: str) -> None:
-        found = route(target)
-        assert (found.kind, found.queue) == (Endpoint.FLOWS, "")
-        assert found.kind.is_websocket
+        assert (parse_target(target).endpoint, route(target).queue) == (SessionEndpoint.FLOWS, "")
         assert refusal("/flows?prefix=x") == "Unknown option - at `?prefix`; known are token"
 
     @pytest.mark.parametrize(
-        ("path", "kind"),
+        ("path", "endpoint"),
         [
-            ("/", Endpoint.ROOT),
-            ("/health", Endpoint.HEALTH),
-            ("/ready", Endpoint.READY),
-            ("/metrics", Endpoint.METRICS),
+            ("/", PageEndpoint.ROOT),
+            ("/health", PageEndpoint.HEALTH),
+            ("/ready", PageEndpoint.READY),
+            ("/metrics", PageEndpoint.METRICS),
         ],
     )
-    def test_plain_http_pages(self, path: str, kind: Endpoint) -> None:
+    def test_plain_http_pages(self, path: str, endpoint: Endpoint) -> None:
         for target in (path, f"{path}?x=1", f"{path}?token=key#fragment"):
-            assert route(target).kind is kind
-            assert not route(target).kind.is_websocket
+            assert parse_target(target).endpoint is endpoint
+            assert route(target) == RouteParameters("", None)
 
     @pytest.mark.parametrize(
         "path",
@@ -86,7 +103,7 @@ class TestPaths:
         ],
     )
     def test_everything_else_is_not_found(self, path: str) -> None:
-        with pytest.raises(NotFound) as missing:
+        with pytest.raises(GatewayError) as missing:
             route(path)
         assert missing.value.code is ErrorCode.NOT_FOUND
         assert "/queue/NAME" in missing.value.message
@@ -116,14 +133,14 @@ class TestQueueNames:
 
     def test_a_name_is_at_most_100_characters_or_what_is_set(self) -> None:
         assert refusal(f"/queue/{'é' * 101}") == "The queue name has 101 characters, 100 are allowed - at the path"
-        assert refusal("/queue/abc", Limits(max_queue_name=2)).startswith("The queue name has 3 characters, 2 are")
+        assert refusal("/queue/abc", limits(max_queue_name=2)).startswith("The queue name has 3 characters, 2 are")
         assert route(f"/queue/{quote('é' * 100)}").queue == "é" * 100
 
 
 class TestConcurrency:
     @pytest.mark.parametrize("number", [1, 2, 1000])
     def test_it_is_a_whole_number(self, number: int) -> None:
-        assert route(f"/queue/q/process/{number}").worker == WorkerOptions(concurrency=number)
+        assert worker_options(f"/queue/q/process/{number}") == WorkerOptions(concurrency=number)
 
     @pytest.mark.parametrize("text", ["0", "1001", "-1", "1.5", "1e3", "", "many", "%31", "٣", "+1", "9" * 5000, " 1"])
     def test_anything_else_is_refused(self, text: str) -> None:
@@ -132,12 +149,12 @@ class TestConcurrency:
         )
 
     def test_the_limit_is_a_setting(self) -> None:
-        assert "from 1 to 5 " in refusal("/queue/q/process/6", Limits(max_concurrency=5))
+        assert "from 1 to 5 " in refusal("/queue/q/process/6", limits(max_concurrency=5))
 
 
 class TestWorkerOptions:
     def test_the_defaults_are_bullmq_s(self) -> None:
-        assert route("/queue/q/process/1").worker == WorkerOptions(
+        assert worker_options("/queue/q/process/1") == WorkerOptions(
             concurrency=1,
             lock_duration=30_000,
             stalled_interval=30_000,
@@ -185,7 +202,7 @@ class TestWorkerOptions:
         ],
     )
     def test_every_option_can_be_set(self, query: str, options: dict[str, Any]) -> None:
-        assert route(f"/queue/q/process/2?{query}").worker == WorkerOptions(concurrency=2, **options)
+        assert worker_options(f"/queue/q/process/2?{query}") == WorkerOptions(concurrency=2, **options)
 
     @pytest.mark.parametrize(
         ("query", "message"),
@@ -229,22 +246,19 @@ class TestWorkerOptions:
 class TestEventsOptions:
     @pytest.mark.parametrize("query", ["", "?events=", "?events=*", "?events=completed,*", "?events=,"])
     def test_no_names_or_a_star_are_all_events(self, query: str) -> None:
-        options = route(f"/queue/q/events{query}").events
-        assert options is not None
+        options = events_options(f"/queue/q/events{query}")
         assert options.subscription.in_force() == ["*"]
         assert options.last_event_id is None
 
     def test_names_are_separated_by_commas(self) -> None:
-        options = route("/queue/q/events?events=failed,%20completed,custom:mine").events
-        assert options is not None
+        options = events_options("/queue/q/events?events=failed,%20completed,custom:mine")
         assert options.subscription.in_force() == ["completed", "custom:mine", "failed"]
 
     @pytest.mark.parametrize(
         ("text", "id"), [("1700000000000-0", (1700000000000, 0)), ("5", (5, 0)), ("0-0", (0, 0)), ("7-12", (7, 12))]
     )
     def test_it_can_resume_behind_an_id(self, text: str, id: tuple[int, int]) -> None:
-        options = route(f"/queue/q/events?lastEventId={text}").events
-        assert options is not None
+        options = events_options(f"/queue/q/events?lastEventId={text}")
         assert options.last_event_id == id
 
     def test_an_unknown_event_lists_the_known_ones(self) -> None:
@@ -265,12 +279,12 @@ class TestEventsOptions:
 class TestTokens:
     @pytest.mark.parametrize("path", ["/queue/q", "/queue/q/process/1", "/queue/q/events", "/health"])
     def test_the_key_of_the_query_string_is_found_on_every_path(self, path: str) -> None:
-        assert locate(f"{path}?token=a%2Bb").token == "a+b"
-        assert route(f"{path}?token=key-1").token == "key-1"
-        assert locate(path).token is None
+        assert parse_target(f"{path}?token=a%2Bb").token == "a+b"
+        assert route(f"{path}?token=key-1").queue == route(path).queue
+        assert parse_target(path).token is None
 
     def test_it_is_found_before_the_rest_is_checked(self) -> None:
-        assert locate("/queue/a:b/process/none?token=key-1&nonsense=1").token == "key-1"
+        assert parse_target("/queue/a:b/process/none?token=key-1&nonsense=1").token == "key-1"
 
 
 @given(
@@ -283,11 +297,11 @@ class TestTokens:
 )
 def test_no_target_raises_anything_but_an_error_for_the_client(target: str) -> None:
     try:
-        found = route(target)
+        found, endpoint = route(target), parse_target(target).endpoint
     except GatewayError as refused:
         assert refused.code in (ErrorCode.NOT_FOUND, ErrorCode.INVALID_ARGUMENTS)
     else:
-        assert not found.kind.is_websocket or 0 < len(found.queue) <= LIMITS.max_queue_name
+        assert not endpoint.value.is_of_one_queue or 0 < len(found.queue) <= LIMITS.max_queue_name
 
 
 @given(st.text(min_size=1, max_size=100).filter(lambda name: ":" not in name))

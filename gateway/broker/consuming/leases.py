@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bullmq_proxy.gateway.broker.jobs.moves import ScriptOptions
 from bullmq_proxy.gateway.rules.jobs import Hash, read_options
 from bullmq_proxy.gateway.values.numbers import parse_int
-from bullmq_proxy.gateway.wire.routes import WorkerOptions
+from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
 
 class Lease:

@@ -29,7 +29,7 @@ from bullmq_proxy.gateway.rules.jobs import Hash, loaded_job, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.wire.answers import Failed
-from bullmq_proxy.gateway.wire.routes import WorkerOptions
+from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
 if TYPE_CHECKING:
     from bullmq_proxy.gateway.broker.broker import Broker

@@ -15,13 +15,12 @@ from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.rules.shapes import LockedJob, NextJob
 from bullmq_proxy.gateway.values.numbers import Milliseconds
 from bullmq_proxy.gateway.wire.answers import read_failure
-from bullmq_proxy.gateway.wire.routes import WORKER_BOUNDS, WorkerOptions
+from bullmq_proxy.gateway.wire.connection_options import LONGEST_LOCK, SHORTEST_LOCK, WorkerOptions
 
 _LONGEST_BLOCK: Final = 3_600_000  # ms; a client that waits longer asks again
-_SHORTEST_LOCK, _LONGEST_LOCK = WORKER_BOUNDS["lockDuration"]  # ms
 
 JobToken = Annotated[str, Meta(min_length=1, max_length=1000)]
-LockDuration = Annotated[int, Meta(ge=_SHORTEST_LOCK, le=_LONGEST_LOCK)]
+LockDuration = Annotated[int, Meta(ge=SHORTEST_LOCK, le=LONGEST_LOCK)]
 _NO_CHECK: Final = "0"  # the scripts' word for: do not look at the lock
 
 
@@ -135,7 +134,7 @@ async def extend_job_lock(
     queue: Queue,
     job_id: JobId,
     token: JobToken,
-    duration: Annotated[int, Meta(ge=1, le=_LONGEST_LOCK)],
+    duration: Annotated[int, Meta(ge=1, le=LONGEST_LOCK)],
     *,
     context: Context,
 ) -> int:

@@ -18,7 +18,7 @@ from bullmq_proxy.gateway.rules.options import now_ms, pack
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.wire.answers import Failed
-from bullmq_proxy.gateway.wire.routes import WorkerOptions
+from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
 
 class Held(Protocol):

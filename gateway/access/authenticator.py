@@ -1,0 +1,79 @@
+"""The authenticator: from a client's key to its account. Keys are compared in constant time."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Iterable
+
+from bullmq_proxy.gateway.access.accounts import Account
+from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant
+from bullmq_proxy.gateway.access.keys_file import Key, digest
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.shared_memory import ShardMemory
+
+
+class Authenticator:
+    """The keys that are let in; only their digests are kept.
+
+    Attributes:
+        nobody: the account of requests that show no key, where none is needed: it has no rights.
+    """
+
+    def __init__(self, auth_keys: Iterable[str], keys: Iterable[Key], memory: ShardMemory, *, no_auth: bool) -> None:
+        """Make an authenticator; without any key nobody is let in.
+
+        Args:
+            auth_keys: keys that may do everything.
+            keys: those of the keys file.
+            memory: where this shard counts the connections of `keys`.
+            no_auth: let everybody do everything.
+        """
+        self.nobody = Account(Grant(""), memory)
+        self._memory = memory
+        self._no_auth = no_auth
+        self._unlimited = Account(EVERYTHING, memory)
+        self._digests = [digest(key) for key in auth_keys]
+        self._accounts: dict[str, Account] = {}  # by name
+        self._by_digest: dict[bytes, Account] = {}
+        self.replace(keys)
+
+    def authenticate(self, key: str | None) -> Account:
+        """Return the account of a key. A wrong key takes the same time, however near it is to a right one.
+
+        Raises:
+            GatewayError: UNAUTHORIZED.
+        """
+        if self._no_auth:
+            return self._unlimited
+        if not key:
+            raise GatewayError(ErrorCode.UNAUTHORIZED, "A key is needed: Authorization: Bearer KEY, or ?token=KEY")
+        shown = digest(key)
+        # No short cut at the first match: the time must not tell which key it was.
+        if sum(hmac.compare_digest(shown, known) for known in self._digests) > 0:
+            return self._unlimited
+        # A look-up compares whole hashes, salted by the process: its time tells nothing about parts of a digest.
+        account = self._by_digest.get(shown)
+        if account is None:
+            raise GatewayError(ErrorCode.UNAUTHORIZED, "This key is not known")
+        account.check_validity(time.time())
+        return account
+
+    def replace(self, keys: Iterable[Key]) -> None:
+        """Put the keys of a keys file in force, also for open connections."""
+        before, self._accounts = self._accounts, {}
+        for key in keys:
+            account = before.get(key.name)
+            if account is None or account.digest != key.digest:
+                account = Account(key, self._memory)
+            self._accounts[key.name] = account
+            account.change(key)
+        self._by_digest = {account.digest: account for account in self._accounts.values()}
+        for name, account in before.items():
+            if self._accounts.get(name) is not account:
+                account.revoke()
+
+    def tick(self, now: float) -> None:
+        """Bring every account up to date, once a second; `now` in Unix time."""
+        for account in self._accounts.values():
+            account.tick(now)

@@ -1,0 +1,154 @@
+"""The table of endpoints: each path that is served, what a key needs there, its options and its documents.
+
+A row has every column: none has a default. Code that branches over endpoints ends with `assert_never`, so that mypy
+names each place that a new row is missing in: `app.py` makes its session or its page, `schema/` describes it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from bullmq_proxy.gateway.access.grants import Permission
+from bullmq_proxy.gateway.wire.connection_options import EVENTS_OPTIONS, NO_OPTIONS, WORKER_OPTIONS, OptionSet
+
+
+class PathParameter(enum.StrEnum):
+    """A parameter of a path: `{queue}` or `{concurrency}` there. The gateway checks the key against each queue."""
+
+    QUEUE = "queue"
+    CONCURRENCY = "concurrency"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What the table says of an endpoint.
+
+    Attributes:
+        paths: the documented one first, then others that lead to the same.
+        permissions: the key must have one of these; None where no key is asked for.
+        action: in a refusal, behind `The key NAME may not`.
+        options: of the query string; None ignores it.
+        title: for the documents.
+        description: for the documents.
+    """
+
+    paths: tuple[str, ...]
+    permissions: frozenset[Permission] | None
+    action: str
+    options: OptionSet | None
+    title: str
+    description: str
+
+    def __post_init__(self) -> None:
+        for path in self.paths:
+            assert parameters_of(path) == parameters_of(self.path), path
+
+    @property
+    def path(self) -> str:
+        """The documented path."""
+        return self.paths[0]
+
+    @property
+    def is_of_one_queue(self) -> bool:
+        """Whether the path names a queue, which the key must then be for."""
+        return "{queue}" in self.path
+
+
+def parameters_of(path: str) -> list[PathParameter]:
+    """Return the parameters of a path; one that is not in the table of parameters is a ValueError."""
+    return [PathParameter(part.strip("{}")) for part in path.split("/") if part.startswith("{")]
+
+
+def shown(path: str) -> str:
+    """Return a path as people read it: `/queue/NAME/process/CONCURRENCY`."""
+    return path.replace("{queue}", "NAME").replace("{concurrency}", "CONCURRENCY")
+
+
+def _queue_paths(rest: str = "") -> tuple[str, ...]:
+    """Return a path under a queue, and its names in older clients."""
+    return tuple(f"{start}/{{queue}}{rest}" for start in ("/queue", "/queues", "/ws/queues"))
+
+
+_ANY: Final = frozenset(Permission)  # each function is checked when it is called
+
+
+@enum.unique
+class SessionEndpoint(enum.Enum):
+    """An endpoint that opens a WebSocket connection."""
+
+    QUEUE = Row(
+        paths=_queue_paths(),
+        permissions=_ANY,
+        action="call anything",
+        options=NO_OPTIONS,
+        title="Queue API",
+        description="Requests that name a function, and their replies.",
+    )
+    WORKER = Row(
+        paths=_queue_paths("/process/{concurrency}"),
+        permissions=frozenset({Permission.CONSUME}),
+        action="process jobs",
+        options=WORKER_OPTIONS,
+        title="Worker API",
+        description="Jobs for this client, and what it says of them. Requests of the Queue API can be made here, too.",
+    )
+    EVENTS = Row(
+        paths=_queue_paths("/events"),
+        permissions=frozenset({Permission.OBSERVE}),
+        action="watch events",
+        options=EVENTS_OPTIONS,
+        title="Events API",
+        description="What happens in a queue, whoever does it.",
+    )
+    FLOWS = Row(
+        paths=("/flows",),
+        permissions=_ANY,
+        action="call anything",
+        options=NO_OPTIONS,
+        title="Flows API",
+        description="Requests that name a function, and their replies.",
+    )
+
+
+@enum.unique
+class PageEndpoint(enum.Enum):
+    """An endpoint that answers a plain GET."""
+
+    ROOT = Row(
+        paths=("/",),
+        permissions=None,
+        action="read this page",
+        options=None,
+        title="Name",
+        description="Name and version, as text.",
+    )
+    HEALTH = Row(
+        paths=("/health",),
+        permissions=None,
+        action="read this page",
+        options=None,
+        title="Health",
+        description='200 while the process serves: `{"status":"alive","version":"…"}`.',
+    )
+    READY = Row(
+        paths=("/ready",),
+        permissions=None,
+        action="read this page",
+        options=None,
+        title="Readiness",
+        description='200 with `{"status":"ready"}` while Redis answers and the gateway serves, else 503 and why.',
+    )
+    METRICS = Row(
+        paths=("/metrics",),
+        permissions=None,
+        action="read this page",
+        options=None,
+        title="Metrics",
+        description="Figures of all shards, in Prometheus's text format.",
+    )
+
+
+Endpoint = SessionEndpoint | PageEndpoint
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (*SessionEndpoint, *PageEndpoint)
