@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
 from websockets.http11 import Response
 
@@ -24,7 +24,7 @@ from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.metrics import Metrics
 from bullmq_proxy.gateway.net import http
-from bullmq_proxy.gateway.net.listener import Admission, Listener
+from bullmq_proxy.gateway.net.listener import Admission, Listener, Where
 from bullmq_proxy.gateway.sessions.calling import CallLimits
 from bullmq_proxy.gateway.sessions.events import EventsSession
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
@@ -74,12 +74,12 @@ class App:
         self._hurried = False
         self._answered_at = float("-inf")
 
-    async def start(self, *, redis_timeout: float | None, **where: Any) -> None:
+    async def start(self, where: Where, *, redis_timeout: float | None) -> None:
         """Connect to Redis, then accept clients.
 
         Args:
+            where: a listening socket, or a host and a port.
             redis_timeout: seconds to wait for Redis; None accepts clients at once.
-            where: `sock=`, or `host=` and `port=`.
 
         Raises:
             GatewayError: Redis is not there in time, or does not let us in.
@@ -87,7 +87,7 @@ class App:
         """
         await self.broker.start(redis_timeout)
         try:
-            await self.listener.start(**where)
+            await self.listener.start(where)
         except BaseException:
             await self.broker.close()
             raise

@@ -52,11 +52,7 @@ class Proxy:
         """
         identity = Identity(f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
         app = App(self._settings, self._address, identity, self._keys_file.keys if self._keys_file else ())
-        await app.start(
-            redis_timeout=self._settings.redis_start_timeout,
-            host=self._settings.host,
-            port=self._settings.port,
-        )
+        await app.start((self._settings.host, self._settings.port), redis_timeout=self._settings.redis_start_timeout)
         self._app = app
         self.port = app.listener.port
         return self

@@ -123,7 +123,7 @@ class _Shard:
             app = App(self._settings, address, self._identity, self._keys, self._row)
             self._app = app
             timeout = self._settings.redis_start_timeout if first else None
-            starting = asyncio.create_task(app.start(redis_timeout=timeout, sock=self._listener))
+            starting = asyncio.create_task(app.start(self._listener, redis_timeout=timeout))
             if not await self._started(starting):
                 return Exit.DONE
         except (GatewayError, OSError, ValueError) as error:

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from typing import Any, ClassVar, Final, cast
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
 
 from msgspec import Raw
 from websockets.asyncio.messages import Assembler
@@ -47,21 +48,34 @@ _NO_QUEUE: Final = cast("Assembler", _NoQueue())
 _TAKING_LATE_MESSAGES: Final = frozenset(code for code in CloseCode if code.takes_late_messages)
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all connections of a listener share.
+
+    Attributes:
+        max_message_size: bytes.
+        max_write_buffer: bytes that a client may leave unread.
+        unopened: connections that are accepted and whose handshake is not answered yet.
+    """
+
+    max_message_size: int
+    max_write_buffer: int
+    unopened: set[Connection] = field(default_factory=set)
+
+
 class Connection(ServerConnection):
     """The server's end of one connection; the Client of its session."""
 
-    max_message_size = 2**20  # bytes; set once per shard, as is the next one
-    max_write_buffer = 16 * 1024 * 1024  # bytes that a client may leave unread
-    unopened: ClassVar[set[Connection]] = set()  # accepted, and not open yet; one set for each shard
-
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, shared: Shared, *args: Any, **options: Any) -> None:
+        """Make a connection; `args` and `options` are those of the library."""
         super().__init__(*args, **options)
         self.session: Session | None = None
         self.account: Account | None = None  # of the client's key, once the connection is counted
         self.heard = True  # anything at all since the last look of the keepalive
-        self.stuck_at = 0  # bytes unread at the keepalive's last look, while the connection is held
+        self.stuck_at = 0  # unread bytes at the keepalive's last look, while the connection is not read
         self.judgement: asyncio.TimerHandle | None = None  # runs while a ping of the keepalive is unanswered
-        self._head: bytearray | None = bytearray()  # the request's head, then what comes before the handshake is over
+        self._shared = shared
+        self._head: bytearray | None = bytearray()  # the request's head, then what comes before the handshake has ended
         self._refused = False
         self._owed = 0  # bytes of the current frame that the library's parser has not seen yet
         self._pieces: list[bytes] = []  # of a frame that is not whole yet
@@ -71,8 +85,7 @@ class Connection(ServerConnection):
         self._fragments: list[bytes] = []
         self._reading_paused = False
         self._parked: deque[bytes] | None = None  # came in the same read as the message that made us stop reading
-        self._closed_by_us = False
-        self._close_code = 0
+        self._close_code = 0  # of the close frame that we have sent
         self._end: asyncio.TimerHandle | None = None  # the deadline of the closing handshake
         self.drain_waiters = []  # type: ignore[assignment] # a deque of the library's, empty: 600 bytes
 
@@ -80,7 +93,7 @@ class Connection(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
-        self.unopened.add(self)
+        self._shared.unopened.add(self)
         super().connection_made(transport)
 
     def _receive_head(self, head: bytearray, data: bytes) -> None:
@@ -130,10 +143,10 @@ class Connection(ServerConnection):
 
     def opened(self) -> None:
         """The handshake is answered: the session may speak, and what came early is read."""
-        self.unopened.discard(self)
+        self._shared.unopened.discard(self)
         self._forget_handshake()
         early, self._head = self._head, None
-        if self.session is not None and not self._closed_by_us:
+        if self.session is not None and not self._close_code:
             self.session.start()
         self._resume()
         if early:
@@ -203,9 +216,9 @@ class Connection(ServerConnection):
         return (
             data[at] == frames.WHOLE_TEXT
             and frames.is_masked(data, at)
-            and length <= self.max_message_size
+            and length <= self._shared.max_message_size
             and self.protocol.current_size is None  # not between the fragments of another message
-            and (self.protocol.state is _OPEN or self._closed_by_us)
+            and (self.protocol.state is _OPEN or self._close_code != 0)
         )
 
     def _keep(self, beginning: bytes, missing: int) -> None:
@@ -259,7 +272,7 @@ class Connection(ServerConnection):
 
     def _message(self, message: bytes) -> None:
         # The client's own close frame can be in the same read: what it sent before that still counts.
-        if self._closed_by_us:
+        if self._close_code:
             if self.session is not None and self._close_code in _TAKING_LATE_MESSAGES:
                 self.session.late_message_received(message)
             return
@@ -325,7 +338,7 @@ class Connection(ServerConnection):
         self._out.append(frames.text_header(length))
         self._out.extend(parts)
         self._out_size += length
-        if self._out_size > self.max_write_buffer:
+        if self._out_size > self._shared.max_write_buffer:
             self._flush()
 
     def _flush(self) -> None:
@@ -343,7 +356,7 @@ class Connection(ServerConnection):
             self._check_unread()
 
     def _check_unread(self) -> None:
-        if self.transport.get_write_buffer_size() > self.max_write_buffer:
+        if self.transport.get_write_buffer_size() > self._shared.max_write_buffer:
             self.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=_STUCK_TIMEOUT)
 
     @property
@@ -376,7 +389,6 @@ class Connection(ServerConnection):
             return
         out, self._out = self._out, []
         self.transport.write(b"".join(out))
-        self._closed_by_us = True
         self._close_code = code
         self.protocol.send_close(int(code), cut_reason(reason))
         self.send_data()
@@ -399,7 +411,7 @@ class Connection(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
         super().connection_lost(exc)
-        self.unopened.discard(self)
+        self._shared.unopened.discard(self)
         self._parked = None
         for timer in (self._end, self.judgement):
             if timer is not None:

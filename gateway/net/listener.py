@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -23,7 +24,7 @@ from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import http
-from bullmq_proxy.gateway.net.connection import Connection, closed
+from bullmq_proxy.gateway.net.connection import Connection, Shared, closed
 from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
@@ -55,6 +56,9 @@ class Admission:
     ping_timeout: float  # s
 
 
+Where = socket.socket | tuple[str, int]
+"""Where to listen: a listening socket, or a host and a port, of which 0 picks a free one."""
+
 OpenSession = Callable[[SessionEndpoint, RouteParameters, Rights, Client], Session]
 ReadPage = Callable[[PageEndpoint], Awaitable[Response]]
 
@@ -75,28 +79,26 @@ class Listener:
         self._read_page = read_page
         self._server: Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._unopened: set[Connection] = set()
+        self._shared = Shared(admission.max_message_size, admission.max_write_buffer)
         self._draining = False
         self.accepted = 0
 
-    async def start(self, **where: Any) -> None:
-        """Accept connections; `where` is `sock=`, or `host=` and `port=`."""
+    async def start(self, where: Where) -> None:
+        """Accept connections on a listening socket, or on a host and a port."""
         admission = self._admission
-        if "sock" in where and where["sock"].family == socket.AF_UNIX:
-            # The socket's file belongs to whoever has opened it: other shards and our successor listen there, too.
-            where |= {"unix": True, "cleanup_socket": False}
+        if isinstance(where, tuple):
+            place: dict[str, Any] = dict(zip(("host", "port"), where, strict=True))
+        else:
+            place = {"sock": where}
+            if where.family == socket.AF_UNIX:
+                # The socket's file belongs to whoever has opened it: other shards and our successor listen there, too.
+                place |= {"unix": True, "cleanup_socket": False}
         _QUIET.setLevel(max(logging.WARNING, log.getEffectiveLevel()))
-        own = {
-            "max_message_size": admission.max_message_size,
-            "max_write_buffer": admission.max_write_buffer,
-            "unopened": self._unopened,
-        }
-        connection = type("ShardConnection", (Connection,), own)
         self._server = await serve(
             self._serve,
-            **where,
+            **place,
             backlog=_BACKLOG,
-            create_connection=connection,
+            create_connection=partial(Connection, self._shared),  # type: ignore[arg-type] # it is only called
             process_request=self._process_request,  # type: ignore[arg-type]
             process_response=self._process_response,
             select_subprotocol=_select_subprotocol,
@@ -225,7 +227,9 @@ class Listener:
         self.stop_accepting()
         for connection in self.connections:
             connection.close_with(code, "the gateway stops" if code is CloseCode.GOING_AWAY else "")
-        for connection in list(self._unopened):  # a scanner that says nothing would hold us up for the whole timeout
+        for connection in list(
+            self._shared.unopened
+        ):  # a scanner that says nothing would hold us up for the whole timeout
             connection.transport.abort()
         await self._server.wait_closed()
 

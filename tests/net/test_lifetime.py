@@ -102,7 +102,7 @@ async def house() -> AsyncIterator[House]:
     """A listener on a free port."""
     async with AsyncExitStack() as stack:
         house = House()
-        await house.listener.start(host="127.0.0.1", port=0)
+        await house.listener.start(("127.0.0.1", 0))
         stack.push_async_callback(house.listener.close, CloseCode.GOING_AWAY)
         yield house
 

@@ -210,7 +210,7 @@ class TestHandshake:
         grant = Grant("shop", frozenset({Permission.PRODUCE}), ("*",))
         keys = [Key(name="shop", digest=digest("key-1"), grant=grant)]
         house.listener = Listener(admission(keys), house._open, house._page)
-        await house.listener.start(host="127.0.0.1", port=0)
+        await house.listener.start(("127.0.0.1", 0))
         yield house
         await house.listener.close(CloseCode.GOING_AWAY)
 
