@@ -26,7 +26,7 @@ function made(map, name, make) {
   return map.get(name);
 }
 
-const queueOf = name => made(queues, name, () => new Queue(name, common));
+const queueOf = name => made(queues, name, () => new Queue(name, { ...common, connection: redis }));
 const handOf = name => made(hands, name, () => new Worker(name, undefined, { ...common, autorun: false }));
 
 /** The job, or for a missing one what a program holds that loaded it before it was removed. */
