@@ -1,4 +1,4 @@
-"""One shard: the life of a forked process, from its first line to its exit code."""
+"""A shard: one gateway under a supervisor, from its start to its exit code."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import ctypes
 import gc
 import json
 import logging
-import os
 import signal
 import socket
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,8 +20,8 @@ from bullmq_proxy.gateway.broker.broker import Identity
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.exits import Exit
-from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.shared_memory import ShardMemory
+from bullmq_proxy.gateway.start_message import StartMessage
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
 log = logging.getLogger(__name__)
@@ -34,49 +32,28 @@ _CHUNK: Final = 64 * 1024
 
 
 def run(
-    settings: Settings,
-    *,
-    slot: int,
-    incarnation: int,
-    listener: socket.socket,
-    control: socket.socket,
-    first: bool,
-    gateway_id: str = "",
-    orphaned: Sequence[str] = (),
-    keys: Sequence[Key] = (),
-    row: ShardMemory | None = None,
+    start: StartMessage, listener: socket.socket, control: socket.socket, unread: bytes, memory: ShardMemory
 ) -> int:
-    """Run one shard until it has drained.
+    """Run one shard until it has drained, and return the exit code.
 
     Args:
-        settings: complete, with `redis_url` and `auth_keys`.
-        slot: the shard's place among its siblings.
-        incarnation: counts the processes that have served this slot.
+        start: settings, keys and place of the shard.
         listener: the slot's listening socket.
-        control: our end of the socket pair to the parent: lines of JSON; its end means that the parent died.
-        first: whether this is the start of the service, where Redis must be reachable within `redis_start_timeout`.
-            Later ones serve at once and wait for Redis meanwhile.
-        gateway_id: of this run of the gateway, the same for all its shards.
-        orphaned: queues that the predecessor in this slot served, if it was killed.
-        keys: those of the keys file; later lists come from the parent.
-        row: where their connections are counted for all shards to see.
-
-    Returns:
-        The exit code.
+        control: this end of the socket pair to the parent: lines of JSON; its end means that the parent has died.
+        unread: what has been read from `control` after the start message.
+        memory: where connections and calls of keys are counted, and figures shown.
     """
-    _spare_memory_management()
-    identity = Identity(gateway_id or f"{socket.gethostname()}-{os.getppid()}", slot, incarnation)
-    shard = _Shard(settings, identity, listener, control, tuple(orphaned), tuple(keys), row)
+    shard = _Shard(start, listener, control, unread, memory)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(shard.live(first))
+        return runner.run(shard.live())
 
 
-def _spare_memory_management() -> None:
-    """Spend less on memory than a program with other habits must.
+def tune_memory_management() -> None:
+    """Tune the garbage collector and malloc, once everything is imported.
 
-    What is loaded now stays: the collector need not look at it, and what comes later holds few cycles (1 to 3 us per
-    add and job). glibc gives each large block back to the system at once, and then clears the pages of the next one: of
-    6 ms for a payload of 1 MB that was 4.
+    What is loaded now stays, so the collector need not look at it, and what comes later holds few cycles: that saves 1
+    to 3 us per add and job. glibc returns each large block to the system at once and clears the pages of the next one:
+    that took 4 of 6 ms for a payload of 1 MB.
     """
     gc.collect()
     gc.freeze()
@@ -88,30 +65,27 @@ def _spare_memory_management() -> None:
 
 
 class _Shard:
-    """The process around one App."""
+    """One App, and the messages between it and the parent."""
 
     def __init__(
         self,
-        settings: Settings,
-        identity: Identity,
+        start: StartMessage,
         listener: socket.socket,
         control: socket.socket,
-        orphaned: tuple[str, ...],
-        keys: tuple[Key, ...],
-        row: ShardMemory | None,
+        unread: bytes,
+        memory: ShardMemory,
     ) -> None:
-        self._settings = settings
-        self._identity = identity
+        self._start = start
+        self._settings = start.settings
         self._listener = listener
         self._control = control
-        self._orphaned = orphaned
-        self._keys = keys
-        self._row = row
-        self._unsaid = bytearray()  # messages that the parent has not taken yet
+        self._unread = unread
+        self._memory = memory
+        self._unsent = bytearray()  # messages that the parent has not taken yet
         self._leave: asyncio.Event
         self._app: App | None = None
 
-    async def live(self, first: bool) -> int:
+    async def live(self) -> int:
         self._leave = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._told_to_leave)
@@ -120,19 +94,21 @@ class _Shard:
         try:
             assert self._settings.redis_url is not None
             address = Address.from_url(self._settings.redis_url)
-            app = App(self._settings, address, self._identity, self._keys, self._row)
+            identity = Identity(self._start.gateway_id, self._start.slot, self._start.incarnation)
+            app = App(self._settings, address, identity, self._start.keys, self._memory)
             self._app = app
-            timeout = self._settings.redis_start_timeout if first else None
+            # Later incarnations serve at once and wait for Redis meanwhile.
+            timeout = self._settings.redis_start_timeout if self._start.incarnation == 0 else None
             starting = asyncio.create_task(app.start(self._listener, redis_timeout=timeout))
             if not await self._started(starting):
                 return Exit.DONE
         except (GatewayError, OSError, ValueError) as error:
-            self._tell(event="failed", message=str(error))
+            self._report(event="failed", message=str(error))
             return Exit.BAD_START
         try:
-            app.broker.on_served = lambda queues: self._tell(event="serving", queues=queues)
-            app.broker.adopt(self._orphaned)
-            self._tell(event="ready")
+            app.broker.on_served = lambda queues: self._report(event="serving", queues=queues)
+            app.broker.adopt(self._start.orphaned)
+            self._report(event="ready")
             await self._leave.wait()
             await app.drain(self._settings.drain_timeout, CloseCode.GOING_AWAY)
             return Exit.DONE
@@ -140,13 +116,13 @@ class _Shard:
             watch.cancel()
 
     def _told_to_leave(self) -> None:
-        """SIGTERM: drain; a second one: do not wait for the clients."""
+        """Drain on SIGTERM; on a second one do not wait for the clients."""
         if self._leave.is_set() and self._app is not None:
             self._app.hurry()
         self._leave.set()
 
     async def _started(self, starting: asyncio.Task[None]) -> bool:
-        """Wait for the start; being told to leave meanwhile ends it."""
+        """Wait for the start, and return whether it was finished: a SIGTERM cancels it."""
         leave = asyncio.create_task(self._leave.wait())
         await asyncio.wait((starting, leave), return_when=asyncio.FIRST_COMPLETED)
         leave.cancel()
@@ -158,41 +134,43 @@ class _Shard:
             await starting
         return False
 
-    def _tell(self, **message: Any) -> None:
-        """Say something to the parent, at once if it can take it."""
-        self._unsaid += json.dumps(message).encode() + b"\n"
-        self._speak()
+    def _report(self, **message: Any) -> None:
+        """Send a message to the parent, as soon as it can take it."""
+        self._unsent += json.dumps(message).encode() + b"\n"
+        self._send()
 
-    def _speak(self) -> None:
+    def _send(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            del self._unsaid[: self._control.send(self._unsaid)]
+            del self._unsent[: self._control.send(self._unsent)]
         except BlockingIOError:
             pass
-        except OSError:  # the parent is gone, which `_watch_parent` sees to
-            self._unsaid.clear()
-        if self._unsaid:
-            loop.add_writer(self._control, self._speak)
+        except OSError:  # the parent has died: `_watch_parent` sees it, too
+            self._unsent.clear()
+        if self._unsent:
+            loop.add_writer(self._control, self._send)
         else:
             loop.remove_writer(self._control)
 
     async def _watch_parent(self) -> None:
-        """Hear what the parent says, one JSON object per line; the end of it is the parent's end."""
+        """Carry out the parent's messages, one JSON object per line. The end of the socket is the parent's death."""
         loop = asyncio.get_running_loop()
-        unread = b""
+        chunk, unread = self._unread, b""
         try:
-            while chunk := await loop.sock_recv(self._control, _CHUNK):
+            while True:
                 *lines, unread = (unread + chunk).split(b"\n")
                 for line in lines:
-                    self._hear(json.loads(line))
-            log.warning("the supervisor is gone: draining")
+                    self._obey(json.loads(line))
+                if not (chunk := await loop.sock_recv(self._control, _CHUNK)):
+                    break
+            log.warning("the supervisor has ended: draining")
         except OSError:
-            log.warning("the supervisor is gone: draining")
+            log.warning("the supervisor has ended: draining")
         except Exception:  # rather a successor with the new keys than a shard that goes on with old ones
-            log.exception("what the supervisor says cannot be understood: draining")
+            log.exception("cannot understand a message of the supervisor: draining")
         self._leave.set()
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _obey(self, message: dict[str, Any]) -> None:
         match message:
             case {"event": "keys", "keys": [*keys]} if self._app is not None:
                 self._app.replace_keys(map(Key.from_json, keys))

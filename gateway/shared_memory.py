@@ -1,16 +1,21 @@
-"""The board: what shards let each other see in shared memory. Connections and calls of each key, their figures, and
-that they live.
+"""Memory that all shards of a gateway share: the connections and calls of each key, figures, and signs of life.
 
-The supervisor makes it before it forks. Each shard writes into its own row alone and reads the others': aligned
-numbers of 64 bits, which no reader ever sees half written, so that no lock is needed.
+The supervisor makes it; each shard maps it by a descriptor that it inherits. A shard writes its own part and reads the
+others': aligned numbers of 64 bits, which no reader ever sees half written, so that no lock is needed.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
+import struct
+import sys
 import time
 from collections.abc import Sequence
 from typing import Final
+
+LAYOUT: Final = 1
+"""Number of the layout below. Shards of another version may map the memory: count up with any change of it."""
 
 COLUMNS: Final = 1024
 """How many keys a gateway can count."""
@@ -18,32 +23,70 @@ COLUMNS: Final = 1024
 FIGURES: Final = 30
 """How many figures a shard can publish."""
 
-_PLACES: Final = 2 + FIGURES  # of one shard: the layout, the time, the figures
-
+_PLACES: Final = 2 + FIGURES  # of one shard: the layout of the figures, the time, the figures
 _CELL: Final = 8  # bytes
+_HEADER: Final = struct.Struct("QQ")  # LAYOUT, slots
+
+
+class LayoutError(Exception):
+    """The memory was made by a version with another layout."""
 
 
 class SharedMemory:
-    """One row for each slot: of counts with a column for each key, of figures, and one count of signs of life."""
+    """For each slot: connections and calls per key, figures, and a count of signs of life.
 
-    def __init__(self, slots: int) -> None:
-        """Make an empty board; processes that are forked later share it."""
-        self._open, self._spent = (memoryview(mmap.mmap(-1, slots * COLUMNS * _CELL)).cast("Q") for _ in range(2))
-        self._figures = memoryview(mmap.mmap(-1, slots * _PLACES * _CELL)).cast("d")
-        self._beats = memoryview(mmap.mmap(-1, slots * _CELL)).cast("Q")
+    Attributes:
+        fd: descriptor of the memory, for `attach`; -1 where it belongs to this process alone.
+    """
+
+    def __init__(self, slots: int, fd: int = -1) -> None:
+        """Map the memory of a descriptor, or make some for this process alone."""
+        self.fd = fd
+        whole = memoryview(mmap.mmap(fd, _size(slots)))[_HEADER.size :]
+        counts, beats = slots * COLUMNS * _CELL, slots * _CELL
+        self._open = whole[:counts].cast("Q")
+        self._spent = whole[counts : 2 * counts].cast("Q")
+        self._beats = whole[2 * counts : 2 * counts + beats].cast("Q")
+        self._figures = whole[2 * counts + beats :].cast("d")
+
+    @classmethod
+    def create(cls, slots: int) -> SharedMemory:
+        """Make memory that other processes can attach. The caller closes `fd`; what is mapped stays."""
+        if sys.platform == "linux":
+            fd = os.memfd_create("bullmq-proxy")
+        else:
+            import tempfile  # noqa: PLC0415 - with all that it imports, each shard would carry it
+
+            with tempfile.TemporaryFile() as file:
+                fd = os.dup(file.fileno())
+        os.ftruncate(fd, _size(slots))
+        os.pwrite(fd, _HEADER.pack(LAYOUT, slots), 0)
+        return cls(slots, fd)
+
+    @classmethod
+    def attach(cls, fd: int) -> SharedMemory:
+        """Map the memory that another process has created.
+
+        Raises:
+            LayoutError: it has another layout than this version's.
+        """
+        layout, slots = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
+        if layout != LAYOUT:
+            raise LayoutError(f"the shared memory has layout {layout}, not {LAYOUT}")
+        return cls(slots, fd)
 
     def row(self, slot: int) -> ShardMemory:
-        """What the shard of a slot may write."""
+        """Return the memory as the shard of a slot uses it."""
         return ShardMemory(self._open, self._spent, self._figures, self._beats, slot)
 
     def beats(self) -> list[int]:
-        """How often each slot's shard has published its figures; one that stands still does so no more."""
+        """Return how often each slot's shard has published its figures; a hanging one has stopped doing so."""
         return self._beats.tolist()
 
     def clear(self, slot: int) -> None:
-        """The slot's shard is dead, and its connections with it. For the parent, before it forks the next one.
+        """Forget the connections, figures and signs of life of a slot's shard that has died.
 
-        The calls that it let through stay counted; its figures are gone until its successor has some.
+        The parent calls it before it starts the next one. The calls that the shard let through stay counted.
         """
         start = slot * COLUMNS
         self._open[start : start + COLUMNS] = memoryview(bytes(COLUMNS * _CELL)).cast("Q")
@@ -52,8 +95,13 @@ class SharedMemory:
         self._beats[slot] = 0
 
 
+def _size(slots: int) -> int:
+    """Return the bytes of the memory of so many slots."""
+    return _HEADER.size + slots * _CELL * (2 * COLUMNS + 1 + _PLACES)
+
+
 class ShardMemory:
-    """The board as one shard sees it."""
+    """The shared memory as one shard uses it."""
 
     __slots__ = ("_beats", "_figures", "_open", "_slot", "_spent", "_start")
 
@@ -73,26 +121,26 @@ class ShardMemory:
         self._start = slot * COLUMNS
 
     def add(self, column: int, change: int) -> None:
-        """Count a connection of our own more, or less."""
+        """Change the number of this shard's open connections of a key."""
         self._open[self._start + column] += change
 
     def total(self, column: int) -> int:
-        """The connections of a key in the whole gateway."""
+        """Return the number of open connections of a key in the whole gateway."""
         return sum(self._open[column::COLUMNS])
 
     def spend(self, column: int) -> None:
-        """Count a call that we let through."""
+        """Count a call of a key that this shard lets through."""
         self._spent[self._start + column] += 1
 
     def spent(self, column: int) -> int:
-        """The calls of a key that the whole gateway has let through, ever."""
+        """Return the number of calls of a key that the whole gateway has let through, ever."""
         return sum(self._spent[column::COLUMNS])
 
     def publish(self, layout: int, figures: Sequence[float]) -> None:
-        """Let all see our figures; which is our sign of life for the parent, too.
+        """Publish this shard's figures, and a sign of life for the parent.
 
         Args:
-            layout: of the figures: not 0, and another one where their order or meaning is another.
+            layout: number of the figures' order and meaning: not 0, and another one for each other meaning.
             figures: at most `FIGURES`.
         """
         start = self._slot * _PLACES
@@ -101,7 +149,7 @@ class ShardMemory:
         self._beats[self._slot] += 1
 
     def published(self, layout: int) -> dict[int, tuple[float, list[float]]]:
-        """The figures of all slots whose shards have published any of this layout, by slot, with their age in s."""
+        """Return the age in seconds and the figures of each slot whose shard has published this layout."""
         now, slots = time.monotonic(), range(len(self._figures) // _PLACES)
         rows = {slot: list(self._figures[slot * _PLACES : (slot + 1) * _PLACES]) for slot in slots}
         return {slot: (now - row[1], row[2:]) for slot, row in rows.items() if row[0] == layout}

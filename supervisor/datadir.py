@@ -49,7 +49,7 @@ class DataDir:
         self._fd = fd
 
     def close(self) -> None:
-        """Let go of the directory. Those who inherited the lock keep it: a forked child may call this."""
+        """Let go of the directory; a process that has inherited the lock still holds it."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -86,11 +86,6 @@ class EmbeddedValkey:
         return f"unix://{self._socket}"
 
     @property
-    def lock(self) -> DataDir:
-        """What a forked child has to close: neither the server nor its directory belong to it."""
-        return self._data
-
-    @property
     def pid(self) -> int | None:
         """The server's process, None while there is none."""
         return None if self._process is None else self._process.pid

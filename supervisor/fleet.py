@@ -172,6 +172,13 @@ class Fleet:
         slot.pid, slot.ready_at, slot.message = pid, None, ""
         slot.state, slot.due = State.STARTING, now + self._start_timeout
 
+    def forked(self, index: int, pid: int, now: float) -> None:
+        """Record that the shard has a process of its own now; it was started together with others."""
+        slot = self.slots[index]
+        slot.pid = pid
+        if slot.state is State.LEAVING:
+            self._to_tell.append((now, Signal(pid, signal.SIGTERM)))
+
     def ready(self, index: int, now: float) -> None:
         """The shard said that it serves."""
         slot = self.slots[index]
@@ -276,7 +283,7 @@ class Fleet:
 
     def _despair(self, slot: Slot, code: int) -> str:
         """Why there is no point in starting the slot again; empty when there is."""
-        if code == Exit.BAD_START and slot.incarnation == 0:
+        if code == Exit.INCOMPATIBLE or (code == Exit.BAD_START and slot.incarnation == 0):
             return slot.message or "the first start failed"
         if slot.hopeless < CRASH_LOOP:
             return ""

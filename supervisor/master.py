@@ -22,11 +22,12 @@ from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.settings import Settings, masked
 from bullmq_proxy.gateway.shared_memory import SharedMemory
+from bullmq_proxy.gateway.start_message import StartMessage
 from bullmq_proxy.supervisor.activation import one_per_slot, place_of
 from bullmq_proxy.supervisor.embedded import STOP_TIMEOUT, EmbeddedValkey
 from bullmq_proxy.supervisor.fleet import GRACE, Fleet, Outcome, Signal, Spawn, describe
 from bullmq_proxy.supervisor.notify import Notifier
-from bullmq_proxy.supervisor.process import Closable, Orders, ShardProcess, fork_shard
+from bullmq_proxy.supervisor.process import ShardProcess, occupy_standard_streams, start_shards
 from bullmq_proxy.supervisor.signals import STOP, Inbox, hangup_ends
 from bullmq_proxy.supervisor.slots import StartError, authority, open_slots, reachable_host
 
@@ -51,6 +52,7 @@ def serve(
 
     Raises StartError when the service cannot start or go on.
     """
+    occupy_standard_streams()
     with ExitStack() as stack:
         notifier = notifier or Notifier()
         ends = hangup_ends(reloads=keys_file is not None)
@@ -99,7 +101,7 @@ class Master:
         self._valkey = valkey
         self._made_key = made_key
         self._keys_file = keys_file
-        self._board = SharedMemory(len(listeners))
+        self._memory = SharedMemory.create(len(listeners))
         self._announced = False
         self._shards: dict[int, ShardProcess] = {}
         # A process id alone comes again, in a container even in each run.
@@ -123,6 +125,7 @@ class Master:
         for shard in self._shards.values():
             shard.control.close()
         self._selector.close()
+        os.close(self._memory.fd)
 
     def run(self) -> Outcome:
         """Fork, watch and restart shards until the service has ended."""
@@ -139,7 +142,7 @@ class Master:
                     self._hear_signals()
                     continue
                 if ready & selectors.EVENT_WRITE:
-                    self._speak(key.data)
+                    self._flush(key.data)
                 if ready & selectors.EVENT_READ:
                     self._hear(key.data)
         self._notify()  # where no shard had to leave first, nobody has said yet that this is the end
@@ -156,15 +159,16 @@ class Master:
 
     def _act(self) -> None:
         now = time.monotonic()
-        self._fleet.look(self._board.beats(), now)
-        for action in self._fleet.plan(now):
-            match action:
-                case Spawn():
-                    self._spawn(action)
-                case Signal(pid, signum, reason):
-                    why = f"{reason}: " if reason else ""
-                    log.log(logging.WARNING if reason else logging.DEBUG, "%s%s to pid %d", why, signum.name, pid)
-                    os.kill(pid, signum)  # still our child, even if dead: only _reap takes it away
+        self._fleet.look(self._memory.beats(), now)
+        actions = self._fleet.plan(now)
+        if spawns := [action for action in actions if isinstance(action, Spawn)]:
+            self._spawn(spawns)
+        for action in actions:
+            if isinstance(action, Signal):
+                why = f"{action.reason}: " if action.reason else ""
+                level = logging.WARNING if action.reason else logging.DEBUG
+                log.log(level, "%s%s to pid %d", why, action.signum.name, action.pid)
+                os.kill(action.pid, action.signum)  # still our child, even if dead: only _reap takes it away
         if self._fleet.ending:
             # Once the shards have let go of theirs, too, clients are refused and can turn elsewhere at once.
             for listener in self._listeners:
@@ -183,38 +187,33 @@ class Master:
             ending=takes if fleet.ending else None,
         )
 
-    def _spawn(self, spawn: Spawn) -> None:
+    def _spawn(self, spawns: Sequence[Spawn]) -> None:
         now = time.monotonic()
         try:
-            shard = fork_shard(self._orders(spawn), self._listeners[spawn.slot], self._not_for(spawn.slot))
+            shards = start_shards([self._start_message(spawn) for spawn in spawns])
         except OSError as error:
-            log.error("cannot fork shard %d: %s", spawn.slot, error.strerror)
-            self._fleet.exited(spawn.slot, Exit.FAILED, now)
+            log.error("cannot start %d shards: %s", len(spawns), error.strerror)
+            for spawn in spawns:
+                self._fleet.exited(spawn.slot, Exit.FAILED, now)
             return
-        log.debug("shard %d is pid %d, incarnation %d", spawn.slot, shard.pid, spawn.incarnation)
-        self._shards[spawn.slot] = shard
-        self._selector.register(shard.control, selectors.EVENT_READ, shard)
-        self._fleet.started(spawn.slot, shard.pid, now)
+        for spawn, shard in zip(spawns, shards, strict=True):
+            log.debug("shard %d starts with pid %d, incarnation %d", spawn.slot, shard.pid, spawn.incarnation)
+            self._shards[spawn.slot] = shard
+            self._selector.register(shard.control, selectors.EVENT_READ, shard)
+            self._flush(shard)
+            self._fleet.started(spawn.slot, shard.pid, now)
 
-    def _orders(self, spawn: Spawn) -> Orders:
-        return Orders(
+    def _start_message(self, spawn: Spawn) -> StartMessage:
+        return StartMessage(
             settings=self._settings,
             slot=spawn.slot,
             incarnation=spawn.incarnation,
             gateway_id=self._gateway_id,
             orphaned=self._served.get(spawn.slot, ()),
             keys=self._keys_file.keys if self._keys_file else (),
-            board=self._board,
+            listener=self._listeners[spawn.slot].fileno(),
+            memory=self._memory.fd,
         )
-
-    def _not_for(self, slot: int) -> list[Closable]:
-        """What is open here and is not the business of the slot's shard."""
-        things: list[Closable] = [self._inbox, self._selector]
-        things += [listener for index, listener in enumerate(self._listeners) if index != slot]
-        things += [shard.control for shard in self._shards.values()]
-        if self._valkey:
-            things.append(self._valkey.lock)
-        return things
 
     def _hear_signals(self) -> None:
         signals = self._inbox.take()
@@ -251,21 +250,24 @@ class Master:
             log.warning("keys_file: %s holds no key: nobody can connect", keys_file.path)
         log.info("keys_file: read again, keys: %d", len(keys_file.keys))
         for shard in self._shards.values():
-            shard.tell(event="keys", keys=[key.to_json() for key in keys_file.keys])
-            self._speak(shard)
+            shard.send({"event": "keys", "keys": [key.to_json() for key in keys_file.keys]})
+            self._flush(shard)
 
-    def _speak(self, shard: ShardProcess) -> None:
-        """Go on with what a shard has still to hear, now or when it can take more."""
-        shard.speak()
+    def _flush(self, shard: ShardProcess) -> None:
+        """Send what a shard has still to get, now or when its socket can take more."""
+        shard.flush()
         if shard.control.fileno() < 0:  # it is dead, and forgotten
             return
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if shard.has_more_to_hear else 0)
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if shard.has_unsent else 0)
         self._selector.modify(shard.control, wanted, shard)
 
     def _hear(self, shard: ShardProcess) -> None:
         messages, open_still = shard.messages()
         for message in messages:
             match message:
+                case {"event": "process", "pid": int(pid)}:
+                    shard.pid = pid
+                    self._fleet.forked(shard.slot, pid, time.monotonic())
                 case {"event": "ready"}:
                     self._fleet.ready(shard.slot, time.monotonic())
                     log.info("shard %d is ready, pid %d", shard.slot, shard.pid)
@@ -283,27 +285,31 @@ class Master:
             shard.control.close()
 
     def _reap(self) -> None:
-        """Bury the dead among our shards. Never waitpid(-1): it would steal the Valkey from its Popen."""
-        for shard in list(self._shards.values()):
-            pid, status = os.waitpid(shard.pid, os.WNOHANG)
-            if not pid:
+        """Take away the shards that have ended. Never waitpid(-1): it would steal the Valkey from its Popen."""
+        for pid in {shard.pid for shard in self._shards.values()}:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if not ended:
                 continue
-            self._hear(shard)  # its last words may still be on the way
-            self._forget(shard)
-            del self._shards[shard.slot]
-            self._board.clear(shard.slot)
-            code = os.waitstatus_to_exitcode(status)
-            expected = self._fleet.ending
-            pause = self._fleet.exited(shard.slot, code, time.monotonic())
-            after = "" if pause is None else f"; starting it again in {pause:g} s"
-            log.log(
-                logging.INFO if expected and code == Exit.DONE else logging.ERROR,
-                "shard %d (pid %d) ended: %s%s",
-                shard.slot,
-                shard.pid,
-                describe(code),
-                after,
-            )
+            # Several shards have one process until they are forked from it, as their last messages may say.
+            for shard in [shard for shard in self._shards.values() if shard.pid == pid]:
+                self._hear(shard)
+                if shard.pid == pid:
+                    self._bury(shard, os.waitstatus_to_exitcode(status))
+
+    def _bury(self, shard: ShardProcess, code: int) -> None:
+        self._forget(shard)
+        del self._shards[shard.slot]
+        self._memory.clear(shard.slot)
+        expected = self._fleet.ending
+        pause = self._fleet.exited(shard.slot, code, time.monotonic())
+        log.log(
+            logging.INFO if expected and code == Exit.DONE else logging.ERROR,
+            "shard %d (pid %d) ended: %s%s",
+            shard.slot,
+            shard.pid,
+            describe(code),
+            "" if pause is None else f"; starting it again in {pause:g} s",
+        )
 
     def _announce(self) -> None:
         """Tell the user where to connect, once, when every shard serves."""

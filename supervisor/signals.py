@@ -45,18 +45,6 @@ def show_own_stacks() -> None:
         faulthandler.register(signal.SIGUSR1, _STDERR, chain=True)
 
 
-def show_stacks_of_a_child() -> None:
-    """In place of what the parent made of it: SIGUSR1 writes the stacks and no more, what kills us writes them first.
-
-    For a child that has left its parent's handlers; the signals are blocked meanwhile.
-    """
-    if sys.stderr is not None:
-        faulthandler.register(signal.SIGUSR1, _STDERR)
-        faulthandler.enable(_STDERR)  # SIGABRT, and crashes in C
-    else:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-
-
 class Inbox:
     """Collects the watched signals between `with` and its end, which puts the former handlers back."""
 
@@ -83,15 +71,11 @@ class Inbox:
         faulthandler.unregister(signal.SIGUSR1)
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
-        self.close()
+        self._read.close()
+        self._write.close()
 
     def fileno(self) -> int:
         return self._read.fileno()
-
-    def close(self) -> None:
-        """Close the descriptors; all that a forked child needs to do with its parent's inbox."""
-        self._read.close()
-        self._write.close()
 
     def take(self) -> list[signal.Signals]:
         """The signals that came since the last call."""

@@ -131,6 +131,31 @@ class TestCrash:
         fleet.started(0, 100, 1)
         assert fleet.exited(0, Exit.BAD_START, 2) == 0.5
 
+    def test_a_shard_of_an_incompatible_version_ends_the_service_at_once(self) -> None:
+        fleet = serving(1)
+        fleet.exited(0, -9, 1)
+        fleet.started(0, 100, 1)
+        fleet.failed(0, "restart the service")
+        assert fleet.exited(0, Exit.INCOMPATIBLE, 2) is None
+        assert fleet.outcome == Outcome(Exit.FAILED, "restart the service")
+
+    def test_a_shard_that_gets_a_process_of_its_own_is_told_there(self) -> None:
+        fleet = fleet_of(2)
+        for index in range(2):
+            fleet.started(index, 100, 0)
+        fleet.forked(1, 101, 1)
+        fleet.stop(2)
+        assert fleet.plan(2) == [Signal(100, SIGTERM), Signal(101, SIGTERM)]
+
+    def test_a_stop_before_a_shard_has_a_process_of_its_own_reaches_it_there(self) -> None:
+        fleet = fleet_of(2)
+        for index in range(2):
+            fleet.started(index, 100, 0)
+        fleet.stop(1)
+        fleet.plan(1)
+        fleet.forked(1, 101, 2)
+        assert fleet.plan(2) == [Signal(101, SIGTERM)]
+
     def test_dying_over_and_over_before_serving_ends_the_service(self) -> None:
         fleet = fleet_of(1)
         for _ in range(CRASH_LOOP - 1):

@@ -1,4 +1,4 @@
-"""The parent stays small: what only shards need is imported after the fork."""
+"""The parent stays small: it imports nothing that only shards need."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def test_no_module_of_the_supervisor_brings_them_in(module: str) -> None:
         "bullmq_proxy.gateway.access.keys_file",
         "bullmq_proxy.gateway.logs",
         "bullmq_proxy.gateway.settings",
+        "bullmq_proxy.gateway.shard_process",
+        "bullmq_proxy.gateway.start_message",
     ],
 )
 def test_what_parent_and_shards_share_does_not_either(module: str) -> None:

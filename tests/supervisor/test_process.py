@@ -63,7 +63,7 @@ def test_a_line_without_end_does_not_grow_for_ever(
     for _ in range(3):
         end.send(b"x" * 60)
         shard.messages()
-    assert "shard 0 says a line of more than 100 bytes, dropped: b'xxx" in caplog.text
+    assert "shard 0 sends a line of more than 100 bytes, dropped: b'xxx" in caplog.text
     end.send(b'\n{"event":"ready"}\n')
     assert shard.messages()[0] == [{"event": "ready"}]
     assert "x" not in repr(shard)
@@ -71,13 +71,13 @@ def test_a_line_without_end_does_not_grow_for_ever(
 
 def test_what_is_said_to_a_shard_arrives_whole_however_much_it_is(pair: tuple[ShardProcess, socket.socket]) -> None:
     shard, end = pair
-    shard.tell(event="keys", keys=["x" * 4_000_000])
-    assert shard.has_more_to_hear
-    shard.tell(event="keys", keys=[])
+    shard.send({"event": "keys", "keys": ["x" * 4_000_000]})
+    assert shard.has_unsent
+    shard.send({"event": "keys", "keys": []})
     heard = b""
-    while shard.has_more_to_hear:
+    while shard.has_unsent:
         heard += end.recv(1 << 20)
-        shard.speak()
+        shard.flush()
     while heard.count(b"\n") < 2:
         heard += end.recv(1 << 20)
     first, second = heard.splitlines()
@@ -88,5 +88,5 @@ def test_what_is_said_to_a_shard_arrives_whole_however_much_it_is(pair: tuple[Sh
 def test_what_is_said_to_a_dead_shard_is_forgotten(pair: tuple[ShardProcess, socket.socket]) -> None:
     shard, end = pair
     end.close()
-    shard.tell(event="keys", keys=[])
-    assert not shard.has_more_to_hear
+    shard.send({"event": "keys", "keys": []})
+    assert not shard.has_unsent

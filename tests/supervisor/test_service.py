@@ -145,12 +145,10 @@ class TestFailedStart:
         assert "password" in error_line(result.stderr).lower()
         assert "hunter2" not in result.stderr
 
-    def test_a_shard_that_always_crashes_stops_the_service(self, service: MakeService) -> None:
-        broken = service("--procs", "1")
-        # Shards import websockets after the fork, and the working directory comes first.
-        broken.home.mkdir()
-        (broken.home / "websockets.py").write_text("raise RuntimeError('broken installation')")
-        broken.launch()
+    def test_a_shard_that_always_crashes_stops_the_service(self, service: MakeService, tmp_path: Path) -> None:
+        # Only shards import websockets.
+        (tmp_path / "websockets.py").write_text("raise RuntimeError('broken installation')")
+        broken = service("--procs", "1", env={"PYTHONPATH": str(tmp_path)}).launch()
         assert broken.wait() == 1
         assert "broken installation" in broken.errors
         last = broken.errors.splitlines()[-1]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from websockets.sync.client import ClientConnection, connect
@@ -49,20 +50,19 @@ def answers(socket: ClientConnection) -> bool:
     return bool(json.loads(socket.recv(timeout=TIMEOUT))["data"] == {"ok": 0})
 
 
-def test_a_shard_gives_a_sign_of_life_with_its_figures_and_its_successor_begins_anew() -> None:
-    board = SharedMemory(2)
+def test_a_shard_gives_a_sign_of_life_with_its_figures_and_its_successor_begins_at_zero() -> None:
+    memory = SharedMemory(2)
     for _ in range(3):
-        board.row(1).publish(1, [1.0])
-    assert board.beats() == [0, 3]
-    board.clear(1)
-    assert board.beats() == [0, 0]
+        memory.row(1).publish(1, [1.0])
+    assert memory.beats() == [0, 3]
+    memory.clear(1)
+    assert memory.beats() == [0, 0]
 
 
-def test_a_loop_that_hangs_shows_where_and_is_replaced(service: MakeService) -> None:
-    watched = service("--procs", "2", "--shard-timeout", f"{WATCH:g}")
-    watched.home.mkdir()
-    (watched.home / "uvloop.py").write_text(HANGING_UVLOOP)
-    running = watched.start()
+def test_a_loop_that_hangs_shows_where_and_is_replaced(service: MakeService, tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text(HANGING_UVLOOP)
+    path = {"PYTHONPATH": str(tmp_path)}
+    running = service("--procs", "2", "--shard-timeout", f"{WATCH:g}", env=path).start()
     victim, other = running.shards()
     os.kill(victim, signal.SIGUSR2)
     wait_for(lambda: running.errors.count(" is ready") == 3, "the new shard is ready", WATCH + TIMEOUT)
@@ -122,7 +122,7 @@ def test_sigusr1_shows_the_stacks_of_all_processes_and_disturbs_nobody(service: 
         sockets = [stack.enter_context(connect(running.address("/queue/q"))) for _ in range(12)]
         running.signal(signal.SIGUSR1)
         wait_for(lambda: running.errors.count("(most recent call first)") >= 3, "three processes show their stacks")
-        wait_for(lambda: running.errors.count(" in _become_shard\n") == 2, "two of them are shards")
+        wait_for(lambda: running.errors.count(" in _serve\n") == 2, "two of them are shards")
         assert all(map(answers, sockets))
     own, first, second = re.split(r".*stacks of shard \d: SIGUSR1 to pid \d+\n", running.errors)
     assert re.search(r"master\.py\", line \d+ in run\n", own)
@@ -139,7 +139,7 @@ def test_sigusr1_to_all_processes_does_not_end_the_valkey_either(service: MakeSe
     for pid in everybody:
         os.kill(pid, signal.SIGUSR1)
     # Its own signal and the supervisor's may have become one.
-    wait_for(lambda: "stacks of shard 0" in running.errors and " in _become_shard" in running.errors, "the stacks")
+    wait_for(lambda: "stacks of shard 0" in running.errors and "shard_process.py" in running.errors, "the stacks")
     with connect(running.address("/queue/q")) as socket:
         assert answers(socket)
     assert all(map(lives, everybody))

@@ -1,0 +1,105 @@
+"""The first message on a control socket: all that a supervisor hands to a new shard, which may be of a newer version.
+
+A shard runs the code that is installed when it starts, under a supervisor that runs the code of its own start. Settings
+that only one of them knows do no harm; what would is refused by its number, `PROTOCOL` or the memory's `LAYOUT`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bullmq_proxy.gateway import __version__
+from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.settings import SettingError, Settings, options
+
+log = logging.getLogger(__name__)
+
+PROTOCOL: Final = 1
+"""Number of the messages between supervisor and shard. Count up with any change that one side could misread."""
+
+
+class IncompatibleError(Exception):
+    """This shard cannot run under its supervisor, which is of another version."""
+
+    def __init__(self, version: object, reason: object) -> None:
+        super().__init__(
+            f"the installed bullmq-proxy {__version__} cannot serve under the running supervisor {version}"
+            f" ({reason}): restart the service"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartMessage:
+    """All that a new shard needs.
+
+    Attributes:
+        settings: complete: port, redis_url and auth_keys are final.
+        slot: the shard's place among its siblings.
+        incarnation: number of processes that have served the slot before.
+        gateway_id: of this run of the service, the same for all its shards.
+        orphaned: queues that the slot's last shard served when it died.
+        keys: those of the keys file; later lists are messages of their own.
+        listener: descriptor of the slot's listening socket, which the shard inherits.
+        memory: descriptor of the shared memory, which the shard inherits.
+    """
+
+    settings: Settings
+    slot: int
+    incarnation: int
+    gateway_id: str
+    orphaned: tuple[str, ...]
+    keys: tuple[Key, ...]
+    listener: int
+    memory: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the message for the control socket."""
+        return {
+            "event": "start",
+            "protocol": PROTOCOL,
+            "version": __version__,
+            "settings": {option.name: getattr(self.settings, option.name) for option in options()},
+            "slot": self.slot,
+            "incarnation": self.incarnation,
+            "gateway_id": self.gateway_id,
+            "orphaned": self.orphaned,
+            "keys": [key.to_json() for key in self.keys],
+            "listener": self.listener,
+            "memory": self.memory,
+        }
+
+    @classmethod
+    def from_json(cls, message: Mapping[str, Any]) -> StartMessage:
+        """Read what `to_json` of another version, too, has made.
+
+        Raises:
+            IncompatibleError: the supervisor speaks another protocol, or has a setting that cannot be used here.
+        """
+        version, protocol = message.get("version"), message.get("protocol")
+        if protocol != PROTOCOL:
+            raise IncompatibleError(version, f"protocol {PROTOCOL} instead of {protocol}")
+        known = {option.name for option in options()}
+        given = message["settings"]
+        for name in given.keys() - known:
+            log.warning(
+                "the supervisor, version %s, has a setting that version %s ignores: %s", version, __version__, name
+            )
+        for name in known - given.keys():
+            log.warning("the supervisor, version %s, has no setting %s: its default is used", version, name)
+        try:
+            settings = Settings(**{name: value for name, value in given.items() if name in known})
+        except SettingError as error:
+            raise IncompatibleError(version, error) from None
+        return cls(
+            settings=settings,
+            slot=message["slot"],
+            incarnation=message["incarnation"],
+            gateway_id=message["gateway_id"],
+            orphaned=tuple(message["orphaned"]),
+            keys=tuple(map(Key.from_json, message["keys"])),
+            listener=message["listener"],
+            memory=message["memory"],
+        )
