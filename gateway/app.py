@@ -14,7 +14,8 @@ from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
-from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
@@ -137,7 +138,7 @@ class App:
             if not busy:
                 return True
             if self._hurried or asyncio.get_running_loop().time() >= deadline:
-                log.warning("drain: %d jobs are given back unanswered", self.broker.leases)
+                log.warning("drain: %d jobs are given back unanswered", len(self.broker.leases))
                 return False
             await asyncio.sleep(_DRAIN_LOOK)
 
@@ -167,9 +168,11 @@ class App:
             case SessionEndpoint.EVENTS:
                 assert isinstance(parameters.options, EventsOptions)
                 queue = broker.queue(parameters.queue)
-                return EventsSession(queue, broker.reader(queue), parameters.options, client, broker.counters)
+                return EventsSession(
+                    queue, broker.services(queue).event_reader(), parameters.options, client, broker.counters
+                )
             case SessionEndpoint.FLOWS:
-                return QueueSession(Flows(broker, self.settings.max_queue_name), context, client, limits, FLOWS)
+                return QueueSession(Flows(broker.queues, self.settings.max_queue_name), context, client, limits, FLOWS)
             case _:
                 assert_never(endpoint)
 

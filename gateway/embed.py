@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
 from bullmq_proxy.gateway.app import App
-from bullmq_proxy.gateway.broker.broker import Identity
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.wire.closing import CloseCode

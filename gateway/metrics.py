@@ -68,7 +68,7 @@ METRICS: Final = (
         "Calls of functions that were answered with an error.",
         lambda shard: shard.broker.counters.refused_calls,
     ),
-    Metric("jobs_held", "gauge", "Jobs in clients' hands.", lambda shard: shard.broker.leases),
+    Metric("jobs_held", "gauge", "Jobs in clients' hands.", lambda shard: len(shard.broker.leases)),
     Metric("jobs_pushed_total", "counter", "Jobs pushed to workers.", lambda shard: shard.broker.counters.pushed_jobs),
     *map(_answered, STATES),
     Metric(

@@ -16,7 +16,7 @@ import uvloop
 
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.app import App
-from bullmq_proxy.gateway.broker.broker import Identity
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.exits import Exit
@@ -106,7 +106,7 @@ class _Shard:
             self._report(event="failed", message=str(error))
             return Exit.BAD_START
         try:
-            app.broker.on_served = lambda queues: self._report(event="serving", queues=queues)
+            app.broker.tell_served(lambda queues: self._report(event="serving", queues=queues))
             app.broker.adopt(self._start.orphaned)
             self._report(event="ready")
             await self._leave.wait()

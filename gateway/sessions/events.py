@@ -91,7 +91,7 @@ class EventsSession:
         """Say that the events between these ids are gone."""
         self.deliver(gap_data(start, end))
 
-    async def drained(self) -> None:
+    async def wait_writable(self) -> None:
         """Wait until the client has read most of what was sent."""
         await self._client.wait_writable()
 

@@ -12,7 +12,7 @@ from typing import Final, assert_never
 import msgspec
 
 from bullmq_proxy.gateway.broker.consuming.feed import Feed
-from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.leases import HELD, OVER, Consumer, Lease
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
@@ -79,9 +79,8 @@ class WorkerSession:
 
     def start(self) -> None:
         """Take jobs from now on."""
-        self._feed, self._consumer = self._broker.join(
-            self._queue, self._options, self._push, self._cancel, self._forget
-        )
+        self._feed = self._broker.services(self._queue).feed()
+        self._consumer = self._feed.join(self._options, self)
 
     def connection_lost(self) -> None:
         """Give back what the client did not answer; it counts as vanished unless we sent it away."""
@@ -92,14 +91,14 @@ class WorkerSession:
             if self._unchoking is not None:
                 self._unchoking.cancel()
                 self._take_back_unread()
-            self._broker.leave(self._feed, self._consumer, counted=not self._draining)
+            self._feed.leave(self._consumer, counted=not self._draining)
             self._consumer = None
         self._held.clear()
 
     def _take_back_unread(self) -> None:
         """What the client may never have seen is not counted against the job."""
         for lease in list(self._unheard):
-            if not lease.settling:
+            if lease.state is HELD:
                 self._feed.settler.release(lease, partial(_log_lost, lease))
 
     def drain(self, deadline: float) -> None:
@@ -116,7 +115,8 @@ class WorkerSession:
 
     # Jobs out
 
-    def _push(self, lease: Lease, fields: Hash) -> None:
+    def take(self, lease: Lease, fields: Hash) -> None:
+        """Push a job to the client."""
         self._broker.counters.pushed_jobs += 1
         lease.number = self._number()
         self._held[b"%d" % lease.number] = lease
@@ -141,12 +141,13 @@ class WorkerSession:
         self._next_number += 1
         return number
 
-    def _cancel(self, lease: Lease, reason: str) -> None:
-        """The job is no longer the client's."""
-        self._forget(lease)
+    def cancel(self, lease: Lease, reason: str) -> None:
+        """Tell the client that a job is not its any more."""
+        self.forget(lease)
         self._client.send(message(lease.number, cancel(reason)))
 
-    def _forget(self, lease: Lease) -> None:
+    def forget(self, lease: Lease) -> None:
+        """Expect no answer for a job any more."""
         self._held.pop(b"%d" % lease.number, None)
         self._unheard.pop(lease, None)
 
@@ -159,7 +160,7 @@ class WorkerSession:
             self._silent = True
             self._set_taking()
         for lease in overdue:
-            self._cancel(lease, f"No answer within {self._options.ack_timeout} ms")
+            self.cancel(lease, f"No answer within {self._options.ack_timeout} ms")
             self._feed.settler.release(lease, partial(_log_lost, lease))
         if self._unheard:
             self._ack_timer = self._loop.call_at(next(iter(self._unheard.values())), self._check_acks)
@@ -212,7 +213,7 @@ class WorkerSession:
             except (ValueError, OverflowError):
                 return None
             lease = self._held.get(b"%d" % number) if number.is_integer() else None
-        return None if lease is None or lease.settling else lease
+        return lease if lease is not None and lease.state is HELD else None
 
     def _refuse(self, id: bytes, answer: JobAnswer) -> None:
         """An answer to a job that is not the client's (any more)."""
@@ -267,13 +268,13 @@ class WorkerSession:
 
     def _settled(self, id: bytes, lease: Lease, outcome: str | GatewayError) -> None:
         """A final answer has arrived in Redis, or could not."""
-        if lease.over:
-            self._forget(lease)
+        if lease.state is OVER:
+            self.forget(lease)
         if not isinstance(outcome, GatewayError):
             self._broker.counters.answered_jobs[outcome] += 1
             if self._options.confirm:
                 self._client.send(b'{"id":%b,"data":%b}' % (id, finished(lease.id, outcome)))
-        elif lease.over:
+        elif lease.state is OVER:
             self._client.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(outcome))))
         else:
             self._client.send(err(id, outcome))  # the lease goes on: nothing to wait for

@@ -112,22 +112,43 @@ def format_stream_id(id: StreamId) -> str:
     return f"{id[0]}-{id[1]}"
 
 
-def event_data(id: bytes, fields: Hash) -> tuple[str, bytes]:
-    """A stream entry as the event's name and the `data` of its message.
+class StreamEvent:
+    """An entry of a queue's event stream.
 
-    `args` is what Node's `QueueEvents` hands a listener (queue-events.js): the fields, then the id; `drained` has the
-    id alone. `returnvalue` and `progress` are the stored JSON text, `delayed.delay` is a number, all else are strings.
+    Attributes:
+        id: comparable, as Redis compares it.
+        name: of the event.
+        fields: as stored.
     """
-    name = fields.get(b"event", b"").decode(errors="replace")
-    shown = encode(name)
-    if name == "drained":
-        return name, b'{"event":%b,"args":[%b]}' % (shown, encode(id.decode()))
-    members = {
-        field.decode(errors="replace"): _member(name, field, value)
-        for field, value in fields.items()
-        if field != b"event"
-    }
-    return name, b'{"event":%b,"args":[%b,%b]}' % (shown, encode(members), encode(id.decode()))
+
+    __slots__ = ("_data", "_id_text", "fields", "id", "name")
+
+    def __init__(self, id: bytes, fields: Hash) -> None:
+        self._id_text = id.decode()
+        self.id = parse_stream_id(self._id_text)
+        self.fields = fields
+        self.name = fields.get(b"event", b"").decode(errors="replace")
+        self._data = b""
+
+    @property
+    def data(self) -> bytes:
+        """The `data` of the event's message; made once, for however many watchers.
+
+        `args` is what Node's `QueueEvents` hands a listener (queue-events.js): the fields, then the id; `drained` has
+        the id alone. `returnvalue` and `progress` are the stored JSON text, `delayed.delay` is a number, all else are
+        strings.
+        """
+        if not self._data:
+            args = [] if self.name == "drained" else [self._members()]
+            self._data = encode({"event": self.name, "args": [*args, self._id_text]})
+        return self._data
+
+    def _members(self) -> dict[str, Raw | str]:
+        return {
+            field.decode(errors="replace"): _member(self.name, field, value)
+            for field, value in self.fields.items()
+            if field != b"event"
+        }
 
 
 def _member(event: str, field: bytes, value: bytes) -> Raw | str:

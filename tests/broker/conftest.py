@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
-from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.redis.address import Address
 from tests.support.background import nothing_fails_in_the_background
 from tests.support.link import OPTIONS

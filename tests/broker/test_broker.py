@@ -13,10 +13,11 @@ import pytest
 from msgspec import Raw
 from redis.asyncio import Redis
 
-from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE, Feed
-from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
 from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity, parse_token
 from bullmq_proxy.gateway.broker.jobs.moves import backoff_delay, keep_jobs
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
@@ -54,14 +55,16 @@ class Worker:
         self.leases: list[Lease] = []
         self.cancelled: list[str] = []
         self.outcomes: list[str | GatewayError] = []
-        self._broker = broker
-        self.feed, self.consumer = broker.join(queue, WorkerOptions(**options), self._take, self._cancel)
+        self.feed = broker.services(queue).feed()
+        self.consumer = self.feed.join(WorkerOptions(**options), self)
 
-    def _take(self, lease: Lease, fields: Hash) -> None:
+    def take(self, lease: Lease, fields: Hash) -> None:
         self.leases.append(lease)
 
-    def _cancel(self, lease: Lease, reason: str) -> None:
+    def cancel(self, lease: Lease, reason: str) -> None:
         self.cancelled.append(lease.id)
+
+    def forget(self, lease: Lease) -> None: ...
 
     async def lease(self, number: int = 1) -> Lease:
         """The `number`th that was given to us."""
@@ -73,7 +76,7 @@ class Worker:
         return self.outcomes.pop(0)
 
     def leave(self, *, counted: bool = True) -> None:
-        self._broker.leave(self.feed, self.consumer, counted=counted)
+        self.feed.leave(self.consumer, counted=counted)
 
 
 async def add(queue: Queue, count: int = 1) -> None:
@@ -94,10 +97,22 @@ async def counts(queue: Queue) -> dict[str, int]:
 
 def test_a_predecessor_is_an_earlier_process_in_our_slot_of_the_same_run() -> None:
     me = Identity("run", 2, 5)
-    assert me.token(7) == "run:2:5:7"
-    assert me.is_predecessor("run:2:4:0")
-    for other in ("run:2:5:0", "run:2:6:0", "run:1:4:0", "other:2:4:0", "", "x", "run:2", "run:2:x:0"):
-        assert not me.is_predecessor(other)
+    leases = Leases(me)
+    assert me.consumer_token(7) == "run:2:5:7"
+    assert leases.is_predecessors("run:2:4:0:1", "7")
+    for other in (
+        *("run:2:5:0:1", "run:2:6:0:1", "run:1:4:0:1", "other:2:4:0:1"),
+        *("", "x", "run:2", "run:2:4:0", "run:2:x:0:1", "run:2:-4:0:1", "run:2:4:0:", "0:run:2:4:0:1"),
+    ):
+        assert not leases.is_predecessors(other, "7")
+
+
+@pytest.mark.parametrize("gateway", ["run", "host:6379-1-ab", ""])
+def test_a_token_says_whose_it_is(gateway: str) -> None:
+    identity = Identity(gateway, 2, 5)
+    assert parse_token(f"{identity.consumer_token(7)}:9") == (identity, 7, 9)
+    assert Leases(identity).is_own(f"{gateway}:0:1:2:3")
+    assert not Leases(identity).is_own(f"x{gateway}:0:1:2:3")
 
 
 # Orphans
@@ -242,7 +257,7 @@ async def test_a_job_that_cannot_be_handed_out_is_failed(
 ) -> None:
     queue = broker.queue("q")
     worker = Worker(broker, queue)
-    worker.consumer.take = {}.__getitem__  # type: ignore[assignment] # takes nothing
+    worker.take = {}.__getitem__  # type: ignore[assignment, method-assign] # takes nothing
     await add(queue)
     await eventually_field(redis, f"{prefix}:q:1", "failedReason", UNREADABLE)
     await eventually(lambda: background, "it is logged")

@@ -23,11 +23,12 @@ from msgspec import Raw
 
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Rights
 from bullmq_proxy.gateway.broker.consuming.feed import Feed
-from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
 from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
 from bullmq_proxy.gateway.broker.consuming.settling import Settler
 from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.managing import PromoteJobsOptions, RetryJobsOptions
@@ -36,6 +37,7 @@ from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, scripts_on, sha_of
 from bullmq_proxy.gateway.broker.redis.socket import Chunk
+from bullmq_proxy.gateway.rules.jobs import Hash
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.wire.answers import Failed
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
@@ -104,15 +106,23 @@ class Ours:
     def __init__(self, *, opts: dict[str, Any] | None = None, atm: int = 0, **options: Any) -> None:
         self.link = Recorder()
         self.queue = Queue("p", "q", self.link, scripts_on(self.link))
-        self.consumer = Consumer(WorkerOptions(**options), "token", _nothing, _nothing)
+        self.options = WorkerOptions(**options)
+        self.leases = Leases(Identity("p"))
+        self.consumer = Consumer(self.options, self.leases, self, self)
         fields = {b"opts": encode(opts or {}), b"atm": b"%d" % atm}
         self.lease = Lease("7", fields, self.consumer, "token", 0.0)
-        self.settler = Settler(self.queue, self)
+        self.settler = Settler(self.queue)
 
     def may_fetch(self, consumer: Consumer) -> bool:
         return True
 
-    def settled(self, lease: Lease, reply: Any, *, looked: bool) -> None: ...
+    def ended(self, lease: Lease, reply: Any, *, looked: bool) -> None: ...
+
+    def take(self, lease: Lease, fields: Hash) -> None: ...
+
+    def cancel(self, lease: Lease, reason: str) -> None: ...
+
+    def forget(self, lease: Lease) -> None: ...
 
     def sent(self, script: str) -> Sent:
         return self.link.sent(script)
@@ -201,14 +211,15 @@ async def test_a_job_with_deduplication_is_added_within_a_transaction_that_looks
 async def test_fetching_a_job(limiter: tuple[int, int] | None) -> None:
     theirs, ours = Theirs(), Ours(limiter=limiter, name="worker-1")
     await theirs.scripts.moveToActive("token", {"lockDuration": 30_000, "limiter": LIMITER if limiter else None})
-    feed = Feed(ours.queue, MarkerWait(ours.queue, OPTIONS), LockRenewer(), _nothing)
-    feed.join(ours.consumer)
+    feed = Feed(ours.queue, MarkerWait(ours.queue, OPTIONS), LockRenewer(), ours.leases, _nothing)
+    consumer = feed.join(ours.options, ours)
     their_keys, their_args = theirs.calls["moveToActive"]
     our_keys, our_args = ours.sent("moveToActive")
     assert our_keys == their_keys
     mine, other = readable(our_args, 2), readable(their_args, 2)
     assert mine[2].pop("name") == "worker-1"  # Node writes it into `processedBy`
-    assert mine[2].pop("token") == f"{other[2].pop('token')}:1"  # each fetch has one of its own
+    assert other[2].pop("token") == "token"
+    assert mine[2].pop("token") == f"{consumer.token}:1"  # each fetch has one of its own
     if not limiter:
         assert other[2].pop("limiter") is None  # an absent one is the same to the script
     assert mine == other

@@ -13,12 +13,13 @@ from msgspec import Raw
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant, Permission, Rights
-from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.socket import settle
+from bullmq_proxy.gateway.broker.redis.socket import resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
@@ -38,11 +39,11 @@ async def ask(broker: Broker, grant: Grant, fn: str, *args: Any) -> Any:
     """Call a function of flows with the rights of a key."""
     row = FLOWS[fn]
     bound = row.bind([Raw(json.dumps(arg).encode()) for arg in args])
-    flows, context = Flows(broker, 100), Context(broker, Rights(grant))
+    flows, context = Flows(broker.queues, 100), Context(broker, Rights(grant))
     if not row.direct:
         return await row.run(flows, *bound, context=context)
     reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    row.run(flows, *bound, sink=lambda result: settle(reply, result), context=context)
+    row.run(flows, *bound, sink=lambda result: resolve(reply, result), context=context)
     return json.loads(b"".join(map(bytes, await reply)))
 
 

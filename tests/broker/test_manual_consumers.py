@@ -14,9 +14,10 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE
 from bullmq_proxy.gateway.broker.consuming.manual import ManualConsumers
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
@@ -56,7 +57,7 @@ async def add(queue: Queue) -> None:
 
 
 def take(broker: Broker, block: int, token: str = TOKEN) -> asyncio.Task[Raw | None]:
-    return asyncio.create_task(broker.manual_consumers(broker.queue("q")).take(token, LOCK, block))
+    return asyncio.create_task(broker.services(broker.queue("q")).manual_consumers().take(token, LOCK, block))
 
 
 async def read(queue: Queue, *command: Any) -> Any:
@@ -110,14 +111,14 @@ async def test_a_job_that_is_fetched_for_a_caller_that_has_gone_is_back(
 
 async def test_whenever_a_caller_goes_its_job_is_either_its_own_or_back(broker: Broker) -> None:
     queue = broker.queue("q")
-    hands = broker.manual_consumers(queue)
+    hands = broker.services(queue).manual_consumers()
     outcomes = set()
     for turns in range(120):
         caller = take(broker, LONG)
         await asyncio.sleep(0)
         await read(queue, "PING")  # it has looked, and waits
         await add(queue)
-        await turn_until(lambda caller=caller: bool(broker.leases) or caller.done())  # type: ignore[misc]
+        await turn_until(lambda caller=caller: len(broker.leases) > 0 or caller.done())  # type: ignore[misc]
         for _ in range(turns // 3):
             await asyncio.sleep(0)
         caller.cancel()
@@ -137,7 +138,7 @@ async def test_a_feed_that_stops_gives_back_what_it_fetches_for_callers(broker: 
     await asyncio.sleep(0)
     await read(queue, "PING")
     await add(queue)
-    await turn_until(lambda: bool(broker.leases))
+    await turn_until(lambda: len(broker.leases) > 0)
     broker.stop_fetching()
     caller.cancel()
     await asyncio.wait((caller,))
@@ -248,10 +249,16 @@ async def test_a_refused_hand_over_is_told(server: ValkeyProcess, prefix: str, b
 # Jobs whose caller died
 
 
+def unattended(broker: Broker, idle: list[ManualConsumers]) -> ManualConsumers:
+    """Some that check for dead callers every 100 ms."""
+    queue = broker.queue("q")
+    return ManualConsumers(queue, broker.leases, broker.services(queue), idle.append, stalled_interval=100)
+
+
 async def test_the_job_of_a_caller_that_died_is_back_once_its_lock_has_expired(broker: Broker) -> None:
     idle: list[ManualConsumers] = []
     queue = broker.queue("q")
-    hands = ManualConsumers(queue, broker, idle.append, stalled_interval=100)
+    hands = unattended(broker, idle)
     await add(queue)
     assert await hands.take(TOKEN, 500, 0) is not None
 
@@ -265,7 +272,7 @@ async def test_the_job_of_a_caller_that_died_is_back_once_its_lock_has_expired(b
 
 async def test_hands_that_took_nothing_are_over_as_well(broker: Broker) -> None:
     idle: list[ManualConsumers] = []
-    hands = ManualConsumers(broker.queue("q"), broker, idle.append, stalled_interval=100)
+    hands = unattended(broker, idle)
     with pytest.raises(GatewayError, match="Missing key"):
         await hands.release(await hands.load("1", TOKEN))
     await eventually(lambda: idle == [hands], "nobody is watched any more")
@@ -274,7 +281,7 @@ async def test_hands_that_took_nothing_are_over_as_well(broker: Broker) -> None:
 
 async def test_hands_watch_for_no_lock_that_nobody_got(broker: Broker) -> None:
     idle: list[ManualConsumers] = []
-    hands = ManualConsumers(broker.queue("q"), broker, idle.append, stalled_interval=100)
+    hands = unattended(broker, idle)
     day = 86_400_000
     assert await hands.take(TOKEN, day, 10) is None
     assert await hands.extend("1", TOKEN, day) == 0
@@ -285,7 +292,7 @@ async def test_hands_watch_for_no_lock_that_nobody_got(broker: Broker) -> None:
 async def test_hands_watch_while_a_lock_that_was_extended_lives(broker: Broker) -> None:
     idle: list[ManualConsumers] = []
     queue = broker.queue("q")
-    hands = ManualConsumers(queue, broker, idle.append, stalled_interval=100)
+    hands = unattended(broker, idle)
     await add(queue)
     assert await hands.take(TOKEN, 500, 0) is not None
     assert await hands.extend("1", TOKEN, 1500) == 1
@@ -298,13 +305,13 @@ async def test_hands_watch_while_a_lock_that_was_extended_lives(broker: Broker) 
 
 async def test_what_nobody_uses_is_given_up(broker: Broker) -> None:
     served: list[list[str]] = []
-    broker.on_served = served.append
-    hands = broker.manual_consumers(broker.queue("q"))
+    broker.tell_served(served.append)
+    hands = broker.services(broker.queue("q")).manual_consumers()
     assert served == [["q"]]
-    assert broker.manual_consumers(broker.queue("q")) is hands
-    broker._hands_are_idle(hands)
+    assert broker.services(broker.queue("q")).manual_consumers() is hands
+    hands._on_idle(hands)
     assert served[-1] == []
-    assert broker.manual_consumers(broker.queue("q")) is not hands
+    assert broker.services(broker.queue("q")).manual_consumers() is not hands
 
 
 @BLOCKS

@@ -14,7 +14,7 @@ from msgspec import Raw
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Script
-from bullmq_proxy.gateway.broker.redis.socket import Chunk, pack_command, settle
+from bullmq_proxy.gateway.broker.redis.socket import Chunk, pack_command, resolve
 from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
 
@@ -67,11 +67,11 @@ async def test_a_script_that_redis_does_not_know_is_sent_in_full(tmp_path: Path)
         template = script.template(["k", HOLE], [HOLE, "a"])
         for _ in range(2):
             reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            template.send((b"hole 1", Raw(b"hole 2")), partial(settle, reply))
+            template.send((b"hole 1", Raw(b"hole 2")), partial(resolve, reply))
             assert await reply == [b"k", b"hole 1", b"hole 2", b"a"]
         await link.call("SCRIPT", "FLUSH")
         reply = asyncio.get_running_loop().create_future()
-        template.send((b"hole 1", b"hole 2"), partial(settle, reply))
+        template.send((b"hole 1", b"hole 2"), partial(resolve, reply))
         assert await reply == [b"k", b"hole 1", b"hole 2", b"a"]
         await link.call("SCRIPT", "FLUSH")
         assert await script.run(["k", "l"], ["m", 7]) == [b"k", b"l", b"m", b"7"]

@@ -13,7 +13,8 @@ from msgspec import Raw
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.access.grants import Grant, Rights
-from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.base import CONSUME, OBSERVE, Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.gate import Gate

@@ -14,7 +14,8 @@ from msgspec import Raw
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.access.grants import Grant, Permission, Rights
-from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.redis.address import Address

@@ -12,7 +12,8 @@ import pytest
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Rights
-from bullmq_proxy.gateway.broker.broker import Broker, Identity
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.base import CONSUME, Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.redis.address import Address

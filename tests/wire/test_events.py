@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.wire.events import (
     EVENTS,
+    StreamEvent,
     Subscription,
-    event_data,
     format_stream_id,
     gap_data,
     parse_stream_id,
@@ -24,14 +24,14 @@ ID = b"1700000000000-0"
 
 def shown(**fields: str | bytes) -> Any:
     entry = {name.encode(): value.encode() if isinstance(value, str) else value for name, value in fields.items()}
-    name, data = event_data(ID, entry)
-    message = json.loads(data)
-    assert message["event"] == name
+    event = StreamEvent(ID, entry)
+    message = json.loads(event.data)
+    assert message["event"] == event.name
     return message["args"]
 
 
 class TestEntries:
-    """bullmq-api.md section 5."""
+    """What Node's `QueueEvents` hands its listeners."""
 
     @pytest.mark.parametrize(
         ("fields", "args"),
@@ -73,7 +73,7 @@ class TestEntries:
         assert shown(event="drained") == ["1700000000000-0"]
 
     def test_a_return_value_goes_out_as_the_text_that_was_stored(self) -> None:
-        _, data = event_data(ID, {b"event": b"completed", b"returnvalue": b'{"n": 1.50, "u": "\\u00e9"}'})
+        data = StreamEvent(ID, {b"event": b"completed", b"returnvalue": b'{"n": 1.50, "u": "\\u00e9"}'}).data
         assert b'{"n": 1.50, "u": "\\u00e9"}' in data
 
     @pytest.mark.parametrize("broken", ["", "{", "NaN", "undefined"])
@@ -83,12 +83,11 @@ class TestEntries:
 
     @given(st.dictionaries(st.binary(max_size=12), st.binary(max_size=12), max_size=5), st.sampled_from(sorted(EVENTS)))
     def test_no_entry_breaks_a_frame(self, fields: dict[bytes, bytes], event: str) -> None:
-        name, data = event_data(ID, {**fields, b"event": event.encode()})
-        message = json.loads(data.decode())
-        assert (message["event"], message["args"][-1]) == (name, ID.decode())
+        message = json.loads(StreamEvent(ID, {**fields, b"event": event.encode()}).data.decode())
+        assert (message["event"], message["args"][-1]) == (event, ID.decode())
 
     def test_an_entry_without_a_name_has_an_empty_one(self) -> None:
-        assert event_data(ID, {}) == ("", b'{"event":"","args":[{},"1700000000000-0"]}')
+        assert StreamEvent(ID, {}).data == b'{"event":"","args":[{},"1700000000000-0"]}'
 
 
 class TestSubscriptions:

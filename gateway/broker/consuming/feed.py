@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.leases import HELD, Consumer, Holder, Lease, Leases
 from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait, milliseconds
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
 from bullmq_proxy.gateway.broker.consuming.schedules import Schedules
@@ -25,6 +25,7 @@ from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.wire.answers import Failed
+from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,12 @@ class Feed:
     """Jobs of one queue for all its consumers on this shard."""
 
     def __init__(
-        self, queue: Queue, waiter: MarkerWait, renewer: LockRenewer, on_empty: Callable[[Feed], None]
+        self,
+        queue: Queue,
+        waiter: MarkerWait,
+        renewer: LockRenewer,
+        leases: Leases,
+        on_empty: Callable[[Feed], None],
     ) -> None:
         """Make a feed; it starts with its first consumer.
 
@@ -50,13 +56,15 @@ class Feed:
             queue: where the jobs come from.
             waiter: on which to wait while there are none.
             renewer: keeps the locks of what has been handed out.
+            leases: of the shard.
             on_empty: is told when the last consumer has left.
         """
         self.queue = queue
-        self.settler = Settler(queue, self)
+        self.settler = Settler(queue)
         self._activate = queue.scripts["moveToActive"].template(queue.active_keys, (queue.base, HOLE, HOLE))
         self.consumers: set[Consumer] = set()
         self._renewer = renewer
+        self._leases = leases
         self._waiter = waiter
         self._on_empty = on_empty
         self._loop = asyncio.get_running_loop()
@@ -75,13 +83,13 @@ class Feed:
 
     # Consumers come and go
 
-    def join(self, consumer: Consumer) -> None:
-        """Take a consumer in; it gets jobs from now on."""
-        consumer.on_free = partial(self.wake, consumer)
-        consumer.on_moved = self.moved
+    def join(self, options: WorkerOptions, holder: Holder, *, by_hand: bool = False) -> Consumer:
+        """Return a new consumer, which gets jobs from now on; arguments as in `Consumer`."""
+        consumer = Consumer(options, self._leases, holder, self, by_hand=by_hand)
         self.consumers.add(consumer)
         self._stalled.join(consumer)
         self.wake(consumer)
+        return consumer
 
     def leave(self, consumer: Consumer, *, counted: bool = True) -> None:
         """Let a consumer go and give back what it held.
@@ -92,7 +100,7 @@ class Feed:
         """
         consumer.open = False
         for lease in list(consumer.leases):
-            if lease.settling:
+            if lease.state is not HELD:
                 continue
             if counted:
                 self.settler.vanish(lease)
@@ -139,11 +147,6 @@ class Feed:
             await asyncio.wait((self._waiting,))
         await self._waiter.close()
         await self._schedules.close()
-
-    @property
-    def leases(self) -> int:
-        """How many jobs are in clients' hands."""
-        return sum(len(consumer.leases) for consumer in self.consumers)
 
     @property
     def is_starving(self) -> bool:
@@ -254,17 +257,11 @@ class Feed:
     # Jobs
 
     def may_fetch(self, consumer: Consumer) -> bool:
-        """Whether finishing a job should bring the consumer its next one."""
-        return consumer.open and consumer.taking and not self._stopped and not self._is_limited(consumer)
+        """Return whether the end of a job should bring the consumer its next one."""
+        return not self._stopped and not self._is_limited(consumer)
 
-    def settled(self, lease: Lease, reply: Any, *, looked: bool) -> None:
-        """A lease is over.
-
-        Args:
-            lease: whose consumer has room now.
-            reply: what the script said; may hold the next job for the same consumer.
-            looked: whether the script looked for one.
-        """
+    def ended(self, lease: Lease, reply: Any, *, looked: bool) -> None:
+        """Give the consumer of a lease that is over its next job; arguments as in `Source.ended`."""
         consumer = lease.consumer
         if isinstance(reply, list):
             if isinstance(reply[0], list):
@@ -277,24 +274,15 @@ class Feed:
         self.wake(consumer)
 
     def look(self) -> None:
-        """A job has left `active`: under a global concurrency no marker tells of the place that is free now."""
+        """Look for jobs since one has left `active`: under a global concurrency no marker tells of the free place."""
         if self._line:
             self._drained = False
             self.poke()
 
-    def moved(self, lease: Lease) -> None:
-        """Somebody has moved the job by its token: nothing more is expected of the one who holds it."""
-        lease.moved = True
-        if not lease.settling:  # else its own answer finds out that it came too late
-            lease.consumer.end(lease)
-            lease.consumer.forget(lease)
-            self.settled(lease, None, looked=False)
-
     def _got(self, consumer: Consumer, token: str, reply: list[Any]) -> None:
         """A job has been moved to active for `consumer` under `token`: [hash, id, 0, 0]."""
         fields, id = to_hash(reply[0]), reply[1].decode()
-        lease = Lease(id, fields, consumer, token, self._loop.time())
-        consumer.leases.add(lease)
+        lease = consumer.add_lease(id, fields, token, self._loop.time())
         self._renewer.track(self.queue, lease)
         if b"rjk" in fields:
             self._schedules.advance(id, fields)
@@ -308,7 +296,7 @@ class Feed:
 
     def _hand_out(self, lease: Lease, fields: Hash) -> None:
         try:
-            lease.consumer.take(lease, fields)
+            lease.consumer.holder.take(lease, fields)
         except Exception:
             # Anything can be in Redis; a job that cannot be shown must not stay in `active` under our lock for ever.
             log.exception("job %s of %s cannot be handed out", lease.id, self.queue.name)

@@ -1,32 +1,46 @@
-"""A lease: a job that a client holds, with BullMQ's lock under our token. A consumer: one worker connection."""
+"""Leases, each a job that a client holds with BullMQ's lock under our token, and the consumers that hold them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+import itertools
+from typing import Any, Protocol
 
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity, parse_token
 from bullmq_proxy.gateway.broker.jobs.moves import ScriptOptions
 from bullmq_proxy.gateway.rules.jobs import Hash, read_options
 from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
 
+@enum.unique
+class LeaseState(enum.Enum):
+    """The states of a lease; its methods in `Consumer` and `Lease` are the only ones that change it."""
+
+    HELD = "the client works on the job"
+    SETTLING = "a final answer is on its way to Redis"
+    OVERTAKEN = "as SETTLING, but somebody has moved the job by its token meanwhile: the answer comes too late"
+    OVER = "settled or lost: nothing more is ours"
+
+
+HELD, SETTLING, OVERTAKEN, OVER = LeaseState
+
+
 class Lease:
-    """One job in one client's hands. Holds what finishing it needs; the payload has gone out and is not kept."""
+    """One job in one client's hands. Holds what finishing the job needs; the payload has gone out and is not kept."""
 
     __slots__ = (
         "attempts_made",
         "consumer",
         "id",
         "line",
-        "moved",
         "number",
         "options",
-        "over",
         "priority",
         "renew_at",
-        "settling",
         "stacktrace",
         "stalled",
+        "state",
         "token",
     )
 
@@ -41,9 +55,7 @@ class Lease:
         self.stalled = parse_int(fields.get(b"stc")) or 0
         self.stacktrace = fields.get(b"stacktrace")
         self.number = -1  # of the message that pushed it; the session's business
-        self.settling = False  # a final answer is on its way to Redis
-        self.over = False  # settled or lost: nothing more is ours
-        self.moved = False  # settled by its token, past its holder
+        self.state = HELD
         self.line: dict[Lease, None] | None = None  # where it waits for the renewal of its lock
         self.renew_at = 0.0
         self.extended(now)
@@ -54,47 +66,122 @@ class Lease:
         return self.consumer.scripts
 
     def extended(self, now: float) -> None:
-        """The lock was set at `now`: it lives for `lockDuration`, and is renewed at half of it, as in BullMQ."""
+        """Note that the lock was set at `now`; it is renewed at half of `lockDuration`, as in BullMQ."""
         self.renew_at = now + self.consumer.options.lock_duration / 2000
+
+    def begin_settling(self) -> None:
+        """Note that a final answer is on its way; one that was overtaken stays so."""
+        if self.state is HELD:
+            self.state = SETTLING
+
+    def go_on(self) -> None:
+        """Note that the final answer changed nothing: the client works on."""
+        self.state = HELD
+
+
+class Leases:
+    """All leases of a shard by their tokens: no two leases have one token at a time."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._numbers = itertools.count()
+        self._leases: dict[str, Lease] = {}
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def new_consumer_token(self) -> str:
+        """Return the start of a consumer's tokens; unique over all consumers that ever were."""
+        return self._identity.consumer_token(next(self._numbers))
+
+    def add(self, lease: Lease) -> None:
+        """Take a new lease in."""
+        self._leases[lease.token] = lease
+
+    def remove(self, lease: Lease) -> None:
+        """Forget a lease that is over."""
+        if self._leases.get(lease.token) is lease:
+            del self._leases[lease.token]
+
+    def find(self, token: str, id: str) -> Lease | None:
+        """Return the lease of a job under a token, or None."""
+        lease = self._leases.get(token)
+        return lease if lease is not None and lease.id == id else None
+
+    def is_own(self, token: str) -> bool:
+        """Return whether a token is of a lease of this gateway, in whatever shard."""
+        parsed = parse_token(token)
+        return parsed is not None and parsed.identity.gateway == self._identity.gateway
+
+    def is_predecessors(self, token: str, id: str) -> bool:
+        """Return whether a lock was left behind by an earlier process in our slot."""
+        parsed = parse_token(token)
+        return parsed is not None and parsed.identity.precedes(self._identity)
+
+    def is_lost(self, token: str, id: str) -> bool:
+        """Return whether a lock is of a fetch whose reply was lost: it is ours, but no lease knows of the job.
+
+        A predecessor's are not: it may still be draining.
+        """
+        parsed = parse_token(token)
+        return parsed is not None and parsed.identity == self._identity and self.find(token, id) is None
+
+
+class Holder(Protocol):
+    """The client's side of a consumer: gets the leases and is told how they end."""
+
+    def take(self, lease: Lease, fields: Hash) -> None:
+        """Take a new lease, with the job's hash; one that raises cannot show the job, which then fails."""
+
+    def cancel(self, lease: Lease, reason: str) -> None:
+        """Stop working on a job: its lease was lost."""
+
+    def forget(self, lease: Lease) -> None:
+        """Drop a lease without a word to the client: somebody has moved the job by its token."""
+
+
+class Source(Protocol):
+    """The queue's side of a consumer: the feed that brings its jobs."""
+
+    def may_fetch(self, consumer: Consumer) -> bool:
+        """Return whether the end of a job should bring the consumer its next one."""
+
+    def ended(self, lease: Lease, reply: Any, *, looked: bool) -> None:
+        """Give the consumer of a lease that is over its next job.
+
+        Args:
+            lease: whose consumer has room now.
+            reply: what the script said that ended it; may hold the next job. None when it was no script of ours.
+            looked: whether the script looked for one.
+        """
 
 
 class Consumer:
-    """What the broker knows of one worker connection."""
+    """One who takes jobs: a Worker connection, or a caller who wants one job."""
 
     def __init__(
-        self,
-        options: WorkerOptions,
-        token: str,
-        take: Callable[[Lease, Hash], None],
-        cancel: Callable[[Lease, str], None],
-        forget: Callable[[Lease], None] | None = None,
-        *,
-        by_hand: bool = False,
+        self, options: WorkerOptions, leases: Leases, holder: Holder, source: Source | None, *, by_hand: bool = False
     ) -> None:
-        """Describe a worker connection.
+        """Describe a consumer.
 
         Args:
-            options: from its query string.
-            token: with which those of its leases begin; unique over all connections that ever were.
-            take: gets a new lease and the job's hash.
-            cancel: is told that a lease is no longer the client's, and why.
-            forget: is told that a lease is over because somebody has moved the job by its token.
-            by_hand: no connection, but a caller who waits for one job.
+            options: of its connection.
+            leases: of the shard.
+            holder: gets its leases.
+            source: brings its jobs; None for one that fetches by itself.
+            by_hand: a caller who wants one job.
         """
         self.options = options
-        self.token = token
-        self.take = take
-        self.cancel = cancel
-        self.forget = forget or _nothing_to_forget
+        self.token = leases.new_consumer_token()
+        self.holder = holder
         self.by_hand = by_hand
         self.scripts = ScriptOptions(options)
         self.free = options.concurrency  # jobs that it may still be given
         self.taking = True  # wants new jobs: neither paused nor silent nor draining
         self.open = True
         self.leases: set[Lease] = set()
-        self.on_free: Callable[[], None] = _nothing  # set by the feed: there is room for a job again
-        self.on_moved: Callable[[Lease], None] = _nothing_to_forget  # set by the feed: somebody has moved the job
-        self.on_gone: Callable[[], None] = _nothing  # set by the broker: it has left, and its last lease is over
+        self._shard_leases = leases
+        self._source = source
         self._fetches = 0
 
     @property
@@ -102,8 +189,13 @@ class Consumer:
         """Whether it should get a job."""
         return self.open and self.taking and self.free > 0
 
+    @property
+    def may_fetch(self) -> bool:
+        """Whether the end of a job should bring the next one along."""
+        return self.open and self.taking and self._source is not None and self._source.may_fetch(self)
+
     def new_token(self) -> str:
-        """A token for one fetch.
+        """Return a token for one fetch.
 
         The jobs that follow it by `fetchNext` have the same one, each when the one before is over:
         moveToFinished-14.lua locks the next job with the token of the last. So no two leases have one at a time, and
@@ -112,27 +204,40 @@ class Consumer:
         self._fetches += 1
         return f"{self.token}:{self._fetches}"
 
-    def lose(self, lease: Lease, reason: str) -> None:
-        """The job is no longer the client's: tell it, and make room for another one."""
-        self.end(lease)
-        self.free += 1
-        self.cancel(lease, reason)
-        self.on_free()
+    def add_lease(self, id: str, fields: Hash, token: str, now: float) -> Lease:
+        """Return the lease of a job that was fetched for this consumer under `token`; `now` in loop time."""
+        lease = Lease(id, fields, self, token, now)
+        self.leases.add(lease)
+        self._shard_leases.add(lease)
+        return lease
+
+    # How a lease ends
 
     def end(self, lease: Lease) -> None:
-        """A lease is settled or lost."""
-        lease.over = True
+        """Forget a lease that is settled or lost; `ended` is to follow."""
+        lease.state = OVER
         self.leases.discard(lease)
+        self._shard_leases.remove(lease)
         if lease.line is not None:
             lease.line.pop(lease, None)
             lease.line = None
-        if not self.open and not self.leases:
-            self.on_gone()
 
+    def ended(self, lease: Lease, reply: Any = None, *, looked: bool = False) -> None:
+        """Get the next job in place of one whose lease is over; arguments as in `Source.ended`."""
+        if self._source is not None:
+            self._source.ended(lease, reply, looked=looked)
 
-def _nothing() -> None:
-    """Until a feed takes the consumer in."""
+    def lose(self, lease: Lease, reason: str) -> None:
+        """Tell the client that a job is not its any more, and make room for another one."""
+        self.end(lease)
+        self.holder.cancel(lease, reason)
+        self.ended(lease)
 
-
-def _nothing_to_forget(lease: Lease) -> None:
-    """For holders that keep no leases."""
+    def overtake(self, lease: Lease) -> None:
+        """End a lease whose job somebody has moved by its token; a final answer under way finds out by itself."""
+        if lease.state is HELD:
+            self.end(lease)
+            self.holder.forget(lease)
+            self.ended(lease)
+        else:
+            lease.state = OVERTAKEN

@@ -11,19 +11,19 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from msgspec import Raw
 
-from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE
-from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE, Feed
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
 from bullmq_proxy.gateway.broker.consuming.schedules import Schedules
 from bullmq_proxy.gateway.broker.consuming.settling import Settler
 from bullmq_proxy.gateway.broker.consuming.stalled import check_stalled
-from bullmq_proxy.gateway.broker.jobs.moves import HeldJob, Move, Moves, ScriptOptions
+from bullmq_proxy.gateway.broker.jobs.moves import JobOfToken, Move, Moves, ScriptOptions
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, unavailable
-from bullmq_proxy.gateway.broker.redis.socket import settle
+from bullmq_proxy.gateway.broker.redis.socket import resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.rules.jobs import Hash, loaded_job, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
@@ -31,13 +31,23 @@ from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.wire.answers import Failed
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
-if TYPE_CHECKING:
-    from bullmq_proxy.gateway.broker.broker import Broker
-
 log = logging.getLogger(__name__)
 
 _DEFAULTS: Final = WorkerOptions()
 _PAUSE: Final = 0.1  # s between two tries to hand a lock over
+
+
+class Surroundings(Protocol):
+    """What else the shard has for the queue."""
+
+    def feed(self) -> Feed:
+        """Return the queue's feed."""
+
+    def job_moved(self, id: str, token: str) -> None:
+        """Note that a job has left `active` by its token."""
+
+    def expect_lost_fetch(self) -> None:
+        """Remember that the reply to a fetch was lost; whatever it took is given back when Redis can be asked."""
 
 
 class ManualConsumers:
@@ -46,7 +56,8 @@ class ManualConsumers:
     def __init__(
         self,
         queue: Queue,
-        broker: Broker,
+        leases: Leases,
+        surroundings: Surroundings,
         on_idle: Callable[[ManualConsumers], None],
         *,
         stalled_interval: int = _DEFAULTS.stalled_interval,
@@ -55,21 +66,23 @@ class ManualConsumers:
 
         Args:
             queue: whose jobs they are.
-            broker: of the shard.
+            leases: of the shard.
+            surroundings: what else the shard has for the queue.
             on_idle: is told when nobody has consumed by hand for so long that all jobs taken by hand are accounted for.
             stalled_interval: ms between two checks for jobs whose lock has expired.
         """
         self.queue = queue
-        self._broker = broker
+        self.leases = leases
+        self.surroundings = surroundings
         self._on_idle = on_idle
         self._interval = stalled_interval
         self._loop = asyncio.get_running_loop()
         self._moves = Moves(queue)
-        self._settler = Settler(queue, self)
+        self._settler = Settler(queue)
         self._schedules = Schedules(queue)
         self._scripts = ScriptOptions(_DEFAULTS)
         self._watched_until = 0.0  # loop time
-        self._look: asyncio.TimerHandle | None = None
+        self._next_check: asyncio.TimerHandle | None = None
         self._watch(0)  # so that it is over one day, whatever is done by hand
 
     # Taking a job
@@ -98,54 +111,56 @@ class ManualConsumers:
         return job
 
     async def _take(
-        self, hand: _FetchAttempt, begin: Callable[[_FetchAttempt], None], timeout: float | None
+        self, attempt: _FetchAttempt, begin: Callable[[_FetchAttempt], None], timeout: float | None
     ) -> Raw | None:
         try:
-            begin(hand)
-            await asyncio.wait((hand.taken,), timeout=timeout)
-            if hand.taken.done():
-                return hand.accept()
+            begin(attempt)
+            await asyncio.wait((attempt.taken,), timeout=timeout)
+            if attempt.taken.done():
+                return attempt.accept()
         finally:
-            hand.leave()
+            attempt.leave()
         if not self.queue.link.is_up:
             raise self.queue.link.last_error
         return None
 
     # Moving a job on
 
-    async def load(self, id: str, token: str) -> HeldJob:
+    async def load(self, id: str, token: str) -> JobOfToken:
         """What is stored of a job that somebody wants to move; the scripts find out whether it may be."""
         key = self.queue.key(id)
-        values = await self.queue.link.call("HMGET", key, *HeldJob.FIELDS, decode=False)
-        fields = {name.encode(): value for name, value in zip(HeldJob.FIELDS, values, strict=True) if value is not None}
-        return HeldJob(id, token, fields, self._scripts)
+        values = await self.queue.link.call("HMGET", key, *JobOfToken.FIELDS, decode=False)
+        fields = {
+            name.encode(): value for name, value in zip(JobOfToken.FIELDS, values, strict=True) if value is not None
+        }
+        return JobOfToken(id, token, fields, self._scripts)
 
-    async def complete(self, job: HeldJob, result: Raw, fetch_next: bool) -> Any:
+    async def complete(self, job: JobOfToken, result: Raw, fetch_next: bool) -> Any:
         """Store the return value; gives what `move` gives."""
         return await self._move(job, self._moves.complete(job, bytes(result)), fetch_next)
 
-    async def fail(self, job: HeldJob, failure: Failed, fetch_next: bool) -> Any:
+    async def fail(self, job: JobOfToken, failure: Failed, fetch_next: bool) -> Any:
         """Let the job fail, as BullMQ's attempts and backoff say; gives None when it is back in wait at once."""
         move = self._moves.fail(job, failure)
         reply = await self._move(job, move, fetch_next)
         return None if move.state == "waiting" else reply
 
-    async def delay(self, job: HeldJob, milliseconds: int) -> Any:
+    async def delay(self, job: JobOfToken, milliseconds: int) -> Any:
         """Let the job wait for some time."""
         return await self._move(job, self._moves.delay(job, milliseconds))
 
-    async def release(self, job: HeldJob) -> Any:
+    async def release(self, job: JobOfToken) -> Any:
         """Give the job back: first in line."""
         reply = await self._move(job, self._moves.release(job))
         if job.priority:
             self.queue.wake()
         return reply
 
-    async def wait_children(self, job: HeldJob, child: str) -> bool:
+    async def wait_children(self, job: JobOfToken, child: str) -> bool:
         """Let the job wait for its children, or for one of them; False when there is nothing to wait for."""
         return bool(await self._move(job, self._moves.wait_children(job, child)) == 0)
 
-    async def _move(self, job: HeldJob, move: Move, fetch_next: bool = False) -> Any:
+    async def _move(self, job: JobOfToken, move: Move, fetch_next: bool = False) -> Any:
         """Run the script of a move.
 
         Returns:
@@ -164,12 +179,12 @@ class ManualConsumers:
             self.taken(reply[1].decode(errors="replace"), to_hash(reply[0]))
         return reply
 
-    def _moved(self, job: HeldJob, move: Move, done: asyncio.Future[Any], reply: Any) -> None:
+    def _moved(self, job: JobOfToken, move: Move, done: asyncio.Future[Any], reply: Any) -> None:
         """Right when the reply comes: a renewal behind it finds no lock any more."""
         stays = move.script == "moveToWaitingChildren" and reply == 1
         if not isinstance(reply, Exception) and not stays and (isinstance(reply, list) or reply >= 0):
-            self._broker.moved(self.queue, job.id, job.token)
-        settle(done, reply)
+            self.surroundings.job_moved(job.id, job.token)
+        resolve(done, reply)
 
     async def extend(self, id: str, token: str, duration: int) -> int:
         """Let a lock live for `duration` ms from now on: 1, or 0 when it is not under this token."""
@@ -179,10 +194,10 @@ class ManualConsumers:
             self._watch(duration)
         return extended
 
-    # What the hands use
+    # What a fetch attempt uses
 
     def taken(self, id: str, fields: Hash) -> None:
-        """A job has been taken without a feed: see to its schedule."""
+        """See to the schedule of a job that has been taken without a feed."""
         if b"rjk" in fields:
             self._schedules.advance(id, fields)
 
@@ -194,30 +209,6 @@ class ManualConsumers:
         """Let a job fail that cannot be shown: it must not stay in `active` for ever."""
         self._settler.fail(lease, Failed(UNREADABLE, unrecoverable=True), _log_lost(lease))
 
-    def visit(
-        self, options: WorkerOptions, take: Callable[[Lease, Hash], None], cancel: Callable[[Lease, str], None]
-    ) -> Consumer:
-        """A consumer that fetches by itself."""
-        return self._broker.visit(options, take, cancel)
-
-    def lost_fetch(self) -> None:
-        """The reply to a fetch was lost; whatever it took is given back when Redis can be asked."""
-        self._broker.doubt(self.queue.name)
-
-    def join(self, options: WorkerOptions, hand: _FetchAttempt) -> Callable[[], None]:
-        """Let a hand wait for a job with the queue's workers; returns how to leave."""
-        feed, consumer = self._broker.join(self.queue, options, hand.take, hand.lost, by_hand=True)
-        return lambda: self._broker.leave(feed, consumer, counted=False)
-
-    # What settling asks of a feed
-
-    def may_fetch(self, consumer: Consumer) -> bool:
-        """Jobs are only given back here."""
-        return False
-
-    def settled(self, lease: Lease, reply: Any, *, looked: bool) -> None:
-        """Nobody waits for the lease's place."""
-
     # Jobs whose caller died
 
     def _watch(self, milliseconds: int) -> None:
@@ -228,21 +219,21 @@ class ManualConsumers:
         """
         until = self._loop.time() + (milliseconds + 3 * self._interval) / 1000  # two checks find an expired one
         self._watched_until = max(self._watched_until, until)
-        if self._look is None:
-            self._look = self._loop.call_later(self._interval / 1000, self._check)
+        if self._next_check is None:
+            self._next_check = self._loop.call_later(self._interval / 1000, self._check)
 
     def _check(self) -> None:
-        self._look = None
+        self._next_check = None
         if self._loop.time() >= self._watched_until:
             self._on_idle(self)
             return
         check_stalled(self.queue, self._interval, _DEFAULTS.max_stalled_count)
-        self._look = self._loop.call_later(self._interval / 1000, self._check)
+        self._next_check = self._loop.call_later(self._interval / 1000, self._check)
 
     async def close(self) -> None:
         """End the checks."""
-        if self._look is not None:
-            self._look.cancel()
+        if self._next_check is not None:
+            self._next_check.cancel()
         await self._schedules.close()
 
 
@@ -259,20 +250,15 @@ class _FetchAttempt:
         self._lease: Lease | None = None  # fetched, and not yet accepted
         self._job = Raw(b"null")
         self._again: asyncio.TimerHandle | None = None
+        self._waits = False
         self._gone = False
 
     # Two ways to come by a job
 
     def fetch(self) -> None:
-        """Look once."""
-        consumer = self._manual_consumers.visit(self._options, self.take, self._lost_at_once)
-
-        def leave() -> None:
-            consumer.open = False
-            if not consumer.leases:
-                consumer.on_gone()
-
-        self._leave = leave
+        """Look for a job once."""
+        consumer = Consumer(self._options, self._manual_consumers.leases, self, None, by_hand=True)
+        self._leave = partial(setattr, consumer, "open", False)
         token = consumer.new_token()
         args = [self._queue.base, now_ms(), consumer.scripts.fetch(token)]
         fetched = partial(self._fetched, consumer, token)
@@ -281,16 +267,15 @@ class _FetchAttempt:
     def _fetched(self, consumer: Consumer, token: str, reply: Any) -> None:
         if isinstance(reply, list) and isinstance(reply[0], list):
             fields, id = to_hash(reply[0]), reply[1].decode(errors="replace")
-            lease = Lease(id, fields, consumer, token, asyncio.get_running_loop().time())
-            consumer.leases.add(lease)
+            lease = consumer.add_lease(id, fields, token, asyncio.get_running_loop().time())
             self._manual_consumers.taken(id, fields)
             self._take_or_refuse(lease, fields)
             return
         if isinstance(reply, GatewayError) and reply.code is ErrorCode.OUTCOME_UNKNOWN:
-            self._manual_consumers.lost_fetch()
+            self._manual_consumers.surroundings.expect_lost_fetch()
             reply = unavailable("the connection was lost")
         if not self._gone:
-            settle(self.taken, reply if isinstance(reply, Exception) else None)
+            resolve(self.taken, reply if isinstance(reply, Exception) else None)
 
     def _take_or_refuse(self, lease: Lease, fields: Hash) -> None:
         if self._gone:
@@ -301,11 +286,14 @@ class _FetchAttempt:
         except Exception:  # anything can be in Redis
             log.exception("job %s of %s cannot be shown", lease.id, self._queue.name)
             self._manual_consumers.refuse(lease)
-            settle(self.taken, None)
+            resolve(self.taken, None)
 
     def join(self) -> None:
         """Wait with the queue's workers."""
-        self._leave = self._manual_consumers.join(self._options, self)
+        feed = self._manual_consumers.surroundings.feed()
+        consumer = feed.join(self._options, self, by_hand=True)
+        self._leave = partial(feed.leave, consumer, counted=False)
+        self._waits = True
 
     # Handing over
 
@@ -316,15 +304,17 @@ class _FetchAttempt:
         self._lease = lease
         self._hand_over(lease)
 
-    def lost(self, lease: Lease, reason: str) -> None:
-        """The lock was lost before it could be handed over: wait for another job."""
+    def cancel(self, lease: Lease, reason: str) -> None:
+        """Wait for another job, or say that there is none: the lock was lost before it could be handed over."""
         if self._lease is lease:
             self._lease = None
             self._stop_trying()
+        if not self._waits:
+            resolve(self.taken, None)
 
-    def _lost_at_once(self, lease: Lease, reason: str) -> None:
-        self.lost(lease, reason)
-        settle(self.taken, None)
+    def forget(self, lease: Lease) -> None:
+        """As when it is lost."""
+        self.cancel(lease, "")
 
     def _hand_over(self, lease: Lease) -> None:
         self._again = None
@@ -340,10 +330,10 @@ class _FetchAttempt:
         if isinstance(reply, GatewayError) and reply.code in OUTAGE:
             self._again = asyncio.get_running_loop().call_later(_PAUSE, self._hand_over, lease)
         elif isinstance(reply, Exception):
-            settle(self.taken, reply)
+            resolve(self.taken, reply)
         elif reply:
             lease.consumer.end(lease)  # from here on nobody of us renews it
-            settle(self.taken, self._job)
+            resolve(self.taken, self._job)
         else:
             lease.consumer.lose(lease, "")
 

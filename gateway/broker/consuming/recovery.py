@@ -8,17 +8,71 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
+from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.errors import reply_error
-from bullmq_proxy.gateway.broker.redis.socket import pack_command, settle
+from bullmq_proxy.gateway.broker.redis.socket import pack_command, resolve
+from bullmq_proxy.gateway.broker.tasks import Tasks
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
 log = logging.getLogger(__name__)
 
 IsOrphan = Callable[[str, str], bool]
+
+_MAX_STALLED_COUNT: Final = WorkerOptions().max_stalled_count  # nobody knows what a predecessor's clients asked for
+
+
+class Recovery:
+    """Remembers the queues of a shard in which there may be orphans, and searches them whenever Redis can be asked."""
+
+    def __init__(self, queue: Callable[[str], Queue], leases: Leases) -> None:
+        """Make one for a shard.
+
+        Args:
+            queue: gives the queue of a name.
+            leases: of the shard, which know what an orphan is.
+        """
+        self._queue = queue
+        self._leases = leases
+        self._of_predecessor: set[str] = set()  # queues in which the orphans of our predecessor may lie
+        self._of_lost_fetches: set[str] = set()
+        self._tasks = Tasks()
+
+    def expect_predecessors(self, queues: Iterable[str]) -> None:
+        """Remember that our predecessor in this slot may have left jobs in `active` of these queues."""
+        self._of_predecessor.update(queues)
+
+    def expect_lost_fetch(self, queue: str) -> None:
+        """Remember that the reply to a fetch from this queue was lost."""
+        self._of_lost_fetches.add(queue)
+
+    def search(self) -> None:
+        """Begin to search all queues that were remembered; those for which the link breaks are remembered again."""
+        while self._of_predecessor:
+            self._tasks.spawn(self._search_for_predecessors(self._of_predecessor.pop()))
+        while self._of_lost_fetches:
+            self._tasks.spawn(self._search_for_lost_fetches(self._of_lost_fetches.pop()))
+
+    async def close(self) -> None:
+        """Wait for the searches; a closed link ends them."""
+        await self._tasks.wait()
+
+    async def _search_for_predecessors(self, name: str) -> None:
+        try:
+            await give_back(self._queue(name), self._leases.is_predecessors, limit=_MAX_STALLED_COUNT)
+        except GatewayError:
+            self.expect_predecessors((name,))
+
+    async def _search_for_lost_fetches(self, name: str) -> None:
+        try:
+            await give_back(self._queue(name), self._leases.is_lost)
+        except GatewayError:
+            self.expect_lost_fetch(name)
 
 
 async def give_back(queue: Queue, is_orphan: IsOrphan, *, limit: int | None = None) -> int:
@@ -55,10 +109,10 @@ def _find(queue: Queue, ids: list[str], is_orphan: IsOrphan) -> asyncio.Future[l
 
     def judge(locks: Any) -> None:
         if isinstance(locks, Exception):
-            settle(found, reply_error(locks))
+            resolve(found, reply_error(locks))
         else:
             pairs = zip(ids, locks, strict=True)
-            settle(found, [(id, token) for id, token in pairs if token is not None and is_orphan(token, id)])
+            resolve(found, [(id, token) for id, token in pairs if token is not None and is_orphan(token, id)])
 
     queue.link.send(pack_command("MGET", *(queue.key(f"{id}:lock") for id in ids)), judge, decode=True)
     return found

@@ -11,11 +11,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from msgspec import Raw
 
-from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.leases import OVERTAKEN, Lease
 from bullmq_proxy.gateway.broker.jobs.moves import Move, Moves
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.errors import OUTAGE
@@ -38,16 +38,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # s between two tries
 _FOUND_NOTHING: Final = [0, 0, 0, 0]  # no job, no limit, no delayed job
 
 
-class Feed(Protocol):
-    """What settling needs of the feed that the lease came from."""
-
-    def may_fetch(self, consumer: Consumer) -> bool:
-        """Whether finishing a job should bring the consumer its next one."""
-
-    def settled(self, lease: Lease, reply: Any, *, looked: bool) -> None:
-        """The lease is over; `reply` may hold the next job, if the script `looked` for one."""
-
-
 class _Settlement:
     """One final answer on its way."""
 
@@ -65,9 +55,8 @@ class _Settlement:
 class Settler:
     """Ends the leases of one queue."""
 
-    def __init__(self, queue: Queue, feed: Feed) -> None:
+    def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._feed = feed
         self._loop = asyncio.get_running_loop()
         self._moves = Moves(queue)
 
@@ -96,7 +85,7 @@ class Settler:
     def vanish(self, lease: Lease) -> None:
         """The holder is gone: give the job back, or fail it when its holders vanish over and over."""
         keys = self._queue.keys(lease.id, f"{lease.id}:lock")
-        lease.settling = True
+        lease.begin_settling()
         self._queue.scripts["countVanished"].send(keys, [lease.token], partial(self._vanished, lease))
 
     def _vanished(self, lease: Lease, reply: Any) -> None:
@@ -111,8 +100,8 @@ class Settler:
     # Sending, and sending again
 
     def _settle(self, lease: Lease, move: Move, done: Done) -> None:
-        lease.settling = True
-        self._send(_Settlement(lease, move, done), self._feed.may_fetch(lease.consumer))
+        lease.begin_settling()
+        self._send(_Settlement(lease, move, done), lease.consumer.may_fetch)
 
     def _send(self, settlement: _Settlement, fetch: bool) -> None:
         settlement.looked = fetch and settlement.move.script in _LOOKING
@@ -134,7 +123,7 @@ class Settler:
     def _go_on(self, settlement: _Settlement) -> None:
         """No children to wait for: the job is the client's as before, unless that has gone meanwhile."""
         lease = settlement.lease
-        lease.settling = False
+        lease.go_on()
         settlement.done(GatewayError(ErrorCode.CONFLICT, f"Job {lease.id} has no pending children"))
         if not lease.consumer.open:
             self.vanish(lease)
@@ -147,7 +136,11 @@ class Settler:
 
     def _refused(self, settlement: _Settlement, code: int) -> None:
         lease = settlement.lease
-        if settlement.doubtful and not lease.moved and code in (_MISSING, _NO_LOCK, _NOT_ACTIVE, _OTHER_LOCK):
+        if (
+            settlement.doubtful
+            and lease.state is not OVERTAKEN
+            and code in (_MISSING, _NO_LOCK, _NOT_ACTIVE, _OTHER_LOCK)
+        ):
             self._find_out(settlement, code)
         elif settlement.move.state == "completed" and code in (_PENDING, _FAILED_CHILD):
             # As Node's worker: what cannot be completed fails with the reason, for good when a child failed.
@@ -161,7 +154,7 @@ class Settler:
 
         What else takes a lock away is its end, and then the stalled check, which counts. So an earlier try has
         succeeded if the job was not stalled meanwhile, and is charged one more attempt where the try was to charge one.
-        A job that was moved by its token past its holder (`Lease.moved`) is not ours either way.
+        A lease that was overtaken is not ours either way.
         """
         lease = settlement.lease
         if code == _MISSING:  # nobody can remove a locked job but the finishing itself (`removeOnComplete`)
@@ -190,7 +183,7 @@ class Settler:
             reply = _FOUND_NOTHING  # this script has two ways to say so; without it the feed would look once more
         lease.consumer.end(lease)
         settlement.done(outcome)
-        self._feed.settled(lease, reply, looked=settlement.looked)
+        lease.consumer.ended(lease, reply, looked=settlement.looked)
 
 
 def _log_outcome(lease: Lease) -> Done:

@@ -54,10 +54,10 @@ async def get_next_job(
     renew, by `extendJobLock`; the job is the caller's to move on.
     """
     _check_token(token, 0)
-    if context.broker.is_own(token):
+    if context.broker.leases.is_own(token):
         raise invalid_arguments("A token of the gateway's own is no token for another job - at `args[0]`")
     options = opts or NextJobOptions()
-    job = await context.broker.manual_consumers(queue).take(token, options.lock_duration, options.block)
+    job = await context.broker.services(queue).manual_consumers().take(token, options.lock_duration, options.block)
     return cast("LockedJob | None", job)
 
 
@@ -72,7 +72,7 @@ async def move_job_to_completed(
     """
     _check_token(token, 2)
     _check_fetch(token, fetch_next, context)
-    manual_consumers = context.broker.manual_consumers(queue)
+    manual_consumers = context.broker.services(queue).manual_consumers()
     return _next_job(await manual_consumers.complete(await manual_consumers.load(job_id, token), result, fetch_next))
 
 
@@ -87,7 +87,7 @@ async def move_job_to_failed(
     """
     _check_token(token, 2)
     _check_fetch(token, fetch_next, context)
-    manual_consumers = context.broker.manual_consumers(queue)
+    manual_consumers = context.broker.services(queue).manual_consumers()
     reply = await manual_consumers.fail(await manual_consumers.load(job_id, token), read_failure(err), fetch_next)
     return None if reply is None else _next_job(reply)
 
@@ -98,7 +98,7 @@ async def move_job_to_delayed(
 ) -> None:
     """Give a job back to wait until `timestamp`, in ms since 1970; no attempt charged (Node's `job.moveToDelayed`)."""
     _check_token(token, 2)
-    manual_consumers = context.broker.manual_consumers(queue)
+    manual_consumers = context.broker.services(queue).manual_consumers()
     await manual_consumers.delay(await manual_consumers.load(job_id, token), max(0, timestamp - now_ms()))
 
 
@@ -109,7 +109,7 @@ async def move_job_to_wait(queue: Queue, job_id: JobId, token: JobToken, *, cont
     Returns for how many ms the queue's rate limit lets nobody take jobs, 0 for none.
     """
     _check_token(token, 1)
-    manual_consumers = context.broker.manual_consumers(queue)
+    manual_consumers = context.broker.services(queue).manual_consumers()
     limited: int = await manual_consumers.release(await manual_consumers.load(job_id, token))
     return limited
 
@@ -123,7 +123,7 @@ async def move_job_to_waiting_children(
     False when there is nothing to wait for: the job is then the caller's as before.
     """
     _check_token(token, 1)
-    manual_consumers = context.broker.manual_consumers(queue)
+    manual_consumers = context.broker.services(queue).manual_consumers()
     child = opts.child if opts is not None else None
     job = await manual_consumers.load(job_id, token)
     return await manual_consumers.wait_children(job, f"{child.queue}:{child.id}" if child is not None else "")
@@ -142,7 +142,7 @@ async def extend_job_lock(
 
     Node's `job.extendLock`.
     """
-    return await context.broker.manual_consumers(queue).extend(job_id, token, duration)
+    return await context.broker.services(queue).manual_consumers().extend(job_id, token, duration)
 
 
 def _check_token(token: str, place: int) -> None:
@@ -151,7 +151,7 @@ def _check_token(token: str, place: int) -> None:
 
 
 def _check_fetch(token: str, fetch_next: bool, context: Context) -> None:
-    if fetch_next and context.broker.is_own(token):
+    if fetch_next and context.broker.leases.is_own(token):
         raise invalid_arguments("The next job of a Worker connection is pushed to it, not fetched - at `args[3]`")
 
 

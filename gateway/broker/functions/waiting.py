@@ -25,11 +25,11 @@ async def wait_until_job_finished(queue: Queue, job_id: JobId, ttl: WaitTime | N
     after so many ms; 0 and null wait for as long as the connection lives.
     """
     if not ttl:
-        return await context.broker.job_waits(queue).wait(job_id)
+        return await context.broker.services(queue).job_waits().wait(job_id)
     name = await queue.link.call("HGET", queue.key(job_id), "name")
     try:
         async with asyncio.timeout(ttl / 1000):
-            return await context.broker.job_waits(queue).wait(job_id)
+            return await context.broker.services(queue).job_waits().wait(job_id)
     except TimeoutError:
         raise GatewayError(
             ErrorCode.TIMEOUT,

@@ -1,4 +1,4 @@
-"""Flows over the broker: a tree of jobs, across queues, is added in one transaction and read level by level."""
+"""Flows: a tree of jobs, across queues, is added in one transaction and read level by level."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any, Final
 from msgspec import Raw
 
 from bullmq_proxy.gateway.access.grants import Grant
-from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.jobs.add_if_absent import AddIfAbsent
-from bullmq_proxy.gateway.broker.jobs.queue import Queue, adder
+from bullmq_proxy.gateway.broker.jobs.queue import Queue, Queues, adder
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable
@@ -34,11 +33,12 @@ _EXEC: Final = pack_command("EXEC")
 class Flows:
     """The flows of one shard; queues of any prefix."""
 
-    def __init__(self, broker: Broker, max_queue_name: int) -> None:
-        """Flows over `broker`; `max_queue_name` is the most characters of a queue's name."""
-        self.broker = broker
+    def __init__(self, queues: Queues, max_queue_name: int) -> None:
+        """Make the flows over `queues`; `max_queue_name` is the most characters of a queue's name."""
         self.max_queue_name = max_queue_name
-        self.prefix = broker.prefix
+        self.prefix = queues.prefix
+        self._queues = queues
+        self._link = queues.link
 
     def add(self, jobs: list[FlowJob], sink: Sink) -> None:
         """Store one flow and give its JSON text, in parts, to `sink`; or the GatewayError that stopped its root.
@@ -73,10 +73,10 @@ class Flows:
             sink(b"[]")
 
     def _transact(self, jobs: list[FlowJob], sink: Sink) -> None:
-        queues = {(job.prefix, job.queue): self.broker.queue(job.queue, job.prefix) for job in jobs}
+        queues = {(job.prefix, job.queue): self._queues.get(job.queue, job.prefix) for job in jobs}
         for queue in queues.values():
             queue.introduce()
-        _Transaction(self.broker.link, jobs, queues, sink).send()
+        _Transaction(self._link, jobs, queues, sink).send()
 
     # Reading
 
@@ -114,7 +114,7 @@ class Flows:
 
     async def _look(self, readings: Sequence[_Reading], most: int) -> Iterable[tuple[list[bytes], list[str]]]:
         """Hash and children's keys of some jobs, in one round trip; without the keys when `most` is 0."""
-        call = self.broker.link.call
+        call = self._link.call
         asked = []
         for key in (reading.spot.key for reading in readings):
             asked.append(call("HGETALL", key, decode=False))

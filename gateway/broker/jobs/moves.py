@@ -21,7 +21,7 @@ from bullmq_proxy.gateway.wire.answers import Failed
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
 
-class Held(Protocol):
+class ActiveJob(Protocol):
     """A job in somebody's hands: what moving it on needs to know of it."""
 
     @property
@@ -49,7 +49,7 @@ class Held(Protocol):
         """What the scripts are told of the one who holds it."""
 
 
-class HeldJob:
+class JobOfToken:
     """A job that somebody holds by its token alone; its fields are those that were loaded."""
 
     FIELDS: Final = ("opts", "atm", "priority", "stacktrace")
@@ -94,11 +94,11 @@ class Moves:
         self._delay = queue.keys("marker", "active", "prioritized", "delayed")
         self._delay_rest = queue.keys("events", "meta", "stalled", "wait", "limiter", "pc")
 
-    def complete(self, job: Held, result: bytes) -> Move:
+    def complete(self, job: ActiveJob, result: bytes) -> Move:
         """Store the job's return value: JSON text."""
         return Move("completed", "moveToFinished", partial(self._completed, job, result), charges=True)
 
-    def fail(self, job: Held, failure: Failed) -> Move:
+    def fail(self, job: ActiveJob, failure: Failed) -> Move:
         """Let the job fail: again if BullMQ's attempts allow it, after its backoff, else for good."""
         fields = pack(_failure_fields(job, failure))
         if job.attempts_made + 1 < _number(job.options.get("attempts")) and not failure.unrecoverable:
@@ -108,15 +108,15 @@ class Moves:
             return Move("waiting", "retryJob", partial(self._retried, job, fields), charges=True)
         return Move("failed", "moveToFinished", partial(self._failed, job, failure.message, fields), charges=True)
 
-    def release(self, job: Held) -> Move:
+    def release(self, job: ActiveJob) -> Move:
         """Give the job back: first in line."""
         return Move("waiting", "moveJobFromActiveToWait", partial(self._released, job), charges=False)
 
-    def delay(self, job: Held, milliseconds: int) -> Move:
+    def delay(self, job: ActiveJob, milliseconds: int) -> Move:
         """Give the job back to wait for some time."""
         return Move("delayed", "moveToDelayed", partial(self._delayed, job, milliseconds, "1", b""), charges=False)
 
-    def wait_children(self, job: Held, child: str = "") -> Move:
+    def wait_children(self, job: ActiveJob, child: str = "") -> Move:
         """Let the job wait for its children, or for the one with the key `child`, if it is pending."""
         return Move("waiting-children", "moveToWaitingChildren", partial(self._parked, job, child), charges=False)
 
@@ -132,13 +132,13 @@ class Moves:
         args = (HOLE, HOLE, field, HOLE, target, HOLE, queue.base, HOLE, *more)
         return queue.scripts["moveToFinished"].template(keys, args)
 
-    def _completed(self, job: Held, result: bytes, fetch: bool, sink: Sink) -> None:
+    def _completed(self, job: ActiveJob, result: bytes, fetch: bool, sink: Sink) -> None:
         self._completing.send(self._finished(job, "completed", result, fetch), sink)
 
-    def _failed(self, job: Held, message: str, fields: bytes, fetch: bool, sink: Sink) -> None:
+    def _failed(self, job: ActiveJob, message: str, fields: bytes, fetch: bool, sink: Sink) -> None:
         self._failing.send((*self._finished(job, "failed", message.encode(), fetch), fields), sink)
 
-    def _finished(self, job: Held, target: str, value: bytes, fetch: bool) -> tuple[bytes, ...]:
+    def _finished(self, job: ActiveJob, target: str, value: bytes, fetch: bool) -> tuple[bytes, ...]:
         """What fills the holes of `_finishing`, but for those at its end."""
         id = job.id.encode()
         return (
@@ -150,7 +150,7 @@ class Moves:
             job.scripts.finish(job, target),
         )
 
-    def _delayed(self, job: Held, delay: int, skip_attempt: str, fields: bytes, fetch: bool, sink: Sink) -> None:
+    def _delayed(self, job: ActiveJob, delay: int, skip_attempt: str, fields: bytes, fetch: bool, sink: Sink) -> None:
         queue, token = self._queue, job.token
         keys = [*self._delay, queue.key(job.id), *self._delay_rest]
         args = [queue.base, now_ms(), job.id, token, delay, skip_attempt, fields]
@@ -158,7 +158,7 @@ class Moves:
             args += ["1", job.scripts.fetch(token)]
         queue.scripts["moveToDelayed"].send(keys, args, sink)
 
-    def _retried(self, job: Held, fields: bytes, fetch: bool, sink: Sink) -> None:
+    def _retried(self, job: ActiveJob, fields: bytes, fetch: bool, sink: Sink) -> None:
         queue = self._queue
         keys = [
             *queue.keys("active", "wait", "paused"),
@@ -169,12 +169,12 @@ class Moves:
         args = [queue.base, now_ms(), push, job.id, job.token, fields]
         queue.scripts["retryJob"].send(keys, args, sink)
 
-    def _released(self, job: Held, fetch: bool, sink: Sink) -> None:
+    def _released(self, job: ActiveJob, fetch: bool, sink: Sink) -> None:
         queue = self._queue
         args = [job.id, job.token, queue.key(job.id)]
         queue.scripts["moveJobFromActiveToWait"].send(queue.release_keys, args, sink)
 
-    def _parked(self, job: Held, child: str, fetch: bool, sink: Sink) -> None:
+    def _parked(self, job: ActiveJob, child: str, fetch: bool, sink: Sink) -> None:
         queue, id = self._queue, job.id
         keys = [
             *queue.keys("active", "waiting-children"),
@@ -209,7 +209,7 @@ def _number(value: Any) -> float:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
 
 
-def _failure_fields(job: Held, failure: Failed) -> list[str]:
+def _failure_fields(job: ActiveJob, failure: Failed) -> list[str]:
     """`failedReason` and `stacktrace` as the flat array that the scripts unpack; the newest trace stands last."""
     traces = [*stacktrace(job.stacktrace), failure.stack or f"Error: {failure.message}"]
     limit = job.options.get("stackTraceLimit")
@@ -232,7 +232,7 @@ class ScriptOptions:
         """Those of moveToActive-11.lua."""
         return with_token(token, self._fetch)
 
-    def finish(self, job: Held, target: str) -> bytes:
+    def finish(self, job: ActiveJob, target: str) -> bytes:
         """Those of moveToFinished-14.lua.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import weakref
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
@@ -16,7 +17,7 @@ from bullmq_proxy.gateway.broker.jobs.add_if_absent import AddIfAbsent
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Script
-from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable, settle
+from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.rules.jobs import created_job
 from bullmq_proxy.gateway.rules.options import OptionsCache, Prepared, now_ms, pack
@@ -228,6 +229,25 @@ class Queue:
         Bulk(self, len(jobs), sink).add(jobs)
 
 
+class Queues:
+    """The queues of a shard; each is shared by all who use it at the same time, and forgotten when nobody does."""
+
+    def __init__(self, prefix: str, link: Link, scripts: Mapping[str, Script]) -> None:
+        """Make the collection; `prefix` is the gateway's own."""
+        self.prefix = prefix
+        self.link = link
+        self._scripts = scripts
+        self._queues: weakref.WeakValueDictionary[tuple[str, str], Queue] = weakref.WeakValueDictionary()
+
+    def get(self, name: str, prefix: str | None = None) -> Queue:
+        """Return the queue of a name, by default of the gateway's own prefix."""
+        key = (prefix or self.prefix, name)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = Queue(*key, self.link, self._scripts)
+        return queue
+
+
 class Bulk:
     """One `addBulk`: sends its jobs, in slices where they are many, and collects the replies."""
 
@@ -267,7 +287,7 @@ class Bulk:
         if isinstance(result, GatewayError) and _is_outage(result):
             self._outage = result
         if self._room is not None and self._unanswered <= self._most:
-            settle(self._room, None)
+            resolve(self._room, None)
             self._room = None
         if not self._missing:
             self._sink(self._whole())

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.errors import PERMANENT, LostReply, RedisRefused, unavailable
-from bullmq_proxy.gateway.broker.redis.socket import Chunk, Entry, RedisSocket, Sink, pack_command, settle
+from bullmq_proxy.gateway.broker.redis.socket import Chunk, Entry, RedisSocket, Sink, pack_command, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class Link:
     def call(self, *args: Any, decode: bool = True) -> asyncio.Future[Any]:
         """Send one command and get a future of its reply; error replies raise GatewayError."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        self.send(pack_command(*args), partial(settle, future), decode=decode)
+        self.send(pack_command(*args), partial(resolve, future), decode=decode)
         return future
 
     def _flush(self) -> None:

@@ -119,7 +119,7 @@ class RedisSocket(asyncio.Protocol):
         if self.lost.done():
             future.set_exception(unavailable(_LOST))
             return future
-        self.pending.append((partial(settle, future), True, 1))
+        self.pending.append((partial(resolve, future), True, 1))
         self.transport.write(pack_command(*args))
         return future
 
@@ -132,7 +132,7 @@ def _give(sink: Sink, reply: Any) -> None:
         log.exception("redis link: a sink failed")
 
 
-def settle(future: asyncio.Future[Any], reply: Any) -> None:
+def resolve(future: asyncio.Future[Any], reply: Any) -> None:
     """End a future, if nobody has, with a reply or an error; an error reply becomes a GatewayError."""
     if future.done():
         return

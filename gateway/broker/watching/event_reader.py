@@ -16,7 +16,7 @@ from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, of_read
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import to_hash
-from bullmq_proxy.gateway.wire.events import StreamId, Subscription, event_data, format_stream_id, parse_stream_id
+from bullmq_proxy.gateway.wire.events import StreamEvent, StreamId, Subscription, format_stream_id, parse_stream_id
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,15 @@ _RETRY: Final = 1.0  # s after an error reply
 _START: Final[StreamId] = (0, 0)
 
 
+class Listener(Protocol):
+    """Who hears each event of a queue."""
+
+    def hear(self, event: StreamEvent) -> None:
+        """Take a live event."""
+
+
 class Watcher(Protocol):
-    """What the reader needs of an Events session."""
+    """What the reader needs of an Events session: it wants some events, and may resume where it was before."""
 
     subscription: Subscription
 
@@ -39,11 +46,11 @@ class Watcher(Protocol):
     def gap(self, start: StreamId, end: StreamId) -> None:
         """Say that the events between these ids are gone."""
 
-    async def drained(self) -> None:
+    async def wait_writable(self) -> None:
         """Wait until the client has read enough for more."""
 
     def overrun(self) -> None:
-        """More live events came while catching up than are kept: give this watcher up."""
+        """Give this watcher up: more live events came while it was catching up than are kept."""
 
 
 class Cursor:
@@ -54,44 +61,61 @@ class Cursor:
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher
         self.position: StreamId = _START
-        self.live: list[tuple[StreamId, str, bytes]] | None = []  # None once it has caught up
+        self._live: list[StreamEvent] | None = []  # None once it has caught up
 
-    def offer(self, id: StreamId, name: str, data: bytes) -> None:
-        """A live entry from the reader."""
-        if self.live is None:
-            if id > self.position and self.watcher.subscription.wants(name):
-                self.watcher.deliver(data)
-        elif len(self.live) < self._KEPT:
-            self.live.append((id, name, data))
+    def hear(self, event: StreamEvent) -> None:
+        """Deliver a live event, or keep it until the watcher has caught up."""
+        if self._live is None:
+            if event.id > self.position and self.watcher.subscription.wants(event.name):
+                self.watcher.deliver(event.data)
+        elif len(self._live) < self._KEPT:
+            self._live.append(event)
         else:
             self.watcher.overrun()
 
     def caught_up(self) -> None:
         """Deliver what came meanwhile; from now on events go straight through."""
-        live, self.live = self.live or [], None
-        for entry in live:
-            self.offer(*entry)
+        live, self._live = self._live or [], None
+        for event in live:
+            self.hear(event)
 
 
 class EventReader:
-    """Reads the stream of one queue for all its watchers on this shard."""
+    """Reads the stream of one queue for all its listeners on this shard."""
 
     def __init__(self, queue: Queue, options: LinkOptions, on_empty: Callable[[EventReader], None]) -> None:
-        """Make a reader; it starts with its first watcher.
+        """Make a reader; it starts with its first listener.
 
         Args:
             queue: whose events to read.
             options: those of the command link.
-            on_empty: is told when the last watcher has left.
+            on_empty: is told when the last listener has left.
         """
         self.queue = queue
         own = replace(options, name=f"{queue.client_name}:qe", deadline=_BLOCK + options.deadline)
         self._link = Link(queue.link.address, own)
         self._key = queue.key("events")
         self._on_empty = on_empty
-        self._cursors: set[Cursor] = set()
+        self._listeners: set[Listener] = set()
         self._position = _START
         self._task: asyncio.Task[None] | None = None
+
+    async def join(self, listener: Listener) -> StreamId:
+        """Let a listener hear every event from now on; return the id of the newest one before.
+
+        Raises:
+            GatewayError: Redis is not reachable.
+        """
+        self._listeners.add(listener)  # before the look at the stream's end: what comes after it is then heard
+        try:
+            end = await self._end()
+        except BaseException:
+            self.leave(listener)
+            raise
+        if self._task is None:
+            self._position = end
+            self._task = asyncio.create_task(self._read(), name=f"events {self.queue.name}")
+        return end
 
     async def open(self, watcher: Watcher) -> Cursor:
         """Take a watcher in: it gets every event from now on, from the moment that `follow` is awaited.
@@ -100,15 +124,7 @@ class EventReader:
             GatewayError: Redis is not reachable.
         """
         cursor = Cursor(watcher)
-        self._cursors.add(cursor)  # before the look at the stream's end: what comes after it is then kept
-        try:
-            cursor.position = await self._end()
-        except BaseException:
-            self.leave(cursor)
-            raise
-        if self._task is None:
-            self._position = cursor.position
-            self._task = asyncio.create_task(self._read(), name=f"events {self.queue.name}")
+        cursor.position = await self.join(cursor)
         return cursor
 
     async def follow(self, cursor: Cursor, after: StreamId | None) -> None:
@@ -117,10 +133,10 @@ class EventReader:
             await self._catch_up(cursor, after)
         cursor.caught_up()
 
-    def leave(self, cursor: Cursor) -> None:
-        """Let a watcher go."""
-        self._cursors.discard(cursor)
-        if not self._cursors:
+    def leave(self, listener: Listener) -> None:
+        """Let a listener, or a watcher's cursor, go."""
+        self._listeners.discard(listener)
+        if not self._listeners:
             self._on_empty(self)
 
     async def close(self) -> None:
@@ -145,12 +161,12 @@ class EventReader:
         while True:
             page = await self._page(after)
             for id_text, flat in page:
-                after = parse_stream_id(id_text.decode())
-                name, data = event_data(id_text, to_hash(flat))
-                if cursor.watcher.subscription.wants(name):
-                    cursor.watcher.deliver(data)
+                event = StreamEvent(id_text, to_hash(flat))
+                after = event.id
+                if cursor.watcher.subscription.wants(event.name):
+                    cursor.watcher.deliver(event.data)
             cursor.position = max(cursor.position, after) if len(page) < _PAGE else after
-            await cursor.watcher.drained()
+            await cursor.watcher.wait_writable()
             if len(page) < _PAGE:
                 return
 
@@ -175,7 +191,7 @@ class EventReader:
                 return reply
 
     async def _report_gap(self, cursor: Cursor, after: StreamId) -> None:
-        """Say so if the stream may have been trimmed past `after`.
+        """Say so if the stream may have been trimmed beyond `after`.
 
         Redis does not keep what it trimmed; but when `after` itself is gone, and what is oldest now is younger, and
         something was trimmed at all (`entries-added` > `length`), events may be missing.
@@ -222,13 +238,13 @@ class EventReader:
                 await self._fan_out(reply[0][1])
 
     async def _fan_out(self, entries: list[Any]) -> None:
-        """Give each watcher all entries of a read together: they then leave in one write (15 us against 5 us each)."""
-        events = [(parse_stream_id(id_text.decode()), *event_data(id_text, to_hash(flat))) for id_text, flat in entries]
-        self._position = events[-1][0]
+        """Give each listener all entries of a read together: they then leave in one write (15 us against 5 us each)."""
+        events = [StreamEvent(id_text, to_hash(flat)) for id_text, flat in entries]
+        self._position = events[-1].id
         delivered = 0
-        for cursor in list(self._cursors):
-            for id, name, data in events:
-                cursor.offer(id, name, data)
+        for listener in list(self._listeners):
+            for event in events:
+                listener.hear(event)
             delivered += len(events)
             if delivered >= _BREATH:
                 delivered = 0

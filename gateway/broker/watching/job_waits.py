@@ -1,4 +1,4 @@
-"""The ends of jobs: one watcher per queue and shard for everybody who waits for a job to be completed or to fail."""
+"""Waiting for jobs to end: one listener per queue and shard for everybody who waits for a job to complete or fail."""
 
 from __future__ import annotations
 
@@ -7,55 +7,37 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.socket import settle
-from bullmq_proxy.gateway.broker.watching.event_reader import Cursor, EventReader
+from bullmq_proxy.gateway.broker.redis.socket import resolve
+from bullmq_proxy.gateway.broker.watching.event_reader import EventReader
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
-from bullmq_proxy.gateway.values.json_text import UNREADABLE, json_text
-from bullmq_proxy.gateway.wire.events import StreamId, Subscription
+from bullmq_proxy.gateway.values.json_text import json_text
+from bullmq_proxy.gateway.wire.events import StreamEvent
 
 _NULL: Final = Raw(b"null")
 _MISSING: Final = -1  # isFinished-3.lua, as those that follow
 _UNFINISHED, _COMPLETED = 0, 1
 
 
-class _Fields(Struct):
-    jobId: str = ""
-    returnvalue: Raw = _NULL
-    failedReason: str = ""
-
-
-class _Event(Struct):
-    event: str
-    args: tuple[_Fields, str]
-
-
-_decoder: Final = msgspec.json.Decoder(_Event)
-
-
 class JobWaits:
     """Who waits for which job of one queue to end. Costs one reader of the events, however many wait."""
 
-    def __init__(
-        self, queue: Queue, reader: Callable[[Queue], EventReader], on_empty: Callable[[JobWaits], None]
-    ) -> None:
+    def __init__(self, queue: Queue, reader: Callable[[], EventReader], on_empty: Callable[[JobWaits], None]) -> None:
         """Make one; it watches while anybody waits.
 
         Args:
             queue: whose jobs are waited for.
-            reader: gives the reader of a queue's events.
+            reader: gives the reader of the queue's events.
             on_empty: is told when nobody waits any more.
         """
         self.queue = queue
-        self.subscription = Subscription(["completed", "failed"])
-        self._reader_of = reader
+        self._reader = reader
         self._on_empty = on_empty
         self._awaited: dict[str, set[asyncio.Future[Raw]]] = {}
         self._waiting = 0
-        self._watching: asyncio.Task[tuple[EventReader, Cursor]] | None = None
+        self._watching: asyncio.Task[EventReader] | None = None
 
     async def wait(self, id: str) -> Raw:
         """Wait until a job has ended; gives its return value.
@@ -69,7 +51,7 @@ class JobWaits:
         self._waiting += 1
         try:
             await self._watch()  # first: an end after that is seen, one before that is found
-            self._look(id, end)
+            self._ask(id, end)
             return await end
         finally:
             self._dismiss(id, end)
@@ -83,73 +65,68 @@ class JobWaits:
         self._waiting -= 1
         if not self._waiting:
             self._on_empty(self)
-            if self._watching is not None:
-                self._watching.add_done_callback(_leave)
-                self._watching = None
 
     async def _watch(self) -> None:
         """Join the reader, all who wait together."""
         if self._watching is None or (self._watching.done() and self._watching.exception() is not None):
-            self._watching = asyncio.create_task(self._open(), name=f"ends of jobs of {self.queue.name}")
+            self._watching = asyncio.create_task(self._join(), name=f"ends of jobs of {self.queue.name}")
         await asyncio.shield(self._watching)
 
-    async def _open(self) -> tuple[EventReader, Cursor]:
-        reader = self._reader_of(self.queue)
-        cursor = await reader.open(self)
-        await reader.follow(cursor, None)
-        return reader, cursor
+    async def _join(self) -> EventReader:
+        reader = self._reader()
+        await reader.join(self)
+        return reader
 
-    # Looking
+    async def close(self) -> None:
+        """Leave the reader."""
+        if (watching := self._watching) is not None:
+            self._watching = None
+            watching.cancel()
+            await asyncio.wait((watching,))
+            if not watching.cancelled() and watching.exception() is None:
+                watching.result().leave(self)
 
-    def look_again(self) -> None:
-        """The link was down: what was written to the stream meanwhile may have been trimmed, or lost with its Redis."""
+    # Asking Redis
+
+    def ask_again(self) -> None:
+        """Ask once more after the link was down: the stream may have been trimmed meanwhile, or lost with its Redis."""
         if self._watching is not None and self._watching.done():  # else the first look is still to come
             for id, ends in self._awaited.items():
                 for end in ends:
-                    self._look(id, end, again=True)
+                    self._ask(id, end, again=True)
 
-    def _look(self, id: str, end: asyncio.Future[Raw], *, again: bool = False) -> None:
+    def _ask(self, id: str, end: asyncio.Future[Raw], *, again: bool = False) -> None:
         keys = self.queue.keys("completed", "failed", id)
-        self.queue.scripts["isFinished"].send(keys, [id, "1"], partial(self._looked, id, end, again))
+        self.queue.scripts["isFinished"].send(keys, [id, "1"], partial(self._answered, id, end, again))
 
-    def _looked(self, id: str, end: asyncio.Future[Raw], again: bool, reply: Any) -> None:
+    def _answered(self, id: str, end: asyncio.Future[Raw], again: bool, reply: Any) -> None:
         if isinstance(reply, Exception):
             if not again:  # else the link broke once more: the next time that it is up
-                settle(end, reply)
+                resolve(end, reply)
         elif reply[0] == _COMPLETED:
-            value = reply[1] if len(reply) > 1 else None
-            settle(end, _NULL if value is None else json_text(value) or _NULL)
+            resolve(end, _return_value(reply[1] if len(reply) > 1 else None))
         elif reply[0] == _MISSING:
-            settle(end, finished_error(_MISSING, command="isFinished", job_id=self.queue.key(id)))
+            resolve(end, finished_error(_MISSING, command="isFinished", job_id=self.queue.key(id)))
         elif reply[0] != _UNFINISHED:
-            settle(end, _failure((reply[1] or b"").decode(errors="replace") if len(reply) > 1 else ""))
+            resolve(end, _failure(_text(reply[1] if len(reply) > 1 else None)))
 
-    # What the reader asks of a watcher
-
-    def deliver(self, data: bytes) -> None:
-        """One event."""
-        try:
-            event = _decoder.decode(data)
-        except UNREADABLE:
-            return  # no event of BullMQ's own
-        fields = event.args[0]
-        for end in self._awaited.get(fields.jobId, ()):
-            settle(end, _failure(fields.failedReason) if event.event == "failed" else fields.returnvalue)
-
-    def gap(self, start: StreamId, end: StreamId) -> None:
-        """Nothing is resumed."""
-
-    async def drained(self) -> None:
-        """Nothing to wait for."""
-
-    def overrun(self) -> None:
-        """Nothing is resumed."""
+    def hear(self, event: StreamEvent) -> None:
+        """Tell those who wait for a job that it has ended."""
+        if event.name not in ("completed", "failed"):
+            return
+        for end in self._awaited.get(_text(event.fields.get(b"jobId")), ()):
+            if event.name == "failed":
+                resolve(end, _failure(_text(event.fields.get(b"failedReason"))))
+            else:
+                resolve(end, _return_value(event.fields.get(b"returnvalue")))
 
 
-def _leave(watching: asyncio.Task[tuple[EventReader, Cursor]]) -> None:
-    if not watching.cancelled() and watching.exception() is None:
-        reader, cursor = watching.result()
-        reader.leave(cursor)
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")
+
+
+def _return_value(value: bytes | None) -> Raw:
+    return _NULL if value is None else json_text(value) or _NULL
 
 
 def _failure(reason: str) -> GatewayError:

@@ -1,0 +1,129 @@
+"""All that one shard has for one queue: what brings its jobs, and what watches it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from bullmq_proxy.gateway.broker.consuming.feed import Feed
+from bullmq_proxy.gateway.broker.consuming.leases import Leases
+from bullmq_proxy.gateway.broker.consuming.manual import ManualConsumers
+from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait
+from bullmq_proxy.gateway.broker.consuming.recovery import Recovery
+from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.link import LinkOptions
+from bullmq_proxy.gateway.broker.tasks import Tasks
+from bullmq_proxy.gateway.broker.watching.event_reader import EventReader
+from bullmq_proxy.gateway.broker.watching.job_waits import JobWaits
+
+_Service = TypeVar("_Service", Feed, ManualConsumers, EventReader, JobWaits)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardParts:
+    """What all queues of a shard share.
+
+    Attributes:
+        options: of the command link; blocking links derive theirs from them.
+        leases: of the shard.
+        renewer: keeps their locks.
+        recovery: finds jobs whose fetch was lost.
+    """
+
+    options: LinkOptions
+    leases: Leases
+    renewer: LockRenewer
+    recovery: Recovery
+
+
+class QueueServices:
+    """The services of one queue. Each is made when it is first asked for, and closed when its last user has left."""
+
+    def __init__(self, queue: Queue, shard: ShardParts, on_change: Callable[[QueueServices], None]) -> None:
+        """Make the services of `queue`; `on_change` is told when one of them comes or goes."""
+        self.queue = queue
+        self._shard = shard
+        self._on_change = on_change
+        self._services: dict[type[Any], Any] = {}
+        self._closing = Tasks()
+
+    def feed(self) -> Feed:
+        """Return what brings jobs to the queue's Worker connections."""
+        return self._get(Feed, self._make_feed)
+
+    def manual_consumers(self) -> ManualConsumers:
+        """Return where jobs are consumed by hand."""
+        return self._get(ManualConsumers, self._make_manual_consumers)
+
+    def event_reader(self) -> EventReader:
+        """Return the reader of the queue's events."""
+        return self._get(EventReader, lambda: EventReader(self.queue, self._shard.options, self._retire))
+
+    def job_waits(self) -> JobWaits:
+        """Return where the ends of jobs are waited for."""
+        return self._get(JobWaits, lambda: JobWaits(self.queue, self.event_reader, self._retire))
+
+    @property
+    def is_consumed(self) -> bool:
+        """Whether anybody here takes jobs of the queue."""
+        return Feed in self._services or ManualConsumers in self._services
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is here."""
+        return not self._services and not self._closing
+
+    def _make_feed(self) -> Feed:
+        shard = self._shard
+        return Feed(self.queue, MarkerWait(self.queue, shard.options), shard.renewer, shard.leases, self._retire)
+
+    def _make_manual_consumers(self) -> ManualConsumers:
+        return ManualConsumers(self.queue, self._shard.leases, self, self._retire)
+
+    def _get(self, kind: type[_Service], make: Callable[[], _Service]) -> _Service:
+        service = self._services.get(kind)
+        if service is None:
+            service = self._services[kind] = make()
+            self._on_change(self)
+        return cast(_Service, service)
+
+    def _retire(self, service: _Service) -> None:
+        if self._services.get(type(service)) is service:
+            del self._services[type(service)]
+        self._closing.spawn(service.close(), then=lambda: self._on_change(self))
+        self._on_change(self)
+
+    # What concerns several of them
+
+    def stop_fetching(self) -> None:
+        """Hand out no more jobs; those in hand can still be answered."""
+        if (feed := self._services.get(Feed)) is not None:
+            feed.stop()
+
+    def link_is_up(self) -> None:
+        """Go on after the command link was down."""
+        if (feed := self._services.get(Feed)) is not None:
+            self.expect_lost_fetch()
+            feed.poke()
+        if (job_waits := self._services.get(JobWaits)) is not None:
+            job_waits.ask_again()
+
+    def job_moved(self, id: str, token: str) -> None:
+        """End the lease of a job that was moved by its token, if a Worker connection of this shard holds it."""
+        lease = self._shard.leases.find(token, id)
+        if lease is not None:
+            lease.consumer.overtake(lease)
+        elif (feed := self._services.get(Feed)) is not None:
+            feed.look()
+
+    def expect_lost_fetch(self) -> None:
+        """Remember that the reply to a fetch may have been lost."""
+        self._shard.recovery.expect_lost_fetch(self.queue.name)
+
+    async def close(self) -> None:
+        """Close all of them."""
+        await asyncio.gather(*(service.close() for service in self._services.values()), return_exceptions=True)
+        await self._closing.wait()
