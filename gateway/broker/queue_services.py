@@ -117,7 +117,7 @@ class QueueServices:
         if lease is not None:
             lease.consumer.overtake(lease)
         elif (feed := self._services.get(Feed)) is not None:
-            feed.look()
+            feed.fetch_again()
 
     def expect_lost_fetch(self) -> None:
         """Remember that the reply to a fetch may have been lost."""

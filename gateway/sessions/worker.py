@@ -12,7 +12,7 @@ from typing import Final, assert_never
 import msgspec
 
 from bullmq_proxy.gateway.broker.consuming.feed import Feed
-from bullmq_proxy.gateway.broker.consuming.leases import HELD, OVER, Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, Consumer, Lease
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
@@ -268,13 +268,13 @@ class WorkerSession:
 
     def _settled(self, id: bytes, lease: Lease, outcome: str | GatewayError) -> None:
         """A final answer has arrived in Redis, or could not."""
-        if lease.state is OVER:
+        if lease.state is ENDED:
             self.forget(lease)
         if not isinstance(outcome, GatewayError):
             self._broker.counters.answered_jobs[outcome] += 1
             if self._options.confirm:
                 self._client.send(b'{"id":%b,"data":%b}' % (id, finished(lease.id, outcome)))
-        elif lease.state is OVER:
+        elif lease.state is ENDED:
             self._client.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(outcome))))
         else:
             self._client.send(err(id, outcome))  # the lease goes on: nothing to wait for

@@ -77,7 +77,7 @@ class Feed:
         self._due = 0  # ms since the epoch of the next delayed job, 0 when none is known
         self._limits: dict[_Limiter, float] = {}  # loop time until which a limiter lets nothing through
         self._waiting: asyncio.Task[None] | None = None
-        self._again: asyncio.TimerHandle | None = None  # the next look after an error
+        self._resuming: asyncio.TimerHandle | None = None  # fetching goes on after an error
         self._lingering: asyncio.TimerHandle | None = None
         self._stopped = False
 
@@ -126,20 +126,20 @@ class Feed:
             self._on_empty(self)
 
     def wake(self, consumer: Consumer) -> None:
-        """The consumer may have become hungry."""
+        """Note that the consumer may have become hungry."""
         if consumer.hungry:
             self._line.setdefault(consumer)
         self.poke()
 
     def stop(self) -> None:
-        """No new jobs for anybody; what is held can still be settled."""
+        """Hand out no more jobs; those in hand can still be answered."""
         self._stopped = True
 
     async def close(self) -> None:
         """End the waiting and the checks. Leases may still be on their way back; they do not need the feed's loops."""
         self._stopped = True
         self._stalled.close()
-        for timer in (self._again, self._lingering):
+        for timer in (self._resuming, self._lingering):
             if timer is not None:
                 timer.cancel()
         if self._waiting is not None:
@@ -150,7 +150,7 @@ class Feed:
 
     @property
     def is_starving(self) -> bool:
-        """Whether consumers want jobs although the last look found nothing: then all is well when there are none."""
+        """Whether consumers want jobs although the last fetch found nothing: then all is well when there are none."""
         return bool(self._line) and self._drained
 
     # Fetching
@@ -168,7 +168,7 @@ class Feed:
             self._waiting = asyncio.create_task(self._wait(), name=f"wait {self.queue.name}")
 
     def _next(self) -> Consumer | None:
-        """The next consumer that wants a job and is not limited, moved to the end of the line."""
+        """Return the next consumer that wants a job and is not limited, after moving it to the end of the line."""
         for _ in range(len(self._line)):
             consumer, _ = self._line.popitem(last=False)
             if not consumer.hungry:
@@ -207,19 +207,19 @@ class Feed:
             return
         log.warning("fetching from %s: %s", self.queue.name, error)
         self._drained = True  # no fetch until the pause is over; the waiter looks after the link
-        if self._again is None:
-            self._again = self._loop.call_later(_RETRY, self._look_again)
+        if self._resuming is None:
+            self._resuming = self._loop.call_later(_RETRY, self._resume_fetching)
 
-    def _look_again(self) -> None:
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
+    def _resume_fetching(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+            self._resuming = None
         self._drained = False
         self._due = 0
         self.poke()
 
     def _nothing(self, consumer: Consumer, reply: Any) -> None:
-        """No job: limited, or empty; `reply` is [0, 0, limit in ms, time of the next delayed job]."""
+        """Take note of a limit or an empty queue; `reply` is [0, 0, limit in ms, time of the next delayed job]."""
         limit, due = milliseconds(reply[2]), milliseconds(reply[3])
         if limit > 0:
             self._limit(consumer.options.limiter, min(limit, _LONGEST_LIMIT))
@@ -252,7 +252,7 @@ class Feed:
         if self._stopped or not self._anybody_hungry():
             self._waiter.pass_on()  # the job that woke us is for somebody else
         self._waiter.popped = False
-        self._look_again()
+        self._resume_fetching()
 
     # Jobs
 
@@ -260,7 +260,7 @@ class Feed:
         """Return whether the end of a job should bring the consumer its next one."""
         return not self._stopped and not self._is_limited(consumer)
 
-    def ended(self, lease: Lease, reply: Any, *, looked: bool) -> None:
+    def ended(self, lease: Lease, reply: Any, *, fetched: bool) -> None:
         """Give the consumer of a lease that is over its next job; arguments as in `Source.ended`."""
         consumer = lease.consumer
         if isinstance(reply, list):
@@ -268,19 +268,19 @@ class Feed:
                 self._got(consumer, lease.token, reply)
                 return
             self._nothing(consumer, reply)
-        elif not looked and self._line:
-            self._drained = False  # see `look`
+        elif not fetched and self._line:
+            self._drained = False  # see `fetch_again`
         consumer.free += 1
         self.wake(consumer)
 
-    def look(self) -> None:
+    def fetch_again(self) -> None:
         """Look for jobs since one has left `active`: under a global concurrency no marker tells of the free place."""
         if self._line:
             self._drained = False
             self.poke()
 
     def _got(self, consumer: Consumer, token: str, reply: list[Any]) -> None:
-        """A job has been moved to active for `consumer` under `token`: [hash, id, 0, 0]."""
+        """Hand out a job that was moved to active for `consumer` under `token`: [hash, id, 0, 0]."""
         fields, id = to_hash(reply[0]), reply[1].decode()
         lease = consumer.add_lease(id, fields, token, self._loop.time())
         self._renewer.track(self.queue, lease)
@@ -304,4 +304,4 @@ class Feed:
 
 
 def _ignore(outcome: str | GatewayError) -> None:
-    """Nobody waits for what became of this one; what is not settled is found by BullMQ's stalled check."""
+    """Expect no word on what became of a job; BullMQ's stalled check finds what is not settled."""

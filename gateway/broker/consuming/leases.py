@@ -20,10 +20,10 @@ class LeaseState(enum.Enum):
     HELD = "the client works on the job"
     SETTLING = "a final answer is on its way to Redis"
     OVERTAKEN = "as SETTLING, but somebody has moved the job by its token meanwhile: the answer comes too late"
-    OVER = "settled or lost: nothing more is ours"
+    ENDED = "settled or lost: nothing more is ours"
 
 
-HELD, SETTLING, OVERTAKEN, OVER = LeaseState
+HELD, SETTLING, OVERTAKEN, ENDED = LeaseState
 
 
 class Lease:
@@ -146,13 +146,13 @@ class Source(Protocol):
     def may_fetch(self, consumer: Consumer) -> bool:
         """Return whether the end of a job should bring the consumer its next one."""
 
-    def ended(self, lease: Lease, reply: Any, *, looked: bool) -> None:
+    def ended(self, lease: Lease, reply: Any, *, fetched: bool) -> None:
         """Give the consumer of a lease that is over its next job.
 
         Args:
             lease: whose consumer has room now.
             reply: what the script said that ended it; may hold the next job. None when it was no script of ours.
-            looked: whether the script looked for one.
+            fetched: whether that script looked for the next job.
         """
 
 
@@ -215,17 +215,17 @@ class Consumer:
 
     def end(self, lease: Lease) -> None:
         """Forget a lease that is settled or lost; `ended` is to follow."""
-        lease.state = OVER
+        lease.state = ENDED
         self.leases.discard(lease)
         self._shard_leases.remove(lease)
         if lease.line is not None:
             lease.line.pop(lease, None)
             lease.line = None
 
-    def ended(self, lease: Lease, reply: Any = None, *, looked: bool = False) -> None:
+    def ended(self, lease: Lease, reply: Any = None, *, fetched: bool = False) -> None:
         """Get the next job in place of one whose lease is over; arguments as in `Source.ended`."""
         if self._source is not None:
-            self._source.ended(lease, reply, looked=looked)
+            self._source.ended(lease, reply, fetched=fetched)
 
     def lose(self, lease: Lease, reason: str) -> None:
         """Tell the client that a job is not its any more, and make room for another one."""

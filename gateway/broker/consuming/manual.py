@@ -127,7 +127,7 @@ class ManualConsumers:
     # Moving a job on
 
     async def load(self, id: str, token: str) -> JobOfToken:
-        """What is stored of a job that somebody wants to move; the scripts find out whether it may be."""
+        """Return what is stored of a job that somebody wants to move; the scripts find out whether it may be."""
         key = self.queue.key(id)
         values = await self.queue.link.call("HMGET", key, *JobOfToken.FIELDS, decode=False)
         fields = {
@@ -298,7 +298,7 @@ class _FetchAttempt:
     # Handing over
 
     def take(self, lease: Lease, fields: Hash) -> None:
-        """A job has been fetched under a token of ours: let it be locked under the caller's."""
+        """Let a job that was fetched under a token of ours be locked under the caller's."""
         job = loaded_job(lease.id, fields, self._queue.qualified)
         self._job = Raw(encode({**job, "token": self._token}))
         self._lease = lease
@@ -313,7 +313,7 @@ class _FetchAttempt:
             resolve(self.taken, None)
 
     def forget(self, lease: Lease) -> None:
-        """As when it is lost."""
+        """Wait for another job: this one was moved by its token."""
         self.cancel(lease, "")
 
     def _hand_over(self, lease: Lease) -> None:
@@ -345,13 +345,13 @@ class _FetchAttempt:
     # The end
 
     def accept(self) -> Raw | None:
-        """The caller gets what was taken: from here on it is its own."""
+        """Return what was taken; from here on it is the caller's own."""
         job = self.taken.result()
         self._lease = None
         return job
 
     def leave(self) -> None:
-        """Nobody waits any more; a job that was fetched in this moment goes back."""
+        """Stop waiting; a job that was fetched in this moment goes back."""
         self._gone = True
         self._stop_trying()
         lease, self._lease = self._lease, None
@@ -365,11 +365,11 @@ class _FetchAttempt:
 
 
 def _nothing() -> None:
-    """Nothing has begun."""
+    """Do nothing: no fetch has begun."""
 
 
 def _ignore(reply: Any) -> None:
-    """What is not swapped back is found by BullMQ's stalled check."""
+    """Expect no reply; BullMQ's stalled check finds what was not swapped back."""
 
 
 def _log_lost(lease: Lease) -> Callable[[str | GatewayError], None]:

@@ -62,7 +62,7 @@ class MarkerWait:
         return 0 if score <= now_ms() + 1 else min(score, until or score)
 
     async def _pop(self, seconds: float) -> Any:
-        """A marker, or None when the time is over.
+        """Return a marker, or None when the time is up.
 
         An idle Redis looks at the timeouts of blocked clients only ten times a second; our own timer is exact.
         """
@@ -109,9 +109,9 @@ class MarkerWait:
 
 
 def milliseconds(score: Any) -> int:
-    """A time from a script or a marker's score, which another program's enormous delay can make infinite."""
+    """Return a time from a script or a marker's score, which another program's enormous delay can make infinite."""
     return int(min(max(float(score), 0.0), _FAR_FUTURE))  # min and max also turn nan into a number
 
 
 def _ignore(reply: Any) -> None:
-    """Not unblocked means not blocked."""
+    """Expect no reply: what was not unblocked was not blocked."""

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, Final
 
-from bullmq_proxy.gateway.broker.consuming.leases import HELD, OVER, Lease
+from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, Lease
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.rules.options import pack
 
@@ -90,7 +90,7 @@ class LockRenewer:
     def _renewed(self, queue: Queue, duration: int, leases: list[Lease], sent_at: float, reply: Any) -> None:
         if self._closed:
             return
-        held = [lease for lease in leases if lease.state is not OVER]
+        held = [lease for lease in leases if lease.state is not ENDED]
         if isinstance(reply, Exception):
             log.warning("%d locks could not be renewed, trying again: %s", len(held), reply)
             self._again(queue, duration, held)

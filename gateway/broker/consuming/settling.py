@@ -31,7 +31,7 @@ Done = Callable[["str | GatewayError"], None]
 
 STALLED_TOO_OFTEN: Final = "job stalled more than allowable limit"  # moveStalledJobsToWait-9.lua
 _MISSING, _NO_LOCK, _NOT_ACTIVE, _PENDING, _OTHER_LOCK, _FAILED_CHILD = -1, -2, -3, -4, -6, -9
-_LOOKING: Final = ("moveToFinished", "moveToDelayed")  # the scripts that can fetch the next job
+_FETCHING: Final = ("moveToFinished", "moveToDelayed")  # the scripts that can fetch the next job
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # s between two tries
 
 
@@ -41,14 +41,14 @@ _FOUND_NOTHING: Final = [0, 0, 0, 0]  # no job, no limit, no delayed job
 class _Settlement:
     """One final answer on its way."""
 
-    __slots__ = ("done", "doubtful", "lease", "looked", "move", "pause")
+    __slots__ = ("done", "doubtful", "fetched", "lease", "move", "pause")
 
     def __init__(self, lease: Lease, move: Move, done: Done) -> None:
         self.lease = lease
         self.move = move
         self.done = done
         self.doubtful = False  # an earlier try may have succeeded
-        self.looked = False  # this try looks for the next job
+        self.fetched = False  # this try looks for the next job
         self.pause = _FIRST_PAUSE
 
 
@@ -83,13 +83,13 @@ class Settler:
         self._settle(lease, self._moves.wait_children(lease), done)
 
     def vanish(self, lease: Lease) -> None:
-        """The holder is gone: give the job back, or fail it when its holders vanish over and over."""
+        """Give the job of a holder that is gone back, or fail it when its holders vanish over and over."""
         keys = self._queue.keys(lease.id, f"{lease.id}:lock")
         lease.begin_settling()
         self._queue.scripts["countVanished"].send(keys, [lease.token], partial(self._vanished, lease))
 
     def _vanished(self, lease: Lease, reply: Any) -> None:
-        """Not counted (Redis was away) still means given back; not ours any more is for `release` to find out."""
+        """Give the job back even when nothing was counted: `release` finds out whether it is still ours."""
         if isinstance(reply, int) and reply > 0:
             lease.stalled = reply
         if isinstance(reply, int) and reply > lease.consumer.options.max_stalled_count:
@@ -104,7 +104,7 @@ class Settler:
         self._send(_Settlement(lease, move, done), lease.consumer.may_fetch)
 
     def _send(self, settlement: _Settlement, fetch: bool) -> None:
-        settlement.looked = fetch and settlement.move.script in _LOOKING
+        settlement.fetched = fetch and settlement.move.script in _FETCHING
         settlement.move.send(fetch, partial(self._replied, settlement))
 
     def _replied(self, settlement: _Settlement, reply: Any) -> None:
@@ -121,7 +121,7 @@ class Settler:
             self._end(settlement, settlement.move.state, reply)
 
     def _go_on(self, settlement: _Settlement) -> None:
-        """No children to wait for: the job is the client's as before, unless that has gone meanwhile."""
+        """Leave a job with no children to wait for with its client, unless that has gone meanwhile."""
         lease = settlement.lease
         lease.go_on()
         settlement.done(GatewayError(ErrorCode.CONFLICT, f"Job {lease.id} has no pending children"))
@@ -150,7 +150,7 @@ class Settler:
             self._end(settlement, self._error(settlement, code))
 
     def _find_out(self, settlement: _Settlement, code: int) -> None:
-        """An earlier try's reply was lost, and the lock is not ours any more: did that try take it?
+        """Find out whether an earlier try whose reply was lost has taken the lock that is not ours any more.
 
         What else takes a lock away is its end, and then the stalled check, which counts. So an earlier try has
         succeeded if the job was not stalled meanwhile, and is charged one more attempt where the try was to charge one.
@@ -179,11 +179,11 @@ class Settler:
         lease = settlement.lease
         if settlement.move.script == "moveJobFromActiveToWait" and lease.priority:
             self._queue.wake()
-        if settlement.move.script == "moveToFinished" and settlement.looked and reply == 0:
+        if settlement.move.script == "moveToFinished" and settlement.fetched and reply == 0:
             reply = _FOUND_NOTHING  # this script has two ways to say so; without it the feed would look once more
         lease.consumer.end(lease)
         settlement.done(outcome)
-        lease.consumer.ended(lease, reply, looked=settlement.looked)
+        lease.consumer.ended(lease, reply, fetched=settlement.fetched)
 
 
 def _log_outcome(lease: Lease) -> Done:

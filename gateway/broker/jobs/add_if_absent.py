@@ -37,7 +37,7 @@ class AddIfAbsent:
         self._timestamp = timestamp
 
     def commands(self, add: bytes, run: RunScript) -> Iterator[bytes]:
-        """All commands, with `add`, the call of the script that stores the job, in their midst."""
+        """Return all commands, with `add`, the call of the script that stores the job, in their midst."""
         options = self._options
         if self._is_own:
             yield pack_command("EXISTS", self._base + self._id)
@@ -51,7 +51,7 @@ class AddIfAbsent:
             yield run("rescheduleDeduplicated", keys, [self._id, self._timestamp, options.delay])
 
     def take(self, replies: Iterator[Any]) -> tuple[Any, bool]:
-        """From the replies to these commands: that of the script, and whether the job was there."""
+        """Return the script's reply, from the replies to these commands, and whether the job was there."""
         looks = [next(replies) for looked in (self._is_own, self._options.deduplication_id is not None) if looked]
         if self._frees_child:
             next(replies)

@@ -81,7 +81,7 @@ class Flows:
     # Reading
 
     async def read(self, root: JobRef, depth: int, most: int, grant: Grant) -> Flow | None:
-        """The flow below a job; None where that job is missing.
+        """Return the flow below a job; None where that job is missing.
 
         Args:
             root: the job.
@@ -217,7 +217,7 @@ class _Transaction:
         self._link.send(b"".join(commands), self._replied, replies=len(commands))
 
     def _add(self, job: FlowJob) -> Iterator[bytes]:
-        """The script that stores the job, with what stands around it."""
+        """Return the call of the script that stores the job, with what stands around it."""
         queue = self._queues[job.prefix, job.queue]
         script = "addParentJob" if job.children else adder(job.options)
         args = queue.add_args(job.id, job.node.name, job.node.data, job.options, job.timestamp)
@@ -262,7 +262,7 @@ class _Transaction:
 
 
 def _held_parents(jobs: list[FlowJob]) -> dict[str, list[FlowJob]]:
-    """The parents, by their keys, with children that may be there already; with all their children in these flows."""
+    """Return the parents with children that may be there already, by key, with all their children in these flows."""
     parents: dict[str, list[FlowJob]] = {}
     for job in jobs:
         if job.options.parent_key is not None:

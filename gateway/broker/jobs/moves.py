@@ -123,7 +123,7 @@ class Moves:
     # What the scripts take
 
     def _finishing(self, target: str, field: str, *more: object) -> Template:
-        """A call of moveToFinished: the way of every job, and of most of a worker's time."""
+        """Prepare a call of moveToFinished, the way of every job and most of a worker's time."""
         queue = self._queue
         rest = queue.keys(
             "wait", "active", "prioritized", "events", "stalled", "limiter", "delayed", "paused", "meta", "pc", target
@@ -139,7 +139,7 @@ class Moves:
         self._failing.send((*self._finished(job, "failed", message.encode(), fetch), fields), sink)
 
     def _finished(self, job: ActiveJob, target: str, value: bytes, fetch: bool) -> tuple[bytes, ...]:
-        """What fills the holes of `_finishing`, but for those at its end."""
+        """Return what fills the holes of `_finishing`, without those at its end."""
         id = job.id.encode()
         return (
             self._base + id,
@@ -210,7 +210,7 @@ def _number(value: Any) -> float:
 
 
 def _failure_fields(job: ActiveJob, failure: Failed) -> list[str]:
-    """`failedReason` and `stacktrace` as the flat array that the scripts unpack; the newest trace stands last."""
+    """Return `failedReason` and `stacktrace` as the flat array that the scripts unpack, the newest trace last."""
     traces = [*stacktrace(job.stacktrace), failure.stack or f"Error: {failure.message}"]
     limit = job.options.get("stackTraceLimit")
     if isinstance(limit, int):
@@ -229,11 +229,11 @@ class ScriptOptions:
         self._finish: dict[Any, bytes] = {}
 
     def fetch(self, token: str) -> bytes:
-        """Those of moveToActive-11.lua."""
+        """Return the options of moveToActive-11.lua."""
         return with_token(token, self._fetch)
 
     def finish(self, job: ActiveJob, target: str) -> bytes:
-        """Those of moveToFinished-14.lua.
+        """Return the options of moveToFinished-14.lua.
 
         Args:
             job: to be finished.
@@ -279,7 +279,7 @@ _TOKEN = pack("token")
 
 
 def _open_map(**options: Any) -> bytes:
-    """A msgpack map of the options that are set, with a place for a token at its end left open.
+    """Return a msgpack map of the options that are set, with a place for a token at its end left open.
 
     Its first byte counts the entries: a fixmap, 0x80 + n, since there are never 15 of them.
     """
@@ -289,5 +289,5 @@ def _open_map(**options: Any) -> bytes:
 
 
 def with_token(token: str, open_map: bytes) -> bytes:
-    """The map with its token: cheaper than packing all of it for each job."""
+    """Return the map with its token: cheaper than packing all of it for each job."""
     return open_map + pack(token)

@@ -24,7 +24,7 @@ _BACKFILL: Final = 5  # getJobs-1.lua: ranges that it looks at to make up for id
 
 
 async def read_range(queue: Queue, types: Sequence[str], start: int, end: int, *, asc: bool) -> list[Job]:
-    """The jobs of some types, each once, as BullMQ's getJobs gives them.
+    """Return the jobs of some types, each once, as BullMQ's getJobs gives them.
 
     The ids of a type are read first, and then their hashes: jobs that come and go meanwhile shift nothing, but for
     ranges of more than `_IDS`. BullMQ reads both in one script, which holds Redis for as long as the jobs are large.
@@ -49,7 +49,7 @@ async def read_range(queue: Queue, types: Sequence[str], start: int, end: int, *
 
 
 def count_bytes(so_far: int, more: int) -> int:
-    """The sum.
+    """Return the sum of some lengths.
 
     Raises:
         GatewayError: INVALID_ARGUMENTS when it is larger than `MOST_BYTES`.
@@ -110,7 +110,7 @@ class _Jobs:
             yield ids[::-1] if asc and type in LISTS else ids
 
     def _take_all(self, jobs: Iterable[tuple[bytes, list[bytes]]]) -> int:
-        """How many of them are there."""
+        """Keep those that are there, and return how many."""
         return sum([self._take(id, flat) for id, flat in jobs])
 
     def _take(self, id: bytes, flat: list[bytes]) -> bool:

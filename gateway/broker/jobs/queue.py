@@ -107,11 +107,11 @@ class Queue:
         return f"{self.prefix}:{base64.b64encode(self.name.encode()).decode()}"
 
     def key(self, name: str) -> str:
-        """`<prefix>:<queue>:<name>`."""
+        """Return `<prefix>:<queue>:<name>`."""
         return self.base + name
 
     def keys(self, *names: str) -> list[str]:
-        """Several of them."""
+        """Return the keys of several names."""
         return [self.base + name for name in names]
 
     def wake(self) -> None:
@@ -197,7 +197,7 @@ class Queue:
         self._added(job, timestamp, sink, id, duplicate=duplicate)
 
     def add_args(self, id: str, name: str, data: Raw, options: Prepared, timestamp: int) -> AddArgs:
-        """What the scripts that store a job are told; an empty `id` makes them count one up."""
+        """Return what the scripts that store a job are told; an empty `id` makes them count one up."""
         parent_key, deduplication_id = options.parent_key, options.deduplication_id
         return (
             pack(
@@ -308,7 +308,7 @@ class Bulk:
 
 
 def _ignore(reply: Any) -> None:
-    """A lost marker costs its queue at most one round of polling, a lost introduction nothing."""
+    """Expect no reply: a lost marker costs its queue at most one round of polling, a lost introduction nothing."""
 
 
 def _is_outage(error: GatewayError) -> bool:
@@ -316,7 +316,7 @@ def _is_outage(error: GatewayError) -> bool:
 
 
 def adder(options: Prepared) -> str:
-    """The script that stores a job with these options (Node's `addJobToTransaction` chooses in this order)."""
+    """Return the script that stores a job with these options; Node's `addJobToTransaction` chooses in this order."""
     if options.delay > 0:
         return "addDelayedJob"
     return "addPrioritizedJob" if options.priority else "addStandardJob"

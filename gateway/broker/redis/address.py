@@ -47,7 +47,7 @@ class Address:
 
     @classmethod
     def from_client(cls, client: Redis) -> Address:
-        """The address that an existing client connects to."""
+        """Return the address that an existing client connects to."""
         pool = client.connection_pool
         options = dict(pool.connection_kwargs)
         options.setdefault("connection_class", pool.connection_class)
@@ -55,7 +55,7 @@ class Address:
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Address:
-        """The address from redis-py's connection options."""
+        """Return the address in redis-py's connection options."""
         secure = "SSL" in getattr(options.get("connection_class"), "__name__", "")
         return cls(
             host=options.get("host") or "localhost",

@@ -147,7 +147,7 @@ class EventReader:
             await self._link.close()
 
     async def _end(self) -> StreamId:
-        """The id of the newest entry."""
+        """Return the id of the newest entry."""
         try:
             entries = await self.queue.link.call("XREVRANGE", self._key, "+", "-", "COUNT", 1, decode=False)
         except GatewayError as error:
@@ -175,7 +175,7 @@ class EventReader:
         return await self._patiently("XRANGE", self._key, f"({format_stream_id(after)}", "+", "COUNT", _PAGE)
 
     async def _patiently(self, *command: Any) -> list[Any]:
-        """The array that a reading command replies with; waits for Redis as long as it takes.
+        """Return the array that a reading command replies with; wait for Redis as long as it takes.
 
         The watcher can leave at any time. An error reply, such as that to XINFO when there is no stream, is no array.
         """
