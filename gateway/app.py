@@ -143,7 +143,7 @@ class App:
             await asyncio.sleep(_DRAIN_LOOK)
 
     async def _jobs_are_back(self) -> None:
-        """The sessions have given their jobs back; a reply to a last command says that Redis has executed it all."""
+        """Wait until the jobs that the sessions gave back are in Redis: the reply to a last command says so."""
         try:
             async with asyncio.timeout(self.settings.redis_timeout):
                 for _ in range(2):  # giving back a counted job takes two commands, one after the other

@@ -122,7 +122,7 @@ class Metrics:
             self._look.cancel()
 
     def page(self) -> str:
-        """All figures in Prometheus's text format, each with the label `slot`."""
+        """Return all figures in Prometheus's text format, each with the label `slot`."""
         self._publish()
         return "".join(_lines(self._row.published(_LAYOUT)))
 

@@ -36,7 +36,7 @@ def offered_subprotocols(headers: Headers) -> list[str]:
 
 
 def is_origin_allowed(headers: Headers, allowed: Iterable[str]) -> bool:
-    """Whether a browser's page may connect: its origin is on the list, or, without a list, is this very host.
+    """Return whether a browser's page may connect: its origin is on the list, or, without a list, is this very host.
 
     A request without an Origin header comes from no browser, and is allowed.
     """

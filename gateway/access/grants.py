@@ -36,7 +36,7 @@ class Grant:
     everything: bool = False
 
     def allows(self, permission: Permission) -> bool:
-        """Whether the key has a permission."""
+        """Return whether the key has a permission."""
         return self.everything or permission in self.permissions
 
     def check_permission(self, permission: Permission, action: str) -> None:
@@ -142,7 +142,7 @@ class Rights:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Whether a pattern covers a name: each `*` stands for any text. Takes linear time, whatever the pattern."""
+    """Return whether a pattern covers a name: each `*` stands for any text. Linear time, whatever the pattern."""
     first, *rest = pattern.split("*")
     if not rest:
         return name == pattern

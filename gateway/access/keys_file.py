@@ -58,7 +58,7 @@ class Key:
     column: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """For a shard."""
+        """Return the key as JSON, for a shard."""
         return {
             "name": self.name,
             "digest": self.digest.hex(),
@@ -72,14 +72,14 @@ class Key:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Key:
-        """What `to_json` wrote."""
+        """Return what `to_json` wrote."""
         rest = {name: values[name] for name in ("name", "expires", "messages_per_second", "connections", "column")}
         grant = Grant(values["name"], frozenset(map(Permission, values["permissions"])), tuple(values["queues"]))
         return cls(digest=bytes.fromhex(values["digest"]), grant=grant, **rest)
 
 
 def digest(secret: str) -> bytes:
-    """What is kept of a secret."""
+    """Return what is kept of a secret."""
     return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
 
 
@@ -135,7 +135,7 @@ class KeysFile:
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result]:
-    """The bytes of a file, and whose it is and what.
+    """Return the bytes of a file, and what `fstat` says of it.
 
     Raises:
         KeysError: it is no regular file, such as a pipe, on which reading would wait for ever, and not a second time.
@@ -153,7 +153,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result]:
 
 
 def _load(path: str) -> tuple[str, list[str]]:
-    """The file's text, and what is to be said about its mode."""
+    """Return the file's text, and what is to be said about its mode."""
     try:
         content, found = read_file(path)
         text = content.decode()
@@ -168,7 +168,7 @@ def _load(path: str) -> tuple[str, list[str]]:
 
 
 def parse(text: str, path: str) -> tuple[Key, ...]:
-    """The keys of a file.
+    """Return the keys of a file.
 
     Args:
         text: TOML.

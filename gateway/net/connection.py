@@ -92,7 +92,7 @@ class Connection(ServerConnection):
     # The handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected."""
+        """Begin with a client that has connected."""
         self._shared.unopened.add(self)
         super().connection_made(transport)
 
@@ -122,7 +122,7 @@ class Connection(ServerConnection):
             self._refuse(opening.refusal_of(self.protocol.handshake_exc))
 
     def _refuse(self, response: Response) -> None:
-        """Answer instead of the library. The client closes, or the time for the handshake is over."""
+        """Answer instead of the library. The client closes, or the time for the handshake is up."""
         self._refused = True
         self.transport.write(response.serialize())
         if self.transport.can_write_eof():
@@ -142,7 +142,7 @@ class Connection(ServerConnection):
         return True
 
     def opened(self) -> None:
-        """The handshake is answered: the session may speak, and what came early is read."""
+        """Let the session speak, now that the handshake is answered, and read what came early."""
         self._shared.unopened.discard(self)
         self._forget_handshake()
         early, self._head = self._head, None
@@ -212,7 +212,7 @@ class Connection(ServerConnection):
             at = stop
 
     def _is_ours(self, data: bytes, at: int, length: int) -> bool:
-        """Whether the frame that begins at `at` is a whole text message, and may come now."""
+        """Return whether the frame that begins at `at` is a whole text message, and may come now."""
         return (
             data[at] == frames.WHOLE_TEXT
             and frames.is_masked(data, at)
@@ -226,7 +226,7 @@ class Connection(ServerConnection):
         self._missing = missing
 
     def _keep_header(self, header: bytes) -> None:
-        """The beginning of a header. One that may be wrong is the library's to refuse, and so is all that follows."""
+        """Keep the beginning of a header; one that may be wrong is the library's to refuse, with all that follows."""
         if frames.may_be_text(header):
             self._keep(header, 1)
         else:
@@ -239,12 +239,12 @@ class Connection(ServerConnection):
             self._end_within(_CLOSE_TIMEOUT)
 
     def eof_received(self) -> None:
-        """The client will send no more."""
+        """Note that the client will send no more."""
         super().eof_received()
         self._end_within(_CLOSE_TIMEOUT)  # the transport closes itself, but first waits for a client that does not read
 
     def process_event(self, event: Event) -> None:
-        """One frame."""
+        """Handle one frame."""
         assert isinstance(event, Frame)
         opcode = event.opcode
         if opcode is _TEXT and event.fin:
@@ -313,7 +313,7 @@ class Connection(ServerConnection):
             self._resume()
 
     def _take_parked(self) -> None:
-        """The client closes: what it sent before is taken now, there is no later. It is no more than one read."""
+        """Take what a client sent before it closed, now, since there is no later. It is no more than one read."""
         while self._parked:
             self._reading_paused = False
             self._message(self._parked.popleft())
@@ -409,7 +409,7 @@ class Connection(ServerConnection):
             self._end = self.loop.call_later(timeout, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone."""
+        """Release everything: the socket is gone."""
         super().connection_lost(exc)
         self._shared.unopened.discard(self)
         self._parked = None

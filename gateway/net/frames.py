@@ -9,7 +9,7 @@ _MASKED: Final = 0x80
 
 
 def extent(data: bytes, at: int) -> tuple[int, int] | None:
-    """Where the payload of the frame that begins at `at` begins and ends; it may end behind the data.
+    """Return where the payload of the frame that begins at `at` begins and ends; it may end behind the data.
 
     None when the header itself is not complete yet.
     """
@@ -31,17 +31,17 @@ def extent(data: bytes, at: int) -> tuple[int, int] | None:
 
 
 def may_be_text(header: bytes) -> bool:
-    """Whether the beginning of a header may be that of a masked whole text message of usual size (up to 64 KiB)."""
+    """Return whether a header that begins so may be that of a masked whole text message of at most 64 KiB."""
     return header[0] == WHOLE_TEXT and (len(header) == 1 or _MASKED <= header[1] <= _MASKED + 126)
 
 
 def is_masked(data: bytes, at: int) -> bool:
-    """Whether the frame that begins at `at` is masked, as those of clients must be."""
+    """Return whether the frame that begins at `at` is masked, as those of clients must be."""
     return data[at + 1] >= _MASKED
 
 
 def text_header(length: int) -> bytes:
-    """The head of an unmasked text frame that is a whole message of `length` bytes."""
+    """Return the head of an unmasked text frame that is a whole message of `length` bytes."""
     if length < 126:
         return bytes((WHOLE_TEXT, length))
     if length < 65536:

@@ -171,7 +171,7 @@ class Listener:
 
     @staticmethod
     async def _prepare(session: Session, connection: Connection) -> None:
-        """Prepare the session and hand it to its connection; whoever has it must say when it is over, and only once."""
+        """Prepare the session and hand it to its connection; whoever has it must say once when it has ended."""
         try:
             await session.prepare()
         except BaseException:
@@ -192,7 +192,7 @@ class Listener:
         return None
 
     async def _serve(self, connection: ServerConnection) -> None:
-        """The life of an open connection; all that happens on it happens in callbacks."""
+        """Wait for the end of an open connection; all that happens on it happens in callbacks."""
         assert isinstance(connection, Connection)
         self.accepted += 1
         connection.opened()
@@ -239,5 +239,5 @@ def _asks_for_upgrade(request: Request) -> bool:
 
 
 def _select_subprotocol(connection: ServerConnection, offered: Any) -> Subprotocol | None:
-    """The first of the browsers' pair; the second one is the key, and is never sent back."""
+    """Return the first of the browsers' pair; the second one is the key, and is never sent back."""
     return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None

@@ -25,12 +25,12 @@ _REQUEST_LINE: Final = re.compile(rb"[A-Z]{1,20} \S+ HTTP/1\.[01]")
 
 
 def end_of_head(head: bytearray) -> int:
-    """Where the head ends; 0 while it is not complete."""
+    """Return where the head ends; 0 while it is not complete."""
     return head.find(_END) + len(_END) if _END in head else 0
 
 
 def judge(head: bytearray) -> Response | None:
-    """The refusal of a head that may still be on its way, as soon as it is sure; None lets it go on."""
+    """Return the refusal of a head that may still be on its way, as soon as it is sure; None lets it go on."""
     line, complete, _ = head.partition(b"\r\n")
     if not b"GET ".startswith(line[:4]):
         return _judge_other(bytes(line), complete=bool(complete))
@@ -42,7 +42,7 @@ def judge(head: bytearray) -> Response | None:
 
 
 def _judge_other(line: bytes, *, complete: bool) -> Response | None:
-    """Not a GET: another method, or no HTTP at all."""
+    """Return the refusal of a head that is no GET: another method, or no HTTP at all."""
     if not complete and len(line) <= LINE_LIMIT and _METHOD.fullmatch(line.partition(b" ")[0]):
         return None
     if not _REQUEST_LINE.fullmatch(line):
@@ -55,7 +55,7 @@ def _judge_other(line: bytes, *, complete: bool) -> Response | None:
 
 
 def refusal_of(error: BaseException | None) -> Response:
-    """The answer to a complete head that the library's parser did not take, and why it did not."""
+    """Return the answer to a complete head that the library's parser did not take, and why it did not."""
     if isinstance(error, RequestLineTooLong):
         return _too_long(HTTPStatus.REQUEST_URI_TOO_LONG, "The request line is too long")
     if isinstance(error, HeaderLineTooLong | TooManyHeaders):

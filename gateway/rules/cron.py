@@ -67,7 +67,7 @@ def next_fire(
     start_date: int | str | None = None,
     end_date: int | str | None = None,
 ) -> int | None:
-    """The first instant after `after` at which a pattern fires; all instants are in milliseconds since 1970.
+    """Return the first instant after `after` at which a pattern fires; all instants are in milliseconds since 1970.
 
     Args:
         pattern: one to six fields, seconds first, or `@hourly` and the like.
@@ -99,7 +99,7 @@ def next_fire(
 
 
 def _instant(date: int | str | None, offset: Offset | None) -> int | None:
-    """A date as cron-parser reads it, in milliseconds; None or 0 where there is none."""
+    """Return a date as cron-parser reads it, in milliseconds; None or 0 where there is none."""
     if not date:
         return None
     if isinstance(date, str):
@@ -173,7 +173,7 @@ class _Walk:
         return None
 
     def _is_day(self, today: date) -> bool:
-        """Whether the day fires: with both fields of days restricted, either is enough."""
+        """Return whether the day fires: with both fields of days restricted, either is enough."""
         cron = self._cron
         weekday = today.isoweekday() % 7
         in_month = today.day in cron.days or (cron.last_day and (today + timedelta(1)).month != today.month)
@@ -185,7 +185,7 @@ class _Walk:
         return in_week or (in_month and not cron.any_day)
 
     def _is_hour(self) -> bool:
-        """Whether the hour fires, for itself or for one that was skipped right before it."""
+        """Return whether the hour fires, for itself or for one that was skipped right before it."""
         hour = self._hour
         if self._gap is not None and self._gap[1] == hour:
             skipped = self._gap[0]
@@ -283,7 +283,7 @@ class _Walk:
 
 
 def _resolve(offset: Offset, local: int, ahead: int) -> int:
-    """The instant at which a clock shows a time.
+    """Return the instant at which a clock shows a time.
 
     As in Luxon, which cron-parser uses: of two such instants the one with the offset of now, `ahead`, or else the one
     that comes of the offset found there; a time within a gap moves forward by the length of the gap.
@@ -296,14 +296,14 @@ def _resolve(offset: Offset, local: int, ahead: int) -> int:
 
 
 def _following(values: Sequence[int], value: int) -> int | None:
-    """The next greater one of sorted numbers."""
+    """Return the next greater one of sorted numbers."""
     index = bisect_right(values, value)
     return values[index] if index < len(values) else None
 
 
 @functools.lru_cache(maxsize=256)
 def _zone(name: str | None) -> Offset | None:
-    """The zone with a name that Luxon would take; None if there is none."""
+    """Return the zone with a name that Luxon would take; None if there is none."""
     lower = (name or "").lower()
     if name is None or lower in ("local", "system", "default"):
         return lambda at: time.localtime(at).tm_gmtoff
@@ -327,13 +327,13 @@ def _seconds(offset: timedelta | None) -> int:
 
 @functools.cache
 def _zone_names() -> dict[str, str]:
-    """All zones of this machine, by their names in lower case."""
+    """Return all zones of this machine, by their names in lower case."""
     # The last two are files of some systems rather than zones, and ICU knows neither.
     return {name.lower(): name for name in zoneinfo.available_timezones() - {"Factory", "localtime"}}
 
 
 def _javascript_date(ms: int) -> str:
-    """An instant as JavaScript's `String(new Date(ms))` writes it, in the zone of this process."""
+    """Return an instant as JavaScript's `String(new Date(ms))` writes it, in the zone of this process."""
     if ms > LAST_INSTANT:
         return "Invalid Date"
     shift = max(0, -(-(ms // 1000 - _FAR_FUTURE) // _CYCLE))

@@ -146,7 +146,7 @@ def parse(pattern: str, pick: Callable[[], float] = random.random) -> Pattern:
 
 
 def _split(pattern: str) -> list[str]:
-    """The six fields of a pattern, seconds first."""
+    """Return the six fields of a pattern, seconds first."""
     if len(pattern.encode("utf-16-le", "surrogatepass")) > 2 * LONGEST_PATTERN:
         raise invalid_arguments(f"Invalid cron expression, too long, expected at most {LONGEST_PATTERN} characters")
     fields = re.split(f"[{_SPACE}]+", re.sub(f"^[{_SPACE}]+|[{_SPACE}]+$", "", pattern)) if pattern else []
@@ -156,7 +156,7 @@ def _split(pattern: str) -> list[str]:
 
 
 def _occurrence(text: str) -> tuple[str, float | str]:
-    """The weekday before a `#`, and the number after it; or what is wrong with it, to be told in its turn."""
+    """Return the weekday before a `#`, and the number after it; or what is wrong with it, to be told in its turn."""
     weekday, *after = text.split("#")
     if not after:
         return weekday, 0
@@ -171,7 +171,7 @@ def _occurrence(text: str) -> tuple[str, float | str]:
 
 
 def _values(field: Field, text: str, picked: float) -> list[Value]:
-    """All values that a field names, in its order and with repetitions."""
+    """Return all values that a field names, in its order and with repetitions."""
     if field in (MONTH, WEEKDAY):
         text = re.sub("[A-Za-z]{3}", _number_of_name, text)
     if not re.fullmatch(f"[?,*0-9H/{field.letter}{'#' if field is WEEKDAY else ''}-]+", text) and not _FREE.search(
@@ -224,7 +224,7 @@ def _without_hashes(field: Field, text: str, picked: float) -> str:
 
 
 def _item(field: Field, text: str) -> Sequence[Value]:
-    """The values of one item of a list: a number, a range, either with a step, or a text with `L`."""
+    """Return the values of one item of a list: a number, a range, either with a step, or a text with `L`."""
     if not text:
         raise invalid_arguments("Invalid list value format")
     span, *steps = text.split("/")
@@ -277,13 +277,13 @@ def _too_many(field: Field) -> Exception:
 
 
 def _leading(text: str) -> int | None:
-    """The number that a text starts with, as JavaScript's `parseInt`."""
+    """Return the number that a text starts with, as JavaScript's `parseInt`."""
     match = re.match("[+-]?[0-9]+", text)
     return int(match[0]) if match else None
 
 
 def _number(text: str) -> float | None:
-    """A number, as JavaScript's `Number`; None where that says NaN."""
+    """Return a number, as JavaScript's `Number`; None where that says NaN."""
     if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
         return float(text)
     return float(int(text, 0)) if re.fullmatch("0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+", text) else None

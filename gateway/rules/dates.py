@@ -18,7 +18,7 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def read_date(text: str) -> datetime | None:
-    """The date that a text stands for, without a zone where it names none; None where it is no ISO 8601."""
+    """Return the date that a text stands for, without a zone where it names none; None where it is no ISO 8601."""
     if not _ISO.fullmatch(text):
         return None
     try:
@@ -28,7 +28,7 @@ def read_date(text: str) -> datetime | None:
 
 
 def javascript_instant(text: str) -> int | None:
-    """The milliseconds of `new Date(text)`; None where it is no ISO 8601."""
+    """Return the milliseconds of `new Date(text)`; None where it is no ISO 8601."""
     date = read_date(text)
     if date is None:
         return None
@@ -38,5 +38,5 @@ def javascript_instant(text: str) -> int | None:
 
 
 def milliseconds(date: datetime) -> int:
-    """A date with a zone in milliseconds since 1970; one without is taken as UTC."""
+    """Return a date with a zone in milliseconds since 1970; one without is taken as UTC."""
     return ((date if date.tzinfo else date.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND

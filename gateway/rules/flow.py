@@ -117,7 +117,7 @@ def plan(
 
 
 def _lay_out(roots: Sequence[tuple[FlowNode, str]], prefix: str, max_queue_name: int) -> Iterator[FlowJob]:
-    """All nodes, level by level, with what can be said of each alone."""
+    """Return all nodes, level by level, with what can be said of each alone."""
     level = deque(FlowJob(node, node.prefix or prefix, place, None) for node, place in roots)
     depth = 1
     while level:
@@ -209,7 +209,7 @@ def _keeps_last(deduplication: Raw | None) -> bool:
 
 
 def _text(text: Raw | None) -> str:
-    """A JSON string that has been checked."""
+    """Return a JSON string that has been checked."""
     return "" if text is None else msgspec.json.decode(text, type=str)
 
 
@@ -232,7 +232,7 @@ class Added:
 
 
 def added_flow(root: FlowJob, outcome: Mapping[FlowJob, Added]) -> Iterator[bytes | Raw]:
-    """The JSON text of an added flow, in parts: `{"job": …, "children": […]}`, as Node's `FlowProducer.add` returns it.
+    """Return the JSON text of an added flow, in parts: `{"job": …, "children": […]}`, as Node returns it.
 
     Beside the job of a node stands `err` where BullMQ did not add it.
     """

@@ -49,7 +49,7 @@ JobId = Annotated[str, Meta(min_length=1, pattern=rf"^(?!{_RESERVED})", title="a
 
 
 def is_reserved(id: str) -> bool:
-    """Whether an id is the name of one of BullMQ's own keys."""
+    """Return whether an id is the name of one of BullMQ's own keys."""
     return _is_reserved(id) is not None
 
 

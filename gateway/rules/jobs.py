@@ -28,7 +28,7 @@ _FALSY: Final = (b"null", b"false", b"0", b'""')
 
 
 def to_hash(flat: Sequence[bytes]) -> Hash:
-    """The flat reply of HGETALL (field, value, field, …) as a dict."""
+    """Return the flat reply of HGETALL (field, value, field, …) as a dict."""
     pairs = iter(flat)
     return dict(zip(pairs, pairs, strict=True))
 
@@ -36,7 +36,7 @@ def to_hash(flat: Sequence[bytes]) -> Hash:
 def created_job(
     id: bytes, name: str, data: Raw, options: Prepared, timestamp: int, queue: str, *, duplicate: bool = False
 ) -> tuple[bytes, Raw, bytes]:
-    """The JSON text of a job as `add` returns it, in parts: the data is not copied.
+    """Return the JSON text of a job as `add` returns it, in parts: the data is not copied.
 
     Args:
         id: what the script returned: the new job's id, or the id of the job that was there already.
@@ -68,7 +68,7 @@ def _text(value: bytes) -> bytes:
 
 
 def loaded_job(id: str, fields: Hash, queue: str) -> Job:
-    """The job as `getJob` returns it: a dict ready to be encoded, payloads as stored text.
+    """Return the job as `getJob` returns it: a dict ready to be encoded, payloads as stored text.
 
     Args:
         id: the job's id.
@@ -99,7 +99,7 @@ def loaded_job(id: str, fields: Hash, queue: str) -> Job:
 
 
 def raw_job(fields: Hash) -> RawJob:
-    """The job as `getDependencies` shows it: what Node calls `JobJson`, payloads as strings of JSON.
+    """Return the job as `getDependencies` shows it: what Node calls `JobJson`, payloads as strings of JSON.
 
     Args:
         fields: its hash; an empty one, of a job that was removed, gives a job without anything.
@@ -143,17 +143,17 @@ _NUMBERS: Final = frozenset(("delay", "priority", "timestamp", "attemptsStarted"
 
 
 def payload(text: bytes | None) -> Raw:
-    """A job's data as the JSON text that the producer wrote; a text that is no JSON goes out as a string."""
+    """Return a job's data as the JSON text that the producer wrote; a text that is no JSON goes out as a string."""
     return _value(text or None, EMPTY_OBJECT) or Raw(encode((text or b"").decode(errors="replace")))
 
 
 def _progress(text: bytes | None) -> Raw:
-    """A progress of null reads as 0, as in Node; so does one that is no JSON."""
+    """Return a progress as Node reads it: null, and what is no JSON, as 0."""
     return (json_text(text) if text and text != b"null" else None) or Raw(b"0")
 
 
 def _parent(text: bytes | None) -> Raw | None:
-    """A parent that JavaScript takes for none, such as null, is none."""
+    """Return a parent, or None for what JavaScript takes for none, such as null."""
     return None if text is None or text.strip() in _FALSY else _value(text, None)
 
 
@@ -178,13 +178,13 @@ def _shown_options(text: bytes | None) -> Raw:
     return Raw(encode({"attempts": 0, **options}))
 
 
-# Most jobs of a queue have the same few options; to look at them anew took 0.8 us of each job that is pushed.
+# Most jobs of a queue have the same few options; to read them each time took 0.8 us of each job that is pushed.
 _LONGEST_KEPT: Final = 256  # bytes; what is longer can hardly come again
 _kept_options: Final = lru_cache(maxsize=1024)(_shown_options)
 
 
 def _normalize_backoff(options: dict[str, Any], backoff: bytes) -> None:
-    """A number is a fixed delay; what JavaScript takes for none is left out."""
+    """Take a number for a fixed delay, and leave out what JavaScript takes for none."""
     if backoff[:1] in b"-0123456789":
         options["backoff"] = {"type": "fixed", "delay": Raw(backoff)}
     elif backoff in _FALSY:
@@ -196,7 +196,7 @@ _raw_items: Final = msgspec.json.Decoder(list[Raw])
 
 
 def _raw_options(text: bytes | None) -> dict[str, Raw]:
-    """The members of stored options, their values unread; an array's members are numbered, as in JavaScript."""
+    """Return the members of stored options, their values unread; an array's members are numbered, as in JavaScript."""
     try:
         return _raw_members.decode(text or b"{}")
     except UNREADABLE:
@@ -228,7 +228,7 @@ def long_names(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def deduplication_id(text: bytes | None) -> str | None:
-    """The deduplication id in stored options; BullMQ writes it beside them only since 5.x."""
+    """Return the deduplication id in stored options; BullMQ writes it beside them only since 5.x."""
     if text is None or b'"de":' not in text:
         return None
     deduplication = read_options(text).get("de")
@@ -237,13 +237,13 @@ def deduplication_id(text: bytes | None) -> str | None:
 
 
 def _stored_repeat_key(text: bytes | None) -> str | None:
-    """The key of a job scheduler in stored options, where Node leaves it when it makes the next job."""
+    """Return the key of a job scheduler in stored options, where Node leaves it when it makes the next job."""
     key = read_options(text).get("repeatJobKey") if text is not None and b'"repeatJobKey":' in text else None
     return key if isinstance(key, str) else None
 
 
 def stacktrace(text: bytes | None) -> list[Any]:
-    """The stored stack traces; what is not a JSON array reads as none, as in Node."""
+    """Return the stored stack traces; what is not a JSON array reads as none, as in Node."""
     try:
         traces = msgspec.json.decode(text or b"[]")
     except UNREADABLE:
@@ -265,7 +265,7 @@ def _str(text: bytes | None) -> str | None:
 
 
 def pushed_job(id: str, fields: Hash, queue: str, token: str) -> bytes:
-    """The `data` of the message that pushes a job to a worker.
+    """Return the `data` of the message that pushes a job to a worker.
 
     Args:
         id: the job's id.

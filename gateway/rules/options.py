@@ -169,7 +169,7 @@ class Prepared(Struct, frozen=True, gc=False):
     deduplication_id: str | None = None
     parent_key: str | None = None
     parent: dict[str, Any] | None = None
-    reschedules: bool = False  # a delayed job that keeps this one out waits anew
+    reschedules: bool = False  # a delayed job that keeps this one out waits once more from the start
 
     @property
     def may_be_duplicate(self) -> bool:
@@ -263,7 +263,7 @@ _RESERVED_FOR_MARKERS: Final = "JobId cannot be '0' or start with '0:'"
 
 
 def _check_reserved(job_id: str) -> None:
-    """The first check of Node's `Queue.add`; `addBulk` does not have it."""
+    """Refuse as the first check of Node's `Queue.add` does; `addBulk` does not have it."""
     if job_id == "0" or job_id.startswith("0:"):
         raise invalid_arguments(_RESERVED_FOR_MARKERS)
 
@@ -274,7 +274,7 @@ def _check_size(name: str, data: Raw, limit: int) -> None:
 
 
 def _wrong(options: dict[str, Any]) -> str | None:
-    """The checks of Node's `Job.validateOptions` behind the one of the size, in Node's order and words."""
+    """Return what Node's `Job.validateOptions` refuses after the check of the size, in its order and words."""
     job_id = options.get("jobId", "")
     exclusive = [name for name in _EXCLUSIVE if options.get(name)]
     if len(exclusive) > 1:
@@ -292,7 +292,7 @@ def _wrong(options: dict[str, Any]) -> str | None:
 
 
 def wrong_template(options: dict[str, Any]) -> str | None:
-    """What would break the jobs of a scheduler, whose options Node does not check, in its words for other jobs."""
+    """Return what would break the jobs of a scheduler: Node does not check their options. In its words for jobs."""
     return _wrong_priority(options) or _wrong_backoff(options)
 
 
@@ -326,7 +326,7 @@ def _wrong_backoff(options: dict[str, Any]) -> str | None:
 
 
 def _is_integer(job_id: str) -> bool:
-    """Whether JavaScript's `parseInt` gives back the very same text: "12" and "-5" yes, "012" and "1e3" no."""
+    """Return whether JavaScript's `parseInt` gives back the very same text: "12" and "-5" yes, "012" and "1e3" no."""
     digits = job_id.removeprefix("-")
     return digits.isascii() and digits.isdigit() and (digits == "0" or not digits.startswith("0")) and job_id != "-0"
 
@@ -343,12 +343,12 @@ def short_names(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def kept_parent(parent: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """What a job keeps of its parent."""
+    """Return what a job keeps of its parent."""
     kept: dict[str, Any] = {"id": parent["id"], "queueKey": parent["queue"]}
     kept.update({SHORT_NAMES[flag]: True for flag in _PARENT_FLAGS if options.get(flag)})
     return kept
 
 
 def now_ms() -> int:
-    """The wall clock in milliseconds, as BullMQ's timestamps are."""
+    """Return the wall clock in milliseconds, as BullMQ's timestamps are."""
     return time.time_ns() // 1_000_000

@@ -56,7 +56,7 @@ class RepeatOptions(Struct, forbid_unknown_fields=True, rename="camel", omit_def
 
 
 class TemplateOptions(JobOptions, frozen=True):
-    """The options of a scheduler's jobs: those of a job, but for what the scheduler decides."""
+    """The options of a scheduler's jobs: those of a job, without what the scheduler decides."""
 
     # Known only to be refused.
     job_id: Annotated[Any, shows(Never)] = UNSET
@@ -81,7 +81,7 @@ class Iteration(NamedTuple):
 
 
 def given_repeat(options: RepeatOptions, place: str) -> dict[str, Any]:
-    """A client's repeat options by their names.
+    """Return a client's repeat options by their names.
 
     Raises:
         GatewayError: INVALID_ARGUMENTS for a date that is none, or too late.
@@ -100,7 +100,7 @@ def given_repeat(options: RepeatOptions, place: str) -> dict[str, Any]:
 
 
 def given_template(options: TemplateOptions | None, place: str) -> dict[str, Any]:
-    """A client's options for the jobs of a scheduler, by their names.
+    """Return a client's options for the jobs of a scheduler, by their names.
 
     Raises:
         GatewayError: INVALID_ARGUMENTS for one that the scheduler decides.
@@ -113,7 +113,7 @@ def given_template(options: TemplateOptions | None, place: str) -> dict[str, Any
 
 
 def check_repeat(repeat: dict[str, Any], options: dict[str, Any]) -> None:
-    """The checks of Node's JobScheduler, in its order and words.
+    """Check as Node's JobScheduler does, in its order and words.
 
     Args:
         repeat: the repeat options.
@@ -147,7 +147,7 @@ def check_template(options: dict[str, Any]) -> None:
 
 
 def check_end_date(repeat: dict[str, Any], now: int) -> None:
-    """The check that only the one who sets a scheduler up goes through, before all others.
+    """Check what only the one who sets a scheduler up goes through, before all others.
 
     Raises:
         GatewayError: INVALID_ARGUMENTS.
@@ -158,7 +158,7 @@ def check_end_date(repeat: dict[str, Any], now: int) -> None:
 
 
 def next_iteration(scheduler_id: str, repeat: dict[str, Any], options: dict[str, Any], now: int) -> Iteration | None:
-    """The next job of a scheduler, or None where there is none: the limit or the end date is reached.
+    """Return the next job of a scheduler, or None where there is none: the limit or the end date is reached.
 
     Args:
         scheduler_id: the scheduler's id.
@@ -209,12 +209,12 @@ def next_iteration(scheduler_id: str, repeat: dict[str, Any], options: dict[str,
 
 
 def _cron_date(date: Any) -> int | str | None:
-    """A date for cron-parser, which reads texts by itself."""
+    """Return a date for cron-parser, which reads texts by itself."""
     return date if isinstance(date, str) else int(_number(date)) or None
 
 
 def scheduler_options(name: str, repeat: dict[str, Any], iteration: Iteration) -> dict[str, Any]:
-    """What the script stores in the scheduler itself."""
+    """Return what the script stores in the scheduler itself."""
     kept = iteration.options["repeat"]
     options = {"name": name, **{key: kept.get(key) for key in ("startDate", "endDate", "offset")}}
     options.update({key: repeat.get(key) for key in ("tz", "pattern", "every", "limit")})
@@ -230,7 +230,7 @@ def stored_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def taken_options(text: bytes | None) -> dict[str, Any]:
-    """The options of a job that has been taken, as Node's Worker sees them."""
+    """Return the options of a job that has been taken, as Node's Worker sees them."""
     options = long_names(read_options(text))
     options.pop("repeatJobKey", None)
     return _with_backoff({"attempts": 0, **options})
@@ -245,7 +245,7 @@ def _with_backoff(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def created_iteration(id: bytes, name: str, data: Raw, iteration: Iteration, delay: int, queue: str) -> AddedJob:
-    """The job as `upsertJobScheduler` returns it.
+    """Return the job as `upsertJobScheduler` returns it.
 
     Args:
         id: what the script returned.
@@ -281,7 +281,7 @@ def created_iteration(id: bytes, name: str, data: Raw, iteration: Iteration, del
 
 
 def template_data(text: Raw) -> Raw:
-    """A template's data as it is stored: `{}` in place of none, and of any other way to write it.
+    """Return a template's data as it is stored: `{}` in place of none, and of any other way to write it.
 
     The script keeps no data for a scheduler whose data is `{}`, to the letter.
     """
@@ -289,7 +289,7 @@ def template_data(text: Raw) -> Raw:
 
 
 def _instant(date: Any) -> int | None:
-    """The milliseconds of `new Date(date)`; None where that is invalid."""
+    """Return the milliseconds of `new Date(date)`; None where that is invalid."""
     if isinstance(date, str):
         return javascript_instant(date)
     number = _number(date)
@@ -297,5 +297,5 @@ def _instant(date: Any) -> int | None:
 
 
 def _number(value: Any) -> float:
-    """A stored number; 0 where there is none."""
+    """Return a stored number; 0 where there is none."""
     return value if isinstance(value, int | float) else float(value or 0)

@@ -22,7 +22,7 @@ _TEXTS: Final = ("tz", "pattern")
 
 
 def scheduler_json(key: str, fields: Hash, due: bytes | None) -> JobScheduler | None:
-    """A scheduler as `getJobScheduler` returns it, or None where there is none.
+    """Return a scheduler as `getJobScheduler` returns it, or None where there is none.
 
     Args:
         key: the scheduler's id.
@@ -56,7 +56,7 @@ _LEGACY: Final = re.compile(r"[^:]*:[^:]*:[0-9]*:[^:]*:(?:.* .*|[0-9]+)", re.DOT
 
 
 def is_legacy_key(key: str) -> bool:
-    """Whether a key looks like `name:id:endDate:tz:pattern`, as those of repeatable jobs before schedulers."""
+    """Return whether a key looks like `name:id:endDate:tz:pattern`, as those of repeatable jobs before schedulers."""
     return _LEGACY.fullmatch(key) is not None
 
 

@@ -99,7 +99,7 @@ class Flow(TypedDict):
 
 
 class LockedJob(Job):
-    """A job that is locked under `token`; one with a `deferredFailure` has failed already but for being moved."""
+    """A job that is locked under `token`; one with a `deferredFailure` has failed already and is only to be moved."""
 
     token: str
 

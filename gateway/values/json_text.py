@@ -27,7 +27,7 @@ def printable(text: str) -> str:
 
 
 def error_json(error: GatewayError) -> bytes:
-    """`{"message", "code"}`, as in every `err` on the wire and in every HTTP error body."""
+    """Return `{"message", "code"}`, as in every `err` on the wire and in every HTTP error body."""
     return encode({"message": printable(error.message), "code": error.code.value})
 
 

@@ -28,7 +28,7 @@ _WHOLE_UP_TO: Final = 1e21  # JavaScript writes larger numbers with an exponent
 
 
 def parse_int(text: bytes | None) -> int | None:
-    """`parseInt(text)`: leading digits count, None where it is NaN or Infinity."""
+    """Return `parseInt(text)`: leading digits count, None where it is NaN or Infinity."""
     if text is None:
         return None
     if text.isdigit() and len(text) < 20:  # nearly always; a tenth of the time that the pattern takes
@@ -43,7 +43,7 @@ def parse_int(text: bytes | None) -> int | None:
 
 
 def to_number(text: str) -> int | float | None:
-    """`Number(text)`: the whole text counts, None where it is NaN or infinite."""
+    """Return `Number(text)`: the whole text counts, None where it is NaN or infinite."""
     text = text.strip()
     if not text:
         return 0

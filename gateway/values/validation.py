@@ -18,12 +18,12 @@ def shows(shape: Any) -> Meta:
 
 
 def shortened(name: str) -> str:
-    """A name of the client's making, cut for a message."""
+    """Return a name of the client's making, cut for a message."""
     return name if len(name) <= 100 else name[:100] + "…"
 
 
 def nearest(name: str, known: Any) -> str:
-    """`, did you mean …?` where a known name is near enough, else nothing."""
+    """Return `, did you mean …?` where a known name is near enough, else nothing."""
     close = difflib.get_close_matches(name[:100], list(known), n=1)
     return f", did you mean `{close[0]}`?" if close else ""
 
@@ -33,7 +33,7 @@ _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(?P<field>.*
 
 
 def describe(error: Exception, known: frozenset[str], root: str = "args") -> str:
-    """A decoding error in the words of the wire: the place is written `args[2].delay`, a typo gets the nearest name."""
+    """Return a decoding error in the words of the wire: its place as `args[2].delay`, for a typo the nearest name."""
     text = str(error).replace(" - at `key` in `$", " as a key - at `$")
     what, _, place = text.partition(" - at `$")
     if unknown := _UNKNOWN_FIELD.match(what):

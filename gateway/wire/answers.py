@@ -180,7 +180,7 @@ def _failed(err: Raw, unrecoverable: bool) -> Failed:
 
 
 def _text(value: Raw | UnsetType) -> str:
-    """A message as text: a JSON string's content, anything else as its JSON."""
+    """Return a message as text: a JSON string's content, anything else as its JSON."""
     if value is UNSET:
         return ""
     try:
@@ -195,20 +195,20 @@ def _stack(value: Raw | UnsetType) -> str | None:
 
 
 def finished(job_id: str, state: str) -> bytes:
-    """The `data` that confirms a final answer once Redis has stored it."""
+    """Return the `data` that confirms a final answer once Redis has stored it."""
     return msgspec.json.encode({"type": "finished", "state": state, "jobId": job_id})
 
 
 def lost(error: bytes) -> bytes:
-    """The `data` that says: your answer could not be stored; `error` is `{"message", "code"}` as JSON text."""
+    """Return the `data` that says: your answer could not be stored; `error` is `{"message", "code"}` as JSON text."""
     return b'{"type":"lost","err":%b}' % error
 
 
 def cancel(reason: str) -> bytes:
-    """The `data` that says: this job is no longer yours."""
+    """Return the `data` that says: this job is no longer yours."""
     return msgspec.json.encode({"type": "cancel", "reason": reason})
 
 
 def drain(deadline: int) -> bytes:
-    """The `data` that says: finish what you have, this shard is going away in `deadline` milliseconds."""
+    """Return the `data` that says: finish what you have, this shard is going away in `deadline` milliseconds."""
     return msgspec.json.encode({"type": "drain", "deadline": deadline})

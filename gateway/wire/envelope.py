@@ -88,7 +88,7 @@ def _refusal(text: str, id: bytes) -> InvalidMessage:
 
 
 def is_id(text: bytes) -> bool:
-    """Whether a JSON value, as text, is a number or a string."""
+    """Return whether a JSON value, as text, is a number or a string."""
     return text[:1] in b'"-0123456789' if text else False
 
 
@@ -104,7 +104,7 @@ def _describe(error: Exception, message: bytes) -> str:
 
 
 def _find_id(message: bytes) -> bytes:
-    """The id of a message whose data is wrong: the sender can then tell which of its requests failed."""
+    """Return the id of a message whose data is wrong: the sender can then tell which of its requests failed."""
     try:
         id = bytes(_head.decode(message).id)
     except UNREADABLE:
@@ -113,15 +113,15 @@ def _find_id(message: bytes) -> bytes:
 
 
 def ok(id: bytes, *result: bytes | Raw) -> tuple[bytes | Raw, ...]:
-    """The reply that carries a result; both are JSON text. In parts, as the result may be: it can be large."""
+    """Return the reply that carries a result; both are JSON text. In parts, as the result may be: it can be large."""
     return b'{"id":%b,"data":{"ok":' % id, *result, b"}}"
 
 
 def err(id: bytes, error: GatewayError) -> bytes:
-    """The reply that carries an error."""
+    """Return the reply that carries an error."""
     return b'{"id":%b,"data":{"err":%b}}' % (id, error_json(error))
 
 
 def message(id: int, data: bytes) -> bytes:
-    """A message that the gateway sends of its own accord; `data` is a JSON object as text."""
+    """Return a message that the gateway sends of its own accord; `data` is a JSON object as text."""
     return b'{"id":%d,"data":%b}' % (id, data)

@@ -72,11 +72,11 @@ class Subscription:
         self._names -= dropped
 
     def wants(self, event: str) -> bool:
-        """Whether the connection asked for this event."""
+        """Return whether the connection asked for this event."""
         return self._all or event in self._names
 
     def in_force(self) -> list[str]:
-        """The events now subscribed to, sorted; `["*"]` for all."""
+        """Return the events now subscribed to, sorted; `["*"]` for all."""
         return [ALL] if self._all else sorted(name if name in EVENTS else _CUSTOM + name for name in self._names)
 
 
@@ -93,7 +93,7 @@ def _event_name(name: str) -> str:
 
 
 def parse_stream_id(text: str) -> StreamId:
-    """`1700000000000-0` as numbers that compare as Redis compares them; `1700000000000` is its first entry.
+    """Return `1700000000000-0` as numbers that compare as Redis compares them; `1700000000000` is its first entry.
 
     Raises:
         GatewayError: INVALID_ARGUMENTS.
@@ -108,7 +108,7 @@ def parse_stream_id(text: str) -> StreamId:
 
 
 def format_stream_id(id: StreamId) -> str:
-    """The text of a stream id."""
+    """Return the text of a stream id."""
     return f"{id[0]}-{id[1]}"
 
 
@@ -163,5 +163,5 @@ def _member(event: str, field: bytes, value: bytes) -> Raw | str:
 
 
 def gap_data(start: StreamId, end: StreamId) -> bytes:
-    """The `data` of the message that says: events between these ids were trimmed before you came back."""
+    """Return the `data` of the message that says: events between these ids were trimmed before you came back."""
     return encode({"event": "gap", "args": [{"from": format_stream_id(start), "to": format_stream_id(end)}]})

@@ -206,7 +206,7 @@ class Feed:
         if self._stopped:
             return
         log.warning("fetching from %s: %s", self.queue.name, error)
-        self._drained = True  # no fetch until the pause is over; the waiter looks after the link
+        self._drained = True  # no fetch until the pause has ended; the waiter looks after the link
         if self._resuming is None:
             self._resuming = self._loop.call_later(_RETRY, self._resume_fetching)
 
@@ -261,7 +261,7 @@ class Feed:
         return not self._stopped and not self._is_limited(consumer)
 
     def ended(self, lease: Lease, reply: Any, *, fetched: bool) -> None:
-        """Give the consumer of a lease that is over its next job; arguments as in `Source.ended`."""
+        """Give the consumer of a lease that has ended its next job; arguments as in `Source.ended`."""
         consumer = lease.consumer
         if isinstance(reply, list):
             if isinstance(reply[0], list):

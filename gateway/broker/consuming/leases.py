@@ -99,7 +99,7 @@ class Leases:
         self._leases[lease.token] = lease
 
     def remove(self, lease: Lease) -> None:
-        """Forget a lease that is over."""
+        """Forget a lease that has ended."""
         if self._leases.get(lease.token) is lease:
             del self._leases[lease.token]
 
@@ -147,7 +147,7 @@ class Source(Protocol):
         """Return whether the end of a job should bring the consumer its next one."""
 
     def ended(self, lease: Lease, reply: Any, *, fetched: bool) -> None:
-        """Give the consumer of a lease that is over its next job.
+        """Give the consumer of a lease that has ended its next job.
 
         Args:
             lease: whose consumer has room now.
@@ -197,7 +197,7 @@ class Consumer:
     def new_token(self) -> str:
         """Return a token for one fetch.
 
-        The jobs that follow it by `fetchNext` have the same one, each when the one before is over:
+        The jobs that follow it by `fetchNext` have the same one, each when the one before has ended:
         moveToFinished-14.lua locks the next job with the token of the last. So no two leases have one at a time, and
         an answer that is sent again can never hit a later lease of the same job.
         """
@@ -223,7 +223,7 @@ class Consumer:
             lease.line = None
 
     def ended(self, lease: Lease, reply: Any = None, *, fetched: bool = False) -> None:
-        """Get the next job in place of one whose lease is over; arguments as in `Source.ended`."""
+        """Get the next job in place of one whose lease has ended; arguments as in `Source.ended`."""
         if self._source is not None:
             self._source.ended(lease, reply, fetched=fetched)
 

@@ -22,7 +22,7 @@ class LockRenewer:
 
     Leases with the same lock duration fall due in the order in which they came, so one line per queue and duration is
     enough, and one more for those whose renewal has failed: no heap, no timer per job. A lease leaves its line at once
-    when it is over: 20,000 jobs a second would otherwise be kept for 15 seconds each. While its renewal is under way it
+    when it ends: 20,000 jobs a second would otherwise be kept for 15 seconds each. While its renewal is under way it
     stands in no line; the reply puts it back, so that an outage cannot multiply the renewals.
     """
 
@@ -33,7 +33,7 @@ class LockRenewer:
         self._closed = False
 
     def track(self, queue: Queue, lease: Lease) -> None:
-        """Renew the lock of `lease` from now on, until it is over."""
+        """Renew the lock of `lease` from now on, until it has ended."""
         self._enter(queue, lease, again=False)
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from bullmq_proxy.gateway.rules.schedulers import is_legacy_key, legacy_error
 log = logging.getLogger(__name__)
 
 _PAUSE: Final = 0.5  # s between two tries
-# KEYS of updateJobScheduler-12.lua, but for the job that has been taken, which stands before `active`.
+# KEYS of updateJobScheduler-12.lua, without the job that has been taken, which stands before `active`.
 _UPDATE: Final = (
     "repeat",
     "delayed",

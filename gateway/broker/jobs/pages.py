@@ -26,7 +26,7 @@ _BACKFILL: Final = 5  # getJobs-1.lua: ranges that it looks at to make up for id
 async def read_range(queue: Queue, types: Sequence[str], start: int, end: int, *, asc: bool) -> list[Job]:
     """Return the jobs of some types, each once, as BullMQ's getJobs gives them.
 
-    The ids of a type are read first, and then their hashes: jobs that come and go meanwhile shift nothing, but for
+    The ids of a type are read first, and then their hashes: jobs that come and go meanwhile shift nothing, except for
     ranges of more than `_IDS`. BullMQ reads both in one script, which holds Redis for as long as the jobs are large.
 
     Args:
