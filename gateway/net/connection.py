@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections import deque
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -28,12 +28,15 @@ from bullmq_proxy.gateway.wire.endpoints import Endpoint
 
 log = logging.getLogger(__name__)
 
-_TEXT, _BINARY, _CONT, _PING, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.CLOSE
+_TEXT, _BINARY, _CONT, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
 _OPEN = State.OPEN
 _CLOSE_TIMEOUT: Final = 5.0  # s for the peer to answer a close frame, and to close its end of the socket
 _STUCK_TIMEOUT: Final = 5.0  # s when it is closed for not reading: the close frame stands behind all the rest
 _LARGE: Final = 2**17  # bytes; a copy of as many costs more than what it takes to do without
 _UNAUTHORIZED_TIMEOUT: Final = 1.0  # s when its key is not valid any more: its jobs go back when the socket is closed
+_TURN: Final = 0.002  # s that all connections together may take in one turn of the loop, before others get theirs
+_SHORTEST_TURN: Final = 0.0002  # s of one connection, however many there are
+_UNTIMED_FRAMES: Final = 16  # between two looks at the clock
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
 
 
@@ -56,11 +59,18 @@ class Shared:
         max_message_size: bytes.
         max_write_buffer: bytes that a client may leave unread.
         unopened: connections that are accepted and whose handshake is not answered yet.
+        unfinished: those with bytes that were read and are to be taken in the next turn of the loop.
     """
 
     max_message_size: int
     max_write_buffer: int
     unopened: set[Connection] = field(default_factory=set)
+    unfinished: set[Connection] = field(default_factory=set)
+
+    @property
+    def turn(self) -> float:
+        """The seconds that one connection may take in one turn of the loop."""
+        return max(_TURN / (len(self.unfinished) or 1), _SHORTEST_TURN)
 
 
 class Connection(ServerConnection):
@@ -82,9 +92,10 @@ class Connection(ServerConnection):
         self._missing = 0  # bytes until it is, or until there is more to know of it
         self._out: list[bytes | Raw] = []  # frames of this turn of the loop
         self._out_size = 0
+        self._pong = b""  # the answer to the last ping of this turn
         self._fragments: list[bytes] = []
-        self._reading_paused = False
-        self._parked: deque[bytes] | None = None  # came in the same read as the message that made us stop reading
+        self._reading_paused = False  # by the session
+        self._rest = b""  # has been read, and waits for its turn or for the session; nothing more is read meanwhile
         self._close_code = 0  # of the close frame that we have sent
         self._end: asyncio.TimerHandle | None = None  # the deadline of the closing handshake
         self.drain_waiters = []  # type: ignore[assignment] # a deque of the library's, empty: 600 bytes
@@ -174,7 +185,10 @@ class Connection(ServerConnection):
         if self._head is not None:
             self._receive_head(self._head, data)
             return
-        self._read_frames(data)
+        if self._rest:
+            self._rest += data
+        else:
+            self._read_frames(data)
 
     def _read_frames(self, data: bytes) -> None:
         """Take the whole text messages, which is nearly everything; leave all else to the library's parser.
@@ -190,7 +204,20 @@ class Connection(ServerConnection):
             data = b"".join(self._pieces)
             self._pieces.clear()
         at, end = 0, len(data)
+        untimed, deadline = _UNTIMED_FRAMES, 0.0
         while at < end:
+            if self._reading_paused:
+                self._rest = data[at:]
+                return
+            if not untimed:
+                now = time.perf_counter()
+                if not deadline:
+                    deadline = now + self._shared.turn
+                elif now >= deadline:
+                    self._put_off(data[at:])
+                    return
+                untimed = _UNTIMED_FRAMES
+            untimed -= 1
             if self._owed:
                 stop = at + self._owed
             else:
@@ -207,9 +234,33 @@ class Connection(ServerConnection):
                     self._message(apply_mask(payload, data[start - 4 : start]))
                     at = stop
                     continue
+                if frames.is_whole_ping(data, at, start, stop) and self.protocol.state is _OPEN:
+                    self._answer_ping(apply_mask(data[start:stop], data[start - 4 : start]))
+                    at = stop
+                    continue
             self._owed = max(0, stop - end)
             self._read_by_library(data[at:stop])
             at = stop
+
+    def _put_off(self, rest: bytes) -> None:
+        """Take the rest of what was read in the next turn of the loop: it is the turn of others now."""
+        self._rest = rest
+        self._pause()
+        self._take_rest_soon()
+
+    def _take_rest_soon(self) -> None:
+        if self not in self._shared.unfinished:
+            self._shared.unfinished.add(self)
+            self.loop.call_soon(self._take_rest)
+
+    def _take_rest(self) -> None:
+        """Go on with what has been read, and then with reading, unless the session has paused that."""
+        self._shared.unfinished.discard(self)
+        if not self._reading_paused and self._rest:
+            rest, self._rest = self._rest, b""
+            self._read_frames(rest)
+        if not self._reading_paused and not self._rest:
+            self._resume()
 
     def _is_ours(self, data: bytes, at: int, length: int) -> bool:
         """Return whether the frame that begins at `at` is a whole text message, and may come now."""
@@ -226,8 +277,8 @@ class Connection(ServerConnection):
         self._missing = missing
 
     def _keep_header(self, header: bytes) -> None:
-        """Keep the beginning of a header; one that may be wrong is the library's to refuse, with all that follows."""
-        if frames.may_be_text(header):
+        """Keep the beginning of a header; a wrong one is the library's to refuse, with all that follows."""
+        if frames.may_be_valid(header) and frames.length_so_far(header) <= self._shared.max_message_size:
             self._keep(header, 1)
         else:
             self._owed = sys.maxsize
@@ -253,10 +304,7 @@ class Connection(ServerConnection):
             self._fragment(event)
         elif opcode is _BINARY:
             self.close_with(CloseCode.UNSUPPORTED_DATA, "text frames only")
-        elif opcode is _PING:
-            self._check_unread()  # the library has answered it
         elif opcode is _CLOSE:
-            self._take_parked()
             self.transport.close()  # both have said goodbye; a client that lingers must not hold up a drain
         # `heard` is all that a pong is for.
 
@@ -279,10 +327,6 @@ class Connection(ServerConnection):
         # The parser leaves this to us (RFC 6455 §8.1), and msgspec does not look into what it hands on unparsed.
         if not message.isascii() and not _is_utf8(message):
             self.close_with(CloseCode.INVALID_DATA, "a text frame must be UTF-8")
-        elif self._reading_paused:
-            if self._parked is None:
-                self._parked = deque()
-            self._parked.append(message)
         elif self.session is not None:
             try:
                 self.session.message_received(message)
@@ -296,27 +340,15 @@ class Connection(ServerConnection):
         self._pause()
 
     def resume_reading(self) -> None:
-        """Read from the socket again, after the messages that were read already."""
-        self.loop.call_soon(self._unpark)
+        """Read from the socket again, after what was read already."""
+        if self._reading_paused:
+            self._reading_paused = False
+            self._take_rest_soon()
 
     @property
     def is_reading_paused(self) -> bool:
         """Whether the socket is not read, so that nothing can be heard from the client."""
-        return self._reading_paused
-
-    def _unpark(self) -> None:
-        self._reading_paused = False
-        while self._parked and not self._reading_paused:
-            self._message(self._parked.popleft())
-        if not self._reading_paused:
-            self._parked = None
-            self._resume()
-
-    def _take_parked(self) -> None:
-        """Take what a client sent before it closed, now, since there is no later. It is no more than one read."""
-        while self._parked:
-            self._reading_paused = False
-            self._message(self._parked.popleft())
+        return self._reading_paused or bool(self._rest)
 
     def _pause(self) -> None:
         if not self.transport.is_closing():
@@ -341,8 +373,17 @@ class Connection(ServerConnection):
         if self._out_size > self._shared.max_write_buffer:
             self._flush()
 
+    def _answer_ping(self, payload: bytes) -> None:
+        """Answer the last ping of each turn of the loop: a flood gets few pongs, which RFC 6455 §5.5.3 allows."""
+        if not self._out and not self._pong:
+            self.loop.call_soon(self._flush)
+        self._pong = frames.pong(payload)
+
     def _flush(self) -> None:
         out, self._out = self._out, []
+        if self._pong:
+            out.insert(0, self._pong)
+            self._pong = b""
         size, self._out_size = self._out_size, 0
         if not out or self.protocol.state is not _OPEN:
             return
@@ -393,7 +434,7 @@ class Connection(ServerConnection):
         self.protocol.send_close(int(code), cut_reason(reason))
         self.send_data()
         self._reading_paused = False
-        self._resume()  # its answer must be read
+        self._take_rest_soon()  # its answer must be read
         self._end_within(_CLOSE_TIMEOUT if timeout is None else timeout)
 
     def close_unauthorized(self, reason: str) -> None:
@@ -412,7 +453,8 @@ class Connection(ServerConnection):
         """Release everything: the socket is gone."""
         super().connection_lost(exc)
         self._shared.unopened.discard(self)
-        self._parked = None
+        self._shared.unfinished.discard(self)
+        self._rest = b""
         for timer in (self._end, self.judgement):
             if timer is not None:
                 timer.cancel()

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 WHOLE_TEXT: Final = 0x81  # the first byte of a text frame that is a whole message, without extension bits
+WHOLE_PING: Final = 0x89
+_PONG: Final = 0x8A
+_FIN: Final = 0x80
+_RESERVED: Final = 0x70
+_OPCODE: Final = 0x0F
+_OPCODES: Final = frozenset((0, 1, 2, 8, 9, 10))
+_CONTROL: Final = 0x08  # is set in the opcodes of control frames
 _MASKED: Final = 0x80
+_LONGEST_CONTROL: Final = 125  # bytes of payload
 
 
 def extent(data: bytes, at: int) -> tuple[int, int] | None:
@@ -30,14 +38,36 @@ def extent(data: bytes, at: int) -> tuple[int, int] | None:
     return start, start + length
 
 
-def may_be_text(header: bytes) -> bool:
-    """Return whether a header that begins so may be that of a masked whole text message of at most 64 KiB."""
-    return header[0] == WHOLE_TEXT and (len(header) == 1 or _MASKED <= header[1] <= _MASKED + 126)
+def may_be_valid(header: bytes) -> bool:
+    """Return whether a header that begins so may be that of a valid frame of a client."""
+    first = header[0]
+    is_control = first & _CONTROL
+    if first & _RESERVED or first & _OPCODE not in _OPCODES or (is_control and not first & _FIN):
+        return False
+    return len(header) == 1 or _MASKED <= header[1] <= _MASKED + (_LONGEST_CONTROL if is_control else 127)
+
+
+def length_so_far(header: bytes) -> int:
+    """Return the length of the payload that a header tells, 0 while it does not."""
+    size = {126: 4, 127: 10}.get(header[1] & 0x7F, 2) if len(header) > 1 else 2
+    if len(header) < size:
+        return 0
+    return header[1] & 0x7F if size == 2 else int.from_bytes(header[2:size], "big")
 
 
 def is_masked(data: bytes, at: int) -> bool:
     """Return whether the frame that begins at `at` is masked, as those of clients must be."""
     return data[at + 1] >= _MASKED
+
+
+def is_whole_ping(data: bytes, at: int, start: int, stop: int) -> bool:
+    """Return whether a frame at `at`, with its payload from `start` to `stop`, is a valid ping and all there."""
+    return data[at] == WHOLE_PING and is_masked(data, at) and stop - start <= _LONGEST_CONTROL and stop <= len(data)
+
+
+def pong(payload: bytes) -> bytes:
+    """Return the answer to a ping."""
+    return bytes((_PONG, len(payload))) + payload
 
 
 def text_header(length: int) -> bytes:

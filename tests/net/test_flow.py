@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.net.conftest import MakeGateway, Open
-from tests.net.support import PING, PONG, TEXT, RawClient, call, frame, open_connections
+from tests.net.support import CLOSE, CONT, PING, PONG, TEXT, RawClient, call, frame, open_connections
 from tests.support.waiting import eventually
 
 
@@ -53,6 +53,71 @@ class TestRequests:
                     answered += 1
 
 
+class TestTurns:
+    """What a client sends in one go is taken in turns with the others."""
+
+    @pytest.mark.parametrize(
+        "flood",
+        [
+            frame(call(1, "gteJob", "1")) * 1000,
+            frame('{"id":1,"data":') * 1000,
+            frame(call(1, "add", 7)) * 1000,
+            frame("", PING) * 50_000,  # more than one read, each of which cuts a frame
+            frame("12345", PONG) * 5000,
+            (frame("", fin=False) + frame("", CONT)) * 2000,
+        ],
+        ids=["unknown", "broken", "refused", "pings", "pongs", "fragments"],
+    )
+    async def test_a_flood_does_not_keep_the_loop_from_others(
+        self, open_socket: Open, flood: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._TURN", 0.0)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._SHORTEST_TURN", 0.0)
+        turns = 0
+
+        def count_turn() -> None:
+            nonlocal turns
+            turns += 1
+            ticking.append(loop.call_soon(count_turn))
+            del ticking[:-1]
+
+        loop, ticking = asyncio.get_running_loop(), list[asyncio.Handle]()
+        client = await open_socket()
+        client.write(flood + frame(call(0, "count")))
+        loop.call_soon(count_turn)
+        while b'"id":0' not in (await client.read())[1]:
+            pass
+        ticking[-1].cancel()
+        assert turns > 20  # of at most 32 frames each
+
+    async def test_the_last_ping_of_each_turn_is_answered(self, open_socket: Open) -> None:
+        client = await open_socket()
+        client.write(b"".join(frame(str(number), PING) for number in range(1000)))
+        answers = [await client.read()]
+        while answers[-1] != (PONG, b"999"):
+            answers.append(await client.read())
+        assert {opcode for opcode, _ in answers} == {PONG}
+        assert len(answers) < 500
+
+    async def test_calls_of_one_read_keep_their_order_over_turns(self, open_socket: Open) -> None:
+        client = await open_socket()
+        calls = [("add", str(n)) if n % 3 else ("gteJob", str(n)) for n in range(900)]
+        client.write(b"".join(frame(call(n, *each)) for n, each in enumerate(calls)))
+        replies = await client.messages(900)
+        assert sorted(reply["id"] for reply in replies) == list(range(900))
+        added = [reply["data"]["ok"] for reply in replies if "ok" in reply["data"]]
+        assert [job["name"] for job in added] == [str(n) for n in range(900) if n % 3]
+
+    async def test_a_client_that_closes_behind_a_flood_is_heard_to_the_end(self, open_socket: Open) -> None:
+        client = await open_socket()
+        client.write(frame(call(1, "add", "a")) * 1000 + frame(b"\x03\xe8", CLOSE))
+        while (got := await client.read())[0] != CLOSE:
+            pass
+        assert got[1][:2] == b"\x03\xe8"
+        other = await open_socket()
+        assert (await other.ask("count"))["ok"] == 1000
+
+
 class TestReplies:
     async def test_a_client_that_does_not_read_is_closed_with_4002(self, make_gateway: MakeGateway) -> None:
         gateway = await make_gateway(max_write_buffer=64 * 1024)
@@ -86,16 +151,19 @@ class TestReplies:
             client.write(big * 12)
             await eventually(lambda: not open_connections(gateway), "the gateway gives the connection up")
 
-    async def test_so_is_one_that_only_pings(self, make_gateway: MakeGateway) -> None:
-        gateway = await make_gateway(max_write_buffer=64 * 1024)
-        async with await RawClient.open(gateway.port, "/queue/q") as client:
-            client.stop_reading()
-            pings = frame("x" * 125, PING) * 1000
-            with pytest.raises(ConnectionError):
-                async with asyncio.timeout(20):
-                    while True:
-                        client.write(pings)
-                        await client.writer.drain()
+    async def test_one_that_reads_nothing_and_pings_gets_few_pongs(self, open_socket: Open) -> None:
+        client = await open_socket()
+        client.stop_reading()
+        for _ in range(20):
+            client.write(frame("x" * 125, PING) * 1000)
+            await client.writer.drain()
+        client.send(call(1, "count"))
+        client.read_again()
+        pongs = 0
+        while (got := await client.read())[0] == PONG:
+            pongs += 1
+        assert b'"ok":0' in got[1]
+        assert pongs < 5000
 
     async def test_one_reply_may_be_longer_than_the_limit(self, make_gateway: MakeGateway) -> None:
         gateway = await make_gateway(max_write_buffer=64 * 1024)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from bullmq_proxy.gateway.net.frames import extent, is_masked, may_be_text, text_header
+from bullmq_proxy.gateway.net.frames import extent, is_masked, may_be_valid, text_header
 
 LENGTHS = st.sampled_from([0, 1, 125, 126, 127, 65_535, 65_536, 70_000])
 
@@ -43,13 +43,18 @@ def test_our_own_header_is_that_of_the_library(length: int) -> None:
         (b"\x81", True),
         (b"\x81\x80", True),
         (b"\x81\xfe\x01", True),
-        (b"\x81\xff", False),  # so long that it may be over the limit
+        (b"\x81\xff\x00", True),
+        (b"\x82", True),
+        (b"\x01", True),
+        (b"\x00\x80", True),
+        (b"\x89\xfd", True),
         (b"\x81\x05", False),  # not masked
-        (b"\x82", False),
-        (b"\x01", False),
         (b"\xc1", False),  # an extension's bit
-        (b"\x89", False),
+        (b"\x83", False),  # no opcode
+        (b"\x8b", False),
+        (b"\x09", False),  # a fragment of a control frame
+        (b"\x89\xfe", False),  # a control frame of more than 125 bytes
     ],
 )
-def test_only_what_may_be_a_text_message_waits_for_its_rest(header: bytes, kept: bool) -> None:
-    assert may_be_text(header) is kept
+def test_only_what_may_be_a_valid_frame_waits_for_its_rest(header: bytes, kept: bool) -> None:
+    assert may_be_valid(header) is kept
