@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bullmq_proxy.gateway.settings import Option, SettingError, Settings, options
+from bullmq_proxy.gateway.settings import ENVIRONMENT_PREFIX, Option, SettingError, Settings, options
 from bullmq_proxy.gateway.value_types import InvalidValueError, ValueType, boolean, host, whole
 
 CONFIG_VARIABLE = "BULLMQ_PROXY_CONFIG"
+_OF_SERVICE = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)")
 REDIS_PARTS = ("REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_TLS")
 
 
@@ -89,6 +91,7 @@ def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], file: ConfigFi
 
     Raises UsageError, which names the option and the place of the value.
     """
+    _refuse_unknown_variables(environ)
     if file is not None:
         _refuse_unknown_keys(file)
     found: dict[str, _Found] = {}
@@ -122,9 +125,25 @@ def _refuse_unknown_keys(file: ConfigFile) -> None:
     known = [option.name for option in options()]
     for key in file.values:
         if key not in known:
-            near = difflib.get_close_matches(key.replace("-", "_").lower(), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = _nearest(key.replace("-", "_").lower(), known)
             raise UsageError(f"unknown key {key!r} in {file.path}{hint}")
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    known = [CONFIG_VARIABLE, *(option.environment[0] for option in options())]
+    for name, value in environ.items():
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and not _is_from_kubernetes(name, value):
+            raise UsageError(f"unknown environment variable {name}{_nearest(name, known)}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _is_from_kubernetes(name: str, value: str) -> bool:
+    """Return whether a variable is one that Kubernetes sets for a service named `bullmq-proxy…`."""
+    return _is_service_link(value) or _OF_SERVICE.fullmatch(name) is not None
 
 
 def _find(

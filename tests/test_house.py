@@ -100,7 +100,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.settings",
         "gateway.wire",
     },
-    "gateway": set(),  # names `gateway.embed`, and imports it only when asked for it
+    "gateway": set(),  # names what is in others, and imports these only when asked for it
     "supervisor": {
         "gateway",
         "gateway.access",
@@ -117,6 +117,7 @@ LATE = {
     ("supervisor", "gateway.schema"),
     ("supervisor", "gateway"),
     ("gateway", "gateway.embed"),
+    ("gateway", "gateway.errors"),
 }
 # Third parties that belong into certain rooms only.
 AT_HOME = {

@@ -11,17 +11,15 @@ import logging
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from msgspec import Raw
-from websockets.asyncio.messages import Assembler
-from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined] # compiled, or not
-from websockets.http11 import Response
-from websockets.protocol import Event, Protocol, State
+from websockets.protocol import Event, State
 
 from bullmq_proxy.gateway.access.accounts import Account
-from bullmq_proxy.gateway.net import frames, opening
+from bullmq_proxy.gateway.net import frames
+from bullmq_proxy.gateway.net.opening_connection import OpeningConnection
 from bullmq_proxy.gateway.sessions.interfaces import Session
 from bullmq_proxy.gateway.wire.closing import CloseCode, cut_reason
 from bullmq_proxy.gateway.wire.endpoints import Endpoint
@@ -40,14 +38,6 @@ _UNTIMED_FRAMES: Final = 16  # between two looks at the clock
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
 
 
-class _NoQueue:
-    """Stands for the library's queue of messages, which an open connection does not use."""
-
-    def close(self) -> None:
-        """Nothing waits in it."""
-
-
-_NO_QUEUE: Final = cast("Assembler", _NoQueue())
 _TAKING_LATE_MESSAGES: Final = frozenset(code for code in CloseCode if code.takes_late_messages)
 
 
@@ -73,7 +63,7 @@ class Shared:
         return max(_TURN / (len(self.unfinished) or 1), _SHORTEST_TURN)
 
 
-class Connection(ServerConnection):
+class Connection(OpeningConnection):
     """The server's end of one connection; the Client of its session."""
 
     def __init__(self, shared: Shared, *args: Any, **options: Any) -> None:
@@ -85,8 +75,6 @@ class Connection(ServerConnection):
         self.stuck_at = 0  # unread bytes at the keepalive's last look, while the connection is not read
         self.judgement: asyncio.TimerHandle | None = None  # runs while a ping of the keepalive is unanswered
         self._shared = shared
-        self._head: bytearray | None = bytearray()  # the request's head, then what comes before the handshake has ended
-        self._refused = False
         self._owed = 0  # bytes of the current frame that the library's parser has not seen yet
         self._pieces: list[bytes] = []  # of a frame that is not whole yet
         self._missing = 0  # bytes until it is, or until there is more to know of it
@@ -98,7 +86,6 @@ class Connection(ServerConnection):
         self._rest = b""  # has been read, and waits for its turn or for the session; nothing more is read meanwhile
         self._close_code = 0  # of the close frame that we have sent
         self._end: asyncio.TimerHandle | None = None  # the deadline of the closing handshake
-        self.drain_waiters = []  # type: ignore[assignment] # a deque of the library's, empty: 600 bytes
 
     # The handshake
 
@@ -106,38 +93,6 @@ class Connection(ServerConnection):
         """Begin with a client that has connected."""
         self._shared.unopened.add(self)
         super().connection_made(transport)
-
-    def _receive_head(self, head: bytearray, data: bytes) -> None:
-        """Collect the request's head. Only when it is whole, and nothing else, is it the library's."""
-        if self._refused or self.protocol.eof_sent:
-            return  # what a refused client goes on sending; closing at once would take the answer from it
-        head += data
-        if self.request is not None:
-            if len(head) > opening.HEAD_LIMIT:  # frames before the handshake is answered
-                self._pause()
-            return
-        if refusal := opening.judge(head):
-            self._refuse(refusal)
-        elif end := opening.end_of_head(head):
-            request = bytes(head[:end])
-            del head[:end]
-            self._receive_request(request)
-
-    def _receive_request(self, request: bytes) -> None:
-        self.protocol.receive_data(request)
-        events = self.protocol.events_received()
-        if events:
-            super().process_event(events[0])
-        else:
-            self.protocol.data_to_send()  # the library's own answer, if any
-            self._refuse(opening.refusal_of(self.protocol.handshake_exc))
-
-    def _refuse(self, response: Response) -> None:
-        """Answer instead of the library. The client closes, or the time for the handshake is up."""
-        self._refused = True
-        self.transport.write(response.serialize())
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
 
     def enter(self, account: Account, endpoint: Endpoint, queue: str) -> None:
         """Count the connection for its key until it is lost, unless it is lost already; raises GatewayError."""
@@ -155,35 +110,21 @@ class Connection(ServerConnection):
     def opened(self) -> None:
         """Let the session speak, now that the handshake is answered, and read what came early."""
         self._shared.unopened.discard(self)
-        self._forget_handshake()
-        early, self._head = self._head, None
+        self.forget_handshake()
+        early, self.head = self.head, None
         if self.session is not None and not self._close_code:
             self.session.start()
-        self._resume()
+        self.resume_socket()
         if early:
             self.data_received(bytes(early))
-
-    def _forget_handshake(self) -> None:
-        """Drop what an open connection needs no more: half of its memory, the client's key, and cycles of references.
-
-        The library reads none of it once it has handed the connection over; `request` and `response` are for
-        applications, `recv_messages` for those that read messages from its queue.
-        """
-        self.request = self.response = None
-        self.recv_messages = _NO_QUEUE
-        self.protocol.__dict__.pop("select_subprotocol", None)
-        self.protocol.logger = self.logger = self.server.logger
-        # The parser's frame holds the request. It has seen the head and not a byte behind it: a new one can go on.
-        self.protocol.parser = Protocol.parse(self.protocol)
-        next(self.protocol.parser)
 
     # In
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the socket."""
         self.heard = True
-        if self._head is not None:
-            self._receive_head(self._head, data)
+        if self.head is not None:
+            self.receive_head(self.head, data)
             return
         if self._rest:
             self._rest += data
@@ -245,7 +186,7 @@ class Connection(ServerConnection):
     def _put_off(self, rest: bytes) -> None:
         """Take the rest of what was read in the next turn of the loop: it is the turn of others now."""
         self._rest = rest
-        self._pause()
+        self.pause_socket()
         self._take_rest_soon()
 
     def _take_rest_soon(self) -> None:
@@ -260,7 +201,7 @@ class Connection(ServerConnection):
             rest, self._rest = self._rest, b""
             self._read_frames(rest)
         if not self._reading_paused and not self._rest:
-            self._resume()
+            self.resume_socket()
 
     def _is_ours(self, data: bytes, at: int, length: int) -> bool:
         """Return whether the frame that begins at `at` is a whole text message, and may come now."""
@@ -337,7 +278,7 @@ class Connection(ServerConnection):
     def pause_reading(self) -> None:
         """Stop reading from the socket; TCP then slows the client down."""
         self._reading_paused = True
-        self._pause()
+        self.pause_socket()
 
     def resume_reading(self) -> None:
         """Read from the socket again, after what was read already."""
@@ -349,14 +290,6 @@ class Connection(ServerConnection):
     def is_reading_paused(self) -> bool:
         """Whether the socket is not read, so that nothing can be heard from the client."""
         return self._reading_paused or bool(self._rest)
-
-    def _pause(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.pause_reading()
-
-    def _resume(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
 
     # Out
 

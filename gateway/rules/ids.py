@@ -7,11 +7,13 @@ its queue for good, and a function that is given such a name would work on that 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from msgspec import Meta
+import msgspec
+from msgspec import Meta, Raw
 
 from bullmq_proxy.gateway.errors import invalid_arguments
+from bullmq_proxy.gateway.values.validation import decoded_by, matching
 
 _KEYS: Final = (
     "active",
@@ -44,8 +46,39 @@ _END: Final = r"$(?!\n)"
 _RESERVED: Final = rf"(?:(?:{'|'.join(_KEYS)}){_END}|{'|'.join(_FAMILIES)}|[\s\S]*:(?:{'|'.join(_PARTS)}){_END})"
 _is_reserved: Final = re.compile(_RESERVED).match
 
-JobId = Annotated[str, Meta(min_length=1, pattern=rf"^(?!{_RESERVED})", title="a job's id")]
+
+class _IdDecoder:
+    """Reads an id: a string, or a whole number, which JavaScript would put into the key as text."""
+
+    def __init__(self, text: Any) -> None:
+        self._text: msgspec.json.Decoder[str] = msgspec.json.Decoder(text)
+        self._number = msgspec.json.Decoder(int)
+
+    def decode(self, id: Raw) -> str:
+        """Return the id as text."""
+        if memoryview(id)[0] in b"-0123456789":
+            return str(self._number.decode(id))
+        return self._text.decode(id)
+
+
+def _id(text: Any) -> Meta:
+    return decoded_by(_IdDecoder(text), shows=text | int)
+
+
+_IdText = Annotated[
+    str,
+    matching(
+        rf"^(?!{_RESERVED})",
+        "a job's id, not the name of one of BullMQ's own keys",
+        min_length=1,
+        title="a job's id",
+    ),
+]
+JobId = Annotated[str, _id(_IdText)]
 """The id of a job that a function works on."""
+
+AnyJobId = Annotated[str, _id(str)]
+"""The id of a job that a function looks for."""
 
 
 def is_reserved(id: str) -> bool:

@@ -6,17 +6,38 @@ import difflib
 import re
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 
-from msgspec import Meta
+import msgspec
+from msgspec import Meta, Raw
 
 
 def shows(shape: Any) -> Meta:
-    """Marks a type that a function reads, or checks further, by itself: documents show `shape` in its place.
+    """Mark a type that a function reads, or checks further, by itself: documents show `shape` in its place.
 
     `Annotated[Raw, shows(JobOptions)]` stays text here. A field that shows `Never` is known only to be refused.
     """
     return Meta(extra={"shows": shape})
+
+
+class Decoder(Protocol):
+    """Reads a value from JSON text."""
+
+    def decode(self, text: Raw, /) -> Any:
+        """Return the value; one that cannot be used is one of msgspec's errors."""
+
+
+def decoded_by(decoder: Decoder, *, shows: Any) -> Meta:
+    """Mark the type of an argument that a decoder of its own reads; documents show `shows` in its place."""
+    return Meta(extra={"decoder": decoder, "shows": shows})
+
+
+def decoder_of(hint: Any) -> Decoder:
+    """Return what reads an argument of a type: msgspec's decoder, or that of `decoded_by`."""
+    for meta in getattr(hint, "__metadata__", ()):
+        if meta.extra and "decoder" in meta.extra:
+            return cast(Decoder, meta.extra["decoder"])
+    return msgspec.json.Decoder(hint)
 
 
 def shortened(name: str) -> str:
@@ -55,7 +76,15 @@ def _pairs_of_known(name: str) -> frozenset[str]:
     return frozenset(_pairs(name))
 
 
-_PATTERN: Final = "matching regex"
+_WANTED: Final[dict[str, str]] = {}  # by pattern
+
+
+def matching(pattern: str, wanted: str, **more: Any) -> Meta:
+    """Restrict a text to a pattern; an error says `Expected WANTED` in place of the pattern. `more` is as in `Meta`."""
+    _WANTED[pattern] = wanted
+    return Meta(pattern=pattern, **more)
+
+
 _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 
 
@@ -66,7 +95,7 @@ def describe(error: Exception, known: frozenset[str], root: str = "args") -> str
     if unknown := _UNKNOWN_FIELD.match(what):
         field = shortened(unknown["field"])
         what = f"Unknown option `{field}`{nearest(field, known - {field})}"  # known elsewhere in the arguments
-    if _PATTERN in what:  # the only pattern is that of job ids
-        what = "Expected a job's id, not the name of one of BullMQ's own keys"
+    if "matching regex" in what:
+        what = next(f"Expected {wanted}" for pattern, wanted in _WANTED.items() if repr(pattern) in what)
     place = place.rstrip("`")
     return f"{what} - at `{root}{place}`"

@@ -60,6 +60,19 @@ def test_no_function_works_on_a_key_of_the_queue(id: str) -> None:
         assert refused.value.message == "Expected a job's id, not the name of one of BullMQ's own keys - at `args[0]`"
 
 
+@pytest.mark.parametrize(("sent", "id"), [("7", "7"), ("7.0", "7"), ("1e3", "1000"), ("-5", "-5"), ('"7"', "7")])
+@pytest.mark.parametrize("name", ["removeJob", "getJobState", "getJobLogs", "waitUntilJobFinished"])
+def test_a_whole_number_is_an_id_everywhere(name: str, sent: str, id: str) -> None:
+    assert TABLE[name].bind([Raw(sent.encode())])[0] == id
+
+
+@pytest.mark.parametrize("sent", ["1.5", "true", "null", "[]", "{}"])
+def test_what_is_neither_text_nor_a_whole_number_is_none(sent: str) -> None:
+    for name in ("removeJob", "getJobState"):
+        with pytest.raises(GatewayError, match=r"Expected `(str|int)`.* at `args\[0\]`"):
+            TABLE[name].bind([Raw(sent.encode())])
+
+
 @pytest.mark.parametrize("id", OTHERS)
 def test_other_ids_are_a_clients_to_choose(id: str) -> None:
     assert not is_reserved(id)

@@ -71,7 +71,7 @@ def pushed(fields: Hash) -> Any:
 
 
 class TestCreated:
-    """bullmq-api.md section 6, the column of `add`."""
+    """The members of a job that Node's `add` returns."""
 
     def test_a_plain_job(self) -> None:
         assert created({}) == {
@@ -125,7 +125,7 @@ class TestCreated:
 
 
 class TestLoaded:
-    """bullmq-api.md section 6, the column of `getJob`."""
+    """The members of a job that Node's `getJob` returns."""
 
     def test_a_plain_job(self) -> None:
         assert loaded() == SHOWN

@@ -177,7 +177,7 @@ async def test_the_state_of_a_job_can_be_asked_for(queue: Peer) -> None:
                 "removeJobDeduplicationKey",
                 "removeJobUnprocessedChildren",
             )
-            for id in ("", None, 1)
+            for id in ("", None, 1.5)
         ),
     ],
 )

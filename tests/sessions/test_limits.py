@@ -179,3 +179,4 @@ async def test_bad_arguments_of_metrics_name_their_place(queue: Peer, fn: str, a
     code, message = await queue.refusal(fn, *args)
     assert code == "INVALID_ARGUMENTS"
     assert f"`{place}" in message
+    assert "job's id" not in message

@@ -174,6 +174,40 @@ class TestServiceLinks:
     def test_the_port_of_a_service_named_like_us_is_not_ours(self) -> None:
         assert resolved(environ={"BULLMQ_PROXY_PORT": "tcp://10.0.0.1:80"}).settings.port == 8080
 
+    @pytest.mark.parametrize("service", ["BULLMQ_PROXY", "BULLMQ_PROXY_CANARY"])
+    def test_neither_are_its_other_variables(self, service: str) -> None:
+        names = (
+            "SERVICE_HOST",
+            "SERVICE_PORT",
+            "SERVICE_PORT_WS",
+            "PORT_80_TCP",
+            "PORT_80_TCP_ADDR",
+            "PORT_80_TCP_PROTO",
+        )
+        resolved(environ={f"{service}_{name}": "10.0.0.1" for name in names} | {f"{service}_PORT": "tcp://10.0.0.1:80"})
+
+
+class TestUnknownVariables:
+    """A name with our prefix that is not one of ours is a mistake."""
+
+    @pytest.mark.parametrize(
+        ("name", "advice"),
+        [
+            ("BULLMQ_PROXY_PRT", "; did you mean BULLMQ_PROXY_PORT?"),
+            ("BULLMQ_PROXY_AUTH_TOKENS", "; did you mean BULLMQ_PROXY_AUTH_KEYS?"),
+            ("BULLMQ_PROXY_", ""),
+            ("BULLMQ_PROXY_port", "; did you mean BULLMQ_PROXY_PORT?"),
+        ],
+    )
+    def test_it_is_refused_with_the_nearest_name(self, name: str, advice: str) -> None:
+        with pytest.raises(UsageError) as refused:
+            resolved(environ={name: "3"})
+        assert str(refused.value).startswith(f"unknown environment variable {name}")
+        assert str(refused.value).endswith(advice)
+
+    def test_others_are_none_of_our_business(self) -> None:
+        resolved(environ={"BULLMQ_PORT": "3", "BULLMQ_PROXYPORT": "3", "MY_BULLMQ_PROXY_PORT": "3"})
+
 
 class TestNoAuthAndKeys:
     def test_on_one_level_they_contradict_each_other(self) -> None:

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Iterator
 from typing import Annotated
 
-from msgspec import Meta
-
 from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, FinishedState, Index
 from bullmq_proxy.gateway.broker.functions.counting import get_job_counts
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.rules.shapes import Metrics
 from bullmq_proxy.gateway.values.numbers import parse_int, to_number
+from bullmq_proxy.gateway.values.validation import matching
 
-LabelName = Annotated[str, Meta(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$(?!\n)")]
+LabelName = Annotated[
+    str, matching(r"^[a-zA-Z_][a-zA-Z0-9_]*$(?!\n)", "a label's name: letters, digits and `_`, with no digit first")
+]
 
 
 @TABLE.function(OBSERVE, writes=False)

@@ -8,6 +8,7 @@ from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, Index, Jo
 from bullmq_proxy.gateway.broker.functions.counting import ALL_TYPES
 from bullmq_proxy.gateway.broker.jobs.pages import LISTS, read_range
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.rules.ids import AnyJobId
 from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
 from bullmq_proxy.gateway.rules.shapes import Job, JobLogs
 
@@ -78,7 +79,7 @@ async def get_ranges(
 
 
 @TABLE.function(OBSERVE, writes=False)
-async def get_job_state(queue: Queue, job_id: str) -> str:
+async def get_job_state(queue: Queue, job_id: AnyJobId) -> str:
     """The job's state, or `unknown`."""
     keys = queue.keys("completed", "failed", "delayed", "active", "wait", "paused", "waiting-children", "prioritized")
     state: bytes = await queue.scripts["getStateV2"].run(keys, [job_id, queue.key(job_id)])
@@ -86,7 +87,7 @@ async def get_job_state(queue: Queue, job_id: str) -> str:
 
 
 @TABLE.function(OBSERVE, writes=False, heavy=True)
-async def get_job_logs(queue: Queue, job_id: str, start: Index = 0, end: Index = -1, asc: bool = True) -> JobLogs:
+async def get_job_logs(queue: Queue, job_id: AnyJobId, start: Index = 0, end: Index = -1, asc: bool = True) -> JobLogs:
     """The rows that were logged for a job, and how many there are."""
     key = queue.key(f"{job_id}:logs")
     first, last = (start, end) if asc else (-(end + 1), -(start + 1))

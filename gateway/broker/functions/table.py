@@ -18,7 +18,7 @@ from msgspec import Raw
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
 from bullmq_proxy.gateway.values.json_text import UNREADABLE
-from bullmq_proxy.gateway.values.validation import describe, nearest, shortened
+from bullmq_proxy.gateway.values.validation import Decoder, decoder_of, describe, nearest, shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Parameter:
     type: Any
     required: bool
     default: Any
-    decoder: msgspec.json.Decoder[Any] | None
+    decoder: Decoder | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
         type=hint,
         required=missing and parameter.kind is not inspect.Parameter.VAR_POSITIONAL,
         default=None if missing else parameter.default,
-        decoder=None if _is_text(hint) else msgspec.json.Decoder(hint),
+        decoder=None if _is_text(hint) else decoder_of(hint),
     )
 
 

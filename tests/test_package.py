@@ -1,0 +1,63 @@
+"""The installed package: its names, and its peace with others that are installed beside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import bullmq_proxy.gateway
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_list_of_packages_is_that_of_the_tree() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {
+        path.parent.relative_to(ROOT) for top in ("gateway", "supervisor") for path in (ROOT / top).rglob("*.py")
+    }
+    assert sorted(listed) == sorted("bullmq_proxy." + ".".join(folder.parts) for folder in folders)
+
+
+def test_what_the_package_exports_is_there() -> None:
+    assert {name: getattr(bullmq_proxy.gateway, name) for name in bullmq_proxy.gateway.__all__}.keys() == {
+        "GatewayError",
+        "Proxy",
+        "__version__",
+        "start_proxy",
+    }
+    with pytest.raises(AttributeError, match="nothing"):
+        bullmq_proxy.gateway.nothing  # noqa: B018
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_wheel_lives_beside_supervisord_and_beside_a_program_with_a_folder_named_gateway(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    run(*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path)
+    [wheel] = tmp_path.glob("bullmq_proxy-*.whl")
+    run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=tmp_path)
+    bin = tmp_path / "env" / "bin"
+    run(*pip, "--python", bin / "python", "install", "--no-deps", wheel, "supervisor", cwd=tmp_path)
+    # The dependencies are those of this environment.
+    [packages] = (tmp_path / "env").glob("lib/*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "gateway" / "__init__.py").write_text("mine = True\n")
+
+    assert run(bin / "supervisord", "--version", cwd=tmp_path)[0].isdigit()
+    assert bullmq_proxy.gateway.__version__ in run(bin / "bullmq-proxy", "--version", cwd=tmp_path)
+    program = (
+        "import gateway, supervisor.supervisord, bullmq_proxy.gateway as ours; print(gateway.mine, ours.start_proxy)"
+    )
+    assert run(bin / "python", "-c", program, cwd=tmp_path).startswith("True <function start_proxy")
+    files = run(bin / "python", "-c", "import bullmq_proxy.gateway as ours; print(ours.__file__)", cwd=tmp_path)
+    assert Path(files).is_relative_to(packages)
