@@ -26,7 +26,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.metrics import Metrics
 from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.net.listener import Admission, Listener, Where
-from bullmq_proxy.gateway.sessions.calling import CallLimits
+from bullmq_proxy.gateway.sessions.calling import HEAVY_CALLS, CallLimits
 from bullmq_proxy.gateway.sessions.events import EventsSession
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
 from bullmq_proxy.gateway.sessions.queue import QueueSession
@@ -71,6 +71,7 @@ class App:
         row = row or SharedMemory(1).row(0)
         self.listener = Listener(admission(settings, keys, row), self._open_session, self._read_page)
         self._metrics = Metrics(self.broker, self.listener, row)
+        self._heavy = asyncio.Semaphore(HEAVY_CALLS)
         self._draining = False
         self._hurried = False
         self._answered_at = float("-inf")
@@ -158,7 +159,7 @@ class App:
     ) -> Session:
         broker, context = self.broker, Context(self.broker, rights)
         # A quarter of what a client may leave unread: replies to what has been read still find room.
-        limits = CallLimits(self.settings.max_in_flight, self.settings.max_write_buffer // 4)
+        limits = CallLimits(self.settings.max_in_flight, self.settings.max_write_buffer // 4, self._heavy)
         match endpoint:
             case SessionEndpoint.QUEUE:
                 return QueueSession(broker.queue(parameters.queue), context, client, limits)

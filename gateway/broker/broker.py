@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.recovery import Recovery
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.counters import Counters
-from bullmq_proxy.gateway.broker.gate import Gate
 from bullmq_proxy.gateway.broker.jobs.queue import Queue, Queues
 from bullmq_proxy.gateway.broker.queue_services import QueueServices, ShardParts
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
-
-_PLACES: Final = 32  # for the heavy calls of all connections
 
 
 class Broker:
@@ -46,7 +42,6 @@ class Broker:
         self.leases = Leases(identity)
         self.recovery = Recovery(self.queue, self.leases)
         self.counters = Counters()
-        self.gate = Gate(_PLACES)  # for the calls that may need many commands, and much memory
         self._parts = ShardParts(options, self.leases, LockRenewer(), self.recovery)
         self._services: dict[Queue, QueueServices] = {}
         self._on_served: Callable[[list[str]], None] | None = None

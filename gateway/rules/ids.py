@@ -65,7 +65,7 @@ def _id(text: Any) -> Meta:
     return decoded_by(_IdDecoder(text), shows=text | int)
 
 
-_IdText = Annotated[
+JobIdText = Annotated[
     str,
     matching(
         rf"^(?!{_RESERVED})",
@@ -74,7 +74,7 @@ _IdText = Annotated[
         title="a job's id",
     ),
 ]
-JobId = Annotated[str, _id(_IdText)]
+JobId = Annotated[str, _id(JobIdText)]
 """The id of a job that a function works on."""
 
 AnyJobId = Annotated[str, _id(str)]

@@ -39,12 +39,15 @@ class CallLimits:
         calls: unanswered ones. Those that may take as long as they like are counted apart, and refused beyond it: with
             them a connection that is not read might never be read again.
         size: bytes of their arguments, and as many of replies that the client has not read.
+        heavy: places for the heavy calls of all connections of the shard.
     """
 
     calls: int
     size: int
+    heavy: asyncio.Semaphore
 
 
+HEAVY_CALLS: Final = 32  # of a shard that run at a time: each may need many commands, and much memory
 _AT_A_TIME: Final = 4  # calls of one connection that run in tasks: each may read much, in Redis and for us
 
 _Waiting = tuple[Sink, Function, list[Any]]
@@ -53,10 +56,10 @@ _Waiting = tuple[Sink, Function, list[Any]]
 class Caller:
     """Runs the calls of one connection: they start in the order received, replies leave when they are ready.
 
-    Hot functions run straight from the socket's callback and need no task; the others run in one each: a few at a time
-    on each connection, and those that may be heavy a few at a time on all of them together. A task starts a turn of the
-    loop later, and what comes behind it waits for that. Functions that may take as long as the client likes are not
-    among the few, and end with the connection.
+    Hot functions run straight from the socket's callback and need no task. The others run in one each: a few at a time
+    on each connection, and those that may be heavy a few at a time on all of them together. Functions that may take as
+    long as the client likes are not among the few, and end with the connection. While calls wait, a pump starts them:
+    one after the other, each when the one before has taken its first step.
     """
 
     def __init__(self, table: FunctionTable, target: Any, context: Context, client: Client, limits: CallLimits) -> None:
@@ -77,13 +80,11 @@ class Caller:
         self._counters = context.broker.counters
         self._client = client
         self._limits = limits
-        self._held = False
+        self._reading_paused = False
         self._waiting: deque[_Waiting] = deque()  # checked, and not started
-        self._running = 0  # calls in tasks
-        self._is_at_gate = False  # the first that waits does so for a place among the heavy ones of the shard
-        self._has_place = False  # there, for the first that waits
-        self._starting = False  # a task is to take its first step in the next turn of the loop
-        self._reading: asyncio.Task[None] | None = None  # waits until the client has read its replies
+        self._pump: asyncio.Task[None] | None = None  # starts them
+        self._running = asyncio.Semaphore(_AT_A_TIME)  # calls in tasks
+        self._resuming: asyncio.Task[None] | None = None  # waits until the client has read its replies
         self._tasks: dict[asyncio.Task[None], Function] = {}  # the loop holds tasks only weakly
         self._patient: dict[asyncio.Task[None], Function] = {}  # those that may take as long as they like
         self._draining = False
@@ -108,28 +109,30 @@ class Caller:
         except GatewayError as error:
             reply(error)
             return
-        if function.direct and not self._waiting and not self._starting:
-            self._run_now(reply, function, bound)
-        else:
-            self._waiting.append((reply, function, bound))
-            self._start()
+        if function.direct and self._pump is None:
+            rest = self._run_now(reply, function, bound)
+            if rest is not None:
+                self._pump = asyncio.create_task(self._run_waiting(rest), name="calls")
+            return
+        self._waiting.append((reply, function, bound))
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._run_waiting(), name="calls")
 
     def close(self) -> None:
-        """The connection is gone: no call starts; of those under way the ones that write run to their end."""
+        """Start no more calls: the connection is gone. Of those under way the ones that write run to their end."""
         self._waiting.clear()
-        if self._is_at_gate:
-            self._is_at_gate = False
-            self._context.broker.gate.go_away(self._pass_gate)
         self._context.rights.watchers.discard(self._rights_changed)
         self._end_waits()
         for task, function in self._tasks.items():
             if not function.writes:
                 task.cancel()
-        if self._reading is not None:
-            self._reading.cancel()
+        for helper in (self._pump, self._resuming):
+            if helper is not None:
+                helper.cancel()
+        self._pump = None
 
     def drain(self) -> None:
-        """The shard goes away: calls that may take as long as they like are over, and none begins."""
+        """End the calls that may take as long as they like, and begin no more of them: the shard goes away."""
         self._draining = True
         self._end_waits()
 
@@ -146,7 +149,7 @@ class Caller:
         return None
 
     def _rights_changed(self) -> None:
-        """End the patient calls that the key may not make any more; others are over in a moment."""
+        """End the patient calls that the key may not make any more; the others end soon anyway."""
         for task, function in self._patient.items():
             if self._refusal(function) is not None:
                 task.cancel()
@@ -155,61 +158,84 @@ class Caller:
         for task in self._patient:
             task.cancel()
 
-    def _start(self) -> None:
-        """Start what waits, in its order, as far as it may start now."""
-        while self._waiting and not self._starting and not self._is_at_gate:
-            reply, function, _ = self._waiting[0]
-            if refusal := self._refusal(function):  # the key's rights have changed meanwhile
-                self._waiting.popleft()
-                reply(refusal)
-            elif function.direct:
-                self._run_now(*self._waiting.popleft())
-            elif function.waits:
-                self._start_wait(*self._waiting.popleft())
-            elif self._running >= _AT_A_TIME:
-                return
-            elif self._client.write_buffer_size >= self._limits.size:
-                self._await_reading()
-                return
-            elif function.heavy and not self._enter_gate():
-                return
+    async def _run_waiting(self, rest: asyncio.Task[None] | None = None) -> None:
+        """Start what waits, in its order, each as soon as it may; `rest` is that of a call that comes before."""
+        try:
+            if rest is not None:
+                await asyncio.wait((rest,))
+            while self._waiting:
+                await self._run_next()
+        except OSError:
+            pass  # the connection ended while it was waited for
+        finally:
+            self._pump = None
+
+    async def _run_next(self) -> None:
+        function = self._waiting[0][1]
+        refusal = self._refusal(function)  # the key's rights can change while it waits
+        if refusal is None and not function.direct and not function.waits:
+            await self._wait_for_place(function)
+            if refusal := self._refusal(function):
+                self._leave_place(function)
+        reply, _, bound = self._waiting.popleft()
+        if refusal is not None:
+            reply(refusal)
+        elif function.direct:
+            if (rest := self._run_now(reply, function, bound)) is not None:
+                await asyncio.wait((rest,))
+        else:
+            if function.waits:
+                self._start_wait(reply, function, bound)
             else:
-                self._start_task(*self._waiting.popleft())
+                self._start_task(reply, function, bound)
+            await asyncio.sleep(0)  # the task takes its first step
 
-    def _enter_gate(self) -> bool:
-        """Take a place among the heavy calls of the shard, or line up for one: each connection once, which is fair."""
-        if self._has_place:
-            self._has_place = False
-            return True
-        self._is_at_gate = not self._context.broker.gate.enter(self._pass_gate)
-        return not self._is_at_gate
+    async def _wait_for_place(self, function: Function) -> None:
+        await self._running.acquire()
+        await self._wait_until_read()
+        if not function.heavy:
+            return
+        await self._limits.heavy.acquire()
+        while self._is_unread:  # leave the place to another meanwhile
+            self._limits.heavy.release()
+            await self._wait_until_read()
+            await self._limits.heavy.acquire()
 
-    def _pass_gate(self) -> bool:
-        """A place is there; returns whether it is taken: much may have changed while it was waited for."""
-        self._is_at_gate, self._has_place = False, True
-        self._start()
-        is_taken, self._has_place = not self._has_place, False
-        return is_taken
+    @property
+    def _is_unread(self) -> bool:
+        return self._client.write_buffer_size >= self._limits.size
 
-    def _run_now(self, reply: Sink, function: Function, bound: list[Any]) -> None:
+    async def _wait_until_read(self) -> None:
+        """Wait for a client that asks for much to read its replies."""
+        if self._is_unread:
+            await self._client.wait_writable()
+
+    def _leave_place(self, function: Function) -> None:
+        self._running.release()
+        if function.heavy:
+            self._limits.heavy.release()
+
+    def _run_now(self, reply: Sink, function: Function, bound: list[Any]) -> asyncio.Task[None] | None:
+        """Run a hot function; return the task of what it does over several turns of the loop, if there is any."""
         try:
             if function.in_context:
                 rest = function.run(self._target, *bound, sink=reply, context=self._context)
             else:
                 rest = function.run(self._target, *bound, sink=reply)
-            if rest is not None:
-                self._starting = True
-                task = asyncio.create_task(self._run_rest(reply, function, rest), name=function.name)
-                self._tasks[task] = function
-                task.add_done_callback(self._tasks.pop)
         except GatewayError as error:
             reply(error)
         except Exception:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
+        else:
+            if rest is not None:
+                task = asyncio.create_task(self._run_rest(reply, function, rest), name=function.name)
+                self._tasks[task] = function
+                task.add_done_callback(self._tasks.pop)
+                return task
+        return None
 
     async def _run_rest(self, reply: Sink, function: Function, rest: Coroutine[Any, Any, None]) -> None:
-        """What a hot function does over several turns of the loop; what comes behind it waits for the end of that."""
         try:
             await rest
         except GatewayError as error:
@@ -217,8 +243,6 @@ class Caller:
         except Exception:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
-        finally:
-            self._started()
 
     def _start_wait(self, reply: Sink, function: Function, bound: list[Any]) -> None:
         if self._draining:
@@ -228,29 +252,21 @@ class Caller:
         else:
             self._context.rights.watchers.add(self._rights_changed)
             self._start_task(reply, function, bound)
-            self._proceed_if_room()
+            self._resume_if_room()
 
     def _start_task(self, reply: Sink, function: Function, bound: list[Any]) -> None:
-        self._running += not function.waits
-        self._starting = True
         task = asyncio.create_task(self._run(reply, function, bound), name=function.name)
         self._tasks[task] = function
         if function.waits:
             self._patient[task] = function
         task.add_done_callback(partial(self._ended, reply, function))
-        asyncio.get_running_loop().call_soon(self._started)  # comes behind the task's first step
 
     def _ended(self, reply: Sink, function: Function, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task)
-        self._patient.pop(task, None)
-        if function.heavy:
-            self._context.broker.gate.leave()
+        if self._patient.pop(task, None) is None:
+            self._leave_place(function)
         if task.cancelled():  # before its first step: then nothing of `_run` was executed
             reply(self._refusal(function) or _SHUTTING_DOWN)
-
-    def _started(self) -> None:
-        self._starting = False
-        self._start()
 
     async def _run(self, reply: Sink, function: Function, bound: list[Any]) -> None:
         try:
@@ -263,9 +279,6 @@ class Caller:
         except Exception:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
-        finally:
-            self._running -= not function.waits
-            self._start()
 
     def _reply(self, id: bytes, size: int, result: Any) -> None:
         if isinstance(result, bytes):
@@ -282,45 +295,36 @@ class Caller:
     def _begin(self, size: int) -> None:
         self.in_flight += 1
         self._size += size
-        if not self._held and self._is_full():
-            self._held = True
+        if not self._reading_paused and self._is_full():
+            self._reading_paused = True
             self._client.pause_reading()
 
     def _is_full(self) -> bool:
         limits = self._limits
-        return (
-            self._impatient >= limits.calls
-            or self._size >= limits.size
-            or self._client.write_buffer_size >= limits.size
-        )
+        return self._impatient >= limits.calls or self._size >= limits.size or self._is_unread
 
     def _end(self, size: int) -> None:
         self.in_flight -= 1
         self._size -= size
-        self._proceed_if_room()
+        self._resume_if_room()
 
     @property
     def _impatient(self) -> int:
-        """Calls under way but for those that may take as long as they like."""
+        """Calls under way, without those that may take as long as they like."""
         return self.in_flight - len(self._patient)
 
-    def _proceed_if_room(self) -> None:
-        if self._held and self._impatient <= self._limits.calls // 2 and self._size <= self._limits.size // 2:
-            self._held = False
-            if self._client.write_buffer_size < self._limits.size:
+    def _resume_if_room(self) -> None:
+        """Read from the socket again once half is done; a client that asks for much reads its replies first."""
+        if self._reading_paused and self._impatient <= self._limits.calls // 2 and self._size <= self._limits.size // 2:
+            self._reading_paused = False
+            if not self._is_unread:
                 self._client.resume_reading()
-            else:
-                self._await_reading()
+            elif self._resuming is None:
+                self._resuming = asyncio.create_task(self._resume_when_read(), name="unread replies")
 
-    def _await_reading(self) -> None:
-        """A client that asks for much reads its replies before more of its calls are read, or started."""
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._go_on_when_read(), name="unread replies")
-
-    async def _go_on_when_read(self) -> None:
+    async def _resume_when_read(self) -> None:
         with suppress(OSError):  # the connection ended while it was waited for
             await self._client.wait_writable()
-            self._reading = None
-            if not self._held:
+            self._resuming = None
+            if not self._reading_paused:
                 self._client.resume_reading()
-            self._start()

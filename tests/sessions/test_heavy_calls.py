@@ -17,7 +17,6 @@ from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.base import CONSUME, OBSERVE, Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
-from bullmq_proxy.gateway.broker.gate import Gate
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
 from bullmq_proxy.gateway.broker.redis.socket import Sink
@@ -270,14 +269,13 @@ class Client:
 
 
 class Shard:
-    """Callers that share a gate of three, and a function that ends when the test says so."""
+    """Callers that share three places, and a function that ends when the test says so."""
 
     def __init__(self) -> None:
         self.table = FunctionTable()
         self.running: dict[str, asyncio.Event] = {}
-        self.gate = Gate(3)
+        self.heavy = asyncio.Semaphore(3)
         self._broker = Broker(Address(), "bull", OPTIONS, Identity("never started"))
-        self._broker.gate = self.gate
 
         @self.table.function(OBSERVE, writes=False, heavy=True)
         async def read(target: object, name: str) -> None:
@@ -298,7 +296,7 @@ class Shard:
     def caller(self, rights: Rights | None = None) -> tuple[Caller, Client]:
         client = Client()
         context = Context(self._broker, rights or Rights(OBSERVER))
-        return Caller(self.table, None, context, client, CallLimits(100, 10_000)), client
+        return Caller(self.table, None, context, client, CallLimits(100, 10_000, self.heavy)), client
 
     async def runs(self, *names: str) -> None:
         async def look() -> bool:

@@ -11,7 +11,7 @@ from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.jobs.flows import MOST_JOBS, Flows, JobRef
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.rules.flow import MAX_DEPTH, FlowJob, FlowNode, Prefix, plan
-from bullmq_proxy.gateway.rules.ids import JobId, check_queue_name
+from bullmq_proxy.gateway.rules.ids import JobIdText, check_queue_name
 from bullmq_proxy.gateway.rules.options import JobOptions
 from bullmq_proxy.gateway.rules.shapes import AddedFlow, Flow
 
@@ -34,7 +34,7 @@ class FlowQuery(Arguments, frozen=True):
     """Which flow, and how much of it. `depth` counts levels; `maxChildren` is for each kind of children, about."""
 
     queue_name: str
-    id: JobId | int
+    id: JobIdText | int
     prefix: Prefix | None = None
     depth: Annotated[int, Meta(ge=1, le=MAX_DEPTH)] = 10
     max_children: Annotated[int, Meta(ge=1, le=MOST_JOBS)] = 20
