@@ -18,9 +18,9 @@ from bullmq_proxy.gateway.broker.functions.managing import (
     clean,
     obliterate,
     promote_jobs,
+    remove_orphaned_jobs,
     retry_jobs,
 )
-from bullmq_proxy.gateway.broker.functions.sweeping import remove_orphaned_jobs
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 

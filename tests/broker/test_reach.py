@@ -7,7 +7,7 @@ import pytest
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant, Permission, Rights
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.functions.base import Context
-from bullmq_proxy.gateway.broker.functions.dependencies import get_dependencies
+from bullmq_proxy.gateway.broker.functions.families import get_dependencies
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 

@@ -7,18 +7,13 @@ encoded as JSON: dicts, lists, numbers, `Raw` for text that goes out as it is st
 from bullmq_proxy.gateway.broker.functions import (
     adding,
     consuming,
-    counting,
-    dependencies,
     families,
     jobs,
     limits,
     managing,
-    metrics,
     reading,
     schedulers,
     status,
-    sweeping,
-    waiting,
 )
 from bullmq_proxy.gateway.broker.functions.base import TABLE
 
@@ -26,16 +21,11 @@ __all__ = [
     "TABLE",
     "adding",
     "consuming",
-    "counting",
-    "dependencies",
     "families",
     "jobs",
     "limits",
     "managing",
-    "metrics",
     "reading",
     "schedulers",
     "status",
-    "sweeping",
-    "waiting",
 ]

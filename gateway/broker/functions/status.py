@@ -1,13 +1,17 @@
-"""What a queue is at: paused, by whom it was made, who works on it, what is deduplicated."""
+"""How a queue is set up, who works on it, and its figures."""
 
 from __future__ import annotations
 
-from typing import Final, cast
+import asyncio
+from collections.abc import Iterator
+from typing import Annotated, Final, cast
 
-from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE
+from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, FinishedState, Index
+from bullmq_proxy.gateway.broker.functions.reading import get_job_counts
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.rules.shapes import QueueMeta
-from bullmq_proxy.gateway.values.numbers import to_number
+from bullmq_proxy.gateway.rules.shapes import Metrics, QueueMeta
+from bullmq_proxy.gateway.values.numbers import parse_int, to_number
+from bullmq_proxy.gateway.values.validation import matching
 
 
 @TABLE.function(OBSERVE, writes=False)
@@ -66,3 +70,58 @@ async def get_workers(queue: Queue) -> list[dict[str, str]]:
 async def get_workers_count(queue: Queue) -> int:
     """How many rows `getWorkers` has."""
     return len(await get_workers(queue))
+
+
+# Figures
+
+LabelName = Annotated[
+    str, matching(r"^[a-zA-Z_][a-zA-Z0-9_]*$(?!\n)", "a label's name: letters, digits and `_`, with no digit first")
+]
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_metrics(queue: Queue, type: FinishedState, start: Index = 0, end: Index = -1) -> Metrics:
+    """How many jobs were finished in each minute, the newest minute first; for workers that keep metrics."""
+    keys = queue.keys(f"metrics:{type}", f"metrics:{type}:data")
+    (count, since, counted), points, length = await queue.scripts["getMetrics"].run(keys, [start, end])
+    return {
+        "meta": {
+            "count": parse_int(count or b"0"),
+            "prevTS": parse_int(since or b"0"),
+            "prevCount": parse_int(counted or b"0"),
+        },
+        "data": [to_number(point.decode(errors="replace")) or 0 for point in points],
+        "count": length,
+    }
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def export_prometheus_metrics(queue: Queue, global_variables: dict[LabelName, str] | None = None) -> str:
+    """The figures of `getJobCounts` and `getMetrics` as text for Prometheus; the variables are labels of each line."""
+    counts, completed, failed = await asyncio.gather(
+        get_job_counts(queue), get_metrics(queue, "completed"), get_metrics(queue, "failed")
+    )
+    labels = "".join(f', {name}="{_escaped(value)}"' for name, value in (global_variables or {}).items())
+    name = f'queue="{_escaped(queue.name)}"'
+    lines = [
+        *_head("count", "gauge", "Number of jobs in the queue by state"),
+        *(f'bullmq_job_count{{{name}, state="{type}"{labels}}} {count}' for type, count in counts.items()),
+    ]
+    for state, metrics in (("completed", completed), ("failed", failed)):
+        lines.extend(_head(f"{state}_total", "counter", f"Total number of {state} jobs"))
+        lines.append(f"bullmq_job_{state}_total{{{name}{labels}}} {_shown(metrics['meta']['count'])}")
+    return "\n".join(lines)
+
+
+def _head(name: str, kind: str, help: str) -> Iterator[str]:
+    yield f"# HELP bullmq_job_{name} {help}"
+    yield f"# TYPE bullmq_job_{name} {kind}"
+
+
+def _shown(value: int | None) -> str:
+    return "NaN" if value is None else str(value)
+
+
+def _escaped(value: str) -> str:
+    """A label's value in Prometheus's text format."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
