@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ This page is made from the code by `make docs`; `bullmq-proxy schema --functions
 * **Writes** says whether the function changes anything: when the link to Redis breaks before the reply, a function
   that writes fails with `OUTCOME_UNKNOWN`, any other one with `REDIS_UNAVAILABLE`.
 * Times are in milliseconds where nothing else is said. Where positions count, `0` is the first and `-1` the last.
+* The examples are calls as they stand, for a queue that has such jobs.
 * `null` as a result means that there is nothing to say. What each error code means is in
   [the protocol](protocol.md#error-codes), and more about job options [there, too](protocol.md#job-options).
 """
@@ -112,6 +114,8 @@ class _Page:
             yield from lines
             yield ""
         yield from self._result(self._results[api.name, function.name], doc)
+        call = {"id": 1, "data": {"fn": function.name, "args": function.example}}
+        yield f"Example:\n\n```json\n{json.dumps(call, ensure_ascii=False)}\n```\n"
         if doc.raises:
             yield "Errors:\n"
             yield from (f"* `{name}`: {_escaped(text)}" for name, text in doc.raises.items())

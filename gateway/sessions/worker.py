@@ -16,7 +16,7 @@ from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, Consumer, 
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash, pushed_job
 from bullmq_proxy.gateway.sessions.calling import Caller, CallLimits
 from bullmq_proxy.gateway.sessions.interfaces import Client
@@ -243,28 +243,17 @@ class WorkerSession:
             case WaitChildren():
                 settler.wait_children(lease, done)
             case Progress(value):
-                keys = self._queue.keys(lease.id, "events", "meta")
-                self._record(id, lease, "updateProgress", keys, [lease.id, bytes(value)])
+                self._queue.update_progress(lease.id, bytes(value), partial(self._recorded, id))
             case Log(row):
                 keep = lease.options.get("kl")
-                keys = self._queue.keys(lease.id, f"{lease.id}:logs")
-                self._record(id, lease, "addLog", keys, [lease.id, row, keep if isinstance(keep, int) else ""])
+                self._queue.add_log(lease.id, row, keep if isinstance(keep, int) else None, partial(self._recorded, id))
             case _:
                 assert_never(answer)
 
-    def _record(self, id: bytes, lease: Lease, script: str, keys: list[str], args: list[object]) -> None:
-        """Write something down on the job; only a failure gets a reply."""
-
-        def recorded(reply: object) -> None:
-            error = (
-                finished_error(reply, command=script, job_id=lease.id)
-                if isinstance(reply, int) and reply < 0
-                else reply
-            )
-            if isinstance(error, GatewayError):
-                self._client.send(err(id, error))
-
-        self._queue.scripts[script].send(keys, args, recorded)
+    def _recorded(self, id: bytes, result: object) -> None:
+        """Tell the client of a failure only."""
+        if isinstance(result, GatewayError):
+            self._client.send(err(id, result))
 
     def _settled(self, id: bytes, lease: Lease, outcome: str | GatewayError) -> None:
         """A final answer has arrived in Redis, or could not."""

@@ -26,20 +26,32 @@ class BulkJob(Arguments, frozen=True):
     opts: OptionsText = NO_OPTIONS
 
 
-@TABLE.direct(PRODUCE, writes=True, result=AddedJob)
+@TABLE.direct(
+    PRODUCE,
+    writes=True,
+    result=AddedJob,
+    example=["welcome", {"to": "ada@example.com"}, {"jobId": "welcome-7", "attempts": 3}],
+)
 def add(
     queue: Queue, name: str, data: Raw = EMPTY_OBJECT, opts: OptionsText = NO_OPTIONS, *, sink: Sink, context: Context
 ) -> None:
-    """Add a job; returns it. `duplicate` is true beside its fields when it was there already."""
+    """Add a job and return it. `duplicate: true` stands beside its fields when the job was there already."""
     options = queue.options.prepare(opts, name=name, data=data)
     if options.parent is not None:
         _check_parent(queue, options.parent, context)
     queue.add((name, data, options), sink)
 
 
-@TABLE.direct(PRODUCE, writes=True, result=list[AddedJob | RefusedJob])
+@TABLE.direct(
+    PRODUCE,
+    writes=True,
+    result=list[AddedJob | RefusedJob],
+    example=[
+        [{"name": "welcome", "data": {"to": "ada@example.com"}}, {"name": "welcome", "data": {"to": "bob@example.com"}}]
+    ],
+)
 def add_bulk(queue: Queue, jobs: list[BulkJob], *, sink: Sink, context: Context) -> Coroutine[Any, Any, None] | None:
-    """Add many jobs in one go, in their order; returns them. All are checked before the first one is stored.
+    """Add many jobs at once, in their order, and return them. All are checked before the first one is stored.
 
     One that BullMQ still refuses, as its parent is missing, shows as an object with `err` in its place.
     """

@@ -57,7 +57,7 @@ class Context:
         return self.rights.grant
 
     def check_still(self, permission: Permission, function: str, queue: Queue) -> None:
-        """Between two scripts of a long call: is what the key was allowed at its begin allowed still?
+        """Check between two scripts of a long call that the key may still do what it was allowed to begin.
 
         Args:
             permission: that the function needs.
@@ -72,5 +72,5 @@ class Context:
 
 
 def stored_type(type: str) -> str:
-    """The name of a type's key in Redis: `waiting` is the list `wait`."""
+    """Return the name of a type's key in Redis: `waiting` is the list `wait`."""
     return "wait" if type == "waiting" else type

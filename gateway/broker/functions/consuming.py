@@ -44,11 +44,11 @@ class WaitingChildrenOptions(Arguments, frozen=True):
     child: ChildKey | None = None
 
 
-@TABLE.function(CONSUME, writes=True, waits=True)
+@TABLE.function(CONSUME, writes=True, waits=True, example=["token-2", {"block": 1000}])
 async def get_next_job(
     queue: Queue, token: JobToken, opts: NextJobOptions | None = None, *, context: Context
 ) -> LockedJob | None:
-    """Take one job and lock it under `token`; null when there is none (Node's `worker.getNextJob`).
+    """Take one job and lock it under `token`; return null when there is none (Node's `worker.getNextJob`).
 
     With `block` it waits for one, as many ms as that says. The lock lives for `lockDuration` ms and is the caller's to
     renew, by `extendJobLock`; the job is the caller's to move on.
@@ -61,11 +61,11 @@ async def get_next_job(
     return cast("LockedJob | None", job)
 
 
-@TABLE.function(CONSUME, writes=True)
+@TABLE.function(CONSUME, writes=True, example=["active-1", {"sent": True}, "token-1"])
 async def move_job_to_completed(
     queue: Queue, job_id: JobId, result: Raw, token: JobToken, fetch_next: bool = False, *, context: Context
 ) -> NextJob:
-    """Complete a job with its return value, any JSON (Node's `job.moveToCompleted`).
+    """Complete a job with its return value, which is any JSON (Node's `job.moveToCompleted`).
 
     With `fetchNext` the next job, if there is one, is taken in the same step and locked under the same token for 30 s:
     `[job, id, 0, 0]`. Without, or when there is none, the list is empty, or has null for the job.
@@ -76,11 +76,13 @@ async def move_job_to_completed(
     return _next_job(await manual_consumers.complete(await manual_consumers.load(job_id, token), result, fetch_next))
 
 
-@TABLE.function(CONSUME, writes=True)
+@TABLE.function(
+    CONSUME, writes=True, example=["active-1", {"message": "no such address", "unrecoverable": True}, "token-1"]
+)
 async def move_job_to_failed(
     queue: Queue, job_id: JobId, err: Raw, token: JobToken, fetch_next: bool = False, *, context: Context
 ) -> NextJob | None:
-    """Let a job fail: again later if its attempts allow it, else for good (Node's `job.moveToFailed`).
+    """Fail a job: it is tried again if its attempts allow it (Node's `job.moveToFailed`).
 
     `err` is a text, or an object with `message` and perhaps `stack` and `unrecoverable`, which fails the job for good.
     The result is as that of `moveJobToCompleted`, or null when the job is back in wait at once.
@@ -92,19 +94,19 @@ async def move_job_to_failed(
     return None if reply is None else _next_job(reply)
 
 
-@TABLE.function(CONSUME, writes=True)
+@TABLE.function(CONSUME, writes=True, example=["active-1", 1893456000000, "token-1"])
 async def move_job_to_delayed(
     queue: Queue, job_id: JobId, timestamp: Milliseconds, token: JobToken, *, context: Context
 ) -> None:
-    """Give a job back to wait until `timestamp`, in ms since 1970; no attempt charged (Node's `job.moveToDelayed`)."""
+    """Give a job back until `timestamp`, in ms since 1970; no attempt is charged (Node's `job.moveToDelayed`)."""
     _check_token(token, 2)
     manual_consumers = context.broker.services(queue).manual_consumers()
     await manual_consumers.delay(await manual_consumers.load(job_id, token), max(0, timestamp - now_ms()))
 
 
-@TABLE.function(CONSUME, writes=True)
+@TABLE.function(CONSUME, writes=True, example=["active-1", "token-1"])
 async def move_job_to_wait(queue: Queue, job_id: JobId, token: JobToken, *, context: Context) -> int:
-    """Give a job back, first in line, no attempt charged (Node's `job.moveToWait`).
+    """Give a job back as the first in line; no attempt is charged (Node's `job.moveToWait`).
 
     Returns for how many ms the queue's rate limit lets nobody take jobs, 0 for none.
     """
@@ -114,11 +116,11 @@ async def move_job_to_wait(queue: Queue, job_id: JobId, token: JobToken, *, cont
     return limited
 
 
-@TABLE.function(CONSUME, writes=True)
+@TABLE.function(CONSUME, writes=True, example=["active-1", "token-1"])
 async def move_job_to_waiting_children(
     queue: Queue, job_id: JobId, token: JobToken, opts: WaitingChildrenOptions | None = None, *, context: Context
 ) -> bool:
-    """Let a job wait for its children, or for the one in `opts.child` (Node's `job.moveToWaitingChildren`).
+    """Make a job wait for its children, or for `opts.child` alone (Node's `job.moveToWaitingChildren`).
 
     False when there is nothing to wait for: the job is then the caller's as before.
     """
@@ -129,7 +131,7 @@ async def move_job_to_waiting_children(
     return await manual_consumers.wait_children(job, f"{child.queue}:{child.id}" if child is not None else "")
 
 
-@TABLE.function(CONSUME, writes=True)
+@TABLE.function(CONSUME, writes=True, example=["active-1", "token-1", 30000])
 async def extend_job_lock(
     queue: Queue,
     job_id: JobId,
@@ -138,7 +140,7 @@ async def extend_job_lock(
     *,
     context: Context,
 ) -> int:
-    """Let a job's lock live for `duration` ms from now on: 1, or 0 when it is not under this token.
+    """Extend a job's lock to `duration` ms from now; return 1, or 0 when the lock is not under this token.
 
     Node's `job.extendLock`.
     """
@@ -156,7 +158,7 @@ def _check_fetch(token: str, fetch_next: bool, context: Context) -> None:
 
 
 def _next_job(reply: Any) -> NextJob:
-    """What a script says of the next job, in the form that Node has it."""
+    """Return what a script says of the next job, in the form that Node has it."""
     if not isinstance(reply, list):
         return []
     flat, id, limit, due = reply

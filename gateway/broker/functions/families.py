@@ -48,21 +48,21 @@ class DependenciesCountOptions(Arguments, frozen=True):
 # Reading
 
 
-@TABLE.function(OBSERVE, writes=False, heavy=True)
+@TABLE.function(OBSERVE, writes=False, heavy=True, example=["parent-1"])
 async def get_job_children_values(queue: Queue, job_id: JobId) -> dict[str, Raw]:
-    """The return values of a job's completed children, by the children's keys (Node's `job.getChildrenValues`)."""
+    """Return the results of a job's completed children, by the children's keys (Node's `job.getChildrenValues`)."""
     return _values(await _read(queue, "HGETALL", f"{job_id}:processed"))
 
 
-@TABLE.function(OBSERVE, writes=False, heavy=True)
+@TABLE.function(OBSERVE, writes=False, heavy=True, example=["parent-1"])
 async def get_job_ignored_children_failures(queue: Queue, job_id: JobId) -> dict[str, str]:
-    """Why children failed whose failure the job ignores, by their keys (Node's `job.getIgnoredChildrenFailures`)."""
+    """Return why children failed whose failure the job ignores (Node's `job.getIgnoredChildrenFailures`)."""
     return _texts(await _read(queue, "HGETALL", f"{job_id}:failed"))
 
 
-@TABLE.function(OBSERVE, writes=False, heavy=True)
+@TABLE.function(OBSERVE, writes=False, heavy=True, example=["parent-1", {"processed": {"count": 10}}])
 async def get_job_dependencies(queue: Queue, job_id: JobId, opts: DependenciesOptions | None = None) -> JobDependencies:
-    """The keys of a job's children: completed, not finished, failed, failed and ignored (Node's `job.getDependencies`).
+    """Return the keys of a job's children: completed, unfinished, failed, ignored (Node's `job.getDependencies`).
 
     Without options all of them; with options only the named kinds, a page of each, and beside it the cursor of the
     next page: 0 after the last. A page may hold more than `count`. For `failed`, as in Node, `count` is the number at
@@ -108,7 +108,7 @@ async def _all_dependencies(queue: Queue, job_id: str) -> JobDependencies:
 
 
 async def _scan(queue: Queue, command: str, key: str, page: Page | None) -> tuple[int, list[bytes]] | None:
-    """One page and the cursor of the next."""
+    """Return one page and the cursor of the next."""
     if page is None:
         return None
     if command == "ZRANGE":
@@ -117,11 +117,11 @@ async def _scan(queue: Queue, command: str, key: str, page: Page | None) -> tupl
     return int(cursor), entries
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=["parent-1", {"unprocessed": True}])
 async def get_job_dependencies_count(
     queue: Queue, job_id: JobId, opts: DependenciesCountOptions | None = None
 ) -> JobDependenciesCount:
-    """How many children a job has of each kind, or of the named kinds (Node's `job.getDependenciesCount`)."""
+    """Return the number of a job's children of each kind, or of the named kinds (Node's `job.getDependenciesCount`)."""
     kinds = [kind for kind in _KINDS if opts is not None and getattr(opts, kind)] or list(_KINDS)
     keys = queue.keys(*(f"{job_id}:{key}" for key in ("processed", "dependencies", "failed", "unsuccessful")))
     counts = await queue.scripts["getDependencyCounts"].run(keys, kinds)
@@ -140,7 +140,7 @@ def _values(flat: list[bytes]) -> dict[str, Raw]:
 
 
 def _value(text: bytes) -> Raw:
-    """A return value as its worker wrote it; a text that is no JSON goes out as a string."""
+    """Return a return value as its worker wrote it; a text that is no JSON goes out as a string."""
     return json_text(text) or Raw(encode(text.decode(errors="replace")))
 
 
@@ -155,9 +155,9 @@ def _strings(texts: list[bytes]) -> list[str]:
 # Changing
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=["child-1"])
 async def remove_job_child_dependency(queue: Queue, job_id: JobId, *, context: Context) -> bool:
-    """Untie a job from its parent, which need not wait for it any more (Node's `job.removeChildDependency`).
+    """Detach a job from its parent, which then does not wait for it (Node's `job.removeChildDependency`).
 
     Returns whether the parent was waiting for it. A parent that has no other child to wait for moves to wait.
     """
@@ -170,9 +170,9 @@ async def remove_job_child_dependency(queue: Queue, job_id: JobId, *, context: C
     return bool(code == 0)
 
 
-@TABLE.function(MANAGE, writes=True, heavy=True)
+@TABLE.function(MANAGE, writes=True, heavy=True, example=["parent-1"])
 async def remove_job_unprocessed_children(queue: Queue, job_id: JobId, *, context: Context) -> None:
-    """Remove a job's children that are not finished, with theirs (Node's `job.removeUnprocessedChildren`).
+    """Remove a job's unfinished children, and theirs (Node's `job.removeUnprocessedChildren`).
 
     Children that a worker holds stay. A job that has nothing more to wait for moves to wait.
     """
@@ -212,11 +212,11 @@ ChildKind = Literal["processed", "pending"]
 Last = Annotated[int, Meta(ge=-1, le=MAX_SAFE_INTEGER)]
 
 
-@TABLE.function(OBSERVE, writes=False, heavy=True)
+@TABLE.function(OBSERVE, writes=False, heavy=True, example=["parent-1", "pending", 0, 9])
 async def get_dependencies(
     queue: Queue, parent_id: JobId, type: ChildKind, start: Count, end: Last, *, context: Context
 ) -> Dependencies:
-    """The children of a job with their results, or those that it waits for; `jobs` has their hashes, in no order.
+    """Return a page of a job's children, completed or pending; `jobs` has their hashes, in no order.
 
     `items[].id` is a child's key, `<prefix>:<queue>:<id>`. Children that are larger than 64 MiB together are refused:
     ask for them in pages.
@@ -244,12 +244,12 @@ async def get_dependencies(
 
 
 def _size(part: Any) -> int:
-    """Bytes of a child's key, of a key with its result, or of a hash."""
+    """Return the bytes of a child's key, of a key with its result, or of a hash."""
     return len(part) if isinstance(part, bytes) else sum(map(len, part))
 
 
 def _item(item: Any) -> Dependency:
-    """A child's key; in the hash of the processed ones its result stands beside it."""
+    """Return a child's key; in the hash of the processed ones its result stands beside it."""
     if isinstance(item, bytes):
         return {"id": item.decode(errors="replace")}
     id, value = (part.decode(errors="replace") for part in item)
@@ -258,7 +258,7 @@ def _item(item: Any) -> Dependency:
 
 
 def _queues(prefix: str, items: list[Dependency], hashes: list[Sequence[bytes]]) -> Iterator[str]:
-    """The qualified names of the queues of those children whose jobs are shown."""
+    """Return the qualified names of the queues of those children whose jobs are shown."""
     for item, flat in zip(items, hashes, strict=True):
         if flat:
             key, head = item["id"], f"{prefix}:"

@@ -40,9 +40,20 @@ class FlowQuery(Arguments, frozen=True):
     max_children: Annotated[int, Meta(ge=1, le=MOST_JOBS)] = 20
 
 
-@FLOWS.direct(PRODUCE, writes=True, result=AddedFlow)
+@FLOWS.direct(
+    PRODUCE,
+    writes=True,
+    result=AddedFlow,
+    example=[
+        {
+            "name": "order",
+            "queueName": "mails",
+            "children": [{"name": "charge", "queueName": "mails", "data": {"amount": 5}}],
+        }
+    ],
+)
 def add(producer: Flows, flow: FlowNode, opts: FlowOptions | None = None, *, sink: Sink, context: Context) -> None:
-    """Add a flow: a job, and the jobs that it waits for; returns them in the same form.
+    """Add a flow, which is a job with the jobs that it waits for, and return it in the same form.
 
     All are checked before the first one is stored, and stored at once. `opts` has default job options by queue:
     `{"queuesOptions": {"mails": {"defaultJobOptions": {"attempts": 3}}}}`.
@@ -58,18 +69,23 @@ def add(producer: Flows, flow: FlowNode, opts: FlowOptions | None = None, *, sin
     producer.add(jobs, sink)
 
 
-@FLOWS.direct(PRODUCE, writes=True, result=list[AddedFlow])
+@FLOWS.direct(
+    PRODUCE,
+    writes=True,
+    result=list[AddedFlow],
+    example=[[{"name": "order", "queueName": "mails"}, {"name": "order", "queueName": "mails"}]],
+)
 def add_bulk(producer: Flows, flows: list[FlowNode], *, sink: Sink, context: Context) -> None:
-    """Add several flows at once; returns them. One whose root BullMQ refuses shows `err` beside it."""
+    """Add several flows at once and return them. One whose root BullMQ refuses shows `err` beside it."""
     roots = [(flow, f"args[0][{index}]") for index, flow in enumerate(flows)]
     jobs = plan(roots, prefix=producer.prefix, max_queue_name=producer.max_queue_name)
     _check_reach(producer, jobs, context)
     producer.add_bulk(jobs, sink)
 
 
-@FLOWS.function(OBSERVE, writes=False, heavy=True)
+@FLOWS.function(OBSERVE, writes=False, heavy=True, example=[{"queueName": "mails", "id": "parent-1"}])
 async def get_flow(producer: Flows, opts: FlowQuery, *, context: Context) -> Flow | None:
-    """The job with its children, down to `depth` levels; null where there is no such job.
+    """Return a job with its children, down to `depth` levels, or null where there is no such job.
 
     The children are in this order: completed, pending, failed, and those whose failure the parent ignores. null stands
     for one that was removed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any, Final
 
 from msgspec import Meta, Raw
@@ -19,6 +20,7 @@ from bullmq_proxy.gateway.broker.functions.base import (
 )
 from bullmq_proxy.gateway.broker.functions.managing import RemoveOptions, remove
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.socket import future_of
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
 from bullmq_proxy.gateway.rules.ids import JobId
 from bullmq_proxy.gateway.rules.jobs import deduplication_id, read_options
@@ -40,9 +42,9 @@ class PriorityOptions(Arguments, frozen=True):
     lifo: bool = False
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=["waiting-1"])
 async def remove_job(queue: Queue, job_id: JobId, opts: RemoveOptions | None = None, *, context: Context) -> None:
-    """Remove a job and its children, and theirs; an error when a worker holds one (Node's `job.remove`).
+    """Remove a job and its children, and theirs; a job that a worker holds is an error (Node's `job.remove`).
 
     With `removeChildren` false only the job. Children may be in other queues: the key must be for these, too.
     """
@@ -52,14 +54,14 @@ async def remove_job(queue: Queue, job_id: JobId, opts: RemoveOptions | None = N
         )
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=["failed-1", "failed"])
 async def retry_job(
     queue: Queue,
     job_id: JobId,
     state: FinishedState = "failed",
     opts: RetryOptions | None = None,
 ) -> None:
-    """Move a failed (or completed) job back to wait (Node's `job.retry`)."""
+    """Move a failed or completed job back to wait (Node's `job.retry`)."""
     options = opts or RetryOptions()
     stored = await queue.link.call("HGET", queue.key(job_id), "opts", decode=False)
     code = await queue.scripts["reprocessJob"].run(
@@ -78,11 +80,11 @@ async def retry_job(
 
 
 def _is_true(option: Any) -> bool:
-    """JavaScript's truth of a JSON value: empty arrays and objects are true."""
+    """Return the truth of a JSON value in JavaScript: empty arrays and objects are true."""
     return bool(option) or isinstance(option, list | dict)
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=["delayed-1"])
 async def promote_job(queue: Queue, job_id: JobId) -> None:
     """Move a delayed job to wait (Node's `job.promote`)."""
     keys = queue.keys(
@@ -101,9 +103,9 @@ async def promote_job(queue: Queue, job_id: JobId) -> None:
         raise finished_error(code, command="promote", job_id=job_id, state="delayed")
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=["delayed-1", 60000])
 async def change_job_delay(queue: Queue, job_id: JobId, delay: Milliseconds) -> None:
-    """Let a delayed job wait for `delay` ms from now on (Node's `job.changeDelay`)."""
+    """Change how long a delayed job waits: `delay` ms from now (Node's `job.changeDelay`)."""
     code = await queue.scripts["changeDelay"].run(
         queue.keys("delayed", "meta", "marker", "events"), [delay, now_ms(), job_id, queue.key(job_id)]
     )
@@ -111,9 +113,9 @@ async def change_job_delay(queue: Queue, job_id: JobId, delay: Milliseconds) -> 
         raise finished_error(code, command="changeDelay", job_id=job_id, state="delayed")
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=["waiting-1", {"priority": 10}])
 async def change_job_priority(queue: Queue, job_id: JobId, opts: PriorityOptions) -> None:
-    """Give a job another priority, 0 to 2097151 and none if left out (Node's `job.changePriority`).
+    """Change a job's priority, 0 to 2097151; none if it is left out (Node's `job.changePriority`).
 
     It moves behind the jobs of that priority, or with `lifo` before them. A job that does not wait has its new
     priority for when it does.
@@ -131,9 +133,9 @@ async def change_job_priority(queue: Queue, job_id: JobId, opts: PriorityOptions
         raise finished_error(code, command="changePriority", job_id=job_id)
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=["deduplicated-1"])
 async def remove_job_deduplication_key(queue: Queue, job_id: JobId) -> bool:
-    """Free a job's deduplication id, so that a job with the same can be added (Node's `job.removeDeduplicationKey`).
+    """Free a job's deduplication id, so that another job can have it (Node's `job.removeDeduplicationKey`).
 
     Returns false when the job has none, or another job holds it.
     """
@@ -145,7 +147,7 @@ async def remove_job_deduplication_key(queue: Queue, job_id: JobId) -> bool:
     return removed > 0
 
 
-@TABLE.function(PRODUCE, writes=True)
+@TABLE.function(PRODUCE, writes=True, example=["waiting-1", {"to": "bob@example.com"}])
 async def update_job_data(queue: Queue, job_id: JobId, data: Raw) -> None:
     """Replace a job's data (Node's `job.updateData`)."""
     code = await queue.scripts["updateData"].run(queue.keys(job_id), [bytes(data)])
@@ -153,28 +155,22 @@ async def update_job_data(queue: Queue, job_id: JobId, data: Raw) -> None:
         raise finished_error(code, command="updateData", job_id=job_id)
 
 
-@TABLE.function(CONSUME, writes=True)
+@TABLE.function(CONSUME, writes=True, example=["active-1", {"percent": 50}])
 async def update_job_progress(queue: Queue, job_id: JobId, progress: Raw) -> None:
-    """Record how far a job is: any JSON."""
-    code = await queue.scripts["updateProgress"].run(queue.keys(job_id, "events", "meta"), [job_id, bytes(progress)])
-    if code < 0:
-        raise finished_error(code, command="updateProgress", job_id=job_id)
+    """Set a job's progress, which is any JSON (Node's `job.updateProgress`)."""
+    await future_of(partial(queue.update_progress, job_id, bytes(progress)))
 
 
-@TABLE.function(CONSUME, writes=True)
+@TABLE.function(CONSUME, writes=True, example=["active-1", "sending", 100])
 async def add_job_log(queue: Queue, job_id: JobId, log_row: str, keep_logs: Count | None = None) -> int:
-    """Log a row for a job, keeping the last `keepLogs`; returns how many rows there are."""
-    code: int = await queue.scripts["addLog"].run(
-        queue.keys(job_id, f"{job_id}:logs"), [job_id, log_row, keep_logs or ""]
-    )
-    if code < 0:
-        raise finished_error(code, command="addLog", job_id=job_id)
-    return code
+    """Add a row to a job's log and return the number of rows; only the last `keepLogs` stay (Node's `job.log`)."""
+    rows: int = await future_of(partial(queue.add_log, job_id, log_row, keep_logs))
+    return rows
 
 
-@TABLE.function(CONSUME, writes=True)
+@TABLE.function(CONSUME, writes=True, example=["active-1", 10])
 async def clear_job_logs(queue: Queue, job_id: JobId, keep_logs: Count | None = None) -> None:
-    """Remove the rows that were logged for a job, but for the last `keepLogs` (Node's `job.clearLogs`)."""
+    """Clear a job's log, except for its last `keepLogs` rows (Node's `job.clearLogs`)."""
     key = queue.key(f"{job_id}:logs")
     if keep_logs:
         await queue.link.call("LTRIM", key, -keep_logs, -1)
@@ -190,8 +186,8 @@ def _state_checker(name: str, kind: str, *keys: str, command: str) -> None:
         places = [queue.link.call(command, queue.key(key), job_id) for key in keys]
         return any(place is not None for place in await asyncio.gather(*places))
 
-    check.__doc__ = f"Whether a job is {kind} (Node's `job.{name.replace('Job', '')}`)."
-    TABLE.function(OBSERVE, writes=False, name=name)(check)
+    check.__doc__ = f"Return whether a job is {kind} (Node's `job.{name.replace('Job', '')}`)."
+    TABLE.function(OBSERVE, writes=False, name=name, example=["waiting-1"])(check)
 
 
 _state_checker("isJobActive", "active", "active", command="LPOS")
@@ -209,7 +205,7 @@ _LONGEST_WAIT: Final = 2**31 - 1  # ms; with a longer one Node gives up at once
 WaitTime = Annotated[int, Meta(ge=0, le=_LONGEST_WAIT)]
 
 
-@TABLE.function(OBSERVE, writes=False, waits=True)
+@TABLE.function(OBSERVE, writes=False, waits=True, example=["completed-1", 30000])
 async def wait_until_job_finished(queue: Queue, job_id: JobId, ttl: WaitTime | None = None, *, context: Context) -> Raw:
     """Wait until a job is completed and return its return value (Node's `job.waitUntilFinished`).
 

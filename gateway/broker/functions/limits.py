@@ -8,40 +8,40 @@ from bullmq_proxy.gateway.rules.shapes import RateLimit
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER, Count, to_number
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=[10])
 async def set_global_concurrency(queue: Queue, concurrency: Count) -> int:
-    """Let all workers together have at most `concurrency` jobs at a time; returns 1 when there was no limit before."""
+    """Limit how many jobs all workers together process at a time; return 1 when there was no limit before."""
     return await _set(queue, concurrency=concurrency)
 
 
 @TABLE.function(OBSERVE, writes=False)
 async def get_global_concurrency(queue: Queue) -> int | float | None:
-    """How many jobs all workers together may have at a time, or null."""
+    """Return how many jobs all workers together may process at a time, or null."""
     [concurrency] = await _get(queue, "concurrency")
     return to_number(concurrency) if concurrency else None
 
 
 @TABLE.function(MANAGE, writes=True)
 async def remove_global_concurrency(queue: Queue) -> int:
-    """Lift the limit of jobs at a time; returns 1 when there was one."""
+    """Remove the limit of jobs at a time; return 1 when there was one."""
     return await _remove(queue, "concurrency")
 
 
 @TABLE.function(OBSERVE, writes=False)
 async def is_maxed(queue: Queue) -> bool:
-    """Whether as many jobs are active as the global concurrency allows."""
+    """Return whether as many jobs are active as the global concurrency allows."""
     return bool(await queue.scripts["isMaxed"].run(queue.keys("meta", "active"), []))
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=[100, 1000])
 async def set_global_rate_limit(queue: Queue, max: BatchSize, duration: BatchSize) -> int:
-    """Let all workers together start at most `max` jobs in `duration` ms; returns how many of the two were not set."""
+    """Limit how many jobs all workers together start in `duration` ms; return how many of both settings are new."""
     return await _set(queue, max=max, duration=duration)
 
 
 @TABLE.function(OBSERVE, writes=False)
 async def get_global_rate_limit(queue: Queue) -> RateLimit | None:
-    """The rate limit of all workers together, or null."""
+    """Return the rate limit of all workers together, or null."""
     limit, duration = await _get(queue, "max", "duration")
     if not (limit and duration):
         return None
@@ -50,15 +50,15 @@ async def get_global_rate_limit(queue: Queue) -> RateLimit | None:
 
 @TABLE.function(MANAGE, writes=True)
 async def remove_global_rate_limit(queue: Queue) -> int:
-    """Lift the rate limit of all workers; returns how many of its two settings there were."""
+    """Remove the rate limit of all workers together; return how many of its two settings there were."""
     return await _remove(queue, "max", "duration")
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=[5000])
 async def rate_limit(queue: Queue, expire_time_ms: BatchSize) -> None:
-    """Count the rate limit as used up for so many ms.
+    """Start no more jobs for `expireTimeMs` ms, as if the rate limit were reached.
 
-    It holds for workers with a limit of their own, and for all while a global one is set.
+    This holds for workers with a limit of their own, and for all while a global one is set.
     """
     # A count of jobs that is beyond every limit.
     await queue.link.call("SET", queue.key("limiter"), MAX_SAFE_INTEGER, "PX", expire_time_ms)
@@ -66,14 +66,14 @@ async def rate_limit(queue: Queue, expire_time_ms: BatchSize) -> None:
 
 @TABLE.function(MANAGE, writes=True)
 async def remove_rate_limit_key(queue: Queue) -> int:
-    """Begin to count anew for the rate limit; returns 1 when something had been counted."""
+    """Reset the counter of the rate limit; return 1 when there was one."""
     removed: int = await queue.link.call("DEL", queue.key("limiter"))
     return removed
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=[100])
 async def get_rate_limit_ttl(queue: Queue, max_jobs: Count | None = None) -> int:
-    """For how many ms the rate limit lets no more jobs start.
+    """Return for how many ms the rate limit lets no more jobs start.
 
     With `maxJobs`, or a global rate limit, it is 0 while fewer jobs have started. Without either it is what is left of
     the current period: -2 when there is none, -1 when it never ends.

@@ -57,13 +57,13 @@ _ALL_TIMES: Final = 1.7976931348623157e308  # Number.MAX_VALUE
 
 @TABLE.function(MANAGE, writes=True)
 async def pause(queue: Queue) -> None:
-    """No worker of any kind takes new jobs until `resume`."""
+    """Pause the queue: no worker of any kind takes new jobs until `resume`."""
     await _pause(queue)
 
 
 @TABLE.function(MANAGE, writes=True)
 async def resume(queue: Queue) -> None:
-    """Workers take jobs again."""
+    """Resume a paused queue."""
     await _move_waiting(queue, "paused", "wait", "resumed")
 
 
@@ -76,18 +76,18 @@ async def _move_waiting(queue: Queue, source: str, target: str, event: str) -> N
     await queue.scripts["pause"].run(keys, [event])
 
 
-@TABLE.function(MANAGE, writes=True, heavy=True)
+@TABLE.function(MANAGE, writes=True, heavy=True, example=[True])
 async def drain(queue: Queue, delayed: bool | None = False) -> None:
-    """Remove all waiting jobs, delayed ones too if asked."""
+    """Remove all waiting jobs, and with `delayed` the delayed ones, too."""
     keys = queue.keys("wait", "paused", "delayed", "prioritized", "repeat")
     await queue.scripts["drain"].run(keys, [queue.base, "1" if delayed else "0"])
 
 
-@TABLE.function(MANAGE, writes=True, heavy=True)
+@TABLE.function(MANAGE, writes=True, heavy=True, example=[3600000, 1000, "completed"])
 async def clean(
     queue: Queue, grace: Milliseconds, limit: Count, type: CleanableState = "completed", *, context: Context
 ) -> list[str]:
-    """Remove jobs of a type that are older than `grace` ms, at most `limit` (0: all); returns their ids."""
+    """Remove at most `limit` jobs (0: all) of a type that are older than `grace` ms; return their ids."""
     before, state = now_ms() - grace, stored_type(type)
     removed: list[str] = []
     while True:
@@ -101,9 +101,9 @@ async def clean(
         context.check_still(MANAGE, "clean", queue)
 
 
-@TABLE.function(MANAGE, writes=True, heavy=True)
+@TABLE.function(MANAGE, writes=True, heavy=True, example=[{"force": True}])
 async def obliterate(queue: Queue, opts: ObliterateOptions | None = None, *, context: Context) -> None:
-    """Pause the queue and remove it whole; with `force` even while jobs are active."""
+    """Pause the queue and remove it completely; with `force` even while jobs are active."""
     options = opts or ObliterateOptions()
     await _pause(queue)
     keys, args = queue.keys("meta", ""), [min(options.count, _AT_A_TIME), "force" if options.force else ""]
@@ -119,15 +119,15 @@ _OBLITERATE_ERRORS: Final = {
 }
 
 
-@TABLE.function(MANAGE, writes=True, heavy=True)
+@TABLE.function(MANAGE, writes=True, heavy=True, example=[{"state": "failed", "count": 500}])
 async def retry_jobs(queue: Queue, opts: RetryJobsOptions | None = None, *, context: Context) -> None:
-    """Move all failed (or completed) jobs back to wait."""
+    """Move all failed, or all completed, jobs back to wait."""
     options = opts or RetryJobsOptions()
     while await _retry(queue, options.state, options.count, options.timestamp or now_ms()):
         context.check_still(MANAGE, "retryJobs", queue)
 
 
-@TABLE.function(MANAGE, writes=True, heavy=True)
+@TABLE.function(MANAGE, writes=True, heavy=True, example=[{"count": 500}])
 async def promote_jobs(queue: Queue, opts: PromoteJobsOptions | None = None, *, context: Context) -> None:
     """Move all delayed jobs to wait."""
     options = opts or PromoteJobsOptions()
@@ -141,16 +141,16 @@ async def _retry(queue: Queue, state: str, count: int, until: float) -> bool:
     return bool(await queue.scripts["moveJobsToWait"].run(keys, [min(count, _AT_A_TIME), until, state]))
 
 
-@TABLE.function(MANAGE, writes=True, heavy=True)
+@TABLE.function(MANAGE, writes=True, heavy=True, example=[1000])
 async def trim_events(queue: Queue, max_length: Count) -> int:
-    """Trim the event stream to about `maxLength` entries; returns how many went."""
+    """Trim the event stream to about `maxLength` entries; return how many were removed."""
     trimmed: int = await queue.link.call("XTRIM", queue.key("events"), "MAXLEN", "~", max_length)
     return trimmed
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=["waiting-1", {"removeChildren": False}])
 async def remove(queue: Queue, job_id: JobId, opts: RemoveOptions | None = None, *, context: Context) -> int:
-    """Remove a job and its children, and theirs: 1 when they are gone (or never were), 0 when a worker holds one.
+    """Remove a job and its children, and theirs; return 1, or 0 when a worker holds one of them.
 
     With `removeChildren` false only the job. Children may be in other queues: the key must be for these, too.
     """
@@ -164,16 +164,16 @@ async def remove(queue: Queue, job_id: JobId, opts: RemoveOptions | None = None,
     return code
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=["once"])
 async def remove_deduplication_key(queue: Queue, id: str) -> int:
-    """Let jobs with this deduplication id in again; returns 1 when they had been kept out."""
+    """Free a deduplication id, so that another job can have it; return 1 when a job had it."""
     removed: int = await queue.link.call("DEL", queue.key(f"de:{id}"))
     return removed
 
 
 @TABLE.function(MANAGE, writes=True)
 async def remove_deprecated_priority_key(queue: Queue) -> int:
-    """Remove a key that old versions of BullMQ left behind; returns 1 when it was there."""
+    """Remove a key that old versions of BullMQ left behind; return 1 when it was there."""
     removed: int = await queue.link.call("DEL", queue.key("priority"))
     return removed
 
@@ -211,11 +211,11 @@ _IDS_AT_A_TIME: Final = 100  # ids: the script looks for each of them in whole l
 _GLOB: Final = re.compile(r"[*?\[\]\\]")  # what SCAN takes for a pattern
 
 
-@TABLE.function(MANAGE, writes=True, heavy=True)
+@TABLE.function(MANAGE, writes=True, heavy=True, example=[1000, 10])
 async def remove_orphaned_jobs(queue: Queue, count: BatchSize = 1000, limit: Count = 0, *, context: Context) -> int:
-    """Remove jobs that are in no state; returns how many there were.
+    """Remove jobs that are in no state; return their number.
 
-    It looks at all keys of the Redis database, about `count` at a time and never more than 1,000, and ends early once
+    This goes through all keys of the Redis database, some `count` at a time and at most 1,000, and ends early once
     `limit` jobs are removed (0: never).
     """
     pattern = _GLOB.sub(r"\\\g<0>", queue.base) + "*"
@@ -234,7 +234,7 @@ async def remove_orphaned_jobs(queue: Queue, count: BatchSize = 1000, limit: Cou
 
 
 def _candidates(names: Iterable[bytes]) -> list[bytes]:
-    """The ids of the jobs that keys belong to, by the keys' last parts; of those that may belong to one."""
+    """Return the ids of the jobs that keys may belong to, by the keys' last parts."""
     ids: dict[bytes, None] = {}
     for name in names:
         id, colon, rest = name.partition(b":")

@@ -16,9 +16,9 @@ from bullmq_proxy.gateway.rules.shapes import Job, JobLogs
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=["waiting-1"])
 async def get_job(queue: Queue, job_id: str | int) -> Job | None:
-    """The job, or null."""
+    """Return a job, or null."""
     if not job_id:
         return None
     flat = await queue.link.call("HGETALL", queue.key(str(job_id)), decode=False)
@@ -30,7 +30,7 @@ async def get_job(queue: Queue, job_id: str | int) -> Job | None:
     return job
 
 
-@TABLE.function(OBSERVE, writes=False, heavy=True)
+@TABLE.function(OBSERVE, writes=False, heavy=True, example=[["waiting", "delayed"], 0, 9])
 async def get_jobs(
     queue: Queue,
     types: JobType | list[JobType] | None = None,
@@ -38,7 +38,7 @@ async def get_jobs(
     end: Index = -1,
     asc: bool = False,
 ) -> list[Job]:
-    """The jobs of some types, in the order of the types; `start` and `end` count within each type.
+    """Return the jobs of some types, in the order of the types; `start` and `end` count within each type.
 
     Those that are larger than 64 MiB together are refused: ask for them in pages.
     """
@@ -50,8 +50,8 @@ def _getter(name: str, type: JobType, *, asc: bool) -> None:
     async def get(queue: Queue, start: Index = 0, end: Index = -1) -> list[Job]:
         return await get_jobs(queue, type, start, end, asc)
 
-    get.__doc__ = f"The {type} jobs, {'oldest' if asc else 'newest'} first."
-    TABLE.function(OBSERVE, writes=False, name=name, heavy=True)(get)
+    get.__doc__ = f"Return the {type} jobs, the {'oldest' if asc else 'newest'} first."
+    TABLE.function(OBSERVE, writes=False, name=name, heavy=True, example=[0, 9])(get)
 
 
 for _name, _type, _asc in (
@@ -66,11 +66,11 @@ for _name, _type, _asc in (
     _getter(_name, _type, asc=_asc)  # type: ignore[arg-type]
 
 
-@TABLE.function(OBSERVE, writes=False, heavy=True)
+@TABLE.function(OBSERVE, writes=False, heavy=True, example=[["waiting", "delayed"], 0, 9])
 async def get_ranges(
     queue: Queue, types: list[JobType], start: Index = 0, end: Index = 1, asc: bool = False
 ) -> list[str]:
-    """The ids of jobs of some types, each once; `start` and `end` count within each type."""
+    """Return the ids of the jobs of some types, each once; `start` and `end` count within each type."""
     if not types:
         return []
     stored = [stored_type(type) for type in types]
@@ -81,17 +81,17 @@ async def get_ranges(
     return [id.decode(errors="replace") for id in found]
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=["waiting-1"])
 async def get_job_state(queue: Queue, job_id: AnyJobId) -> str:
-    """The job's state, or `unknown`."""
+    """Return a job's state, or `unknown`."""
     keys = queue.keys("completed", "failed", "delayed", "active", "wait", "paused", "waiting-children", "prioritized")
     state: bytes = await queue.scripts["getStateV2"].run(keys, [job_id, queue.key(job_id)])
     return state.decode()
 
 
-@TABLE.function(OBSERVE, writes=False, heavy=True)
+@TABLE.function(OBSERVE, writes=False, heavy=True, example=["active-1", 0, 9])
 async def get_job_logs(queue: Queue, job_id: AnyJobId, start: Index = 0, end: Index = -1, asc: bool = True) -> JobLogs:
-    """The rows that were logged for a job, and how many there are."""
+    """Return the rows of a job's log, and how many there are."""
     key = queue.key(f"{job_id}:logs")
     first, last = (start, end) if asc else (-(end + 1), -(start + 1))
     rows, total = await asyncio.gather(queue.link.call("LRANGE", key, first, last), queue.link.call("LLEN", key))
@@ -118,29 +118,29 @@ Counts = dict[str, int]
 """How many jobs there are, by type."""
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=["waiting", "failed"])
 async def get_job_counts(queue: Queue, *types: JobType) -> Counts:
-    """How many jobs there are of each type; of all types when none is named."""
+    """Return the number of jobs of each type; of all types when none is named."""
     wanted = _distinct(types or ALL_TYPES)
     counts = await queue.scripts["getCounts"].run(queue.keys(""), [stored_type(type) for type in wanted])
     return dict(zip(wanted, (count or 0 for count in counts), strict=True))
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=["waiting", "failed"])
 async def record_job_counts_metric(queue: Queue, *types: JobType) -> Counts:
-    """The same as `getJobCounts`: what Node records for a tracer beside it has no meaning here."""
+    """Return the same as `getJobCounts`; what Node also records for a tracer has no meaning here."""
     return await get_job_counts(queue, *types)
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=["waiting", "delayed"])
 async def get_job_count_by_types(queue: Queue, *types: JobType) -> int:
-    """How many jobs there are of these types together."""
+    """Return the number of jobs of these types together."""
     return sum((await get_job_counts(queue, *types)).values())
 
 
 @TABLE.function(OBSERVE, writes=False)
 async def count(queue: Queue) -> int:
-    """How many jobs wait to be processed: waiting, delayed, prioritized, waiting for children."""
+    """Return the number of jobs to be processed: waiting, delayed, prioritized and waiting for children."""
     return await get_job_count_by_types(queue, "waiting", "delayed", "prioritized", "waiting-children")
 
 
@@ -148,7 +148,7 @@ def _counter(name: str, type: JobType) -> None:
     async def get(queue: Queue) -> int:
         return await get_job_count_by_types(queue, type)
 
-    get.__doc__ = f"How many jobs are {type}."
+    get.__doc__ = f"Return the number of {type} jobs."
     TABLE.function(OBSERVE, writes=False, name=name)(get)
 
 
@@ -163,9 +163,9 @@ for _name, _type in (
     _counter(_name, _type)  # type: ignore[arg-type]
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=[1893456000000])
 async def get_delayed_count(queue: Queue, timestamp: float | None = None) -> int:
-    """How many jobs are delayed; with a `timestamp`, in ms since 1970, those that are due before it."""
+    """Return the number of delayed jobs; with `timestamp`, in ms since 1970, of those that are due before it."""
     if timestamp is None:
         return await get_job_count_by_types(queue, "delayed")
     if not timestamp.is_integer() or abs(timestamp) > MAX_SAFE_INTEGER:
@@ -175,9 +175,9 @@ async def get_delayed_count(queue: Queue, timestamp: float | None = None) -> int
     return due
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=[[0, 10]])
 async def get_counts_per_priority(queue: Queue, priorities: list[Index]) -> Counts:
-    """How many waiting jobs there are of each priority; 0 stands for jobs without one."""
+    """Return the number of waiting jobs of each priority; 0 stands for jobs without one."""
     wanted = sorted(dict.fromkeys(priorities), key=_as_javascript_orders)
     if not wanted:
         return {}
@@ -186,7 +186,7 @@ async def get_counts_per_priority(queue: Queue, priorities: list[Index]) -> Coun
 
 
 def _as_javascript_orders(key: int) -> int:
-    """An object's members come in the order of their numbers, and those that are no index last, as they came."""
+    """Return the place of an object's member: numbers in their order, and what is no index last, as it came."""
     return key if 0 <= key < _NO_INDEX else _NO_INDEX
 
 

@@ -55,7 +55,9 @@ class JobTemplate(Arguments, frozen=True):
     opts: TemplateOptions | None = None
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(
+    MANAGE, writes=True, example=["nightly", {"pattern": "0 0 3 * * *", "tz": "Europe/Berlin"}, {"name": "report"}]
+)
 async def upsert_job_scheduler(
     queue: Queue,
     job_scheduler_id: Annotated[str, Meta(min_length=1)],
@@ -64,7 +66,7 @@ async def upsert_job_scheduler(
     *,
     context: Context,
 ) -> AddedJob | None:
-    """Make a job scheduler, or change the one with this id; returns its next job.
+    """Create a job scheduler, or change the one with this id; return its next job.
 
     Null where there is none: the limit is reached, or the pattern does not fire before the end date.
     """
@@ -103,23 +105,23 @@ async def upsert_job_scheduler(
     return created_iteration(id, name, data, iteration, int(delay), queue.qualified)
 
 
-@TABLE.function(MANAGE, writes=True)
+@TABLE.function(MANAGE, writes=True, example=["nightly"])
 async def remove_job_scheduler(queue: Queue, job_scheduler_id: str) -> bool:
-    """Remove a job scheduler, and its next job unless that has started; returns whether there was one."""
+    """Remove a job scheduler, and its next job unless that has started; return whether there was one."""
     return await _remove(queue, job_scheduler_id)
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=["nightly"])
 async def get_job_scheduler(queue: Queue, id: str) -> JobScheduler | None:
-    """The job scheduler, or null."""
+    """Return a job scheduler, or null."""
     found = await queue.scripts["getJobScheduler"].run(queue.keys("repeat"), [id])
     fields, due = found if len(found) == 2 else ((), None)  # its hash, and when its next job is due
     return scheduler_json(id, to_hash(fields), due)
 
 
-@TABLE.function(OBSERVE, writes=True, heavy=True)
+@TABLE.function(OBSERVE, writes=True, heavy=True, example=[0, 9, True])
 async def get_job_schedulers(queue: Queue, start: Index = 0, end: Index = -1, asc: bool = False) -> list[JobScheduler]:
-    """The job schedulers by the time of their next jobs, the latest first unless `asc`.
+    """Return the job schedulers by the time of their next jobs, the latest first unless `asc`.
 
     Leftovers of schedulers whose data is gone are removed.
     """
@@ -148,7 +150,7 @@ async def get_job_schedulers(queue: Queue, start: Index = 0, end: Index = -1, as
 
 @TABLE.function(OBSERVE, writes=False)
 async def get_job_schedulers_count(queue: Queue) -> int:
-    """How many job schedulers there are."""
+    """Return the number of job schedulers."""
     count: int = await queue.link.call("ZCARD", queue.key("repeat"))
     return count
 

@@ -16,20 +16,20 @@ from bullmq_proxy.gateway.values.validation import matching
 
 @TABLE.function(OBSERVE, writes=False)
 async def is_paused(queue: Queue) -> bool:
-    """Whether the queue is paused."""
+    """Return whether the queue is paused."""
     return bool(await queue.link.call("HEXISTS", queue.key("meta"), "paused"))
 
 
 @TABLE.function(OBSERVE, writes=False)
 async def get_version(queue: Queue) -> str | None:
-    """The library and version that introduced themselves to the queue first, or null before anybody did."""
+    """Return the library and version that introduced themselves to the queue first, or null."""
     version: str | None = await queue.link.call("HGET", queue.key("meta"), "version")
     return version
 
 
 @TABLE.function(OBSERVE, writes=False)
 async def get_meta(queue: Queue) -> QueueMeta:
-    """The queue's global configuration; unknown fields come as they are stored, as strings."""
+    """Return the queue's global configuration; unknown fields come as they are stored, as strings."""
     flat: list[str] = await queue.link.call("HGETALL", queue.key("meta"))
     stored = dict(zip(flat[::2], flat[1::2], strict=True))
     numbers = {shown: stored.pop(name, "") for name, shown in _META_NUMBERS}
@@ -46,16 +46,16 @@ _META_NUMBERS: Final = (
 )
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=["once"])
 async def get_deduplication_job_id(queue: Queue, id: str) -> str | None:
-    """The id of the job that keeps others with this deduplication id out, or null."""
+    """Return the id of the job that has a deduplication id, or null."""
     job_id: str | None = await queue.link.call("GET", queue.key(f"de:{id}"))
     return job_id
 
 
 @TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_workers(queue: Queue) -> list[dict[str, str]]:
-    """The Redis connections of the queue's workers; a gateway shard is one worker, however many clients it serves."""
+    """Return the Redis connections of the queue's workers; a shard is one worker, however many clients it serves."""
     name = queue.client_name
     text: str = await queue.link.call("CLIENT", "LIST")
     clients = [dict(pair.partition("=")[::2] for pair in line.split(" ")) for line in text.splitlines()]
@@ -68,7 +68,7 @@ async def get_workers(queue: Queue) -> list[dict[str, str]]:
 
 @TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_workers_count(queue: Queue) -> int:
-    """How many rows `getWorkers` has."""
+    """Return the number of entries that `getWorkers` has."""
     return len(await get_workers(queue))
 
 
@@ -79,9 +79,9 @@ LabelName = Annotated[
 ]
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=["completed", 0, 59])
 async def get_metrics(queue: Queue, type: FinishedState, start: Index = 0, end: Index = -1) -> Metrics:
-    """How many jobs were finished in each minute, the newest minute first; for workers that keep metrics."""
+    """Return how many jobs finished in each minute, the newest minute first; for workers that keep metrics."""
     keys = queue.keys(f"metrics:{type}", f"metrics:{type}:data")
     (count, since, counted), points, length = await queue.scripts["getMetrics"].run(keys, [start, end])
     return {
@@ -95,9 +95,9 @@ async def get_metrics(queue: Queue, type: FinishedState, start: Index = 0, end: 
     }
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, example=[{"env": "prod"}])
 async def export_prometheus_metrics(queue: Queue, global_variables: dict[LabelName, str] | None = None) -> str:
-    """The figures of `getJobCounts` and `getMetrics` as text for Prometheus; the variables are labels of each line."""
+    """Return `getJobCounts` and `getMetrics` in Prometheus's text format; the variables become labels of each line."""
     counts, completed, failed = await asyncio.gather(
         get_job_counts(queue), get_metrics(queue, "completed"), get_metrics(queue, "failed")
     )
@@ -123,5 +123,5 @@ def _shown(value: int | None) -> str:
 
 
 def _escaped(value: str) -> str:
-    """A label's value in Prometheus's text format."""
+    """Return a label's value in Prometheus's text format."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -58,6 +58,7 @@ class Function:
         parameters: of the call, in their order.
         variadic: the only parameter stands for as many arguments as there are.
         result: the type of what the client gets.
+        example: arguments for the documents; a test calls it with them.
         run: takes the queue and the bound arguments.
     """
 
@@ -73,6 +74,7 @@ class Function:
     parameters: tuple[Parameter, ...]
     variadic: bool
     result: Any
+    example: Sequence[Any]
     run: Callable[..., Any]
     _least: int  # arguments that must be given
     _known: frozenset[str]  # names of options
@@ -123,6 +125,7 @@ class FunctionTable:
         name: str | None = None,
         waits: bool = False,
         heavy: bool = False,
+        example: Sequence[Any] = (),
     ) -> Callable[[Run], Run]:
         """Enter a coroutine function into the table.
 
@@ -132,20 +135,27 @@ class FunctionTable:
             name: the Node name, where it is not the Python name in camelCase.
             waits: it may take as long as the client likes.
             heavy: it may go through a whole queue.
+            example: arguments for the documents.
         """
 
         def enter(run: Run) -> Run:
             result = get_type_hints(run, include_extras=True)["return"]
-            self._enter(_row(run, permission, writes=writes, name=name, waits=waits, heavy=heavy, result=result))
+            self._enter(
+                _row(
+                    run, permission, writes=writes, name=name, waits=waits, heavy=heavy, result=result, example=example
+                )
+            )
             return run
 
         return enter
 
-    def direct(self, permission: Permission, *, writes: bool, result: Any) -> Callable[[Run], Run]:
+    def direct(
+        self, permission: Permission, *, writes: bool, result: Any, example: Sequence[Any] = ()
+    ) -> Callable[[Run], Run]:
         """Enter a plain function that gives its result, of the type `result`, to the keyword argument `sink`."""
 
         def enter(run: Run) -> Run:
-            self._enter(_row(run, permission, writes=writes, result=result, direct=True))
+            self._enter(_row(run, permission, writes=writes, result=result, direct=True, example=example))
             return run
 
         return enter
@@ -164,19 +174,19 @@ class FunctionTable:
         return iter(self._functions.values())
 
     def get(self, name: str) -> Function | None:
-        """The function, or None where there is none of that name."""
+        """Return the function, or None where there is none of that name."""
         return self._functions.get(name)
 
 
 def unknown_function(name: str, known: Any) -> GatewayError:
-    """The refusal of a name that is not in the table; offers the nearest known one."""
+    """Return the refusal of a name that is not in the table, with the nearest known one."""
     return GatewayError(
         ErrorCode.UNKNOWN_FUNCTION, f"Unknown function `{shortened(name)}`{nearest(name, known)} - at `fn`"
     )
 
 
 def camel_case(name: str) -> str:
-    """`get_job_counts` as Node writes it: `getJobCounts`."""
+    """Return `get_job_counts` as Node writes it: `getJobCounts`."""
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 
@@ -191,6 +201,7 @@ def _row(
     waits: bool = False,
     heavy: bool = False,
     direct: bool = False,
+    example: Sequence[Any] = (),
 ) -> Function:
     hints = get_type_hints(run, include_extras=True)
     taken = list(inspect.signature(run).parameters.values())[1:]  # the first one is the queue
@@ -210,6 +221,7 @@ def _row(
         parameters=parameters,
         variadic=any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in given),
         result=result,
+        example=example,
         run=run,
         _least=sum(parameter.required for parameter in parameters),
         _known=frozenset(option for parameter in parameters for option in _option_names(parameter.type)),
@@ -239,7 +251,7 @@ def _shown(parameter: inspect.Parameter) -> str:
 
 
 def _option_names(shape: Any, within: tuple[Any, ...] = ()) -> Iterator[str]:
-    """The option names of every object type within `shape`; one that holds itself is read once."""
+    """Return the option names of every object type within `shape`; one that holds itself is read once."""
     if isinstance(shape, type) and issubclass(shape, msgspec.Struct):
         if shape in within:
             return

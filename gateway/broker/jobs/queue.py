@@ -217,6 +217,26 @@ class Queue:
             options.packed,
         )
 
+    # What a job's worker writes down on it
+
+    def update_progress(self, id: str, progress: bytes, sink: Sink) -> None:
+        """Set a job's progress, JSON text; `sink` gets None, or the GatewayError that stopped it."""
+        keys = self.keys(id, "events", "meta")
+        self._write("updateProgress", id, keys, [id, progress], lambda result: sink(None if result == 0 else result))
+
+    def add_log(self, id: str, row: str, keep: int | None, sink: Sink) -> None:
+        """Add a row to a job's log, of which the last `keep` stay; `sink` gets their number, or a GatewayError."""
+        self._write("addLog", id, self.keys(id, f"{id}:logs"), [id, row, keep or ""], sink)
+
+    def _write(self, script: str, id: str, keys: list[str], args: list[Any], sink: Sink) -> None:
+        def written(reply: Any) -> None:
+            refused = isinstance(reply, int) and reply < 0
+            sink(finished_error(reply, command=script, job_id=id) if refused else reply)
+
+        self.scripts[script].send(keys, args, written)
+
+    # Many jobs at once
+
     def add_bulk(self, jobs: list[NewJob], sink: Sink) -> None:
         """Store many jobs in their order and give the JSON text of the array to `sink`.
 

@@ -13,7 +13,7 @@ import bullmq.redis_connection
 
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
 from bullmq_proxy.gateway.broker.redis.link import Link
-from bullmq_proxy.gateway.broker.redis.socket import Chunk, Sink, bulk_head, pack_command, packable, resolve
+from bullmq_proxy.gateway.broker.redis.socket import Chunk, Sink, bulk_head, future_of, pack_command, packable
 
 HOLE: Final = object()
 """Marks a word of a template that differs from call to call."""
@@ -85,9 +85,7 @@ class Script:
 
     def run(self, keys: Sequence[Any], args: Sequence[Any]) -> Awaitable[Any]:
         """Run the script and return its reply."""
-        future = asyncio.get_running_loop().create_future()
-        self.send(keys, args, partial(resolve, future))
-        return future
+        return future_of(partial(self.send, keys, args))
 
     def send(self, keys: Sequence[Any], args: Sequence[Any], sink: Sink) -> None:
         """Run the script and give its reply, or the GatewayError in its place, to `sink`."""

@@ -132,6 +132,13 @@ def _give(sink: Sink, reply: Any) -> None:
         log.exception("redis link: a sink failed")
 
 
+def future_of(send: Callable[[Sink], None]) -> asyncio.Future[Any]:
+    """Return a future of what `send` gives its sink."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    send(partial(resolve, future))
+    return future
+
+
 def resolve(future: asyncio.Future[Any], reply: Any) -> None:
     """End a future, if nobody has, with a reply or an error; an error reply becomes a GatewayError."""
     if future.done():

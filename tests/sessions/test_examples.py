@@ -1,0 +1,47 @@
+"""Every function's example in the documents is a call that works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bullmq_proxy.gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions.flows import FLOWS
+from tests.sessions.peer import Gateway, Peer
+
+_CONSUMED = {
+    "completed-1": ("moveJobToCompleted", {"sent": True}),
+    "failed-1": ("moveJobToFailed", {"message": "no such address", "unrecoverable": True}),
+    "active-1": None,
+}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "waiting-1": {},
+    "delayed-1": {"delay": 3_600_000},
+    "deduplicated-1": {"deduplication": {"id": "once"}},
+}
+
+
+async def prepare(queue: Peer, flows: Peer, name: str) -> None:
+    """Add the jobs that the examples speak of."""
+    for id, move in _CONSUMED.items():
+        await queue.call("add", "welcome", {}, {"jobId": id})
+        assert (await queue.call("getNextJob", "token-1"))["id"] == id
+        if move is not None:
+            function, outcome = move
+            await queue.call(function, id, outcome, "token-1")
+    for id, options in _OPTIONS.items():
+        await queue.call("add", "welcome", {}, {"jobId": id, **options})
+    child = {"name": "charge", "queueName": name, "opts": {"jobId": "child-1"}}
+    await flows.call("add", {"name": "order", "queueName": name, "opts": {"jobId": "parent-1"}, "children": [child]})
+    await queue.call("upsertJobScheduler", "nightly", {"pattern": "0 0 3 * * *"})
+
+
+async def test_the_example_of_every_function_can_be_called(proxy: Gateway) -> None:
+    flows = await proxy.connect("/flows")
+    for function in TABLE:
+        queue = await proxy.queue(function.name)
+        await prepare(queue, flows, function.name)
+        await queue.call(function.name, *function.example)
+        await queue.close()
+    await prepare(await proxy.queue("mails"), flows, "mails")
+    for function in FLOWS:
+        await flows.call(function.name, *function.example)
