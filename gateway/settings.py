@@ -54,9 +54,9 @@ class Option:
         """The value in its final type; raises SettingError."""
         try:
             return self.value_type(value)
-        except InvalidValueError as unfit:
-            got = "" if self.secret else f", got {unfit.value!r}"
-            raise SettingError(self.name, f"expected {unfit.wanted}{got}") from None
+        except InvalidValueError as invalid:
+            got = "" if self.secret else f", got {invalid.value!r}"
+            raise SettingError(self.name, f"expected {invalid.wanted}{got}") from None
 
     def show(self, value: Any) -> str:
         """The value as in a configuration file, without secrets."""
@@ -189,7 +189,7 @@ class Settings:
         10.0, "A link to Redis that waits for a reply longer than this is given up.", value_types.duration(0.05, 3600)
     )
     redis_start_timeout: float = option(
-        10.0, "How long the first start waits for Redis.", value_types.duration(0.05, 3600)
+        3.0, "How long the first start waits for Redis.", value_types.duration(0.05, 3600)
     )
     redis_backlog: int = option(
         10_000,

@@ -102,7 +102,10 @@ class _Shard:
             starting = asyncio.create_task(app.start(self._listener, redis_timeout=timeout))
             if not await self._started(starting):
                 return Exit.DONE
-        except (GatewayError, OSError, ValueError) as error:
+        except GatewayError as error:
+            self._report(event="failed", message=f"{error}; the address is that of --redis-url, or REDIS_URL")
+            return Exit.BAD_START
+        except (OSError, ValueError) as error:
             self._report(event="failed", message=str(error))
             return Exit.BAD_START
         try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 FIRST = 0.5
-MAX_SAFE_INTEGER = 30.0
-# Health for so long means that the trouble is over: the next death is treated as a first one.
+LONGEST = 30.0
+# After so long in health the next death is treated as a first one.
 HEALTHY = 60.0
 
 
@@ -29,4 +29,4 @@ class Backoff:
         if self._deaths == 1:
             return 0.0
         # The exponent is bounded because 2**n of a long outage would overflow a float.
-        return min(MAX_SAFE_INTEGER, FIRST * 2.0 ** min(self._deaths - 2, 16))
+        return min(LONGEST, FIRST * 2.0 ** min(self._deaths - 2, 16))

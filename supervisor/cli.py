@@ -47,9 +47,9 @@ def serve(config: str | None, **flags: Any) -> int:
     """Serve queues until SIGTERM or Ctrl-C."""
     handed = handed_sockets(os.environ)
     resolution = adopt(_resolved(config, flags), handed)
-    settings = keys.with_keys_file(resolution)
+    settings = keys.with_auth_keys_file(resolution)
     keys_file = keys.open_keys_file(settings)
-    settings, made_key = keys.settle(settings, keys_file)
+    settings, made_key = keys.require_keys(settings, keys_file)
     logs.configure(settings.log_level, settings.log_format)
     for remark in (*resolution.ignored, *(keys_file.remarks if keys_file else ())):
         log.warning("%s", remark)
@@ -61,7 +61,7 @@ def serve(config: str | None, **flags: Any) -> int:
 def config(config: str | None, **flags: Any) -> int:
     """Print the settings in force and where each comes from."""
     resolution = _resolved(config, flags)
-    keys.open_keys_file(keys.with_keys_file(resolution))
+    keys.open_keys_file(keys.with_auth_keys_file(resolution))
     for line in described(resolution):
         click.echo(line)
     return Exit.DONE
@@ -114,6 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message() if isinstance(error, click.ClickException) else str(error), Exit.USAGE)
     except StartError as error:
         return _fail(str(error), Exit.FAILED)
+    except (
+        OSError
+    ) as error:  # a full disk, too few descriptors, a file that is somebody else's: nothing of ours is wrong
+        place = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{place}", Exit.FAILED)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", Exit.FAILED)
     return int(code)

@@ -38,15 +38,23 @@ class DataDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StartError(f"cannot use the data directory {self.path}: {error.strerror}") from None
+            raise StartError(
+                f"cannot use the data directory {self.path}: {error.strerror}; set another --data-dir"
+            ) from None
         try:
             self._lock(fd)
         except BaseException:
             os.close(fd)
             raise
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fd = fd
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            self.close()
+            raise StartError(
+                f"cannot write into the data directory {self.path}: {error.strerror}; set another --data-dir"
+            ) from None
 
     def close(self) -> None:
         """Let go of the directory; a process that has inherited the lock still holds it."""

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # sockaddr_un holds 108 bytes on Linux and 104 on macOS, with a NUL at the end.
 LONGEST_SOCKET_PATH = 103
+# For the server to answer.
+START_TIMEOUT = 10.0
 # Valkey writes out its append-only file when it is told to stop.
 STOP_TIMEOUT = 30.0
 # A long append-only file takes its time to load: the server answers, but "-LOADING".
@@ -90,7 +92,7 @@ class EmbeddedValkey:
         """The server's process, None while there is none."""
         return None if self._process is None else self._process.pid
 
-    def start(self, inbox: Inbox, timeout: float) -> bool:
+    def start(self, inbox: Inbox, timeout: float = START_TIMEOUT) -> bool:
         """Start the server and wait until it answers.
 
         Args:
@@ -153,7 +155,11 @@ class EmbeddedValkey:
 
     def _spawn(self, now: float) -> None:
         self._started_at = now
-        with self._log_file.open("ab") as output:
+        try:
+            output = self._log_file.open("ab")
+        except OSError as error:
+            raise StartError(f"cannot write {self._log_file}: {error.strerror}; set another --data-dir") from None
+        with output:
             try:
                 self._process = subprocess.Popen(
                     [self._server, *self._arguments()],

@@ -214,7 +214,7 @@ class Fleet:
         slot.due = now + pause
         return pause
 
-    def look(self, beats: Sequence[int], now: float) -> None:
+    def check_beats(self, beats: Sequence[int], now: float) -> None:
         """See who stands still. To be called at any time; it looks once in a while.
 
         Args:

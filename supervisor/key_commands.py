@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import errno
 import fcntl
 import os
@@ -40,6 +41,17 @@ def _keys_file(*, required: bool) -> Callable[[F], F]:
     )  # fmt: skip
 
 
+def _permissions(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> list[str]:
+    """Return the words of `--allow`, which may be repeated and may have commas."""
+    words = [word.strip() for text in given for word in text.split(",")]
+    for word in words:
+        if word not in keys_file.PERMISSIONS:
+            near = difflib.get_close_matches(word, keys_file.PERMISSIONS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise click.BadParameter(f"{word[:64]!r} is not one of {', '.join(keys_file.PERMISSIONS)}{hint}")
+    return words
+
+
 @click.group()
 def key() -> None:
     """Make keys with permissions, or list them."""
@@ -50,8 +62,8 @@ def key() -> None:
 @_keys_file(required=False)
 @click.option("--queue", "queues", metavar="PATTERN", multiple=True, help="Queue it is for; * stands for any text.")
 @click.option(
-    "--allow", "permissions", multiple=True, type=click.Choice(keys_file.PERMISSIONS),
-    help="Permission that it gets. May be repeated, as --queue may.",
+    "--allow", "permissions", metavar=f"[{'|'.join(keys_file.PERMISSIONS)}]", multiple=True, callback=_permissions,
+    help="Permission that it gets, or several with commas. May be repeated, as --queue may.",
 )  # fmt: skip
 @click.option("--expires", metavar="DATE", help="As 2027-01-31 or 2027-01-31T12:00:00Z; UTC unless it says otherwise.")
 @click.option("--messages-per-second", "rate", metavar="NUMBER", type=float, help="Calls of all its connections.")

@@ -18,8 +18,8 @@ from bullmq_proxy.supervisor.sources import Resolution, UsageError
 _KEY_BYTES = 24
 
 
-def read_keys(path: str) -> tuple[str, ...]:
-    """The keys of a file: one per line, blank lines and lines that begin with # left out."""
+def read_auth_keys(path: str) -> tuple[str, ...]:
+    """Return the keys of an `auth_keys_file`: one per line, without blank lines and lines that begin with #."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -32,12 +32,12 @@ def read_keys(path: str) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def with_keys_file(resolution: Resolution) -> Settings:
-    """The settings with the keys of the file added to the others."""
+def with_auth_keys_file(resolution: Resolution) -> Settings:
+    """Return the settings with the keys of the `auth_keys_file` added to the others."""
     settings = resolution.settings
     if settings.auth_keys_file is None:
         return settings
-    keys = settings.auth_keys + read_keys(settings.auth_keys_file)
+    keys = settings.auth_keys + read_auth_keys(settings.auth_keys_file)
     try:
         return replace(settings, auth_keys=keys)
     except SettingError as error:
@@ -45,7 +45,7 @@ def with_keys_file(resolution: Resolution) -> Settings:
 
 
 def open_keys_file(settings: Settings) -> KeysFile | None:
-    """The file of keys with permissions, read; None where none is configured."""
+    """Return the file of keys with permissions, read; None where none is configured."""
     if settings.keys_file is None:
         return None
     file = KeysFile(settings.keys_file, settings.auth_keys)
@@ -56,8 +56,8 @@ def open_keys_file(settings: Settings) -> KeysFile | None:
     return file
 
 
-def settle(settings: Settings, file: KeysFile | None = None) -> tuple[Settings, str | None]:
-    """The settings with at least one key, unless `no_auth` or `file`; and the key made for this run, if one was."""
+def require_keys(settings: Settings, file: KeysFile | None = None) -> tuple[Settings, str | None]:
+    """Return the settings with a key, unless `no_auth` or `file` makes one needless; and the key that was made."""
     if settings.no_auth or settings.auth_keys:
         return settings, None
     if file is not None:

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import selectors
+import shlex
 import signal
 import socket
 import sys
@@ -69,7 +70,7 @@ def serve(
             assert settings.data_dir is not None, "the command line always fills in a data directory"
             valkey = stack.enter_context(EmbeddedValkey(Path(settings.data_dir)))
             notifier.say("the embedded Valkey starts")
-            if not valkey.start(inbox, settings.redis_start_timeout):
+            if not valkey.start(inbox):
                 return Exit.DONE
             settings = replace(settings, redis_url=valkey.url)
         master = stack.enter_context(Master(settings, listeners, inbox, valkey, made_key, keys_file, notifier))
@@ -132,7 +133,7 @@ class Master:
         settings = self._settings
         redis = "the embedded Valkey" if self._valkey else masked(settings.redis_url or "")
         place = self._place if self._is_unix else self._authority
-        log.info("starting on %s, shards: %d, redis: %s", place, settings.procs, redis)
+        log.info("starting on %s, pid %d, shards: %d, redis: %s", place, os.getpid(), settings.procs, redis)
         self._hear_signals()  # that came before there was a shard
         while (outcome := self._fleet.outcome) is None:
             self._act()
@@ -159,7 +160,7 @@ class Master:
 
     def _act(self) -> None:
         now = time.monotonic()
-        self._fleet.look(self._memory.beats(), now)
+        self._fleet.check_beats(self._memory.beats(), now)
         actions = self._fleet.plan(now)
         if spawns := [action for action in actions if isinstance(action, Spawn)]:
             self._spawn(spawns)
@@ -221,7 +222,11 @@ class Master:
             self._reap()
         for signum in signals:
             if signum in self._inbox.stop:
-                log.info("%s: %s", signum.name, "asked again" if self._fleet.ending else "draining")
+                if self._fleet.ending:
+                    log.info("%s again: jobs in hand are given back now", signum.name)
+                else:
+                    limit = self._settings.drain_timeout
+                    log.info("%s: draining, for up to %g s; a second one gives jobs back at once", signum.name, limit)
                 self._fleet.stop(time.monotonic())
             elif signum == signal.SIGUSR1:
                 log.warning("SIGUSR1: above are the supervisor's stacks, those of the shards follow")
@@ -302,8 +307,10 @@ class Master:
         self._memory.clear(shard.slot)
         expected = self._fleet.ending
         pause = self._fleet.exited(shard.slot, code, time.monotonic())
+        # Of a start that failed the last line of the service says why.
+        level = logging.DEBUG if code == Exit.BAD_START else logging.ERROR
         log.log(
-            logging.INFO if expected and code == Exit.DONE else logging.ERROR,
+            logging.INFO if expected and code == Exit.DONE else level,
             "shard %d (pid %d) ended: %s%s",
             shard.slot,
             shard.pid,
@@ -331,8 +338,18 @@ class Master:
                 url,
                 'Clients send one of the configured keys: "Authorization: Bearer <key>" or ?token=<key>.',
             ]
+        if not self._is_unix:
+            key = f"?token={self._made_key or 'KEY'}" if not self._settings.no_auth else ""
+            lines += ["A first call, which adds a job to the queue `welcome`:", "  " + _first_call(f"{url}{key}")]
         try:
             print("\n".join(lines), flush=True)
         except OSError:  # nobody reads our output any more: no reason to stop serving
             # What is left in the buffer would fail again at the end and spoil the exit code.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _first_call(url: str) -> str:
+    """Return a command for a shell that adds a job; the interpreter is ours, which has what it needs."""
+    call = '{"id":1,"data":{"fn":"add","args":["hello"]}}'
+    program = f'from websockets.sync.client import connect; c = connect("{url}"); c.send("""{call}"""); print(c.recv())'
+    return f"{shlex.quote(sys.executable)} -c '{program}'"

@@ -99,7 +99,7 @@ def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], file: ConfigFi
         candidate = _find(option, flags, environ, file)
         if candidate is not None:
             found[option.name] = _Found(_checked(option, candidate), candidate.place)
-    ignored = _settle_no_auth(found)
+    ignored = _decide_no_auth(found)
     if "data_dir" not in found:
         found["data_dir"] = _data_dir(environ)
     places = {option.name: DEFAULT for option in options()} | {name: hit.place for name, hit in found.items()}
@@ -204,11 +204,11 @@ def _redis_url_from_parts(environ: Mapping[str, str]) -> _Found | None:
 def _part(parts: Mapping[str, str], name: str, kind: ValueType, default: Any) -> Any:
     try:
         return kind(parts[name]) if name in parts else default
-    except InvalidValueError as unfit:
-        raise UsageError(f"redis_url: {unfit} (environment variable {name})") from None
+    except InvalidValueError as invalid:
+        raise UsageError(f"redis_url: {invalid} (environment variable {name})") from None
 
 
-def _settle_no_auth(found: dict[str, _Found]) -> list[str]:
+def _decide_no_auth(found: dict[str, _Found]) -> list[str]:
     """The higher level wins between `no_auth` and keys; on one level they contradict each other."""
     no_auth = found.get("no_auth")
     if no_auth is None or not no_auth.value:

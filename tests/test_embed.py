@@ -72,7 +72,7 @@ def test_a_setting_that_cannot_be_used_is_refused_at_once() -> None:
 
 async def test_a_redis_that_is_not_there_fails_the_start(port: int) -> None:
     proxy = start_proxy(f"redis://127.0.0.1:{port}", ["key"], port=0, redis_start_timeout=0.3)
-    with pytest.raises(GatewayError, match="not reachable"):
+    with pytest.raises(GatewayError, match="cannot be reached"):
         await proxy.start()
 
 

@@ -219,8 +219,8 @@ def _key(name: str, table: object, path: str) -> Key:
             messages_per_second=_rate(table),
             connections=_connections(table),
         )
-    except _InvalidKey as unfit:
-        raise _bad(path, name, unfit.field, unfit.problem) from None
+    except _InvalidKey as invalid:
+        raise _bad(path, name, invalid.field, invalid.problem) from None
 
 
 def _bad(path: str, name: str, field: str, problem: str) -> KeysError:

@@ -100,7 +100,7 @@ async def test_a_link_that_nobody_waits_for_gets_in_once_the_password_is_right(g
     right = Address.from_url(guarded.url)
     link = Link(replace(right, password="later"), OPTIONS)
     await link.start(None)
-    await eventually(lambda: "refused the login" in link.last_error.message, "it has been refused")
+    await eventually(lambda: "not let in" in link.last_error.message, "it has been refused")
     async with connected(right) as other:
         await other.call("CONFIG", "SET", "requirepass", "later")
     async with asyncio.timeout(10):
@@ -111,7 +111,7 @@ async def test_a_link_that_nobody_waits_for_gets_in_once_the_password_is_right(g
 async def test_a_server_that_is_not_there_is_reported_in_time() -> None:
     link = Link(Address(host="127.0.0.1", port=1), OPTIONS)
     start = time.monotonic()
-    with pytest.raises(GatewayError, match=r"Redis is not reachable \(.*Connect call failed") as caught:
+    with pytest.raises(GatewayError, match=r"redis://127.0.0.1:1/0 cannot be reached: Connect") as caught:
         await link.start(0.2)
     assert caught.value.code is ErrorCode.REDIS_UNAVAILABLE
     assert not isinstance(caught.value, RedisRefused)

@@ -263,7 +263,7 @@ class TestService:
         with listening_unix(unix_path) as listener:
             running = service("--procs", "2", port=(), **activated([listener])).start()
             assert running.url.startswith(f"ws+unix://{unix_path}:/queue/welcome?token=")
-            assert f"starting on {unix_path}, shards: 2" in running.errors
+            assert f"starting on {unix_path}, pid {running.pid}, shards: 2" in running.errors
             assert {ask(connected(listener)) for _ in range(20)} == {OK}
             os.kill(running.shards()[0], 15)
             wait_for(lambda: running.errors.count(" is ready") == 3, "the new shard is ready")

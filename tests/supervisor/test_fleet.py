@@ -250,7 +250,7 @@ def looks(fleet: Fleet, until: float, moving: Sequence[int] = (), beats: Sequenc
         if due is None or due > until:
             return actions
         now = max(due, 0.0)
-        fleet.look([beat + turn * (slot in moving) for slot, beat in enumerate(beats)][: len(fleet.slots)], now)
+        fleet.check_beats([beat + turn * (slot in moving) for slot, beat in enumerate(beats)][: len(fleet.slots)], now)
         actions += fleet.plan(now)
     raise AssertionError("next_due never ends")
 
@@ -285,7 +285,7 @@ class TestStandingStill:
     def test_it_looks_a_few_times_in_that_time_and_each_second_at_most(self) -> None:
         for watch, pause in ((WATCH, LOOK), (3.0, 1.0)):
             fleet = serving(1, watch=watch)
-            fleet.look([1], 0)
+            fleet.check_beats([1], 0)
             assert fleet.next_due() == pause
 
     def test_its_successor_has_all_the_time(self) -> None:
@@ -301,15 +301,15 @@ class TestStandingStill:
         """The machine was suspended, or the supervisor stopped."""
         fleet = serving(1, watch=WATCH)
         looks(fleet, 10)
-        fleet.look([1], 1000)
+        fleet.check_beats([1], 1000)
         assert fleet.plan(1000) == []
         assert looks(fleet, 1000 + WATCH - 0.1) == []
         assert looks(fleet, 1000 + WATCH) == [still(0)]
 
     def test_a_look_before_its_time_sees_nothing(self) -> None:
         fleet = serving(1, watch=WATCH)
-        fleet.look([1], 0)
-        fleet.look([2], LOOK - 1)
+        fleet.check_beats([1], 0)
+        fleet.check_beats([2], LOOK - 1)
         assert fleet.slots[0].beat == 1
 
     def test_a_start_has_a_time_of_its_own(self) -> None:
@@ -317,12 +317,12 @@ class TestStandingStill:
         fleet.started(0, 100, 0)
         assert fleet.next_due() == START + GRACE
         for now in range(30):
-            fleet.look([0], now)
+            fleet.check_beats([0], now)
         assert fleet.plan(30) == []
 
     def test_who_stands_still_while_it_leaves_does_not_get_the_whole_drain(self) -> None:
         fleet = serving(1, watch=WATCH)
-        fleet.look([1], 0)
+        fleet.check_beats([1], 0)
         fleet.stop(1)
         assert looks(fleet, WATCH) == [Signal(100, SIGTERM), still(0)]
         assert fleet.next_due() == WATCH + ABORT_GRACE
@@ -358,7 +358,7 @@ class TestStandingStill:
         fleet = serving(1)
         assert fleet.next_due() is None
         for now in range(1000):
-            fleet.look([1], now)
+            fleet.check_beats([1], now)
         assert fleet.plan(1000) == []
 
 

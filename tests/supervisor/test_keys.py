@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bullmq_proxy.gateway.settings import Settings
-from bullmq_proxy.supervisor.keys import read_keys, settle, with_keys_file
+from bullmq_proxy.supervisor.keys import read_auth_keys, require_keys, with_auth_keys_file
 from bullmq_proxy.supervisor.sources import UsageError, resolve
 
 
@@ -15,54 +15,54 @@ class TestFile:
     def test_blank_lines_and_comments_do_not_count(self, tmp_path: Path) -> None:
         path = tmp_path / "keys"
         path.write_text("# operators\nk1\n\n  k2  \n   # k3\n")
-        assert read_keys(str(path)) == ("k1", "k2")
+        assert read_auth_keys(str(path)) == ("k1", "k2")
 
     def test_its_keys_are_added_to_the_others(self, tmp_path: Path) -> None:
         path = tmp_path / "keys"
         path.write_text("k2\nk1\n")
         resolution = resolve({"auth_keys": ("k1",), "auth_keys_file": str(path)}, {}, None)
-        assert with_keys_file(resolution).auth_keys == ("k1", "k2")
+        assert with_auth_keys_file(resolution).auth_keys == ("k1", "k2")
 
     @pytest.mark.parametrize("content", [b"", b"# none\n", b"\xff\n"])
     def test_a_file_without_keys_is_refused(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "keys"
         path.write_bytes(content)
         with pytest.raises(UsageError, match=r"^auth_keys_file: "):
-            read_keys(str(path))
+            read_auth_keys(str(path))
 
     def test_a_bad_key_is_refused_without_being_repeated(self, tmp_path: Path) -> None:
         path = tmp_path / "keys"
         path.write_text("two words\n")
         with pytest.raises(UsageError, match=r"^auth_keys_file: ") as caught:
-            with_keys_file(resolve({"auth_keys_file": str(path)}, {}, None))
+            with_auth_keys_file(resolve({"auth_keys_file": str(path)}, {}, None))
         assert "two words" not in str(caught.value)
 
     def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="cannot read"):
-            read_keys(str(tmp_path / "none"))
+            read_auth_keys(str(tmp_path / "none"))
 
 
 class TestWithoutKeys:
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
     def test_a_loopback_address_gets_a_key_for_this_run(self, host: str) -> None:
-        settings, made = settle(Settings(host=host))
+        settings, made = require_keys(Settings(host=host))
         assert made is not None
         assert len(made) >= 32
         assert settings.auth_keys == (made,)
 
     def test_every_run_gets_another_key(self) -> None:
-        assert settle(Settings())[1] != settle(Settings())[1]
+        assert require_keys(Settings())[1] != require_keys(Settings())[1]
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "gateway.example"])
     def test_any_other_address_is_refused(self, host: str) -> None:
         with pytest.raises(UsageError, match=r"refusing to listen on .* set AUTH_KEYS"):
-            settle(Settings(host=host))
+            require_keys(Settings(host=host))
 
     def test_no_auth_is_the_explicit_way_out(self) -> None:
         settings = Settings(host="0.0.0.0", no_auth=True)
-        assert settle(settings) == (settings, None)
+        assert require_keys(settings) == (settings, None)
 
 
 def test_configured_keys_are_all_there_is() -> None:
     settings = Settings(auth_keys=("a",))
-    assert settle(settings) == (settings, None)
+    assert require_keys(settings) == (settings, None)

@@ -27,7 +27,7 @@ class TestCreate:
     def test_the_secret_alone_is_on_stdout_and_fits_the_entry(self, tmp_path: Path) -> None:
         result = create(
             tmp_path, "shop", "--keys-file", "keys.toml", "--queue", "mails-*", "--queue", 'odd"\\name',
-            "--allow", "produce", "--allow", "observe", "--expires", "2099-01-31", "--messages-per-second", "0.5",
+            "--allow", "produce, observe", "--expires", "2099-01-31", "--messages-per-second", "0.5",
             "--connections", "20",
         )  # fmt: skip
         [secret] = result.stdout.splitlines()
@@ -84,7 +84,11 @@ class TestCreate:
         [
             (("the shop",), "key 'the shop': a name has 1 to 64 letters"),
             (("a]\nx=1\n[keys.b",), "a name has 1 to 64 letters"),
-            (("a", "--allow", "sell"), "'sell' is not one of 'produce', 'consume', 'observe', 'manage'"),
+            (
+                ("a", "--allow", "produce,manag"),
+                "'manag' is not one of produce, consume, observe, manage; did you mean manage?",
+            ),
+            (("a", "--allow", "sell"), "'sell' is not one of produce, consume, observe, manage"),
             (("a", "--queue", "bull:mails"), "the new key: key a: queues: 'bull:mails' fits no queue"),
             (("a", "--queue", "two\nlines"), "the new key is not valid TOML"),
             (("a", "--expires", "soon"), "--expires: expected a date such as 2027-01-31"),

@@ -13,7 +13,7 @@ from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.access.keys_file import Key, KeysError, KeysFile, digest, parse
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.shared_memory import COLUMNS
-from bullmq_proxy.supervisor.keys import open_keys_file, settle
+from bullmq_proxy.supervisor.keys import open_keys_file, require_keys
 from bullmq_proxy.supervisor.sources import UsageError, resolve
 from tests.support.keys import entry, write_keys
 
@@ -223,16 +223,16 @@ class TestStart:
         settings = Settings(host="0.0.0.0", keys_file=write_keys(tmp_path / "keys.toml", entry("a")))
         file = open_keys_file(settings)
         assert file is not None
-        assert settle(settings, file) == (settings, None)
+        assert require_keys(settings, file) == (settings, None)
 
     def test_with_a_keys_file_no_key_is_made_for_the_run(self, tmp_path: Path) -> None:
         settings = Settings(keys_file=write_keys(tmp_path / "keys.toml", "# none yet\n"))
         with pytest.raises(UsageError, match="holds no key, so nobody could connect: make one with `bullmq-proxy key"):
-            settle(settings, open_keys_file(settings))
+            require_keys(settings, open_keys_file(settings))
 
     def test_an_empty_file_is_fine_beside_other_keys(self, tmp_path: Path) -> None:
         settings = Settings(auth_keys=("a",), keys_file=write_keys(tmp_path / "keys.toml"))
-        assert settle(settings, open_keys_file(settings)) == (settings, None)
+        assert require_keys(settings, open_keys_file(settings)) == (settings, None)
 
     def test_a_file_that_cannot_be_used_is_a_wrong_use(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"^keys_file: cannot read .*none"):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,14 +42,42 @@ def error_line(text: str) -> str:
     return line.removeprefix("bullmq-proxy: error: ")
 
 
+@contextmanager
+def answering(reply: bytes) -> Iterator[int]:
+    """A server that answers whatever comes with the same bytes, and closes the connection; gives its port."""
+
+    def serve(server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return  # it is closed
+            with connection:
+                connection.recv(4096)
+                connection.sendall(reply)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
 class TestStart:
     def test_it_prints_one_url_with_a_key_for_this_run(self, service: MakeService) -> None:
         running = service("--procs", "2").start()
         url = urlsplit(running.url)
         assert (url.scheme, url.hostname, url.path) == ("ws", "127.0.0.1", "/queue/welcome")
         assert len(running.token) >= 32
-        assert running.output.count("ws://") == 1
+        assert running.output.count("ws://") == 2  # by itself, and in the first call
         assert health(running) == 200
+
+    def test_the_first_call_that_it_prints_can_be_pasted_into_a_shell(self, service: MakeService) -> None:
+        running = service("--procs", "1").start()
+        command = running.output.splitlines()[-1]
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, timeout=10)
+        assert json.loads(done.stdout)["data"]["ok"]["name"] == "hello"
 
     def test_the_key_is_in_no_log_line(self, service: MakeService) -> None:
         running = service("--procs", "1", "--log-level", "debug").start()
@@ -126,14 +157,67 @@ class TestFailedStart:
         assert result.returncode == 1
         assert f"in use by the bullmq-proxy with pid {running.pid};" in error_line(result.stderr)
 
-    def test_redis_cannot_be_reached(self, tmp_path: Path, port: int) -> None:
-        result = run_cli(
-            tmp_path, "serve", "--port", "0", "--procs", "2",
-            "--redis-url", f"redis://127.0.0.1:{port}", "--redis-start-timeout", "500ms",
-        )  # fmt: skip
+    @pytest.mark.parametrize(
+        ("url", "problem"),
+        [
+            (
+                "redis://user:hunter2@127.0.0.1:{closed}",
+                "redis://127.0.0.1:{closed}/0 cannot be reached: Connection refused",
+            ),
+            ("redis://no.such.host.invalid", "redis://no.such.host.invalid:6379/0 cannot be reached: "),
+            ("unix:///no/such/socket", "unix:/no/such/socket cannot be reached: No such file or directory"),
+            (
+                "redis://127.0.0.1:{web}",
+                "redis://127.0.0.1:{web}/0 does not answer as Redis does: it is no Redis server",
+            ),
+            (
+                "redis://127.0.0.1:{tls}",
+                "redis://127.0.0.1:{tls}/0 does not answer as Redis does: it wants TLS: write rediss://",
+            ),
+            (
+                "rediss://127.0.0.1:{plain}",
+                "rediss://127.0.0.1:{plain}/0 does not speak TLS: write redis:// for rediss://",
+            ),
+            (
+                "redis://127.0.0.1:{curt}",
+                "cannot be reached: it closes the connection at once (if it wants TLS, write rediss://",
+            ),
+        ],
+        ids=["closed", "no host", "no socket", "web", "tls", "plain", "curt"],
+    )
+    def test_redis_cannot_be_reached(self, tmp_path: Path, port: int, url: str, problem: str) -> None:
+        with (
+            answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as web,
+            answering(b"\x15\x03\x01\x00\x02\x02\x46") as tls,  # an alert
+            answering(b"-ERR unknown command\r\n") as plain,
+            answering(b"") as curt,
+        ):
+            places = {"closed": port, "web": web, "tls": tls, "plain": plain, "curt": curt}
+            result = run_cli(
+                tmp_path, "serve", "--port", "0", "--procs", "2",
+                "--redis-url", url.format(**places), "--redis-start-timeout", "300ms",
+            )  # fmt: skip
         assert result.returncode == 1
-        assert "edis" in error_line(result.stderr)
+        assert problem.format(**places) in error_line(result.stderr)
+        assert error_line(result.stderr).endswith("; the address is that of --redis-url, or REDIS_URL")
+        assert "hunter2" not in error_line(result.stderr)
+        assert result.stderr.count("\n") == 2  # the line that says what starts, and the error
         assert result.stdout == ""
+
+    def test_the_data_directory_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "data" / "valkey.log").mkdir(parents=True)
+        result = run_cli(tmp_path, "serve", "--port", "0", "--procs", "1", "--data-dir", str(tmp_path / "data"))
+        assert result.returncode == 1
+        assert error_line(result.stderr) == (
+            f"cannot write {tmp_path}/data/valkey.log: Is a directory; set another --data-dir"
+        )
+
+    def test_the_disk_is_full(self, tmp_path: Path) -> None:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "lock").symlink_to("/dev/full")
+        result = run_cli(tmp_path, "serve", "--port", "0", "--procs", "1", "--data-dir", str(tmp_path / "data"))
+        assert result.returncode == 1
+        assert error_line(result.stderr).startswith(f"cannot write into the data directory {tmp_path}/data: ")
 
     def test_the_password_is_wrong(self, tmp_path: Path) -> None:
         with ValkeyProcess(tmp_path / "valkey", tcp=True, password="right") as server:
@@ -166,7 +250,7 @@ class TestCrash:
         assert time.monotonic() - killed_at < 2
         assert second in running.shards()
         assert len(running.shards()) == 2
-        assert running.output.count("ws://") == 1
+        assert running.output.count("ws://") == 2  # by itself, and in the first call
 
     def test_the_port_never_closes_meanwhile(self, service: MakeService) -> None:
         running = service("--procs", "1").start()

@@ -31,7 +31,7 @@ class TestDefaults:
         assert settings.drain_timeout == 30.0
         assert settings.shard_timeout == 30.0
         assert (settings.ping_interval, settings.ping_timeout) == (20.0, 20.0)
-        assert (settings.redis_timeout, settings.redis_start_timeout) == (10.0, 10.0)
+        assert (settings.redis_timeout, settings.redis_start_timeout) == (10.0, 3.0)
         assert (settings.redis_backlog, settings.redis_backlog_timeout) == (10_000, 5.0)
 
     def test_settings_cannot_be_changed(self) -> None:

@@ -34,7 +34,7 @@ OUTAGE: Final = (ErrorCode.REDIS_UNAVAILABLE, ErrorCode.OUTCOME_UNKNOWN)
 
 
 class RedisRefused(GatewayError):
-    """Redis refuses the connection for good: a wrong password, or a database that it does not have."""
+    """Another try would not help: a wrong password, no such database, TLS on one side only, no Redis at all."""
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorCode.REDIS_UNAVAILABLE, message)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT: Final = 5.0  # s, for TCP and TLS; the handshake has the link's own deadline
+_TLS_TIMEOUT: Final = 2.5  # s, for TLS: a server without it may wait for the rest of a command
 _LONGEST_PAUSE: Final = 2.0  # s between two attempts to connect
 _SHORTEST_PAUSE: Final = 0.05  # s
 
@@ -69,6 +71,8 @@ class Link:
         self._up = asyncio.Event()
         self._failing = False  # Redis is away for longer than the backlog waits
         self._closed = False
+        self._reason = "no answer in time"
+        self._refused: RedisRefused | None = None  # at the start
         self._last_error: GatewayError = unavailable("not connected yet")
         self._task: asyncio.Task[None] | None = None
         self._check: asyncio.TimerHandle | None = None  # the next check of the deadline
@@ -106,9 +110,10 @@ class Link:
         finally:
             up.cancel()
         if not self._up.is_set():
-            error = self._last_error
             await self.close()
-            raise error
+            raise self._refused or GatewayError(
+                ErrorCode.REDIS_UNAVAILABLE, f"{self.address.shown} cannot be reached: {self._reason}"
+            )
 
     async def wait_up(self) -> None:
         """Wait until there is a connection."""
@@ -193,12 +198,12 @@ class Link:
             try:
                 connection = await self._connect()
             except RedisRefused as error:
-                self._note(error)
-                if give_in and self._seen[0] is None:
+                self._note(error, starts=give_in and self._seen[0] is None)
+                if self._refused:
                     return  # `start` reports it
                 pause = _LONGEST_PAUSE
             except (OSError, TimeoutError, GatewayError) as error:
-                self._note(error if isinstance(error, GatewayError) else unavailable(_why(error)))
+                self._note(error, starts=give_in and self._seen[0] is None)
                 pause = min(_LONGEST_PAUSE, pause * 2)
             else:
                 since = self._loop.time()
@@ -217,9 +222,11 @@ class Link:
                     await self._prepare(connection, self._setup)
         except BaseException:
             connection.transport.abort()
+            if connection.fault:
+                raise RedisRefused(f"{self.address.shown} does not answer as Redis does: {connection.fault}") from None
+            self._check_open(connection)
             raise
-        if connection.lost.done():
-            raise ConnectionResetError("closed during the handshake")
+        self._check_open(connection)
         self._connection = connection
         self.times_up += 1
         connection.on_lost = self._drop
@@ -234,12 +241,31 @@ class Link:
             hook()
         return connection
 
+    def _check_open(self, connection: RedisSocket) -> None:
+        if connection.lost.done():
+            hint = "" if self.address.tls else " (if it wants TLS, write rediss:// for redis://)"
+            raise ConnectionResetError(f"it closes the connection at once{hint}")
+
     async def _open(self) -> RedisSocket:
         address = self.address
         if address.path is not None:
             _, connection = await self._loop.create_unix_connection(RedisSocket, address.path)
         else:
-            _, connection = await self._loop.create_connection(RedisSocket, address.host, address.port, ssl=address.tls)
+            try:
+                _, connection = await self._loop.create_connection(
+                    RedisSocket,
+                    address.host,
+                    address.port,
+                    ssl=address.tls,
+                    ssl_handshake_timeout=_TLS_TIMEOUT if address.tls else None,
+                )
+            except ssl.SSLCertVerificationError as error:
+                raise RedisRefused(
+                    f"The certificate of {address.shown} is not trusted ({error.verify_message}): name its CA with"
+                    " ?ssl_ca_certs=FILE"
+                ) from None
+            except (ssl.SSLError, ConnectionAbortedError):
+                raise RedisRefused(f"{address.shown} does not speak TLS: write redis:// for rediss://") from None
         return connection
 
     async def _greet(self, connection: RedisSocket) -> None:
@@ -277,10 +303,21 @@ class Link:
             return RedisRefused(f"Redis at {self.address.shown} has no database {self.address.db}: {text[:100]}")
         return error if error.code is ErrorCode.REDIS_UNAVAILABLE else unavailable(text[:200])
 
-    def _note(self, error: GatewayError) -> None:
-        if error.message != self._last_error.message:
-            log.warning("redis link to %s: %s", self.address.shown, error.message)
-        self._last_error = error
+    def _note(self, error: Exception, *, starts: bool) -> None:
+        """Keep why there is no connection, and log each new reason; while the link `starts`, `start` reports it.
+
+        Clients are not told where Redis is, nor how the gateway logs in there.
+        """
+        reason = error.message if isinstance(error, GatewayError) else _why(error)
+        if starts:
+            self._refused = error if isinstance(error, RedisRefused) else None
+        elif reason != self._reason:
+            log.warning("redis link to %s: %s", self.address.shown, reason)
+        self._reason = reason
+        if isinstance(error, RedisRefused):
+            self._last_error = unavailable("the gateway is not let in, and its log says why")
+        else:
+            self._last_error = error if isinstance(error, GatewayError) else unavailable(reason)
 
     def _give_up_later(self) -> None:
         """Give the backlog up after `backlog_timeout`, counted from now, when the connection was lost."""
@@ -327,4 +364,9 @@ class Link:
 
 
 def _why(error: BaseException) -> str:
+    """Return the reason in the system's words, without numbers."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error) or type(error).__name__

@@ -17,6 +17,8 @@ from bullmq_proxy.gateway.errors import GatewayError
 
 log = logging.getLogger(__name__)
 
+_TLS_ALERT: Final = b"\x15\x03"
+
 _LOST: Final = "closed during the handshake"
 
 Sink = Callable[[Any], None]
@@ -61,6 +63,7 @@ class RedisSocket(asyncio.Protocol):
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pending: deque[Entry] = deque()
         self.replies = 0
+        self.fault = ""  # why what came is no Redis protocol
         self.on_lost: Callable[[RedisSocket], None] | None = None
         self.transport: asyncio.Transport
         self._reader = hiredis.Reader(encoding="utf-8", errors="replace")
@@ -92,7 +95,10 @@ class RedisSocket(asyncio.Protocol):
             try:
                 reply = gets(decode)
             except hiredis.ProtocolError:
-                log.error("redis link: closing the connection: a reply is not in Redis protocol")
+                is_tls = data.startswith(_TLS_ALERT)
+                self.fault = "it wants TLS: write rediss:// for redis://" if is_tls else "it is no Redis server"
+                if self.on_lost is not None:
+                    log.error("redis link: closing the connection: a reply is not in Redis protocol")
                 self.transport.abort()
                 return
             if reply is False:  # incomplete; RESP2 has no booleans of its own
