@@ -15,7 +15,7 @@ DEV := $(VENV)/.dev-$(VERSION)
 # The import names as folders, for tools that do not ask the interpreter where a package lies.
 NAMES := $(VENV)/names
 
-.PHONY: help serve test check fmt cover bench docs clean
+.PHONY: help serve test check fmt cover bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -45,6 +45,10 @@ bench: $(RUNTIME) ## Measure against the peers; ARGS as in ARGS="add --repeats 3
 docs: $(RUNTIME) ## Write what is made from the code: docs/functions.md, docs/asyncapi.yaml, tables in pages
 	@$(BIN)/python -m bullmq_proxy.gateway.schema
 
+lock: $(MADE) ## Choose new versions of the tools for tests, within pyproject.toml, and write dev-requirements.lock
+	@$(PIP) install --upgrade --upgrade-strategy eager --editable '.[dev]'
+	@$(BIN)/python -m tests.support.lock > dev-requirements.lock.new && mv dev-requirements.lock.new dev-requirements.lock
+
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -64,9 +68,9 @@ $(RUNTIME): $(MADE) pyproject.toml
 	@$(PIP) install --editable .
 	@touch $@
 
-$(DEV): $(MADE) pyproject.toml
+$(DEV): $(MADE) pyproject.toml dev-requirements.lock
 	@echo "installing bullmq-proxy, its dependencies and the tools for tests into $(VENV)"
 	@echo "with Python $(VERSION): about 100 MB from PyPI, once; a minute or two"
-	@$(PIP) install --editable '.[dev]'
+	@$(PIP) install --editable '.[dev]' --constraint dev-requirements.lock
 	@mkdir -p $(NAMES)/bullmq_proxy && ln -sfn $(CURDIR)/gateway $(CURDIR)/supervisor $(NAMES)/bullmq_proxy/
 	@touch $@ $(RUNTIME)
