@@ -52,12 +52,14 @@ class _IdDecoder:
 
     def __init__(self, text: Any) -> None:
         self._text: msgspec.json.Decoder[str] = msgspec.json.Decoder(text)
-        self._number = msgspec.json.Decoder(int)
+        self._number = msgspec.json.Decoder(int | float)
+        self._whole = msgspec.json.Decoder(int)
 
     def decode(self, id: Raw) -> str:
         """Return the id as text."""
         if memoryview(id)[0] in b"-0123456789":
-            return str(self._number.decode(id))
+            number = self._number.decode(id)
+            return str(int(number)) if number == number // 1 else str(self._whole.decode(id))  # which refuses it
         return self._text.decode(id)
 
 
