@@ -15,6 +15,9 @@ DEV := $(VENV)/.dev-$(VERSION)
 # The import names as folders, for tools that do not ask the interpreter where a package lies.
 NAMES := $(VENV)/names
 
+# Tests start some hundred interpreters: each would compile everything again.
+test cover: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: help serve test check fmt cover bench docs lock clean
 .DEFAULT_GOAL := help
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -148,9 +149,14 @@ def room_of(module: str) -> str | None:
     return module
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imports_of(path: Path) -> Iterator[str]:
     """Every module that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name.removeprefix(NAMESPACE) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -199,7 +205,7 @@ def test_a_file_says_what_lives_in_it_and_fits_in_the_head(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sources(), ids=module_of)
 def test_what_no_case_names_is_refused(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.match_case) and isinstance(node.pattern, ast.MatchAs) and node.pattern.pattern is None:
             assert _refuses(node.body[-1]), f"{module_of(path)}:{node.pattern.lineno}: use assert_never, or raise"
 

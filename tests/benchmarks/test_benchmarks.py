@@ -33,10 +33,10 @@ def _scenario(name: str) -> Scenario:
 
 
 def _run(
-    scenario: Scenario, duration: float = 0.2, peers: tuple[str, ...] = BOTH, **more: Any
+    scenario: Scenario, duration: float = 0.1, peers: tuple[str, ...] = BOTH, **more: Any
 ) -> tuple[Result, dict[str, Run]]:
     """One run of each peer, and its figures; a run that failed fails the test."""
-    plan = Plan(scenarios=[scenario], peers=peers, duration=duration, repeats=1, warmup=0.1, **more)
+    plan = Plan(scenarios=[scenario], peers=peers, duration=duration, repeats=1, warmup=0.05, **more)
     ((result,), _) = run_plan(plan, lambda line: None)
     assert not result.failures
     return result, {peer: run for peer, (run,) in result.runs.items() if run is not None}

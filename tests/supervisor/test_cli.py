@@ -11,7 +11,7 @@ import pytest
 from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.schema import asyncapi_document, asyncapi_yaml, functions_markdown
 from bullmq_proxy.gateway.settings import options
-from tests.support.service import run_cli
+from tests.support.service import run_cli, run_here
 
 # A value for each option that cannot be used, as text. Paths and switches have none.
 BAD: dict[str, str] = {
@@ -43,7 +43,7 @@ WITHOUT_BAD_VALUE = {"data_dir", "auth_keys_file", "keys_file", "no_auth"}
 
 def refusal(home: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
     """The one line of a command that ends with exit code 2."""
-    result = run_cli(home, *arguments, env=env)
+    result = run_here(home, *arguments, env=env)
     assert result.returncode == 2, result
     assert result.stdout == ""
     [line] = result.stderr.splitlines()
@@ -95,7 +95,7 @@ class TestBadValues:
 class TestConfig:
     def test_it_says_what_is_in_force_and_from_where(self, tmp_path: Path) -> None:
         (tmp_path / "proxy.toml").write_text("procs = 3\nport = 1\n")
-        result = run_cli(tmp_path, "config", "--config", "proxy.toml", "--prefix", "p", env={"PORT": "9000"})
+        result = run_here(tmp_path, "config", "--config", "proxy.toml", "--prefix", "p", env={"PORT": "9000"})
         assert (result.returncode, result.stderr) == (0, "")
         lines = {line.split(" = ")[0]: " ".join(line.split()) for line in result.stdout.splitlines()}
         assert lines["procs"] == "procs = 3 # key procs in proxy.toml"
@@ -106,15 +106,15 @@ class TestConfig:
 
     def test_secrets_are_masked(self, tmp_path: Path) -> None:
         env = {"AUTH_KEYS": "hunter2,hunter3", "REDIS_HOST": "r", "REDIS_PASSWORD": "hunter4"}
-        result = run_cli(tmp_path, "config", env=env)
+        result = run_here(tmp_path, "config", env=env)
         assert "hunter" not in result.stdout + result.stderr
         assert 'auth_keys = ["***", "***"]' in result.stdout
         assert 'redis_url = "redis://:***@r:6379"' in result.stdout
 
     def test_it_is_a_configuration_file(self, tmp_path: Path) -> None:
-        first = run_cli(tmp_path, "config", "--drain-timeout", "500ms", "--max-message-size", "1500")
+        first = run_here(tmp_path, "config", "--drain-timeout", "500ms", "--max-message-size", "1500")
         (tmp_path / "proxy.toml").write_text(first.stdout)
-        second = run_cli(tmp_path, "config", "--config", "proxy.toml")
+        second = run_here(tmp_path, "config", "--config", "proxy.toml")
         assert tomllib.loads(second.stdout) == tomllib.loads(first.stdout)
         assert tomllib.loads(second.stdout)["drain_timeout"] == 0.5
 
@@ -132,7 +132,7 @@ class TestSchema:
         ],
     )
     def test_it_prints_the_documents(self, tmp_path: Path, arguments: tuple[str, ...], printed: str) -> None:
-        result = run_cli(tmp_path, "schema", *arguments)
+        result = run_here(tmp_path, "schema", *arguments)
         assert (result.returncode, result.stderr) == (0, "")
         assert result.stdout == printed
 

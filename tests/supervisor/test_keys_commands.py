@@ -13,12 +13,12 @@ import pytest
 
 from bullmq_proxy.gateway.access.keys_file import digest, parse
 from tests.supervisor.test_cli import refusal
-from tests.support.service import COMMAND, clean_environment, run_cli
+from tests.support.service import COMMAND, clean_environment, run_here
 from tests.support.waiting import TIMEOUT
 
 
 def create(home: Path, *arguments: str, env: dict[str, str] | None = None) -> CompletedProcess[str]:
-    result = run_cli(home, "key", "create", *arguments, env=env)
+    result = run_here(home, "key", "create", *arguments, env=env)
     assert result.returncode == 0, result
     return result
 
@@ -154,7 +154,7 @@ class TestList:
             "--allow", "produce", "--expires", "2099-01-31", "--messages-per-second", "100", "--connections", "2",
         )  # fmt: skip
         create(tmp_path, "nobody", "--keys-file", "keys.toml")
-        result = run_cli(tmp_path, "key", "list", "--keys-file", "keys.toml")
+        result = run_here(tmp_path, "key", "list", "--keys-file", "keys.toml")
         assert [line.split() for line in result.stdout.splitlines()] == [
             ["NAME", "QUEUES", "PERMISSIONS", "EXPIRES", "CALLS/S", "CONNECTIONS"],
             ["shop", "mails-*", "produce,observe", "2099-01-31T00:00:00Z", "100", "2"],
@@ -165,7 +165,7 @@ class TestList:
     def test_a_loose_mode_is_remarked_on(self, tmp_path: Path) -> None:
         create(tmp_path, "a", "--keys-file", "keys.toml")
         (tmp_path / "keys.toml").chmod(0o644)
-        result = run_cli(tmp_path, "key", "list", "--keys-file", "keys.toml")
+        result = run_here(tmp_path, "key", "list", "--keys-file", "keys.toml")
         assert result.stderr.startswith("warning: keys.toml: other users can read or write it (mode 0644)")
 
     def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ class TestList:
 
 def test_config_shows_the_file_and_finds_its_errors(tmp_path: Path) -> None:
     create(tmp_path, "a", "--keys-file", "keys.toml")
-    result = run_cli(tmp_path, "config", "--keys-file", "keys.toml")
+    result = run_here(tmp_path, "config", "--keys-file", "keys.toml")
     assert 'keys_file = "keys.toml"' in result.stdout
     (tmp_path / "keys.toml").write_text("[keys.a]\n")
     assert "keys_file: keys.toml: key a: hash: is missing" in refusal(tmp_path, "config", "--keys-file", "keys.toml")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from bullmq_proxy.gateway.settings import options
 from bullmq_proxy.supervisor.activation import LISTEN_VARIABLES
+from bullmq_proxy.supervisor.cli import main
 from bullmq_proxy.supervisor.notify import NOTIFY_VARIABLES
 from bullmq_proxy.supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS
 from tests.support.waiting import TIMEOUT, wait_for
@@ -40,6 +43,21 @@ def run_cli(home: Path, *arguments: str, env: Mapping[str, str] | None = None) -
         timeout=TIMEOUT,
         check=False,
     )
+
+
+def run_here(home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end in this process, which is faster; for commands that start nothing."""
+    output, errors = io.StringIO(), io.StringIO()
+    inherited = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(clean_environment(home, env))
+        with chdir(home), redirect_stdout(output), redirect_stderr(errors):
+            code = main(arguments)
+    finally:
+        os.environ.clear()
+        os.environ.update(inherited)
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
 
 
 class Service:
