@@ -100,7 +100,7 @@ def _shown(name: str, kind: str, value: Any) -> Any:
 
 
 def _members(name: str, members: list[tuple[str, float]]) -> list[list[Any]]:
-    if name == "waiting-children":  # jobs of one millisecond are in the order of their names there
+    if name in ("waiting-children", "completed", "failed"):  # jobs of one millisecond are in the order of their names
         return sorted([member, score] for member, score in members)
     return [[member, score // _SCORE_SHIFT if name == "delayed" else score] for member, score in members]
 

@@ -194,7 +194,7 @@ class TestFailedStart:
         ):
             places = {"closed": port, "web": web, "tls": tls, "plain": plain, "curt": curt}
             result = run_cli(
-                tmp_path, "serve", "--port", "0", "--procs", "2",
+                tmp_path, "serve", "--port", "0", "--procs", "1",
                 "--redis-url", url.format(**places), "--redis-start-timeout", "300ms",
             )  # fmt: skip
         assert result.returncode == 1
