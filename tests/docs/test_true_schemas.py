@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from bullmq_proxy.gateway.broker.functions.table import Function
-from bullmq_proxy.gateway.schema import asyncapi_document
 from bullmq_proxy.gateway.schema.tables import Api, apis
 from bullmq_proxy.gateway.wire.answers import Invoke, decode_answer
 from tests.sessions.peer import Gateway, Job, Peer
@@ -114,7 +113,7 @@ async def test_a_function_returns_what_its_schema_says(proxy: Gateway, api: Api,
 
 def example(api: Api, function: Function) -> list[Any]:
     """The arguments that the document shows."""
-    shown = asyncapi_document()["channels"][api.name]["messages"][f"{function.name}Request"]["examples"][0]
+    shown = contract.document()["channels"][api.name]["messages"][f"{function.name}Request"]["examples"][0]
     arguments: list[Any] = shown["payload"]["data"].get("args", [])
     return arguments
 
@@ -189,9 +188,9 @@ async def test_a_watcher_is_told_what_the_document_says(proxy: Gateway) -> None:
 
 
 def test_the_gateway_reads_what_a_worker_may_say() -> None:
-    worker = asyncapi_document()["channels"]["worker"]["messages"]
+    worker = contract.document()["channels"]["worker"]["messages"]
     for operation in ("workerReport", "workerAnswer", "workerControl", "workerCall"):
-        for each in asyncapi_document()["operations"][operation]["messages"]:
+        for each in contract.document()["operations"][operation]["messages"]:
             name = each["$ref"].rpartition("/")[2]
             for shown in worker[name]["examples"]:
                 _, answer = decode_answer(json.dumps(shown["payload"]).encode())
