@@ -12,12 +12,20 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.ports import free_port
-from tests.support.service import Service
+from tests.support.service import ROOT, Service
 from tests.support.valkey import ValkeyProcess
 
 # A machine that is busy with the other test processes is no fault of what is tested.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+_FIRST = ("supervisor", "faults", "interop", "benchmarks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that mostly wait: the short ones then fill the gaps, and nobody waits for a last long one."""
+    items.sort(key=lambda item: not any(part in _FIRST for part in item.path.relative_to(ROOT).parts))
 
 
 def pytest_collection_finish() -> None:
