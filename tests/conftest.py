@@ -24,7 +24,7 @@ _FIRST = ("supervisor", "faults", "interop", "benchmarks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that mostly wait: the short ones then fill the gaps, and nobody waits for a last long one."""
+    """Begin with the tests that mostly wait: short ones fill the gaps, and nobody waits for a last long one."""
     items.sort(key=lambda item: not any(part in _FIRST for part in item.path.relative_to(ROOT).parts))
 
 

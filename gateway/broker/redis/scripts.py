@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
-
-import bullmq.redis_connection
 
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
 from bullmq_proxy.gateway.broker.redis.link import Link
@@ -21,32 +20,18 @@ HOLE: Final = object()
 _END: Final = b"\r\n"
 _OURS: Final = Path(__file__).parent / "lua"
 
-# These are in the package's folder of scripts, but not in its table of them.
-_UNREGISTERED: Final = (
-    "addLog-2",
-    "changeDelay-4",
-    "getDependencyCounts-4",
-    "getMetrics-2",
-    "getRateLimitTtl-2",
-    "isFinished-3",
-    "isMaxed-2",
-    "moveJobFromActiveToWait-9",
-    "paginate-1",
-    "removeChildDependency-1",
-    "removeDeduplicationKey-1",
-    "removeOrphanedJobs-1",
-    "removeUnprocessedChildren-2",
-)
-
 
 @cache
 def script_texts() -> dict[str, str]:
-    """Read all scripts, by name."""
-    unregistered = {name.partition("-")[0]: f"{name}.lua" for name in _UNREGISTERED}
-    names = {**bullmq.redis_connection.SCRIPT_DEFINITIONS, **unregistered}
-    texts = {name: bullmq.redis_connection.loadScript(file) for name, file in names.items()}
-    texts.update({path.stem: path.read_text() for path in sorted(_OURS.glob("*.lua"))})
-    return texts
+    """Read all scripts, by name: BullMQ's, without those of its relay, and our own.
+
+    The package is not imported for that: with redis-py's client it would take a tenth of a shard's start.
+    """
+    package = importlib.util.find_spec("bullmq")
+    assert package is not None and package.submodule_search_locations
+    commands = Path(package.submodule_search_locations[0], "commands")
+    theirs = [path for path in sorted(commands.glob("*.lua")) if not path.name.startswith("relay")]
+    return {path.stem.partition("-")[0]: path.read_text() for path in (*theirs, *sorted(_OURS.glob("*.lua")))}
 
 
 def sha_of(text: str) -> str:
