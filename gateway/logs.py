@@ -16,7 +16,7 @@ SUPERVISOR = "supervisor"
 
 
 def speaker(slot: int | None) -> str:
-    """Who is talking: the parent has no slot."""
+    """Return who is talking: the parent has no slot."""
     return SUPERVISOR if slot is None else f"shard {slot}"
 
 

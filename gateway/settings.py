@@ -51,7 +51,7 @@ class Option:
         return (ENVIRONMENT_PREFIX + self.name.upper(), *self.also)
 
     def check(self, value: object) -> Any:
-        """The value in its final type; raises SettingError."""
+        """Return the value in its final type; raises SettingError."""
         try:
             return self.value_type(value)
         except InvalidValueError as invalid:
@@ -59,7 +59,7 @@ class Option:
             raise SettingError(self.name, f"expected {invalid.wanted}{got}") from None
 
     def show(self, value: Any) -> str:
-        """The value as in a configuration file, without secrets."""
+        """Return the value as in a configuration file, without secrets."""
         if self.secret and isinstance(value, tuple):
             return "[" + ", ".join(value_types.quoted(MASK) for _ in value) + "]"
         if self.secret and isinstance(value, str):
@@ -68,7 +68,7 @@ class Option:
 
 
 def masked(url: str) -> str:
-    """A Redis URL that may be shown: the password and every query value are replaced."""
+    """Return a Redis URL that may be shown: the password and every query value are replaced."""
     parts = urlsplit(url)
     place = parts.netloc
     if parts.password is not None:
@@ -85,7 +85,7 @@ def cores() -> int:
 
 
 def option(default: Any, about: str, value_type: ValueType, **more: Any) -> Any:
-    """A field of `Settings`; a callable default is asked each time."""
+    """Return a field of `Settings`; a callable default is asked each time."""
     found = Option(help=about, value_type=value_type, **more)
     shared: dict[str, Any] = {"metadata": {"option": found}, "repr": not found.secret}
     return field(default_factory=default, **shared) if callable(default) else field(default=default, **shared)

@@ -46,12 +46,12 @@ class ValueType:
 
 
 def quoted(value: object) -> str:
-    """A TOML basic string; settings hold no control characters that would need more escaping."""
+    """Return a TOML basic string; settings hold no control characters that would need more escaping."""
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def text(wanted: str, metavar: str, *, pattern: str = r"\S.*", most: int = 4096) -> ValueType:
-    """A string that matches `pattern` as a whole and is at most `most` characters long."""
+    """Return the type of a string that matches `pattern` as a whole and is at most `most` characters long."""
     shape = re.compile(pattern)
 
     def read(value: Any) -> str:
@@ -63,7 +63,7 @@ def text(wanted: str, metavar: str, *, pattern: str = r"\S.*", most: int = 4096)
 
 
 def choice(*words: str) -> ValueType:
-    """One of a few words, in any case."""
+    """Return the type of one of a few words, in any case."""
 
     def read(value: Any) -> str:
         word: str = value.lower()
@@ -75,7 +75,7 @@ def choice(*words: str) -> ValueType:
 
 
 def whole(least: int, most: int) -> ValueType:
-    """A whole number within bounds. `True` is none, although Python counts it among the integers."""
+    """Return the type of a whole number within bounds. `True` is none, although Python counts it among the integers."""
 
     def read(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | str):
@@ -93,7 +93,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII)
 
 
 def duration(least: float, most: float, *, or_never: bool = False) -> ValueType:
-    """Seconds as a float, from a number or from text such as `30`, `1.5`, `500ms` or `2m`.
+    """Return the type of seconds as a float, from a number or from text such as `30`, `1.5`, `500ms` or `2m`.
 
     Args:
         least: a bound, in seconds.
@@ -168,7 +168,7 @@ boolean = ValueType("true or false (also 1/0, yes/no, on/off)", "BOOLEAN", _read
 
 
 def optional(value_type: ValueType) -> ValueType:
-    """The value_type, or None for "not set"."""
+    """Return the type of a value, or None for "not set"."""
     return ValueType(
         value_type.wanted,
         value_type.metavar,
@@ -178,7 +178,7 @@ def optional(value_type: ValueType) -> ValueType:
 
 
 def many(value_type: ValueType) -> ValueType:
-    """A tuple without repetitions, from a list or from text with commas between the items."""
+    """Return the type of a tuple without repetitions, from a list or from text with commas between the items."""
 
     def read(value: Any) -> tuple[Any, ...]:
         if isinstance(value, str):

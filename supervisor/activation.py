@@ -21,7 +21,7 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
 def handed_sockets(environ: MutableMapping[str, str], first_fd: int = FIRST_FD) -> list[socket.socket]:
-    """The sockets that systemd hands over; none where it has not started us, or not through a socket unit.
+    """Return the sockets that systemd hands over; none where it has not started us, or not through a socket unit.
 
     Args:
         environ: the process environment; the variables are taken out, so that no child takes them for its own.
@@ -45,7 +45,7 @@ def handed_sockets(environ: MutableMapping[str, str], first_fd: int = FIRST_FD) 
 
 
 def adopt(resolution: Resolution, sockets: Sequence[socket.socket]) -> Resolution:
-    """The resolution with the sockets' address and with a number of shards that fits them.
+    """Return the resolution with the sockets' address and with a number of shards that fits them.
 
     Raises UsageError when `procs` is given and fits neither one socket for all nor one for each.
     """
@@ -75,12 +75,12 @@ def adopt(resolution: Resolution, sockets: Sequence[socket.socket]) -> Resolutio
 
 
 def one_per_slot(sockets: Sequence[socket.socket], slots: int) -> list[socket.socket]:
-    """A socket for each slot: its own one, or its own descriptor of the one that all share."""
+    """Return a socket for each slot: its own one, or its own descriptor of the one that all share."""
     return [*sockets, *(sockets[0].dup() for _ in range(slots - len(sockets)))]
 
 
 def place_of(listener: socket.socket) -> str:
-    """Where a socket listens, in words: `host:port`, or the path of a unix socket."""
+    """Return where a socket listens, in words: `host:port`, or the path of a unix socket."""
     name = listener.getsockname()
     if listener.family != socket.AF_UNIX:
         return authority(*name[:2])

@@ -88,7 +88,7 @@ def schema(form: str | None) -> int:
 
 
 def described(resolution: Resolution) -> list[str]:
-    """The settings as a configuration file, with the place of each value in a comment; secrets are masked."""
+    """Return the settings as a configuration file, with the place of each value in a comment; secrets are masked."""
     rows = []
     for option in options():
         value = getattr(resolution.settings, option.name)

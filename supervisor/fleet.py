@@ -138,7 +138,7 @@ class Fleet:
         return self._ending if all(slot.pid is None for slot in self.slots) else None
 
     def plan(self, now: float) -> list[Action]:
-        """What to do now. Calling it again gives only what has become due since."""
+        """Return what to do now. Calling it again gives only what has become due since."""
         alive = {slot.pid for slot in self.slots}
         actions: list[Action] = [told for at, told in self._to_tell if at <= now and told.pid in alive]
         self._to_tell = [(at, told) for at, told in self._to_tell if at > now]
@@ -155,7 +155,7 @@ class Fleet:
         return actions
 
     def next_due(self) -> float | None:
-        """When `plan` or `look` will have something to say, if nothing happens before; None for never."""
+        """Return when `plan` or `check_beats` has something to say, if nothing happens before; None for never."""
         times = [at for at, _ in self._to_tell]
         for slot in self.slots:
             if slot.state is not State.READY and not (slot.state is State.WAITING and self._ending):
@@ -166,7 +166,7 @@ class Fleet:
         return None if due == float("inf") else due
 
     def started(self, index: int, pid: int, now: float) -> None:
-        """The spawn was carried out."""
+        """Note that a spawn was carried out."""
         slot = self.slots[index]
         slot.incarnation += 1
         slot.pid, slot.ready_at, slot.message = pid, None, ""
@@ -180,18 +180,18 @@ class Fleet:
             self._to_tell.append((now, Signal(pid, signal.SIGTERM)))
 
     def ready(self, index: int, now: float) -> None:
-        """The shard said that it serves."""
+        """Note that a shard serves."""
         slot = self.slots[index]
         if slot.state is State.STARTING:
             slot.state, slot.ready_at, slot.hopeless = State.READY, now, 0
             slot.moved_at = now
 
     def failed(self, index: int, message: str) -> None:
-        """The shard said why it is about to give up."""
+        """Note why a shard is about to give up."""
         self.slots[index].message = message
 
     def exited(self, index: int, code: int, now: float) -> float | None:
-        """The shard's process is gone.
+        """Note that a shard's process is gone, and plan the next one.
 
         Args:
             code: its exit code, negative for a signal's number.
@@ -232,14 +232,14 @@ class Fleet:
                 self._abort(slot, now)
 
     def show_stacks(self, now: float) -> None:
-        """The user wants to see what the shards do."""
+        """Ask the shards for their stacks."""
         asked = {told.pid for _, told in self._to_tell if told.signum == signal.SIGUSR1}
         for slot in self.slots:
             if slot.pid is not None and slot.pid not in asked:
                 self._tell_in_turn(now, Signal(slot.pid, signal.SIGUSR1, f"stacks of shard {slot.index}"))
 
     def stop(self, now: float) -> None:
-        """The user asks the service to end. Asking again shortens the drain, asking a third time ends it."""
+        """End the service. Asking again shortens the drain, asking a third time ends it."""
         echo = now - self._asked_at < SAME_REQUEST
         self._asked_at = now
         if self._ending is None:
@@ -282,7 +282,7 @@ class Fleet:
         return at
 
     def _despair(self, slot: Slot, code: int) -> str:
-        """Why there is no point in starting the slot again; empty when there is."""
+        """Return why there is no point in starting the slot again; empty when there is."""
         if code == Exit.INCOMPATIBLE or (code == Exit.BAD_START and slot.incarnation == 0):
             return slot.message or "the first start failed"
         if slot.hopeless < CRASH_LOOP:
@@ -292,7 +292,7 @@ class Fleet:
 
 
 def describe(code: int) -> str:
-    """An exit code in words."""
+    """Return an exit code in words."""
     if code >= 0:
         return f"exit code {code}"
     try:

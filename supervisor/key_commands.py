@@ -160,7 +160,7 @@ def _shown(moment: float) -> str:
 
 
 def _moment(text: str) -> str:
-    """A date or date-time of the command line as TOML has it."""
+    """Return a date or date-time of the command line as TOML has it."""
     try:
         moment: datetime.date = (
             datetime.date.fromisoformat(text) if len(text) <= 10 else datetime.datetime.fromisoformat(text)
@@ -208,7 +208,7 @@ def _append(path: str, name: str, block: str, show: Callable[[], None]) -> None:
 
 
 def _read(target: Path) -> tuple[bytes, os.stat_result | None]:
-    """The file's bytes, and whose it is; nothing and None where there is none yet."""
+    """Return the file's bytes, and whose it is; nothing and None where there is none yet."""
     try:
         return keys_file.read_file(target)
     except FileNotFoundError:

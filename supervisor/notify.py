@@ -44,7 +44,7 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> Notifier:
-        """The notifier that the environment asks for; its variables are taken out, so that no child answers for us."""
+        """Return the notifier that the environment asks for, and remove its variables: no child answers for us."""
         address, usec, pid = (environ.pop(name, "") for name in NOTIFY_VARIABLES)
         if address and address[0] not in "/@":
             log.warning("NOTIFY_SOCKET: %s is neither a path nor an abstract name; systemd is told nothing", address)
@@ -53,7 +53,7 @@ class Notifier:
         return cls(address or None, int(usec) / 1e6 if watched and address else None)
 
     def next_due(self) -> float | None:
-        """When `report` has something to say, if nothing happens before; None for never."""
+        """Return when `report` has something to say, if nothing happens before; None for never."""
         due = [
             at for at in (self._retry_due, self._beat_due if self._pause and self._ready else None) if at is not None
         ]

@@ -78,7 +78,7 @@ class Inbox:
         return self._read.fileno()
 
     def take(self) -> list[signal.Signals]:
-        """The signals that came since the last call."""
+        """Return the signals that came since the last call."""
         numbers: list[int] = []
         try:
             while chunk := self._read.recv(4096):

@@ -22,7 +22,7 @@ class StartError(Exception):
 
 
 def open_slots(host: str, port: int, count: int) -> list[socket.socket]:
-    """One listening socket per slot, all on one port.
+    """Open one listening socket per slot, all on one port.
 
     Args:
         host: name or address to listen on.
@@ -52,12 +52,12 @@ def open_slots(host: str, port: int, count: int) -> list[socket.socket]:
 
 
 def authority(host: str, port: int) -> str:
-    """`host:port` as a URL writes it."""
+    """Return `host:port` as a URL writes it."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def reachable_host(host: str) -> str:
-    """An address that a client on this machine can use when the service listens on all of them."""
+    """Return an address that a client on this machine can use when the service listens on all of them."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 

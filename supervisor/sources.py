@@ -149,7 +149,7 @@ def _is_from_kubernetes(name: str, value: str) -> bool:
 def _find(
     option: Option, flags: Mapping[str, Any], environ: Mapping[str, str], file: ConfigFile | None
 ) -> _Found | None:
-    """The highest level that gives the option a value."""
+    """Return the highest level that gives the option a value."""
     given = flags.get(option.name)
     if given is not None and given != ():
         return _Found(given, Place(Level.FLAG, f"flag {option.flag}"))
@@ -209,7 +209,7 @@ def _part(parts: Mapping[str, str], name: str, kind: ValueType, default: Any) ->
 
 
 def _decide_no_auth(found: dict[str, _Found]) -> list[str]:
-    """The higher level wins between `no_auth` and keys; on one level they contradict each other."""
+    """Return the higher level wins between `no_auth` and keys; on one level they contradict each other."""
     no_auth = found.get("no_auth")
     if no_auth is None or not no_auth.value:
         return []

@@ -215,3 +215,26 @@ def _refuses(last: ast.stmt) -> bool:
     return isinstance(last, ast.Raise) or (
         isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "assert_never"
     )
+
+
+# A docstring of a function names what the function does to what; these begin a riddle, or a noun.
+NO_VERBS = (
+    "A An All As Each For How If In It Its No Nobody Nothing Of On One Our Some Somebody That The These They This Those"
+    " What When Where Whether Which Who Why"
+)
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_of)
+def test_a_docstring_of_a_function_begins_with_a_verb(path: Path) -> None:
+    for node in nodes_of(path):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _is_property(node):
+            continue
+        text = ast.get_docstring(node) or ""
+        first = text.split(" ", 1)[0].rstrip(",:")
+        assert first not in NO_VERBS.split() and not text.startswith("`"), (
+            f"{module_of(path)}:{node.lineno}: {text[:60]}"
+        )
+
+
+def _is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any("property" in ast.unparse(each) for each in node.decorator_list)

@@ -96,7 +96,7 @@ class KeysFile:
     """
 
     def __init__(self, path: str, auth_keys: Iterable[str] = ()) -> None:
-        """Nothing is read before `read`; `auth_keys` are the keys that may do everything."""
+        """Make a reader of the file; `read` reads it. `auth_keys` are the keys that may do everything."""
         self.path = path
         self.keys: tuple[Key, ...] = ()
         self.remarks: tuple[str, ...] = ()

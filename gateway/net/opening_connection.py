@@ -16,7 +16,7 @@ class _NoQueue:
     """Stands for the library's queue of messages, which an open connection does not use."""
 
     def close(self) -> None:
-        """Nothing waits in it."""
+        """Do nothing: nothing waits in it."""
 
 
 _NO_QUEUE: Final = cast("Assembler", _NoQueue())

@@ -12,16 +12,16 @@ __all__ = ["asyncapi_document", "asyncapi_yaml", "functions_markdown"]
 
 
 def asyncapi_document() -> dict[str, Any]:
-    """The AsyncAPI document, as JSON-like data."""
+    """Return the AsyncAPI document, as JSON-like data."""
     return asyncapi.document(apis())
 
 
 def asyncapi_yaml() -> str:
-    """The AsyncAPI document as YAML, as it stands in docs/asyncapi.yaml."""
+    """Return the AsyncAPI document as YAML, as it stands in docs/asyncapi.yaml."""
     head = "# Made from the code by `make docs`; `bullmq-proxy schema` prints it.\n"
     return head + dump(asyncapi_document())
 
 
 def functions_markdown() -> str:
-    """The page that describes every function, as it stands in docs/functions.md."""
+    """Return the page that describes every function, as it stands in docs/functions.md."""
     return functions_page.page(apis())

@@ -46,7 +46,7 @@ Document = dict[str, Any]
 
 
 def document(apis: Sequence[Api]) -> Document:
-    """The document as JSON-like data.
+    """Return the document as JSON-like data.
 
     Args:
         apis: that consist of functions.
@@ -55,7 +55,7 @@ def document(apis: Sequence[Api]) -> Document:
 
 
 def request_schema(function: Function, schemas: Schemas) -> Schema:
-    """The schema of the `data` of a request."""
+    """Return the schema of the `data` of a request."""
     doc = parse(function.doc)
     items = [_argument(parameter.name, schemas.of(parameter.type), doc.named) for parameter in function.parameters]
     args: Schema = {"type": "array"}
@@ -79,7 +79,7 @@ def request_schema(function: Function, schemas: Schemas) -> Schema:
 
 
 def reply_schema(function: Function, schemas: Schemas) -> Schema:
-    """The schema of the `data` of a reply that carries a result."""
+    """Return the schema of the `data` of a reply that carries a result."""
     return {"type": "object", "properties": {"ok": schemas.of(function.result)}, "required": ["ok"]}
 
 
@@ -97,7 +97,7 @@ class _Document:
         self._operations: dict[str, Document] = {}
 
     def build(self) -> Document:
-        """The whole document."""
+        """Return the whole document."""
         apis = {api.endpoint: api for api in self._apis}
         for endpoint in SessionEndpoint:
             self._add_channel(endpoint)
@@ -288,7 +288,7 @@ def _names(messages: Iterable[Message]) -> list[str]:
 
 
 def _whole_text(function: Function) -> str:
-    """A function's docstring without its arguments, which stand in the schema."""
+    """Return a function's docstring without its arguments, which stand in the schema."""
     doc = parse(function.doc)
     errors = "\n".join(f"* `{name}`: {about}" for name, about in doc.raises.items())
     parts = [*doc.paragraphs, f"Result: {doc.returns}" if doc.returns else "", f"Errors:\n\n{errors}" if errors else ""]

@@ -80,7 +80,7 @@ def _entries(lines: list[str]) -> dict[str, str]:
 
 
 def _joined(lines: list[str]) -> str:
-    """A paragraph as one line; a list keeps its lines."""
+    """Return a paragraph as one line; a list keeps its lines."""
     text = ""
     for line in lines:
         text += ("\n" if line.lstrip().startswith(("* ", "- ")) else " ") + line.strip()
@@ -88,7 +88,7 @@ def _joined(lines: list[str]) -> str:
 
 
 def of_class(cls: Any) -> Doc:
-    """A class's own docstring, taken apart, with what the docstrings of its bases say of attributes.
+    """Return a class's own docstring, taken apart, with what the docstrings of its bases say of attributes.
 
     (A TypedDict does not know its bases before Python 3.12: there only its own docstring counts, on all versions.)
     """

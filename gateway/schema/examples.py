@@ -87,7 +87,7 @@ class Examples:
         self._schemas = schemas
 
     def of(self, schema: Schema, name: str = "", depth: int = 0) -> Any:
-        """A value.
+        """Return a value.
 
         Args:
             schema: that it is valid against.
@@ -119,7 +119,7 @@ class Examples:
         return self.of(self._schemas.components[name], "", depth)
 
     def _simplest(self, choices: list[Schema], depth: int) -> Schema:
-        """The first choice, or null where it would never end."""
+        """Return the first choice, or null where it would never end."""
         empty = [each for each in choices if each.get("type") in ("null", "array")]
         return empty[-1] if depth > _DEEPEST and empty else choices[0]
 
@@ -177,7 +177,7 @@ def _numbers(schema: Schema) -> tuple[Any, ...]:
 
 
 def _fits(schema: Schema, value: Any) -> bool:
-    """Whether a plain value, or an object for a schema that asks for nothing, is valid."""
+    """Return whether a plain value, or an object for a schema that asks for nothing, is valid."""
     if "anyOf" in schema:
         return any(_fits(each, value) for each in schema["anyOf"])
     if "$ref" in schema or "allOf" in schema or "properties" in schema:

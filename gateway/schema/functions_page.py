@@ -36,7 +36,7 @@ This page is made from the code by `make docs`; `bullmq-proxy schema --functions
 
 
 def page(apis: Sequence[Api]) -> str:
-    """The page as Markdown.
+    """Return the page as Markdown.
 
     Args:
         apis: whose functions it describes.
@@ -59,7 +59,7 @@ class _Page:
         self._heads = _headings(apis)
 
     def text(self) -> str:
-        """The whole page."""
+        """Return the whole page."""
         return "\n".join([_HEAD, *self._index(), *self._details(), *self._types()]).rstrip() + "\n"
 
     # The index
@@ -138,7 +138,7 @@ class _Page:
             yield ""
 
     def _options(self, schema: Schema, indent: str) -> Iterator[str]:
-        """The members of the object types within, as a list, for those that have no section of their own."""
+        """Return the members of the object types within, as a list, for those that have no section of their own."""
         for name in dict.fromkeys(self._references(schema)):
             if name not in self._sections:
                 yield from self._members(self._schemas.components[name], indent)
@@ -182,7 +182,7 @@ class _Page:
             yield ""
 
     def _base(self, name: str) -> str | None:
-        """The largest other type, if any, whose members this type has as well, and more."""
+        """Return the largest other type, if any, whose members this type has as well, and more."""
         components = self._schemas.components
         return max(
             (each for each in self._sections if _extends(components[name], components[each])),
@@ -206,7 +206,7 @@ class _Page:
         ]
 
     def _references(self, schema: Any) -> Iterator[str]:
-        """The names of the components that a schema refers to."""
+        """Return the names of the components that a schema refers to."""
         if isinstance(schema, dict):
             if "$ref" in schema:
                 yield self._schemas.name(schema)
@@ -230,7 +230,7 @@ def _kind(schema: Schema) -> str:
 
 
 def _extends(schema: Schema, base: Schema) -> bool:
-    """Whether an object type is another one of some size with more members."""
+    """Return whether an object type is another one of some size with more members."""
     ours, theirs = schema.get("properties", {}), base.get("properties", {})
     return (
         _LEAST_BASE <= len(theirs) < len(ours)
@@ -244,7 +244,7 @@ def _bare(schema: Schema) -> Schema:
 
 
 def _headings(apis: Sequence[Api]) -> dict[tuple[str, str], str]:
-    """The heading of each function: its name, with the API where two of them have one of that name."""
+    """Return the heading of each function: its name, with the API where two of them have one of that name."""
     uses = Counter(function.name for api in apis for function in api.table)
     return {
         (api.name, function.name): function.name
@@ -269,7 +269,7 @@ def _reaches(within: dict[str, list[str]], start: str, goal: str) -> bool:
 
 
 def _anchor(title: str) -> str:
-    """The name by which links find a heading, as GitHub makes it."""
+    """Return the name by which links find a heading, as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 

@@ -30,7 +30,7 @@ class Schemas:
         self._names: dict[Any, str] = {}
 
     def of(self, shape: Any) -> Schema:
-        """The schema of a type."""
+        """Return the schema of a type."""
         if shape is Never:
             return NEVER
         origin, inner = get_origin(shape), get_args(shape)
@@ -45,11 +45,11 @@ class Schemas:
         return self._schema(inspect.type_info(shape))
 
     def resolve(self, schema: Schema) -> Schema:
-        """The component that a reference leads to, or the schema itself where it is none."""
+        """Return the component that a reference leads to, or the schema itself where it is none."""
         return self.components[self.name(schema)] if "$ref" in schema else schema
 
     def name(self, schema: Schema) -> str:
-        """The name of the component that a reference leads to."""
+        """Return the name of the component that a reference leads to."""
         reference: str = schema["$ref"]
         return reference.removeprefix(self._root)
 
@@ -159,7 +159,7 @@ def _one_of(schemas: list[Schema]) -> Schema:
 
 
 def fixed_array(items: list[Schema], least: int | None = None) -> Schema:
-    """An array with a schema for each place, of which the last ones may be missing."""
+    """Return an array with a schema for each place, of which the last ones may be missing."""
     schema: Schema = {"type": "array"}
     if items:
         schema["items"] = items
@@ -169,7 +169,7 @@ def fixed_array(items: list[Schema], least: int | None = None) -> Schema:
 
 
 def plain(value: Any) -> Any:
-    """A Python value as JSON-like data; None for what has no such form."""
+    """Return a Python value as JSON-like data; None for what has no such form."""
     if isinstance(value, Raw):
         return msgspec.json.decode(value)
     if value is UNSET:
@@ -187,7 +187,7 @@ def _default(known: inspect.Field) -> Any:
 
 
 def _in_order(known: inspect.StructType | inspect.TypedDictType | inspect.DataclassType) -> list[inspect.Field]:
-    """The fields in the order in which they are declared: msgspec sorts those of a TypedDict."""
+    """Return the fields in the order in which they are declared: msgspec sorts those of a TypedDict."""
     if not isinstance(known, inspect.TypedDictType):
         return list(known.fields)
     by_name = {each.name: each for each in known.fields}

@@ -48,12 +48,12 @@ class Message:
 
 
 def envelope(id: Schema, data: Schema) -> Schema:
-    """The schema of a whole message."""
+    """Return the schema of a whole message."""
     return {"type": "object", "properties": {"id": id, "data": data}, "required": ["id", "data"]}
 
 
 def described(message: Message, schemas: Schemas, id: Schema = ID) -> dict[str, Any]:
-    """A message as AsyncAPI describes it."""
+    """Return a message as AsyncAPI describes it."""
     text = message.about or parse(getattr(message.data, "__doc__", "")).text
     data = message.data if isinstance(message.data, dict) else schemas.of(message.data)
     return {
@@ -66,7 +66,7 @@ def described(message: Message, schemas: Schemas, id: Schema = ID) -> dict[str, 
 
 
 def error_message(schemas: Schemas) -> dict[str, Any]:
-    """The reply that says what went wrong."""
+    """Return the reply that says what went wrong."""
     data = {"type": "object", "properties": {"err": schemas.of(ErrorObject)}, "required": ["err"]}
     refusal = {"err": {"message": "Expected `int` >= 0 - at `args[2].delay`", "code": "INVALID_ARGUMENTS"}}
     about = "The request, or the message, failed."
@@ -77,5 +77,5 @@ def error_message(schemas: Schemas) -> dict[str, Any]:
 
 
 def error_codes() -> str:
-    """The codes and what they say, as a Markdown list."""
+    """Return the codes and what they say, as a Markdown list."""
     return "\n".join(f"* `{code.value}`: {code.meaning}" for code in ErrorCode)

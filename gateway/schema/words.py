@@ -13,7 +13,7 @@ Link = Callable[[Schema], str]
 
 
 def in_words(schema: Schema, link: Link) -> str:
-    """What a value may be.
+    """Return what a value may be.
 
     Args:
         schema: of the value.
@@ -49,7 +49,7 @@ def in_words(schema: Schema, link: Link) -> str:
 
 
 def code(value: Any) -> str:
-    """A JSON value as inline code; a text stands without its quotes where that is clear."""
+    """Return a JSON value as inline code; a text stands without its quotes where that is clear."""
     text = value if isinstance(value, str) and value and not value.startswith(("{", "[")) else compact(value)
     return f"`{text}`"
 

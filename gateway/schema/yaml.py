@@ -18,7 +18,7 @@ _LONGEST_PLAIN: Final = 200
 
 
 def dump(value: Any) -> str:
-    """The document.
+    """Return the document.
 
     Args:
         value: dicts with texts as keys (YAML allows keys of up to 1024 characters), lists, texts, numbers, booleans
@@ -30,7 +30,7 @@ def dump(value: Any) -> str:
 
 
 def _block(value: dict[str, Any] | list[Any]) -> Iterator[str]:
-    """The lines of what is not empty, without the indentation of the place where it stands."""
+    """Return the lines of what is not empty, without the indentation of the place where it stands."""
     if isinstance(value, dict):
         for key, member in value.items():
             yield from _member(f"{_text(key)}:", member)
@@ -60,7 +60,7 @@ def _indented(line: str) -> str:
 
 
 def _is_literal(text: str) -> bool:
-    """Whether a text of several lines can stand as such: nothing to escape, and no line that depends on its spaces."""
+    """Return whether a text can stand in several lines: nothing to escape, and no line that depends on spaces."""
     first, *rest = text.split("\n")
     return (
         bool(rest)

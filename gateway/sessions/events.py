@@ -60,7 +60,7 @@ class EventsSession:
             await self._reader.follow(cursor, self._after)
 
     def late_message_received(self, message: bytes) -> None:
-        """No subscription matters any more."""
+        """Ignore it: no subscription matters any more."""
 
     def connection_lost(self) -> None:
         """Leave the reader."""
@@ -96,7 +96,7 @@ class EventsSession:
         await self._client.wait_writable()
 
     def overrun(self) -> None:
-        """The client reads too slowly to ever catch up."""
+        """Close the connection: its client reads too slowly to ever catch up."""
         self._client.close(CloseCode.SLOW_CONSUMER, "too slow to catch up with the events")
 
     # The client's side

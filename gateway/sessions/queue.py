@@ -23,10 +23,10 @@ class QueueSession:
         self._caller = Caller(table, target, context, client, limits)
 
     async def prepare(self) -> None:
-        """Nothing to do: Redis is asked when the client asks."""
+        """Do nothing: Redis is asked when the client asks."""
 
     def start(self) -> None:
-        """Nothing to do: the client speaks first."""
+        """Do nothing: the client speaks first."""
 
     def message_received(self, message: bytes) -> None:
         """Answer one request."""
@@ -38,7 +38,7 @@ class QueueSession:
         self._caller.call(bytes(request.id), request.data.fn, request.data.args)
 
     def late_message_received(self, message: bytes) -> None:
-        """Nothing is started that could not be answered any more."""
+        """Ignore it: nothing is started that could not be answered any more."""
 
     def connection_lost(self) -> None:
         """Calls under way run to their end; their replies go nowhere."""

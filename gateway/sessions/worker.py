@@ -75,7 +75,7 @@ class WorkerSession:
         self._unchoking: asyncio.Task[None] | None = None  # the client has that much to read: no new jobs meanwhile
 
     async def prepare(self) -> None:
-        """Nothing to do: jobs come once the connection is open."""
+        """Do nothing: jobs come once the connection is open."""
 
     def start(self) -> None:
         """Take jobs from now on."""
@@ -96,7 +96,7 @@ class WorkerSession:
         self._held.clear()
 
     def _take_back_unread(self) -> None:
-        """What the client may never have seen is not counted against the job."""
+        """Give back, uncounted, what the client may never have seen."""
         for lease in list(self._unheard):
             if lease.state is HELD:
                 self._feed.settler.release(lease, partial(_log_lost, lease))
@@ -205,7 +205,7 @@ class WorkerSession:
             self._take_answer(id, lease, answer)
 
     def _find(self, id: bytes) -> Lease | None:
-        """The lease that an answer is about; 7, "7" and 7.0 are one id to clients whose language has one number."""
+        """Return the lease that an answer is about; 7, "7" and 7.0 are one id: some languages have one number."""
         lease = self._held.get(id)
         if lease is None:
             try:
@@ -216,7 +216,7 @@ class WorkerSession:
         return lease if lease is not None and lease.state is HELD else None
 
     def _refuse(self, id: bytes, answer: JobAnswer) -> None:
-        """An answer to a job that is not the client's (any more)."""
+        """Refuse an answer to a job that is not the client's (any more)."""
         error = GatewayError(
             ErrorCode.NOT_FOUND,
             f"No job of this connection waits for an answer with id {id[:100].decode(errors='ignore')}",
@@ -256,7 +256,7 @@ class WorkerSession:
             self._client.send(err(id, result))
 
     def _settled(self, id: bytes, lease: Lease, outcome: str | GatewayError) -> None:
-        """A final answer has arrived in Redis, or could not."""
+        """Tell the client that its final answer is in Redis, or why it could not be stored."""
         if lease.state is ENDED:
             self.forget(lease)
         if not isinstance(outcome, GatewayError):

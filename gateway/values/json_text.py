@@ -50,7 +50,7 @@ def json_text(text: bytes) -> Raw | None:
 
 
 def _is_json(text: bytes) -> bool:
-    """A second opinion: msgspec refuses half a surrogate pair; Node writes it as `\\ud800` (RFC 8259 §8.2)."""
+    """Give a second opinion: msgspec refuses half a surrogate pair; Node writes it as `\\ud800` (RFC 8259 §8.2)."""
     if not SURROGATE.search(text):
         return False
     try:

@@ -69,7 +69,7 @@ class Address:
 
 
 def _plain(url: str, scheme: str) -> str:
-    """`unix:///path` has no authority, and urlunsplit would drop its slashes."""
+    """Return a URL without an authority, as `unix:///path`, of which urlunsplit would drop slashes."""
     return f"{scheme}:{url.partition(':')[2]}"
 
 
