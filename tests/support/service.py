@@ -17,6 +17,7 @@ from bullmq_proxy.supervisor.activation import LISTEN_VARIABLES
 from bullmq_proxy.supervisor.cli import main
 from bullmq_proxy.supervisor.notify import NOTIFY_VARIABLES
 from bullmq_proxy.supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS
+from tests.support.processes import ending_with_us
 from tests.support.waiting import TIMEOUT, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,7 @@ class Service:
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
+                preexec_fn=ending_with_us(signal.SIGTERM),  # noqa: PLW1509 - only the main thread starts services
                 pass_fds=self._pass_fds,
             )
         return self

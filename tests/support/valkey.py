@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from bullmq_proxy.supervisor.embedded import find_server
 from tests.support.ports import free_port
+from tests.support.processes import ending_with_us
 from tests.support.waiting import TIMEOUT, wait_for
 
 
@@ -70,6 +71,7 @@ class ValkeyProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                preexec_fn=ending_with_us(signal.SIGKILL),  # noqa: PLW1509 - only the main thread starts servers
             )
         wait_for(self._answers, "Valkey answers")
         return self
