@@ -82,14 +82,14 @@ class Proxy:
         await self.stop()
 
 
-def start_proxy(connection: str | Redis, auth_keys: Iterable[str] = (), **settings: Any) -> Proxy:
+def start_proxy(connection: str | Redis, auth_keys: str | Iterable[str] = (), **settings: Any) -> Proxy:
     """Return a gateway for `async with`, or to be started and stopped by hand.
 
     Args:
         connection: a Redis URL, or a `redis.asyncio.Redis` whose server and login are used; the client itself is left
             alone and stays yours.
-        auth_keys: keys that clients come in with and that may do everything. None at all needs `keys_file` with a key
-            in it, or `no_auth=True`.
+        auth_keys: a key, or several, that clients come in with and that may do everything. None at all needs
+            `keys_file` with a key in it, or `no_auth=True`.
         settings: any field of `bullmq_proxy.gateway.settings.Settings`, such as `host`, `prefix` or `port`, of which 0
             picks a free one.
 
@@ -99,7 +99,7 @@ def start_proxy(connection: str | Redis, auth_keys: Iterable[str] = (), **settin
     for name, instead in _NOT_HERE.items():
         if name in settings:
             raise ValueError(f"start_proxy takes no {name}: {instead}")
-    keys = tuple(auth_keys)
+    keys = (auth_keys,) if isinstance(auth_keys, str) else tuple(auth_keys)
     if not keys and not settings.get("no_auth") and not settings.get("keys_file"):
         raise ValueError("start_proxy needs auth_keys or keys_file; no_auth=True lets everybody in")
     address = Address.from_url(connection) if isinstance(connection, str) else Address.from_client(connection)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import secrets
 import selectors
 import shlex
@@ -15,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def serve(
     Raises StartError when the service cannot start or go on.
     """
     occupy_standard_streams()
+    raise_descriptor_limit()
     with ExitStack() as stack:
         notifier = notifier or Notifier()
         ends = hangup_ends(reloads=keys_file is not None)
@@ -346,6 +348,14 @@ class Master:
         except OSError:  # nobody reads our output any more: no reason to stop serving
             # What is left in the buffer would fail again at the end and spoil the exit code.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many connections as the system does: the soft limit, often 1,024, is for programs that use select."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # the hard limit of macOS is more than its kernel takes
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    log.debug("descriptors: %d, before %d", resource.getrlimit(resource.RLIMIT_NOFILE)[0], soft)
 
 
 def _first_call(url: str) -> str:

@@ -70,6 +70,15 @@ def test_a_setting_that_cannot_be_used_is_refused_at_once() -> None:
         start_proxy("http://localhost", ["key"])
 
 
+async def test_one_key_needs_no_list(valkey: ValkeyProcess, prefix: str) -> None:
+    async with start_proxy(valkey.url, "only-key", port=0, prefix=prefix) as proxy:
+        address = f"ws://127.0.0.1:{proxy.port}/queue/q"
+        async with connect(address, additional_headers={"Authorization": "Bearer only-key"}):
+            pass
+        with pytest.raises(InvalidStatus):
+            await connect(address, additional_headers={"Authorization": "Bearer o"})
+
+
 async def test_a_redis_that_is_not_there_fails_the_start(port: int) -> None:
     proxy = start_proxy(f"redis://127.0.0.1:{port}", ["key"], port=0, redis_start_timeout=0.3)
     with pytest.raises(GatewayError, match="cannot be reached"):

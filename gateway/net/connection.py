@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -347,7 +348,7 @@ class Connection(OpeningConnection):
     def ping(self) -> None:  # type: ignore[override] # no waiter: the keepalive only asks whether anything was heard
         """Send a ping."""
         if self.protocol.state is _OPEN:
-            self.protocol.send_ping(b"")
+            self.protocol.send_ping(os.urandom(4))  # two libraries of clients die of an empty one
             self.send_data()
 
     # The end
