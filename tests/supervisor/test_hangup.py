@@ -17,8 +17,13 @@ from tests.support.waiting import wait_for
 
 MakeService = Callable[..., Service]
 
-# A session leader without a terminal gets the first one that it opens.
-ON_TERMINAL = "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execvp(sys.argv[2], sys.argv[2:])"
+# A session leader without a terminal gets the first one that it opens. Started by nohup, tests ignore SIGHUP.
+ON_TERMINAL = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.open(sys.argv[1], os.O_RDWR)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Terminal:
