@@ -10,6 +10,7 @@ from tests.support.service import ROOT
 
 README = ROOT / "README.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 FAILURES = ROOT / "docs" / "failures.md"
 FUNCTIONS = ROOT / "docs" / "functions.md"

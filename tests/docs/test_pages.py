@@ -20,7 +20,18 @@ from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.supervisor.activation import LISTEN_VARIABLES
 from bullmq_proxy.supervisor.notify import NOTIFY_VARIABLES
 from bullmq_proxy.supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS, ConfigFile, resolve
-from tests.docs.markdown import CONFIGURATION, FAILURES, FUNCTIONS, PAGES, PROTOCOL, Section, links, section, sections
+from tests.docs.markdown import (
+    ARCHITECTURE,
+    CONFIGURATION,
+    FAILURES,
+    FUNCTIONS,
+    PAGES,
+    PROTOCOL,
+    Section,
+    links,
+    section,
+    sections,
+)
 from tests.support.service import ROOT
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -125,6 +136,15 @@ class TestConfiguration:
         settings = resolve({}, dict(line.split("=", 1) for line in lines), None).settings
         assert settings.redis_url == "redis://:secret@redis.example.org:6379"
         assert len(settings.auth_keys) == 2
+
+
+def test_the_architecture_names_files_and_what_is_in_them() -> None:
+    text = ARCHITECTURE.read_text()
+    for path, names in re.findall(r"`([\w/]+\.py)`(?: \(([^)]*)\))?", text):
+        file = next((file for file in (ROOT / "gateway" / path, ROOT / path) if file.exists()), None)
+        assert file is not None, f"no file {path}"
+        for name in re.findall(r"`(?:\w+\.)?(\w+)`", names):
+            assert re.search(rf"\b{name}\b", file.read_text()), f"{path} has no {name}"
 
 
 @page
