@@ -23,7 +23,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from tests.broker.misbehaving import OK, Command, MisbehavingServer
 from tests.support.link import OPTIONS as DEFAULTS
 from tests.support.valkey import ValkeyProcess
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, stretched
 
 OPTIONS = replace(DEFAULTS, name="test-link", deadline=1.0, backlog=100, backlog_timeout=5.0)
 
@@ -115,7 +115,7 @@ async def test_a_server_that_is_not_there_is_reported_in_time() -> None:
         await link.start(0.2)
     assert caught.value.code is ErrorCode.REDIS_UNAVAILABLE
     assert not isinstance(caught.value, RedisRefused)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < stretched(2)
 
 
 async def test_a_refused_client_name_is_no_reason_to_stay_out() -> None:
@@ -154,7 +154,7 @@ async def test_a_server_that_closes_during_the_handshake_is_tried_again_at_once(
         start = time.monotonic()
         async with connected(local(server)) as link:
             assert link.is_up
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < stretched(1)
 
 
 async def test_a_connection_that_has_ended_before_the_first_command_does_not_let_it_wait() -> None:
@@ -179,7 +179,7 @@ async def test_a_setup_that_fails_does_not_wait_for_the_deadline() -> None:
         start = time.monotonic()
         async with connected(local(server), replace(OPTIONS, deadline=30.0), setup=setup):
             assert server.accepted == 2
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < stretched(2)
 
 
 async def test_a_server_that_lets_in_only_to_close_is_not_hammered() -> None:
@@ -386,12 +386,12 @@ async def test_only_so_many_commands_are_kept_and_only_for_so_long() -> None:
             start = time.monotonic()
             kept = [link.call("SET", "a", n) for n in range(2)]
             assert await code_of(link.call("SET", "a", "too many")) is ErrorCode.REDIS_UNAVAILABLE
-            assert time.monotonic() - start < 0.2
+            assert time.monotonic() - start < stretched(0.2)
             assert [await code_of(call) for call in kept] == [ErrorCode.REDIS_UNAVAILABLE] * 2
-            assert 0.15 < time.monotonic() - start < 1
+            assert 0.15 < time.monotonic() - start < stretched(1)
             start = time.monotonic()
             assert await code_of(link.call("SET", "a", "later")) is ErrorCode.REDIS_UNAVAILABLE
-            assert time.monotonic() - start < 0.1
+            assert time.monotonic() - start < stretched(0.1)
         await server.__aenter__()
 
 
@@ -440,7 +440,7 @@ async def test_a_frozen_server_is_given_up_after_the_deadline(tmp_path: Path) ->
             write, read = link.call("SET", "a", "b"), link.call("GET", "a")
             assert await code_of(write) is ErrorCode.OUTCOME_UNKNOWN
             assert await code_of_read(read) is ErrorCode.REDIS_UNAVAILABLE
-            assert 0.35 < time.monotonic() - start < 1.5
+            assert 0.35 < time.monotonic() - start < stretched(1.5)
             server.thaw()
             assert await link.call("GET", "a") == "b"  # it had happened
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -34,3 +35,8 @@ async def eventually(condition: Callable[[], T | None], what: str, timeout: floa
             raise AssertionError(f"not within {timeout:g} s: {what}")
         await asyncio.sleep(_TICK)
     return value
+
+
+def stretched(seconds: float) -> float:
+    """Return the bound for a duration: `seconds`, and longer where more processes want to run than there are cores."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
