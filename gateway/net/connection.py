@@ -37,6 +37,7 @@ _TURN: Final = 0.002  # s that all connections together may take in one turn of 
 _SHORTEST_TURN: Final = 0.0002  # s of one connection, however many there are
 _UNTIMED_FRAMES: Final = 16  # between two looks at the clock
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
+_FIRST_PUSH_DELAY: Final = 0.02  # s; some clients set their handlers a tick after the handshake's answer has come
 
 
 _TAKING_LATE_MESSAGES: Final = frozenset(code for code in CloseCode if code.takes_late_messages)
@@ -87,6 +88,7 @@ class Connection(OpeningConnection):
         self._rest = b""  # has been read, and waits for its turn or for the session; nothing more is read meanwhile
         self._close_code = 0  # of the close frame that we have sent
         self._end: asyncio.TimerHandle | None = None  # the deadline of the closing handshake
+        self._starting: asyncio.TimerHandle | None = None  # the session has not started yet
 
     # The handshake
 
@@ -109,15 +111,29 @@ class Connection(OpeningConnection):
         return True
 
     def opened(self) -> None:
-        """Let the session speak, now that the handshake is answered, and read what came early."""
+        """Read what came early, now that the handshake is answered.
+
+        The session starts, and may push, once the client has said something since, or a little later: the first push
+        must not come in one segment with the answer.
+        """
         self._shared.unopened.discard(self)
         self.forget_handshake()
         early, self.head = self.head, None
         if self.session is not None and not self._close_code:
-            self.session.start()
+            self._starting = self.loop.call_later(_FIRST_PUSH_DELAY, self._start_session)
         self.resume_socket()
         if early:
-            self.data_received(bytes(early))
+            self._read_frames(bytes(early))
+
+    def _start_session(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+        if self.session is not None and not self._close_code:
+            try:
+                self.session.start()
+            except Exception:
+                self._close_for_bug("a session could not start")
 
     # In
 
@@ -127,6 +143,8 @@ class Connection(OpeningConnection):
         if self.head is not None:
             self.receive_head(self.head, data)
             return
+        if self._starting is not None:
+            self._start_session()
         if self._rest:
             self._rest += data
         else:
@@ -273,8 +291,11 @@ class Connection(OpeningConnection):
             try:
                 self.session.message_received(message)
             except Exception:
-                log.exception("a message could not be taken")
-                self.close_with(CloseCode.INTERNAL, "internal error")
+                self._close_for_bug("a message could not be taken")
+
+    def _close_for_bug(self, what: str) -> None:
+        log.exception(what)
+        self.close_with(CloseCode.INTERNAL, "internal error")
 
     def pause_reading(self) -> None:
         """Stop reading from the socket; TCP then slows the client down."""
@@ -389,7 +410,7 @@ class Connection(OpeningConnection):
         self._shared.unopened.discard(self)
         self._shared.unfinished.discard(self)
         self._rest = b""
-        for timer in (self._end, self.judgement):
+        for timer in (self._end, self.judgement, self._starting):
             if timer is not None:
                 timer.cancel()
         # The parser and the protocol hold each other, and so does the error that ended it, by its traceback.

@@ -16,7 +16,8 @@ class Keepalive:
     """Pings connections that have gone quiet, and closes those that stay so.
 
     A dead peer is found after `interval` + `timeout` at the latest: quiet for half an interval is noted, quiet for the
-    other half is pinged, quiet for `timeout` more is closed with 4003.
+    other half is pinged, quiet for `timeout` more is closed with 4003. Half-way there it is pinged once more: one ping,
+    or its pong, may get lost in a proxy or a client that is just busy.
     """
 
     def __init__(self, connections: Callable[[], Collection[Connection]], interval: float, timeout: float) -> None:
@@ -49,7 +50,15 @@ class Keepalive:
                 connection.judgement = None
         elif connection.judgement is None:
             connection.ping()
-            connection.judgement = connection.loop.call_later(self._timeout, _judge, connection)
+            connection.judgement = connection.loop.call_later(
+                self._timeout / 2, _ask_again, connection, self._timeout / 2
+            )
+
+
+def _ask_again(connection: Connection, timeout: float) -> None:
+    if not connection.heard:
+        connection.ping()
+    connection.judgement = connection.loop.call_later(timeout, _judge, connection)
 
 
 def _judge(connection: Connection) -> None:

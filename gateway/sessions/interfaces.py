@@ -39,7 +39,7 @@ class Session(Protocol):
         """Do what has to be done before the handshake is answered; a GatewayError refuses the connection."""
 
     def start(self) -> None:
-        """Begin to serve the client: the handshake is answered."""
+        """Begin to push: the handshake is answered. A client's first message may come before, and so may a drain."""
 
     def message_received(self, message: bytes) -> None:
         """Handle a text message: valid UTF-8, within the size limit."""

@@ -78,9 +78,10 @@ class WorkerSession:
         """Do nothing: jobs come once the connection is open."""
 
     def start(self) -> None:
-        """Take jobs from now on."""
-        self._feed = self._broker.services(self._queue).feed()
-        self._consumer = self._feed.join(self._options, self)
+        """Take jobs from now on, unless the client has paused that or the shard goes away."""
+        if not self._draining:
+            self._feed = self._broker.services(self._queue).feed()
+            self._consumer = self._feed.join(self._options, self, taking=not self._paused)
 
     def connection_lost(self) -> None:
         """Give back what the client did not answer; it counts as vanished unless we sent it away."""
@@ -106,7 +107,8 @@ class WorkerSession:
         self._draining = True
         self._set_taking()
         self._caller.drain()
-        self._client.send(message(self._number(), drain(int(deadline * 1000))))
+        if self._consumer is not None:
+            self._client.send(message(self._number(), drain(int(deadline * 1000))))
 
     @property
     def is_idle(self) -> bool:

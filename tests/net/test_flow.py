@@ -194,7 +194,18 @@ class TestPeersThatAreGone:
         async with await RawClient.open(gateway.port, "/queue/q") as client:
             opcode, payload = await client.read()
             assert (opcode, len(payload)) == (PING, 4)
-            assert await client.closed() == (4003, "no pong")
+            assert (await client.read())[0] == PING, "once more half-way there"
+            assert (await client.read())[0] == CLOSE
+
+    async def test_an_answer_to_the_second_ping_is_enough(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(ping_interval=0.1, ping_timeout=0.2)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            for _ in range(3):
+                first, second = await client.read(), await client.read()
+                assert first[0] == second[0] == PING
+                assert first[1] != second[1]
+                client.send(second[1], PONG)
+            assert await client.ask("count") == {"ok": 0}
 
     async def test_one_that_answers_stays(self, make_gateway: MakeGateway) -> None:
         gateway = await make_gateway(ping_interval=0.05, ping_timeout=0.2)
