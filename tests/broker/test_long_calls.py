@@ -19,6 +19,7 @@ from bullmq_proxy.gateway.broker.functions.managing import (
     obliterate,
     promote_jobs,
     remove_orphaned_jobs,
+    resume,
     retry_jobs,
 )
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
@@ -78,3 +79,15 @@ async def test_with_the_right_it_goes_on_to_the_end(
     assert not await redis.exists(f"{prefix}:q:{type}")
     if name not in ("promoteJobs", "retryJobs"):
         assert await redis.keys(f"{prefix}:q:[0-9]*") == []
+
+
+async def test_resuming_a_long_list_of_an_old_version_goes_on_while_the_key_has_the_right(
+    broker: Broker, redis: Redis, prefix: str
+) -> None:
+    await redis.rpush(f"{prefix}:q:wait", "first")
+    await redis.rpush(f"{prefix}:q:paused", *range(7001))  # one more than the script moves
+    with pytest.raises(GatewayError, match="may not go on with resume"):
+        await resume(broker.queue("q"), context=Context(broker, Rights(Grant("manager"))))
+    assert await redis.llen(f"{prefix}:q:paused") == 1
+    await resume(broker.queue("q"), context=Context(broker, Rights(MANAGER)))
+    assert await redis.llen(f"{prefix}:q:wait") == 7002

@@ -22,6 +22,7 @@ JobType = Literal[
     "completed",
     "delayed",
     "failed",
+    "paused",
     "prioritized",
     "repeat",
     "wait",

@@ -53,6 +53,7 @@ class PromoteJobsOptions(Arguments, frozen=True):
 
 _AT_A_TIME: Final = 10_000  # jobs that one script moves or removes while everybody else waits
 _ALL_TIMES: Final = 1.7976931348623157e308  # Number.MAX_VALUE
+_NO_EVENT: Final = "0"  # pause-7.lua
 
 
 @TABLE.function(MANAGE, writes=True)
@@ -61,19 +62,23 @@ async def pause(queue: Queue) -> None:
     await _pause(queue)
 
 
-@TABLE.function(MANAGE, writes=True)
-async def resume(queue: Queue) -> None:
-    """Resume a paused queue."""
-    await _move_waiting(queue, "paused", "wait", "resumed")
+@TABLE.function(MANAGE, writes=True, heavy=True)
+async def resume(queue: Queue, *, context: Context) -> None:
+    """Resume a paused queue; jobs that versions before 6 have put aside for it come back."""
+    left = await _move_waiting(queue, "paused", "wait", "resumed")
+    while left:  # a script moves some thousand of those jobs
+        context.check_still(MANAGE, "resume", queue)
+        left = await _move_waiting(queue, "paused", "wait", "resumed", _NO_EVENT)
 
 
 async def _pause(queue: Queue) -> None:
     await _move_waiting(queue, "wait", "paused", "paused")
 
 
-async def _move_waiting(queue: Queue, source: str, target: str, event: str) -> None:
+async def _move_waiting(queue: Queue, source: str, target: str, *args: str) -> int:
     keys = queue.keys(source, target, "meta", "prioritized", "events", "delayed", "marker")
-    await queue.scripts["pause"].run(keys, [event])
+    left: int = await queue.scripts["pause"].run(keys, args)
+    return left
 
 
 @TABLE.function(MANAGE, writes=True, heavy=True, example=[True])
@@ -123,7 +128,9 @@ _OBLITERATE_ERRORS: Final = {
 async def retry_jobs(queue: Queue, opts: RetryJobsOptions | None = None, *, context: Context) -> None:
     """Move all failed, or all completed, jobs back to wait."""
     options = opts or RetryJobsOptions()
-    while await _retry(queue, options.state, options.count, options.timestamp or now_ms()):
+    while await _retry(
+        queue, options.state, options.count, now_ms() if options.timestamp is None else options.timestamp
+    ):
         context.check_still(MANAGE, "retryJobs", queue)
 
 

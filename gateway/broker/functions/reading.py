@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Final
 
 from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType, stored_type
@@ -75,9 +76,12 @@ async def get_ranges(
         return []
     stored = [stored_type(type) for type in types]
     args = [start, end, "1" if asc else "0", *stored]
+    ranges = await queue.scripts["getRanges"].run(queue.keys(""), args)
+    # Node passes over `paused`, a list of older versions, where it notes which types are lists: the next ones move up.
+    are_lists = [type in LISTS for type in stored if type != "paused"]
     found: dict[bytes, None] = {}
-    for type, ids in zip(stored, await queue.scripts["getRanges"].run(queue.keys(""), args), strict=True):
-        found.update(dict.fromkeys(reversed(ids) if asc and type in LISTS else ids))
+    for ids, is_list in zip_longest(ranges, are_lists, fillvalue=False):
+        found.update(dict.fromkeys(reversed(ids) if asc and is_list else ids))
     return [id.decode(errors="replace") for id in found]
 
 

@@ -11,7 +11,7 @@ from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
 from bullmq_proxy.gateway.rules.shapes import Job
 
-LISTS: Final = ("wait", "active")
+LISTS: Final = ("wait", "active", "paused")
 """Types that Redis has as lists, the oldest job last."""
 
 MOST_BYTES: Final = 64 * 2**20

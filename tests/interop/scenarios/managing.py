@@ -131,4 +131,60 @@ ORPHANS: Final = Scenario(
     ),
 )
 
-SCENARIOS: Final = (CONCURRENCY, RATE, USED_UP, ORPHANS)
+_MANY: Final = tuple(f"old-{number}" for number in range(20_001))
+
+OLD_LIST: Final = Scenario(
+    "a list of paused jobs as older versions left it",
+    (
+        call("getJobCounts", "paused"),
+        call("getJobCounts", "paused", "waiting", "paused"),
+        call("getJobCountByTypes", "paused", "waiting"),
+        call("getJobs", ["paused"]),
+        call("pause"),
+        *(add({"jobId": id}) for id in ("w1", "w2", "w3")),
+        *(step for id in ("p1", "p2", "p3") for step in (redis("HSET", id, "name", id), redis("LPUSH", "paused", id))),
+        call("getJobCounts", "paused"),
+        call("getJobCounts"),
+        call("getWaitingCount"),
+        call("count"),
+        call("getJobCountByTypes", "paused", "waiting"),
+        call("recordJobCountsMetric", "paused"),
+        call("getJobState", "p1"),
+        call("isJobWaiting", "p1"),
+        *(
+            call(fn, types, *page, asc)
+            for fn in ("getJobs", "getRanges")
+            for types in (["paused"], ["paused", "waiting"], ["waiting", "paused"])
+            for page in ((0, -1), (0, 1), (1, 1))
+            for asc in (False, True)
+        ),
+        call("resume"),
+        call("getWaiting"),
+        redis("RPUSH", "paused", *_MANY),
+        call("resume"),
+        call("getJobCounts", "paused", "waiting"),
+        redis("DEL", "wait"),
+        redis("RPUSH", "paused", *_MANY),
+        call("resume"),
+        call("getJobCounts", "paused", "waiting"),
+    ),
+)
+
+BATCHES: Final = Scenario(
+    "more jobs than one script takes",
+    (
+        redis("ZADD", "completed", *(part for id in _MANY[:10_004] for part in ("1", id))),
+        call("clean", 0, 3, "completed"),
+        call("clean", 0, 0, "completed"),
+        redis("ZADD", "failed", *(part for id in _MANY[:2001] for part in ("1", id))),
+        call("retryJobs", {"timestamp": 0}),
+        call("getJobCounts", "failed"),
+        call("retryJobs"),
+        redis("ZADD", "delayed", *(part for id in _MANY[2001:4003] for part in ("1", id))),
+        call("promoteJobs"),
+        call("getJobCounts"),
+        call("obliterate"),
+    ),
+)
+
+SCENARIOS: Final = (CONCURRENCY, RATE, USED_UP, ORPHANS, OLD_LIST, BATCHES)

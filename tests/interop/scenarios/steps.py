@@ -101,6 +101,7 @@ TYPES: Final = (
     "completed",
     "delayed",
     "failed",
+    "paused",
     "prioritized",
     "repeat",
     "wait",
