@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from itertools import zip_longest
 from typing import Final
 
 from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType, stored_type
@@ -76,11 +75,11 @@ async def get_ranges(
         return []
     stored = [stored_type(type) for type in types]
     args = [start, end, "1" if asc else "0", *stored]
-    ranges = await queue.scripts["getRanges"].run(queue.keys(""), args)
+    ranges: list[list[bytes]] = await queue.scripts["getRanges"].run(queue.keys(""), args)
     # Node passes over `paused`, a list of older versions, where it notes which types are lists: the next ones move up.
-    are_lists = [type in LISTS for type in stored if type != "paused"]
+    are_lists = [type in LISTS for type in stored if type != "paused"] + [False] * stored.count("paused")
     found: dict[bytes, None] = {}
-    for ids, is_list in zip_longest(ranges, are_lists, fillvalue=False):
+    for ids, is_list in zip(ranges, are_lists, strict=True):
         found.update(dict.fromkeys(reversed(ids) if asc and is_list else ids))
     return [id.decode(errors="replace") for id in found]
 
