@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
 from bullmq_proxy.gateway.app import App
-from bullmq_proxy.gateway.broker.consuming.tokens import Identity
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity, new_run
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.wire.closing import CloseCode
@@ -50,7 +47,7 @@ class Proxy:
             GatewayError: Redis is not reachable within `redis_start_timeout`, or refuses the login.
             OSError: the port is taken.
         """
-        identity = Identity(f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+        identity = Identity(new_run())
         app = App(self._settings, self._address, identity, self._keys_file.keys if self._keys_file else ())
         await app.start((self._settings.host, self._settings.port), redis_timeout=self._settings.redis_start_timeout)
         self._app = app

@@ -107,8 +107,8 @@ class Master:
         self._memory = SharedMemory.create(len(listeners))
         self._announced = False
         self._shards: dict[int, ShardProcess] = {}
-        # A process id alone comes again, in a container even in each run.
-        self._gateway_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        # No process id: it comes again, in a container even in each run, and clients see this in their tokens.
+        self._gateway_id = secrets.token_hex(8)
         # The queues that each slot's shard said it serves: if it dies, its successor looks for its jobs there.
         self._served: dict[int, tuple[str, ...]] = {}
         self._fleet = Fleet(

@@ -34,7 +34,13 @@ ROOMS: dict[str, set[str]] = {
     "gateway.broker.consuming": {"gateway.broker.tasks", *_JOBS, *_GROUND},
     "gateway.broker.watching": {*_JOBS, *_GROUND},
     "gateway.broker": {"gateway.broker.tasks", "gateway.broker.consuming", "gateway.broker.watching", *_JOBS, *_GROUND},
-    "gateway.broker.functions": {"gateway.access.grants", "gateway.broker", *_JOBS, *_GROUND},
+    "gateway.broker.functions": {
+        "gateway.access.grants",
+        "gateway.broker",
+        "gateway.broker.consuming",
+        *_JOBS,
+        *_GROUND,
+    },
     "gateway.sessions.interfaces": {"gateway.wire"},
     "gateway.sessions": {
         "gateway.broker",

@@ -171,7 +171,7 @@ _PUSHED: Final = {
         "timestamp": 1700000000000,
         "delay": 0,
         "priority": 0,
-        "token": "host-4711-1a2b3c4d:0:0:0",
+        "token": "9f3b61c0d2a84e57:0:0:shop:Vt0hQ3m7YkS1x_bN4cD8Rg:1",
         "queue": "mails",
     },
 }

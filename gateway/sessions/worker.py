@@ -57,6 +57,7 @@ class WorkerSession:
     ) -> None:
         """Make a session; `limits` are those of the Queue API requests on this connection."""
         self._broker = context.broker
+        self._key = context.grant.key
         self._queue = queue
         self._options = options
         self._client = client
@@ -81,7 +82,7 @@ class WorkerSession:
         """Take jobs from now on, unless the client has paused that or the shard goes away."""
         if not self._draining:
             self._feed = self._broker.services(self._queue).feed()
-            self._consumer = self._feed.join(self._options, self, taking=not self._paused)
+            self._consumer = self._feed.join(self._options, self, taking=not self._paused, key=self._key)
 
     def connection_lost(self) -> None:
         """Give back what the client did not answer; it counts as vanished unless we sent it away."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,7 +19,7 @@ from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE, Feed
 from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
 from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN
-from bullmq_proxy.gateway.broker.consuming.tokens import Identity, parse_token
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity, new_run, parse_token, usable_token
 from bullmq_proxy.gateway.broker.jobs.moves import backoff_delay, keep_jobs
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
@@ -98,21 +100,47 @@ async def counts(queue: Queue) -> dict[str, int]:
 def test_a_predecessor_is_an_earlier_process_in_our_slot_of_the_same_run() -> None:
     me = Identity("run", 2, 5)
     leases = Leases(me)
-    assert me.consumer_token(7) == "run:2:5:7"
-    assert leases.is_predecessors("run:2:4:0:1", "7")
+    secret = "a" * 22
+    assert leases.is_predecessors(f"run:2:4:shop:{secret}:1", "7")
     for other in (
-        *("run:2:5:0:1", "run:2:6:0:1", "run:1:4:0:1", "other:2:4:0:1"),
-        *("", "x", "run:2", "run:2:4:0", "run:2:x:0:1", "run:2:-4:0:1", "run:2:4:0:", "0:run:2:4:0:1"),
+        *("run:2:5:shop:S:1", "run:2:6:shop:S:1", "run:1:4:shop:S:1", "other:2:4:shop:S:1"),
+        *(
+            "",
+            "x",
+            "run:2",
+            "run:2:4:shop:x:1",
+            "run:2:x:shop:S:1",
+            "run:2:-4:shop:S:1",
+            "run:2:4:shop:S:",
+            "run:2:4:S:1",
+        ),
     ):
-        assert not leases.is_predecessors(other, "7")
+        assert not leases.is_predecessors(other.replace("S", secret), "7")
 
 
 @pytest.mark.parametrize("gateway", ["run", "host:6379-1-ab", ""])
 def test_a_token_says_whose_it_is(gateway: str) -> None:
     identity = Identity(gateway, 2, 5)
-    assert parse_token(f"{identity.consumer_token(7)}:9") == (identity, 7, 9)
-    assert Leases(identity).is_own(f"{gateway}:0:1:2:3")
-    assert not Leases(identity).is_own(f"x{gateway}:0:1:2:3")
+    assert parse_token(f"{identity.new_consumer_token('shop')}:9") == (identity, "shop", 9)
+    assert parse_token(f"{identity.new_consumer_token('')}:9") == (identity, "", 9)
+
+
+def test_a_token_has_128_bits_of_chance_and_names_no_host_and_no_process() -> None:
+    run = new_run()
+    tokens = [Identity(run).new_consumer_token("shop") for _ in range(100)]
+    chance = [base64.urlsafe_b64decode(token.rpartition(":")[2] + "==") for token in tokens]
+    assert {len(secret) for secret in chance} == {128 // 8}
+    assert len(set(chance)) == len({secret[:4] for secret in chance}) == 100
+    assert {token.rpartition(":")[0] for token in tokens} == {f"{run}:0:0:shop"}
+    assert re.fullmatch("[0-9a-f]{16}", run) and run != new_run()
+
+
+def test_a_token_of_a_worker_is_usable_for_its_key_alone() -> None:
+    token = f"{Identity('run').new_consumer_token('shop')}:1"
+    assert usable_token(token, "shop") == token
+    assert token not in (usable_token(token, key) for key in ("", "sho", "shop2"))
+    for of_the_clients_own in ("token-1", "", "run:0:0:shop:1", "00000000-0000-0000-0000-000000000000:1"):
+        assert usable_token(of_the_clients_own, "other") == of_the_clients_own
 
 
 # Orphans

@@ -83,9 +83,11 @@ class Feed:
 
     # Consumers come and go
 
-    def join(self, options: WorkerOptions, holder: Holder, *, by_hand: bool = False, taking: bool = True) -> Consumer:
+    def join(
+        self, options: WorkerOptions, holder: Holder, *, by_hand: bool = False, taking: bool = True, key: str = ""
+    ) -> Consumer:
         """Return a new consumer, which gets jobs from now on if it is `taking`; other arguments as in `Consumer`."""
-        consumer = Consumer(options, self._leases, holder, self, by_hand=by_hand)
+        consumer = Consumer(options, self._leases, holder, self, by_hand=by_hand, key=key)
         consumer.taking = taking
         self.consumers.add(consumer)
         self._stalled.join(consumer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import itertools
 from typing import Any, Protocol
 
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity, parse_token
@@ -84,15 +83,14 @@ class Leases:
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._numbers = itertools.count()
         self._leases: dict[str, Lease] = {}
 
     def __len__(self) -> int:
         return len(self._leases)
 
-    def new_consumer_token(self) -> str:
-        """Return the start of a consumer's tokens; unique over all consumers that ever were."""
-        return self._identity.consumer_token(next(self._numbers))
+    def new_consumer_token(self, key: str) -> str:
+        """Return the start of a consumer's tokens, as `Identity.new_consumer_token`."""
+        return self._identity.new_consumer_token(key)
 
     def add(self, lease: Lease) -> None:
         """Take a new lease in."""
@@ -107,11 +105,6 @@ class Leases:
         """Return the lease of a job under a token, or None."""
         lease = self._leases.get(token)
         return lease if lease is not None and lease.id == id else None
-
-    def is_own(self, token: str) -> bool:
-        """Return whether a token is of a lease of this gateway, in whatever shard."""
-        parsed = parse_token(token)
-        return parsed is not None and parsed.identity.gateway == self._identity.gateway
 
     def is_predecessors(self, token: str, id: str) -> bool:
         """Return whether a lock was left behind by an earlier process in our slot."""
@@ -160,7 +153,14 @@ class Consumer:
     """One who takes jobs: a Worker connection, or a caller who wants one job."""
 
     def __init__(
-        self, options: WorkerOptions, leases: Leases, holder: Holder, source: Source | None, *, by_hand: bool = False
+        self,
+        options: WorkerOptions,
+        leases: Leases,
+        holder: Holder,
+        source: Source | None,
+        *,
+        by_hand: bool = False,
+        key: str = "",
     ) -> None:
         """Describe a consumer.
 
@@ -170,9 +170,10 @@ class Consumer:
             holder: gets its leases.
             source: brings its jobs; None for one that fetches by itself.
             by_hand: a caller who wants one job.
+            key: the name of its client's key, for its tokens; a caller never sees these.
         """
         self.options = options
-        self.token = leases.new_consumer_token()
+        self.token = leases.new_consumer_token(key)
         self.holder = holder
         self.by_hand = by_hand
         self.scripts = ScriptOptions(options)

@@ -1,9 +1,22 @@
-"""The tokens of locks: who took a job, readable by every shard of this gateway and by its successors."""
+"""The tokens of locks: who took a job, readable by every shard of a gateway and by its successors.
+
+A token is a secret between the gateway and one client: whoever knows it can move the job. It has 128 bits of chance for
+each consumer, and says nothing about the machine.
+"""
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+_SECRET_BYTES: Final = 16
+_SECRET_LENGTH: Final = 22  # characters of that many bytes in base64
+
+
+def new_run() -> str:
+    """Return a name for one run of a gateway, which no other run has."""
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,36 +24,56 @@ class Identity:
     """One shard process, as written into each of its locks: a successor in the slot knows its predecessor's.
 
     Attributes:
-        gateway: of one run of the gateway; no two runs share it.
+        run: of the gateway; no two have the same.
         slot: the shard's place in it.
         incarnation: counts the processes that served this slot.
     """
 
-    gateway: str
+    run: str
     slot: int = 0
     incarnation: int = 0
 
-    def consumer_token(self, number: int) -> str:
-        """Return the start of all tokens of the shard's `number`th consumer; its `n`th fetch appends `:n`."""
-        return f"{self.gateway}:{self.slot}:{self.incarnation}:{number}"
+    def new_consumer_token(self, key: str) -> str:
+        """Return the start of all tokens of one consumer; its `n`th fetch appends `:n`.
+
+        Args:
+            key: the name of the key that its client has shown; empty for a key that may do everything.
+        """
+        return f"{self.run}:{self.slot}:{self.incarnation}:{key}:{secrets.token_urlsafe(_SECRET_BYTES)}"
 
     def precedes(self, other: Identity) -> bool:
         """Return whether this is an earlier process in the slot of `other`."""
-        return (self.gateway, self.slot) == (other.gateway, other.slot) and self.incarnation < other.incarnation
+        return (self.run, self.slot) == (other.run, other.slot) and self.incarnation < other.incarnation
 
 
 class LockToken(NamedTuple):
-    """A token of a gateway: that of one fetch of one consumer."""
+    """A token of a gateway: that of one fetch of one consumer, whose client has shown the key of this name."""
 
     identity: Identity
-    consumer: int
+    key: str
     fetch: int
 
 
 def parse_token(text: str) -> LockToken | None:
     """Return what a lock's token says, or None when no gateway wrote it: every other program has tokens of its own."""
-    gateway, *rest = text.rsplit(":", 4)
-    if len(rest) != 4 or not all(part.isascii() and part.isdecimal() for part in rest):
+    run, *rest = text.rsplit(":", 5)
+    if len(rest) != 5:
         return None
-    slot, incarnation, consumer, fetch = map(int, rest)
-    return LockToken(Identity(gateway, slot, incarnation), consumer, fetch)
+    *place, key, secret, fetch = rest
+    if len(secret) != _SECRET_LENGTH or not all(part.isascii() and part.isdecimal() for part in (*place, fetch)):
+        return None
+    slot, incarnation = map(int, place)
+    return LockToken(Identity(run, slot, incarnation), key, int(fetch))
+
+
+def usable_token(token: str, key: str) -> str:
+    """Return a client's token for a script: in place of one that was given to another key, one that fits no lock.
+
+    So whoever has got hold of it sees what everybody sees whose token is wrong.
+
+    Args:
+        token: as the client gave it.
+        key: the name of the client's key.
+    """
+    parsed = parse_token(token)
+    return token if parsed is None or parsed.key == key else secrets.token_hex(_SECRET_BYTES)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, cast
 
 from msgspec import Meta, Raw
 
+from bullmq_proxy.gateway.broker.consuming.tokens import parse_token, usable_token
 from bullmq_proxy.gateway.broker.functions.base import CONSUME, TABLE, Arguments, Context
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import invalid_arguments
@@ -54,7 +55,7 @@ async def get_next_job(
     renew, by `extendJobLock`; the job is the caller's to move on.
     """
     _check_token(token, 0)
-    if context.broker.leases.is_own(token):
+    if parse_token(token) is not None:
         raise invalid_arguments("A token of the gateway's own is no token for another job - at `args[0]`")
     options = opts or NextJobOptions()
     job = await context.broker.services(queue).manual_consumers().take(token, options.lock_duration, options.block)
@@ -70,8 +71,8 @@ async def move_job_to_completed(
     With `fetchNext` the next job, if there is one, is taken in the same step and locked under the same token for 30 s:
     `[job, id, 0, 0]`. Without, or when there is none, the list is empty, or has null for the job.
     """
-    _check_token(token, 2)
-    _check_fetch(token, fetch_next, context)
+    token = _usable(token, 2, context)
+    _check_fetch(token, fetch_next)
     manual_consumers = context.broker.services(queue).manual_consumers()
     return _next_job(await manual_consumers.complete(await manual_consumers.load(job_id, token), result, fetch_next))
 
@@ -87,8 +88,8 @@ async def move_job_to_failed(
     `err` is a text, or an object with `message` and perhaps `stack` and `unrecoverable`, which fails the job for good.
     The result is as that of `moveJobToCompleted`, or null when the job is back in wait at once.
     """
-    _check_token(token, 2)
-    _check_fetch(token, fetch_next, context)
+    token = _usable(token, 2, context)
+    _check_fetch(token, fetch_next)
     manual_consumers = context.broker.services(queue).manual_consumers()
     reply = await manual_consumers.fail(await manual_consumers.load(job_id, token), read_failure(err), fetch_next)
     return None if reply is None else _next_job(reply)
@@ -99,7 +100,7 @@ async def move_job_to_delayed(
     queue: Queue, job_id: JobId, timestamp: Milliseconds, token: JobToken, *, context: Context
 ) -> None:
     """Give a job back until `timestamp`, in ms since 1970; no attempt is charged (Node's `job.moveToDelayed`)."""
-    _check_token(token, 2)
+    token = _usable(token, 2, context)
     manual_consumers = context.broker.services(queue).manual_consumers()
     await manual_consumers.delay(await manual_consumers.load(job_id, token), max(0, timestamp - now_ms()))
 
@@ -110,7 +111,7 @@ async def move_job_to_wait(queue: Queue, job_id: JobId, token: JobToken, *, cont
 
     Returns for how many ms the queue's rate limit lets nobody take jobs, 0 for none.
     """
-    _check_token(token, 1)
+    token = _usable(token, 1, context)
     manual_consumers = context.broker.services(queue).manual_consumers()
     limited: int = await manual_consumers.release(await manual_consumers.load(job_id, token))
     return limited
@@ -124,7 +125,7 @@ async def move_job_to_waiting_children(
 
     False when there is nothing to wait for: the job is then the caller's as before.
     """
-    _check_token(token, 1)
+    token = _usable(token, 1, context)
     manual_consumers = context.broker.services(queue).manual_consumers()
     child = opts.child if opts is not None else None
     job = await manual_consumers.load(job_id, token)
@@ -144,6 +145,7 @@ async def extend_job_lock(
 
     Node's `job.extendLock`.
     """
+    token = usable_token(token, context.grant.key)
     return await context.broker.services(queue).manual_consumers().extend(job_id, token, duration)
 
 
@@ -152,8 +154,14 @@ def _check_token(token: str, place: int) -> None:
         raise invalid_arguments(f"`0` is no token: BullMQ would not check the job's lock - at `args[{place}]`")
 
 
-def _check_fetch(token: str, fetch_next: bool, context: Context) -> None:
-    if fetch_next and context.broker.leases.is_own(token):
+def _usable(token: str, place: int, context: Context) -> str:
+    """Return a token under which a job is to be moved, as the scripts may see it."""
+    _check_token(token, place)
+    return usable_token(token, context.grant.key)
+
+
+def _check_fetch(token: str, fetch_next: bool) -> None:
+    if fetch_next and parse_token(token) is not None:
         raise invalid_arguments("The next job of a Worker connection is pushed to it, not fetched - at `args[3]`")
 
 
