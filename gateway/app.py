@@ -67,7 +67,13 @@ class App:
             row: where this shard counts their connections and shows its figures; None for the only shard of a gateway.
         """
         self.settings = settings
-        self.broker = Broker(address, settings.prefix, link_options(settings, identity.slot), identity)
+        self.broker = Broker(
+            address,
+            settings.prefix,
+            link_options(settings, identity.slot),
+            identity,
+            max_len_events=settings.max_len_events,
+        )
         row = row or SharedMemory(1).row(0)
         self.listener = Listener(admission(settings, keys, row), self._open_session, self._read_page)
         self._metrics = Metrics(self.broker, self.listener, row)

@@ -119,6 +119,12 @@ class Settings:
     prefix: str = option(
         "bull", "Prefix of BullMQ's keys, the same as in your other BullMQ programs.", _WORD, also=("QUEUE_PREFIX",)
     )
+    max_len_events: int | None = option(
+        None,
+        "About how many events each queue keeps, Node's `streams.events.maxLen`; written when the gateway adds to it.",
+        value_types.optional(value_types.whole(0, 1_000_000_000)),
+        by_default="what the queue says, 10000 in a new one",
+    )
     data_dir: str | None = option(
         None,
         "Where the embedded Valkey keeps its data.",

@@ -28,7 +28,15 @@ class Broker:
         counters: of what was done for clients.
     """
 
-    def __init__(self, address: Address, prefix: str, options: LinkOptions, identity: Identity) -> None:
+    def __init__(
+        self,
+        address: Address,
+        prefix: str,
+        options: LinkOptions,
+        identity: Identity,
+        *,
+        max_len_events: int | None = None,
+    ) -> None:
         """Make a broker; `start` connects it.
 
         Args:
@@ -36,9 +44,10 @@ class Broker:
             prefix: of all keys, BullMQ's `prefix`.
             options: limits of the command link; the blocking links derive theirs from it.
             identity: who takes the jobs.
+            max_len_events: see `Queues`.
         """
         self.link = Link(address, options, setup=load_scripts)
-        self.queues = Queues(prefix, self.link, scripts_on(self.link))
+        self.queues = Queues(prefix, self.link, scripts_on(self.link), max_len_events)
         self.leases = Leases(identity)
         self.recovery = Recovery(self.queue, self.leases)
         self.counters = Counters()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -24,7 +25,8 @@ _LEADING_INTEGER: Final = re.compile(
 )
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _BASED: Final = re.compile(r"0(?:[xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)")
-_WHOLE_UP_TO: Final = 1e21  # JavaScript writes larger numbers with an exponent
+_WHOLE_UP_TO: Final = 1e21  # JavaScript writes larger numbers with an exponent,
+_PLAIN_FROM: Final = 1e-6  # and smaller ones
 
 
 def parse_int(text: bytes | None) -> int | None:
@@ -56,3 +58,11 @@ def to_number(text: str) -> int | float | None:
     if not math.isfinite(value):
         return None
     return int(value) if value.is_integer() and abs(value) < _WHOLE_UP_TO else value
+
+
+def number_text(value: float) -> str:
+    """Return `String(value)` of a finite number."""
+    if value == 0 or _PLAIN_FROM <= abs(value) < _WHOLE_UP_TO:
+        return f"{Decimal(repr(value + 0.0)).normalize():f}"
+    mantissa, exponent = repr(value).split("e")
+    return f"{mantissa}e{int(exponent):+d}"

@@ -83,6 +83,11 @@ const byHand = {
     (await jobOf(handOf(name), id)).moveToCompleted(value, token, fetchNext),
   moveJobToFailed: async (name, id, err, token, fetchNext) =>
     (await jobOf(handOf(name), id)).moveToFailed(given(err), token, fetchNext),
+  publishEvent: async (name, event, maxEvents) => {
+    const producer = new QueueEventsProducer(name, common);
+    await producer.publishEvent(event, maxEvents);
+    await producer.close();
+  },
   waitUntilJobFinished: async (name, id, ttl) => (await jobOf(queueOf(name), id)).waitUntilFinished(earOf(name), ttl),
 };
 
@@ -153,12 +158,6 @@ const operations = {
 
   async checkStalled({ queue }) {
     await handOf(queue).moveStalledJobsToWait();
-  },
-
-  async publish({ queue, event }) {
-    const producer = new QueueEventsProducer(queue, common);
-    await producer.publishEvent(event);
-    await producer.close();
   },
 
   /** A plain command of Redis; its first argument is a key of the queue, without what all of them begin with. */

@@ -51,8 +51,10 @@ def everything_happens(producer: Client, gateway: Gateway, peer: Peer, store: re
     producer.call("remove", "named")
     producer.call("clean", 0, 0)
     producer.call("drain", True)
-    peer.ask("publish", queue=queue, event={"eventName": "mine", "text": "ü", "number": "7", "json": '{"a":1}'})
-    peer.ask("publish", queue=queue, event={"eventName": END})
+    mine = {"eventName": "mine", "text": "ü", "number": 7, "json": '{"a":1}'}
+    producer.call("publishEvent", mine)
+    peer.call(queue, "publishEvent", mine)
+    producer.call("publishEvent", {"eventName": END})
 
 
 def settle(worker: Client, id: int, **answer: object) -> None:

@@ -201,7 +201,7 @@ async def test_a_queue_s_name_is_no_pattern(proxy: Gateway, redis: Redis, prefix
         ("recordJobCountsMetric", ["active", "x"], "args[1]"),
         ("getRanges", [], "args"),
         ("getRanges", ["waiting"], "args[0]"),
-        ("getRanges", [["paused"]], "args[0][0]"),
+        ("getRanges", [["gone"]], "args[0][0]"),
         ("getRanges", [["waiting"], None], "args[1]"),
         ("getRanges", [["waiting"], 0, 10**30], "args[2]"),
         ("getJobs", [["waiting", None]], "args[0][1]"),

@@ -20,6 +20,7 @@ BAD: dict[str, str] = {
     "procs": "0",
     "redis_url": "http://host",
     "prefix": "two words",
+    "max_len_events": "-1",
     "auth_keys": "two words",
     "allowed_origins": "app.example.org",
     "max_message_size": "10T",

@@ -28,6 +28,7 @@ OTHER: dict[str, str] = {
     "procs": "7",
     "redis_url": "redis://elsewhere:1",
     "prefix": "other",
+    "max_len_events": "500",
     "data_dir": "/data",
     "auth_keys": "k1,k2",
     "auth_keys_file": "/keys",

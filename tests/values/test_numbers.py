@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bullmq_proxy.gateway.values.json_text import encode
-from bullmq_proxy.gateway.values.numbers import parse_int, to_number
+from bullmq_proxy.gateway.values.numbers import number_text, parse_int, to_number
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,23 @@ def test_every_number_can_go_out(text: str) -> None:
 
 def test_whole_numbers_are_written_without_a_fraction() -> None:
     assert encode([to_number("1e3"), to_number("2.0"), to_number("1e21")]) == b"[1000,2,1e21]"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (5.0, "5"),
+        (-1.5, "-1.5"),
+        (100.0, "100"),
+        (1.2345678901234568e20, "123456789012345680000"),
+        (1e21, "1e+21"),
+        (-1.5e300, "-1.5e+300"),
+        (0.000001, "0.000001"),
+        (1.25e-7, "1.25e-7"),
+        (5e-324, "5e-324"),
+    ],
+)
+def test_a_number_is_written_as_javascript_writes_it(value: float, text: str) -> None:
+    assert number_text(value) == text

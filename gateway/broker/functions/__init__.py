@@ -7,6 +7,7 @@ encoded as JSON: dicts, lists, numbers, `Raw` for text that goes out as it is st
 from bullmq_proxy.gateway.broker.functions import (
     adding,
     consuming,
+    events,
     families,
     jobs,
     limits,
@@ -21,6 +22,7 @@ __all__ = [
     "TABLE",
     "adding",
     "consuming",
+    "events",
     "families",
     "jobs",
     "limits",

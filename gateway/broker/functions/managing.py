@@ -148,13 +148,6 @@ async def _retry(queue: Queue, state: str, count: int, until: float) -> bool:
     return bool(await queue.scripts["moveJobsToWait"].run(keys, [min(count, _AT_A_TIME), until, state]))
 
 
-@TABLE.function(MANAGE, writes=True, heavy=True, example=[1000])
-async def trim_events(queue: Queue, max_length: Count) -> int:
-    """Trim the event stream to about `maxLength` entries; return how many were removed."""
-    trimmed: int = await queue.link.call("XTRIM", queue.key("events"), "MAXLEN", "~", max_length)
-    return trimmed
-
-
 @TABLE.function(MANAGE, writes=True, example=["waiting-1", {"removeChildren": False}])
 async def remove(queue: Queue, job_id: JobId, opts: RemoveOptions | None = None, *, context: Context) -> int:
     """Remove a job and its children, and theirs; return 1, or 0 when a worker holds one of them.

@@ -79,7 +79,9 @@ NewJob = tuple[str, Raw, Prepared]
 class Queue:
     """One queue; shared by all sessions of a shard that use it."""
 
-    def __init__(self, prefix: str, name: str, link: Link, scripts: Mapping[str, Script]) -> None:
+    def __init__(
+        self, prefix: str, name: str, link: Link, scripts: Mapping[str, Script], max_len_events: int | None = None
+    ) -> None:
         self.prefix = prefix
         self.name = name
         self.qualified = f"{prefix}:{name}"
@@ -89,6 +91,7 @@ class Queue:
         self.options = OptionsCache()
         self.active_keys = self.keys(*_ACTIVE)
         self.release_keys = self.keys(*_RELEASE)
+        self._max_len_events = max_len_events
         self._is_introduced = False
         self.adder_keys = {
             "addStandardJob": self.keys(*_STANDARD),
@@ -123,13 +126,21 @@ class Queue:
         self.link.send(pack_command("ZADD", self.key("marker"), score, member), _ignore)
 
     def introduce(self) -> None:
-        """Say in the queue's `meta` who writes to it, as each Node `Queue` does when it is made.
+        """Write into `meta` who adds to the queue, and how many events it keeps, as each Node `Queue` when it is made.
 
-        Not in place of what stands there: it may be the version of those whose queue it is.
+        A version that stands there stays: it may be that of those whose queue it is.
         """
-        if not self._is_introduced:
-            self._is_introduced = True
-            self.link.send(pack_command("HSETNX", self.key("meta"), "version", _VERSION), _ignore)
+        if self._is_introduced:
+            return
+        self._is_introduced = True
+        meta = self.key("meta")
+        self.link.send(pack_command("HSETNX", meta, "version", _VERSION), self._introduced)
+        if self._max_len_events is not None:
+            self.link.send(pack_command("HSET", meta, "opts.maxLenEvents", self._max_len_events), self._introduced)
+
+    def _introduced(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            self._is_introduced = False
 
     # Adding jobs
 
@@ -252,11 +263,21 @@ class Queue:
 class Queues:
     """The queues of a shard; each is shared by all who use it at the same time, and forgotten when nobody does."""
 
-    def __init__(self, prefix: str, link: Link, scripts: Mapping[str, Script]) -> None:
-        """Make the collection; `prefix` is the gateway's own."""
+    def __init__(
+        self, prefix: str, link: Link, scripts: Mapping[str, Script], max_len_events: int | None = None
+    ) -> None:
+        """Make the collection.
+
+        Args:
+            prefix: the gateway's own.
+            link: for commands.
+            scripts: on that link.
+            max_len_events: about how many events each queue's stream is to keep; None leaves that to the queue.
+        """
         self.prefix = prefix
         self.link = link
         self._scripts = scripts
+        self._max_len_events = max_len_events
         self._queues: weakref.WeakValueDictionary[tuple[str, str], Queue] = weakref.WeakValueDictionary()
 
     def get(self, name: str, prefix: str | None = None) -> Queue:
@@ -264,7 +285,7 @@ class Queues:
         key = (prefix or self.prefix, name)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(*key, self.link, self._scripts)
+            queue = self._queues[key] = Queue(*key, self.link, self._scripts, self._max_len_events)
         return queue
 
 
@@ -328,7 +349,7 @@ class Bulk:
 
 
 def _ignore(reply: Any) -> None:
-    """Expect no reply: a lost marker costs its queue at most one round of polling, a lost introduction nothing."""
+    """Expect no reply: a lost marker costs its queue at most one round of polling."""
 
 
 def _is_outage(error: GatewayError) -> bool:

@@ -452,6 +452,23 @@ TRIMMING: Final = Scenario(
     ),
 )
 
+PUBLISHING: Final = Scenario(
+    "publishing events",
+    (
+        call("publishEvent", {"eventName": "shipped", "order": "47-11", "text": "ü"}),
+        call("publishEvent", {"eventName": ""}),
+        call("publishEvent", {"order": 1, "eventName": "renamed", "event": "other"}),
+        call("publishEvent", {"eventName": "completed", "jobId": "1", "returnvalue": "7"}),
+        *(
+            call("publishEvent", {"eventName": "values", "value": value})
+            for value in (0, -0.0, 7, -1.5, 1e20, 123456789012345680000, 1e21, 1e-6, 1.25e-7, True, False, None, "")
+        ),
+        call("addBulk", [{"name": "a", "data": n} for n in range(150)]),
+        call("publishEvent", {"eventName": "last"}, 100),
+        call("publishEvent", {"eventName": "very last"}, 0),
+    ),
+)
+
 KEEPING: Final = Scenario(
     "what stays of finished jobs",
     (
@@ -524,6 +541,7 @@ SCENARIOS: Final = (
     WRITING,
     PAUSING,
     TRIMMING,
+    PUBLISHING,
     KEEPING,
     READING_NODES,
     PROTECTED,
