@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.rules": {"gateway.errors", "gateway.values"},
     "gateway.wire": {"gateway.access.grants", "gateway.errors", "gateway.rules", "gateway.values"},
     "gateway.access": {"gateway.access.grants", "gateway.shared_memory", *_GROUND},
-    "gateway.broker.redis": {"gateway.errors"},
+    "gateway.broker.redis": {"gateway.errors", "gateway.values"},
     "gateway.broker.jobs": {"gateway", "gateway.access.grants", "gateway.broker.redis", *_GROUND},
     "gateway.broker.tasks": set(),
     "gateway.broker.consuming": {"gateway.broker.tasks", *_JOBS, *_GROUND},

@@ -15,8 +15,9 @@ from msgspec import Raw
 
 from bullmq_proxy.gateway.rules.options import LONG_NAMES, Prepared
 from bullmq_proxy.gateway.rules.shapes import Job, RawJob
-from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode, json_text
+from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode, json_text, read_json
 from bullmq_proxy.gateway.values.numbers import parse_int
+from bullmq_proxy.gateway.values.text import text_of, valid_utf8
 
 Hash = dict[bytes, bytes]
 
@@ -197,22 +198,20 @@ _raw_items: Final = msgspec.json.Decoder(list[Raw])
 
 def _raw_options(text: bytes | None) -> dict[str, Raw]:
     """Return the members of stored options, their values unread; an array's members are numbered, as in JavaScript."""
+    text = valid_utf8(text or b"{}")
     try:
-        return _raw_members.decode(text or b"{}")
+        return _raw_members.decode(text)
     except UNREADABLE:
         pass
     try:
-        return {str(index): value for index, value in enumerate(_raw_items.decode(text or b"[]"))}
+        return {str(index): value for index, value in enumerate(_raw_items.decode(text))}
     except UNREADABLE:
-        return {}
+        return {name: Raw(encode(value)) for name, value in read_options(text).items()}
 
 
 def read_options(text: bytes | None) -> dict[str, Any]:
     """Stored options as a dict with their short names; anything that is no JSON object counts as none."""
-    try:
-        options = msgspec.json.decode(text or b"{}")
-    except UNREADABLE:
-        return {}
+    options = read_json(text or b"{}")
     return options if isinstance(options, dict) else {}
 
 
@@ -244,10 +243,7 @@ def _stored_repeat_key(text: bytes | None) -> str | None:
 
 def stacktrace(text: bytes | None) -> list[Any]:
     """Return the stored stack traces; what is not a JSON array reads as none, as in Node."""
-    try:
-        traces = msgspec.json.decode(text or b"[]")
-    except UNREADABLE:
-        return []
+    traces = read_json(text or b"[]")
     return traces if isinstance(traces, list) else []
 
 
@@ -261,7 +257,7 @@ def _time(text: bytes | None) -> int | None:
 
 
 def _str(text: bytes | None) -> str | None:
-    return None if text is None else text.decode(errors="replace")
+    return None if text is None else text_of(text)
 
 
 def pushed_job(id: str, fields: Hash, queue: str, token: str) -> bytes:

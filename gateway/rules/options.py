@@ -12,6 +12,7 @@ from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.rules.ids import is_reserved
 from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode
 from bullmq_proxy.gateway.values.numbers import Count, Milliseconds, Whole
+from bullmq_proxy.gateway.values.text import bytes_of, with_texts
 from bullmq_proxy.gateway.values.validation import describe, shows
 
 PRIORITY_LIMIT: Final = 2**21 - 1
@@ -152,7 +153,24 @@ _KNOWN: Final = frozenset(
     for field in msgspec.structs.fields(struct)
 )
 _decoder: Final = msgspec.json.Decoder(JobOptions)
-pack: Final = msgspec.msgpack.Encoder().encode
+_pack: Final = msgspec.msgpack.Encoder().encode
+
+
+def pack(value: Any) -> bytes:
+    """Write a value in msgpack, as the scripts read it; texts from Redis that are no UTF-8 as the bytes they were."""
+    try:
+        return _pack(value)
+    except UnicodeEncodeError:
+        return _pack(with_texts(value, _pack_text))
+
+
+def _pack_text(text: str) -> Raw:
+    """Pack a text as a string whose bytes may be no UTF-8; the scripts know no other type for bytes."""
+    raw = bytes_of(text)
+    size = len(raw)
+    if size < 32:
+        return Raw(bytes((0xA0 + size,)) + raw)
+    return Raw((b"\xda" + size.to_bytes(2) if size < 0x10000 else b"\xdb" + size.to_bytes(4)) + raw)
 
 
 class Prepared(Struct, frozen=True, gc=False):

@@ -19,6 +19,7 @@ from bullmq_proxy.gateway.rules.jobs import EMPTY_OBJECT, long_names, read_optio
 from bullmq_proxy.gateway.rules.options import JobOptions, kept_parent, short_names, wrong_template
 from bullmq_proxy.gateway.rules.shapes import AddedJob
 from bullmq_proxy.gateway.values.numbers import Count
+from bullmq_proxy.gateway.values.text import text_of
 from bullmq_proxy.gateway.values.validation import shows
 
 # Lua writes 14 digits of a number into a job's id: dates from the year 5138 on would share one.
@@ -261,7 +262,7 @@ def created_iteration(id: bytes, name: str, data: Raw, iteration: Iteration, del
         "name": name,
         "data": data,
         "opts": _with_backoff({"attempts": 0, **options, "delay": delay}),
-        "id": id.decode(errors="replace"),
+        "id": text_of(id),
         "progress": 0,
         "returnvalue": None,
         "stacktrace": None,

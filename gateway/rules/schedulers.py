@@ -9,6 +9,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash, long_names, payload, read_options
 from bullmq_proxy.gateway.rules.shapes import JobScheduler
 from bullmq_proxy.gateway.values.numbers import parse_int
+from bullmq_proxy.gateway.values.text import text_of
 
 _NUMBERS: Final = (
     (b"ic", "iterationCount"),
@@ -38,9 +39,9 @@ def scheduler_json(key: str, fields: Hash, due: bytes | None) -> JobScheduler | 
         return None
     shown: dict[str, Any] = {"key": key, "next": parse_int(due)}
     if b"name" in fields:
-        shown["name"] = fields[b"name"].decode(errors="replace")
+        shown["name"] = text_of(fields[b"name"])
     shown.update({name: parse_int(fields[field]) for field, name in _NUMBERS if fields.get(field)})
-    shown.update({name: text.decode(errors="replace") for name in _TEXTS if (text := fields.get(name.encode()))})
+    shown.update({name: text_of(text) for name in _TEXTS if (text := fields.get(name.encode()))})
     data, options = fields.get(b"data"), fields.get(b"opts")
     if data or options:
         template: dict[str, Any] = {}

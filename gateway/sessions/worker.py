@@ -120,14 +120,16 @@ class WorkerSession:
 
     def take(self, lease: Lease, fields: Hash) -> None:
         """Push a job to the client."""
+        number = self._number()
+        push = message(number, pushed_job(lease.id, fields, self._queue.name, lease.token))  # can fail: before the rest
         self._broker.counters.pushed_jobs += 1
-        lease.number = self._number()
+        lease.number = number
         self._held[b"%d" % lease.number] = lease
         timeout = self._options.ack_timeout / 1000
         self._unheard[lease] = deadline = self._loop.time() + timeout if timeout else float("inf")
         if timeout and self._ack_timer is None:
             self._ack_timer = self._loop.call_at(deadline, self._check_acks)
-        self._client.send(message(lease.number, pushed_job(lease.id, fields, self._queue.name, lease.token)))
+        self._client.send(push)
         if self._unchoking is None and self._client.write_buffer_size >= self._most_unread:
             self._unchoking = asyncio.create_task(self._unchoke(), name="unread jobs")
             self._set_taking()
@@ -248,8 +250,7 @@ class WorkerSession:
             case Progress(value):
                 self._queue.update_progress(lease.id, bytes(value), partial(self._recorded, id))
             case Log(row):
-                keep = lease.options.get("kl")
-                self._queue.add_log(lease.id, row, keep if isinstance(keep, int) else None, partial(self._recorded, id))
+                self._queue.add_log(lease.id, row, lease.options.keep_logs, partial(self._recorded, id))
             case _:
                 assert_never(answer)
 

@@ -1,17 +1,19 @@
-"""JSON as text: how it is written, and whether stored text is any."""
+"""JSON as text: how it is written, and how stored text is read, which may be none."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 from msgspec import Raw
 
 from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.values.text import printable, valid_utf8, with_texts
 
-encode: Final = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
+
 
 # What decoding can raise. Text is checked for UTF-8 as it comes in, but not everything that is decoded came that way.
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -21,14 +23,17 @@ SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _raw: Final = msgspec.json.Decoder(Raw)
 
 
-def printable(text: str) -> str:
-    """Text that can be written as UTF-8: a lone surrogate, which no JSON encoder accepts, becomes U+FFFD."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def encode(value: Any) -> bytes:
+    """Write a value as JSON, in valid UTF-8: texts of Redis may hold what is none, which becomes U+FFFD."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(with_texts(value, printable))
 
 
 def error_json(error: GatewayError) -> bytes:
     """Return `{"message", "code"}`, as in every `err` on the wire and in every HTTP error body."""
-    return encode({"message": printable(error.message), "code": error.code.value})
+    return encode({"message": error.message, "code": error.code.value})
 
 
 def json_text(text: bytes) -> Raw | None:
@@ -36,11 +41,7 @@ def json_text(text: bytes) -> Raw | None:
 
     BullMQ writes JSON; but anything can be in Redis, and one broken payload must not break a frame.
     """
-    if not text.isascii():
-        try:
-            text.decode()
-        except UnicodeDecodeError:
-            return None
+    text = valid_utf8(text)
     try:
         return _raw.decode(text)
     except RecursionError:
@@ -49,15 +50,31 @@ def json_text(text: bytes) -> Raw | None:
         return Raw(text) if _is_json(text) else None
 
 
-def _is_json(text: bytes) -> bool:
-    """Give a second opinion: msgspec refuses half a surrogate pair; Node writes it as `\\ud800` (RFC 8259 §8.2)."""
-    if not SURROGATE.search(text):
-        return False
+def read_json(text: bytes) -> Any:
+    """Return the value of stored JSON text, or None where it is not JSON, or null."""
+    text = valid_utf8(text)
     try:
-        json.loads(text, parse_constant=_refuse, parse_int=str)
+        return msgspec.json.decode(text)
+    except RecursionError:
+        return None
+    except msgspec.MsgspecError:
+        return _read_odd(text)
+
+
+def _is_json(text: bytes) -> bool:
+    return text.strip() == b"null" or _read_odd(text) is not None
+
+
+def _read_odd(text: bytes) -> Any:
+    """Give a second opinion: msgspec refuses half a surrogate pair; Node writes it as `\\ud800` (RFC 8259 §8.2)."""
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_int=_whole)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < 20 else float(digits)
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -66,3 +66,33 @@ def number_text(value: float) -> str:
         return f"{Decimal(repr(value + 0.0)).normalize():f}"
     mantissa, exponent = repr(value).split("e")
     return f"{mantissa}e{int(exponent):+d}"
+
+
+def number_of(value: object) -> float:
+    """Return `Number(value)` for a value from JSON, `nan` where it is none.
+
+    A list is its text in JavaScript: [] is 0, and [3] is 3.
+    """
+    match value:
+        case None | False:
+            return 0
+        case True:
+            return 1
+        case int() | float():
+            try:
+                return float(value) if isinstance(value, float) or abs(value) > MAX_SAFE_INTEGER else value
+            except OverflowError:
+                return math.inf
+        case str():
+            number = to_number(value)
+            return math.nan if number is None else number
+        case []:
+            return 0
+        case [(str() | int() | float() | list()) as only] if not isinstance(only, bool):
+            return number_of(only)
+    return math.nan
+
+
+def is_true(value: object) -> bool:
+    """Return the truth of a value from JSON in JavaScript: empty arrays and objects are true."""
+    return bool(value) or isinstance(value, list | dict)

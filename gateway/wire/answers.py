@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from bullmq_proxy.gateway.values.json_text import UNREADABLE
+from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER
 from bullmq_proxy.gateway.values.validation import nearest
 from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_as
@@ -196,7 +196,7 @@ def _stack(value: Raw | UnsetType) -> str | None:
 
 def finished(job_id: str, state: str) -> bytes:
     """Return the `data` that confirms a final answer once Redis has stored it."""
-    return msgspec.json.encode({"type": "finished", "state": state, "jobId": job_id})
+    return encode({"type": "finished", "state": state, "jobId": job_id})
 
 
 def lost(error: bytes) -> bytes:
@@ -206,9 +206,9 @@ def lost(error: bytes) -> bytes:
 
 def cancel(reason: str) -> bytes:
     """Return the `data` that says: this job is no longer yours."""
-    return msgspec.json.encode({"type": "cancel", "reason": reason})
+    return encode({"type": "cancel", "reason": reason})
 
 
 def drain(deadline: int) -> bytes:
     """Return the `data` that says: finish what you have, this shard is going away in `deadline` milliseconds."""
-    return msgspec.json.encode({"type": "drain", "deadline": deadline})
+    return encode({"type": "drain", "deadline": deadline})

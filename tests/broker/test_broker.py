@@ -20,12 +20,12 @@ from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE, Feed
 from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
 from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity, new_run, parse_token, usable_token
-from bullmq_proxy.gateway.broker.jobs.moves import backoff_delay, keep_jobs
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash
 from bullmq_proxy.gateway.rules.options import NO_OPTIONS
+from bullmq_proxy.gateway.rules.stored_options import backoff_delay, keep_jobs
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 from tests.support.link import OPTIONS as DEFAULTS
 from tests.support.valkey import ValkeyProcess
@@ -360,21 +360,26 @@ async def test_retries_of_an_answer_end_with_the_broker(tmp_path: Any, prefix: s
         ({"type": "exponential", "delay": 500}, 1, 500),
         ({"type": "exponential", "delay": 500}, 4, 4000),
         ({"type": "mine", "delay": 500}, 2, 500),
-        ({"type": "fixed", "delay": "500"}, 1, 0),
+        ({"type": "fixed", "delay": "500"}, 1, 500),
+        ({"type": "exponential", "delay": "1e2"}, 2, 200),
+        ({"type": "fixed", "delay": {}}, 1, 0),
+        ({"type": "fixed", "delay": 1e300}, 1, 2**53 - 1),
+        ({"type": "fixed", "delay": -1}, 1, None),
+        ("70", 1, 70),
         ([], 1, 0),
     ],
 )
-def test_the_wait_before_the_next_attempt_is_nodes(backoff: Any, attempts_made: int, delay: int) -> None:
+def test_the_wait_before_the_next_attempt_is_nodes(backoff: Any, attempts_made: int, delay: int | None) -> None:
     assert backoff_delay(backoff, attempts_made) == delay
 
 
 @pytest.mark.parametrize("attempts_made", [100, 100_000])
 def test_a_great_many_attempts_do_not_break_the_backoff(attempts_made: int) -> None:
-    assert backoff_delay({"type": "exponential", "delay": 1}, attempts_made) > 0
+    assert (backoff_delay({"type": "exponential", "delay": 1}, attempts_made) or 0) > 0
 
 
 def test_jitter_takes_off_up_to_its_share() -> None:
-    delays = [backoff_delay({"type": "fixed", "delay": 1000, "jitter": 0.25}, 1) for _ in range(200)]
+    delays = [backoff_delay({"type": "fixed", "delay": 1000, "jitter": 0.25}, 1) or 0 for _ in range(200)]
     assert min(delays) >= 750
     assert max(delays) <= 1000
     assert len(set(delays)) > 20
@@ -391,6 +396,10 @@ def test_jitter_takes_off_up_to_its_share() -> None:
         ({"age": 5}, {"age": 5}),
         ("yes", {"count": 0}),
         ("", {"count": -1}),
+        (1.9, {"count": 1}),
+        ({"count": "7", "age": None}, {"count": 7, "age": 0}),
+        ({"count": {}, "age": 1e300}, {"count": -1}),
+        ([3], {"count": -1}),
     ],
 )
 def test_how_many_finished_jobs_stay_is_nodes(remove: Any, kept: dict[str, Any]) -> None:

@@ -110,7 +110,8 @@ class Ours:
         self.leases = Leases(Identity("p"))
         self.consumer = Consumer(self.options, self.leases, self, self)
         fields = {b"opts": encode(opts or {}), b"atm": b"%d" % atm}
-        self.lease = Lease("7", fields, self.consumer, "token", 0.0)
+        self.lease = Lease("7", self.consumer, "token", 0.0)
+        self.lease.read(fields)
         self.settler = Settler(self.queue)
 
     def may_fetch(self, consumer: Consumer) -> bool:

@@ -20,6 +20,7 @@ from bullmq_proxy.gateway.broker.redis.errors import RedisRefused, of_read
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
 from bullmq_proxy.gateway.broker.redis.socket import RedisSocket, pack_command
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.values.json_text import encode
 from tests.broker.misbehaving import OK, Command, MisbehavingServer
 from tests.support.link import OPTIONS as DEFAULTS
 from tests.support.valkey import ValkeyProcess
@@ -273,11 +274,13 @@ async def test_replies_that_arrive_in_pieces_are_put_together() -> None:
         assert (await first, await second) == ("hello", [1, None])
 
 
-async def test_text_that_is_not_utf8_is_shown_all_the_same(valkey: ValkeyProcess, prefix: str) -> None:
+async def test_text_that_is_not_utf8_goes_back_as_the_bytes_that_it_was(valkey: ValkeyProcess, prefix: str) -> None:
     async with connected(Address.from_url(valkey.url)) as link:
         await link.call("SET", prefix, b"\xff")
-        assert await link.call("GET", prefix) == "\ufffd"
+        text = await link.call("GET", prefix)
+        await link.call("SET", prefix, text)
         assert await link.call("GETDEL", prefix, decode=False) == b"\xff"
+        assert encode(text) == '"\ufffd"'.encode()
 
 
 @pytest.mark.parametrize(

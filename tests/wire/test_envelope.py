@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
-from bullmq_proxy.gateway.values.json_text import encode, error_json, json_text, printable
+from bullmq_proxy.gateway.values.json_text import encode, error_json, json_text
+from bullmq_proxy.gateway.values.text import printable
 from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, err, message, ok
 from tests.wire.strategies import damaged, json_texts, texts, values
 
@@ -179,8 +180,11 @@ class TestStoredText:
     def test_json_goes_out_as_it_is(self, text: bytes) -> None:
         assert json_text(text) == Raw(text.strip())
 
+    def test_what_is_no_utf8_goes_out_as_nodes_replacement(self) -> None:
+        assert bytes(json_text(b'{"a\xff":"\xf0\x9f\x92"}') or b"") == '{"a\ufffd":"\ufffd"}'.encode()
+
     @pytest.mark.parametrize(
-        "text", [b"", b"nope", b"{", b"1 2", b'"\xff"', b"NaN", b'["\\ud800",NaN]', b'"\\ud800', b"[" * 100_000]
+        "text", [b"", b"nope", b"{", b"1 2", b"NaN", b'["\\ud800",NaN]', b'"\\ud800', b"[" * 100_000]
     )
     def test_what_is_no_json_does_not(self, text: bytes) -> None:
         assert json_text(text) is None

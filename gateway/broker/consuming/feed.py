@@ -24,6 +24,7 @@ from bullmq_proxy.gateway.broker.redis.scripts import HOLE
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
+from bullmq_proxy.gateway.values.text import text_of
 from bullmq_proxy.gateway.wire.answers import Failed
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
@@ -185,11 +186,11 @@ class Feed:
         return any(consumer.hungry and not self._is_limited(consumer) for consumer in self._line)
 
     def _fetch(self, consumer: Consumer) -> None:
-        consumer.free -= 1
-        self._fetching += 1
         token = consumer.new_token()
         args = (b"%d" % now_ms(), consumer.scripts.fetch(token))
         self._activate.send(args, partial(self._fetched, consumer, token))
+        consumer.free -= 1
+        self._fetching += 1
 
     def _fetched(self, consumer: Consumer, token: str, reply: Any) -> None:
         self._fetching -= 1
@@ -266,14 +267,14 @@ class Feed:
     def ended(self, lease: Lease, reply: Any, *, fetched: bool) -> None:
         """Give the consumer of a lease that has ended its next job; arguments as in `Source.ended`."""
         consumer = lease.consumer
+        if isinstance(reply, list) and isinstance(reply[0], list):
+            self._got(consumer, lease.token, reply)
+            return
+        consumer.free += 1
         if isinstance(reply, list):
-            if isinstance(reply[0], list):
-                self._got(consumer, lease.token, reply)
-                return
             self._nothing(consumer, reply)
         elif not fetched and self._line:
             self._drained = False  # see `fetch_again`
-        consumer.free += 1
         self.wake(consumer)
 
     def fetch_again(self) -> None:
@@ -283,27 +284,31 @@ class Feed:
             self.poke()
 
     def _got(self, consumer: Consumer, token: str, reply: list[Any]) -> None:
-        """Hand out a job that was moved to active for `consumer` under `token`: [hash, id, 0, 0]."""
-        fields, id = to_hash(reply[0]), reply[1].decode()
-        lease = consumer.add_lease(id, fields, token, self._loop.time())
-        self._renewer.track(self.queue, lease)
+        """Hand out a job that was moved to active for `consumer` under `token`: [hash, id, 0, 0].
+
+        Anything can be in Redis: a job that cannot be read or shown must not stay in `active` under our lock for ever.
+        """
+        lease = consumer.add_lease(text_of(reply[1]), token, self._loop.time())
+        try:
+            self._renewer.track(self.queue, lease)
+            fields = to_hash(reply[0])
+            lease.read(fields)
+            self._hand_out(lease, fields)
+        except Exception:
+            log.exception("job %s of %s cannot be handed out", lease.id, self.queue.name)
+            self.settler.fail(lease, Failed(UNREADABLE, unrecoverable=True), _ignore)
+
+    def _hand_out(self, lease: Lease, fields: Hash) -> None:
+        consumer = lease.consumer
         if b"rjk" in fields:
-            self._schedules.advance(id, fields)
+            self._schedules.advance(lease.id, fields)
         if not consumer.open or not consumer.taking or self._stopped:
             self.settler.release(lease, _ignore)  # paused or gone while the fetch was under way
         elif (deferred := fields.get(b"defa")) and not consumer.by_hand:
             failure = Failed(deferred.decode(errors="replace"), unrecoverable=True)
             self.settler.fail(lease, failure, _ignore)
         else:
-            self._hand_out(lease, fields)
-
-    def _hand_out(self, lease: Lease, fields: Hash) -> None:
-        try:
-            lease.consumer.holder.take(lease, fields)
-        except Exception:
-            # Anything can be in Redis; a job that cannot be shown must not stay in `active` under our lock for ever.
-            log.exception("job %s of %s cannot be handed out", lease.id, self.queue.name)
-            self.settler.fail(lease, Failed(UNREADABLE, unrecoverable=True), _ignore)
+            consumer.holder.take(lease, fields)
 
 
 def _ignore(outcome: str | GatewayError) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, Protocol
+import logging
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity, parse_token
 from bullmq_proxy.gateway.broker.jobs.moves import ScriptOptions
-from bullmq_proxy.gateway.rules.jobs import Hash, read_options
+from bullmq_proxy.gateway.rules.jobs import Hash
+from bullmq_proxy.gateway.rules.stored_options import StoredOptions, stored_options
 from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
+
+log = logging.getLogger(__name__)
 
 
 @enum.unique
@@ -23,6 +28,8 @@ class LeaseState(enum.Enum):
 
 
 HELD, SETTLING, OVERTAKEN, ENDED = LeaseState
+
+_NO_OPTIONS: Final = stored_options(None)
 
 
 class Lease:
@@ -43,21 +50,29 @@ class Lease:
         "token",
     )
 
-    def __init__(self, id: str, fields: Hash, consumer: Consumer, token: str, now: float) -> None:
+    def __init__(self, id: str, consumer: Consumer, token: str, now: float) -> None:
         """Take over the job `id`, just moved to active under `token`; `now` in loop time."""
         self.id = id
         self.token = token
         self.consumer = consumer
-        self.options = read_options(fields.get(b"opts"))
-        self.attempts_made = parse_int(fields.get(b"atm")) or 0
-        self.priority = parse_int(fields.get(b"priority")) or 0
-        self.stalled = parse_int(fields.get(b"stc")) or 0
-        self.stacktrace = fields.get(b"stacktrace")
+        self.options: StoredOptions = _NO_OPTIONS
+        self.attempts_made = 0
+        self.priority = 0
+        self.stalled = 0
+        self.stacktrace: bytes | None = None
         self.number = -1  # of the message that pushed it; the session's business
         self.state = HELD
         self.line: dict[Lease, None] | None = None  # where it waits for the renewal of its lock
         self.renew_at = 0.0
         self.extended(now)
+
+    def read(self, fields: Hash) -> None:
+        """Take from the job's hash what finishing it needs."""
+        self.options = stored_options(fields.get(b"opts"))
+        self.attempts_made = parse_int(fields.get(b"atm")) or 0
+        self.priority = parse_int(fields.get(b"priority")) or 0
+        self.stalled = parse_int(fields.get(b"stc")) or 0
+        self.stacktrace = fields.get(b"stacktrace")
 
     @property
     def scripts(self) -> ScriptOptions:
@@ -205,9 +220,9 @@ class Consumer:
         self._fetches += 1
         return f"{self.token}:{self._fetches}"
 
-    def add_lease(self, id: str, fields: Hash, token: str, now: float) -> Lease:
-        """Return the lease of a job that was fetched for this consumer under `token`; `now` in loop time."""
-        lease = Lease(id, fields, self, token, now)
+    def add_lease(self, id: str, token: str, now: float) -> Lease:
+        """Return the lease of a job that was fetched for this consumer under `token`, unread; `now` in loop time."""
+        lease = Lease(id, self, token, now)
         self.leases.add(lease)
         self._shard_leases.add(lease)
         return lease
@@ -231,14 +246,22 @@ class Consumer:
     def lose(self, lease: Lease, reason: str) -> None:
         """Tell the client that a job is not its any more, and make room for another one."""
         self.end(lease)
-        self.holder.cancel(lease, reason)
+        tell(self.holder.cancel, lease, reason)
         self.ended(lease)
 
     def overtake(self, lease: Lease) -> None:
         """End a lease whose job somebody has moved by its token; a final answer under way finds out by itself."""
         if lease.state is HELD:
             self.end(lease)
-            self.holder.forget(lease)
+            tell(self.holder.forget, lease)
             self.ended(lease)
         else:
             lease.state = OVERTAKEN
+
+
+def tell(client: Callable[..., None], *what: Any) -> None:
+    """Call the client's side, and log if it fails: the queue's side has to go on."""
+    try:
+        client(*what)
+    except Exception:
+        log.exception("a client could not be told")

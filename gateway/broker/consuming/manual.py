@@ -28,6 +28,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.rules.jobs import Hash, loaded_job, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.values.json_text import encode
+from bullmq_proxy.gateway.values.text import text_of
 from bullmq_proxy.gateway.wire.answers import Failed
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
@@ -176,15 +177,17 @@ class ManualConsumers:
             raise finished_error(reply, command=move.script, job_id=job.id, state="active")
         if isinstance(reply, list) and isinstance(reply[0], list):
             self._watch(_DEFAULTS.lock_duration)
-            self.taken(reply[1].decode(errors="replace"), to_hash(reply[0]))
+            self.taken(text_of(reply[1]), to_hash(reply[0]))
         return reply
 
     def _moved(self, job: JobOfToken, move: Move, done: asyncio.Future[Any], reply: Any) -> None:
         """Right when the reply comes: a renewal behind it finds no lock any more."""
         stays = move.script == "moveToWaitingChildren" and reply == 1
-        if not isinstance(reply, Exception) and not stays and (isinstance(reply, list) or reply >= 0):
-            self.surroundings.job_moved(job.id, job.token)
-        resolve(done, reply)
+        try:
+            if not isinstance(reply, Exception) and not stays and (isinstance(reply, list) or reply >= 0):
+                self.surroundings.job_moved(job.id, job.token)
+        finally:
+            resolve(done, reply)
 
     async def extend(self, id: str, token: str, duration: int) -> int:
         """Let a lock live for `duration` ms from now on: 1, or 0 when it is not under this token."""
@@ -266,10 +269,7 @@ class _FetchAttempt:
 
     def _fetched(self, consumer: Consumer, token: str, reply: Any) -> None:
         if isinstance(reply, list) and isinstance(reply[0], list):
-            fields, id = to_hash(reply[0]), reply[1].decode(errors="replace")
-            lease = consumer.add_lease(id, fields, token, asyncio.get_running_loop().time())
-            self._manual_consumers.taken(id, fields)
-            self._take_or_refuse(lease, fields)
+            self._got(consumer.add_lease(text_of(reply[1]), token, asyncio.get_running_loop().time()), reply[0])
             return
         if isinstance(reply, GatewayError) and reply.code is ErrorCode.OUTCOME_UNKNOWN:
             self._manual_consumers.surroundings.expect_lost_fetch()
@@ -277,16 +277,21 @@ class _FetchAttempt:
         if not self._gone:
             resolve(self.taken, reply if isinstance(reply, Exception) else None)
 
-    def _take_or_refuse(self, lease: Lease, fields: Hash) -> None:
-        if self._gone:
-            self._manual_consumers.give_back(lease)
-            return
+    def _got(self, lease: Lease, flat: list[bytes]) -> None:
+        """Take a job, or give it back; one that cannot be read or shown fails, as in `Feed`."""
         try:
-            self.take(lease, fields)
-        except Exception:  # anything can be in Redis
+            fields = to_hash(flat)
+            lease.read(fields)
+            self._manual_consumers.taken(lease.id, fields)
+            if self._gone:
+                self._manual_consumers.give_back(lease)
+            else:
+                self.take(lease, fields)
+        except Exception:
             log.exception("job %s of %s cannot be shown", lease.id, self._queue.name)
             self._manual_consumers.refuse(lease)
-            resolve(self.taken, None)
+            if not self._gone:
+                resolve(self.taken, None)
 
     def join(self) -> None:
         """Wait with the queue's workers."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, Lease
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.rules.options import pack
+from bullmq_proxy.gateway.values.text import bytes_of
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class LockRenewer:
             return
         failed = set(reply)
         for lease in held:
-            if lease.id.encode() not in failed:
+            if bytes_of(lease.id) not in failed:
                 lease.extended(sent_at)
                 self.track(queue, lease)
             elif lease.state is HELD:  # a final answer under way finds out for itself what became of the job

@@ -22,6 +22,7 @@ from bullmq_proxy.gateway.rules.repeat import (
     taken_options,
 )
 from bullmq_proxy.gateway.rules.schedulers import is_legacy_key, legacy_error
+from bullmq_proxy.gateway.values.text import text_of
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Schedules:
 
     async def _create_next(self, job_id: str, fields: Hash) -> None:
         queue = self._queue
-        scheduler_id = fields[b"rjk"].decode(errors="replace")
+        scheduler_id = text_of(fields[b"rjk"])
         if not scheduler_id:
             return
         if is_legacy_key(scheduler_id) and not await self._exists(scheduler_id):

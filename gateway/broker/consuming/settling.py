@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from bullmq_proxy.gateway.broker.consuming.leases import OVERTAKEN, Lease
+from bullmq_proxy.gateway.broker.consuming.leases import OVERTAKEN, Lease, tell
 from bullmq_proxy.gateway.broker.jobs.moves import Move, Moves
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.errors import OUTAGE
@@ -105,7 +105,11 @@ class Settler:
 
     def _send(self, settlement: _Settlement, fetch: bool) -> None:
         settlement.fetched = fetch and settlement.move.script in _FETCHING
-        settlement.move.send(fetch, partial(self._replied, settlement))
+        try:
+            settlement.move.send(fetch, partial(self._replied, settlement))
+        except Exception:
+            log.exception("the answer for job %s of %s cannot be sent", settlement.lease.id, self._queue.name)
+            self._end(settlement, GatewayError(ErrorCode.INTERNAL, "The answer cannot be sent to Redis"))
 
     def _replied(self, settlement: _Settlement, reply: Any) -> None:
         if isinstance(reply, GatewayError):
@@ -124,7 +128,7 @@ class Settler:
         """Leave a job with no children to wait for with its client, unless that has gone meanwhile."""
         lease = settlement.lease
         lease.go_on()
-        settlement.done(GatewayError(ErrorCode.CONFLICT, f"Job {lease.id} has no pending children"))
+        tell(settlement.done, GatewayError(ErrorCode.CONFLICT, f"Job {lease.id} has no pending children"))
         if not lease.consumer.open:
             self.vanish(lease)
 
@@ -182,7 +186,7 @@ class Settler:
         if settlement.move.script == "moveToFinished" and settlement.fetched and reply == 0:
             reply = _FOUND_NOTHING  # this script has two ways to say so; without it the feed would look once more
         lease.consumer.end(lease)
-        settlement.done(outcome)
+        tell(settlement.done, outcome)
         lease.consumer.ended(lease, reply, fetched=settlement.fetched)
 
 

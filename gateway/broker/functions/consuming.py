@@ -15,6 +15,7 @@ from bullmq_proxy.gateway.rules.jobs import raw_job, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.rules.shapes import LockedJob, NextJob
 from bullmq_proxy.gateway.values.numbers import Milliseconds
+from bullmq_proxy.gateway.values.text import text_of
 from bullmq_proxy.gateway.wire.answers import read_failure
 from bullmq_proxy.gateway.wire.connection_options import LONGEST_LOCK, SHORTEST_LOCK, WorkerOptions
 
@@ -172,4 +173,4 @@ def _next_job(reply: Any) -> NextJob:
     flat, id, limit, due = reply
     if not isinstance(flat, list):
         return [None, id, limit, due]
-    return [raw_job(to_hash(flat)), id.decode(errors="replace"), limit, due]
+    return [raw_job(to_hash(flat)), text_of(id), limit, due]

@@ -18,6 +18,7 @@ from bullmq_proxy.gateway.rules.jobs import raw_job, to_hash
 from bullmq_proxy.gateway.rules.shapes import Dependencies, Dependency, JobDependencies, JobDependenciesCount
 from bullmq_proxy.gateway.values.json_text import encode, json_text
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER, Count
+from bullmq_proxy.gateway.values.text import text_of
 
 
 class Page(Arguments, frozen=True):
@@ -136,12 +137,12 @@ def _read(queue: Queue, command: str, key: str, *args: Any) -> asyncio.Future[An
 
 
 def _values(flat: list[bytes]) -> dict[str, Raw]:
-    return {key.decode(errors="replace"): _value(value) for key, value in to_hash(flat).items()}
+    return {text_of(key): _value(value) for key, value in to_hash(flat).items()}
 
 
 def _value(text: bytes) -> Raw:
     """Return a return value as its worker wrote it; a text that is no JSON goes out as a string."""
-    return json_text(text) or Raw(encode(text.decode(errors="replace")))
+    return json_text(text) or Raw(encode(text_of(text)))
 
 
 def _texts(flat: list[bytes]) -> dict[str, str]:
@@ -149,7 +150,7 @@ def _texts(flat: list[bytes]) -> dict[str, str]:
 
 
 def _strings(texts: list[bytes]) -> list[str]:
-    return [text.decode(errors="replace") for text in texts]
+    return [text_of(text) for text in texts]
 
 
 # Changing
@@ -195,7 +196,7 @@ async def check_children(queue: Queue, job_id: str, context: Context, *, unfinis
     if context.grant.everything:
         return
     bases = await queue.scripts["familyQueues"].run(queue.keys(job_id), ["1" if unfinished else "0"])
-    _check_reach(queue, [base.decode(errors="replace") for base in bases], context)
+    _check_reach(queue, [text_of(base) for base in bases], context)
 
 
 def _check_reach(queue: Queue, bases: list[str], context: Context) -> None:
@@ -251,8 +252,8 @@ def _size(part: Any) -> int:
 def _item(item: Any) -> Dependency:
     """Return a child's key; in the hash of the processed ones its result stands beside it."""
     if isinstance(item, bytes):
-        return {"id": item.decode(errors="replace")}
-    id, value = (part.decode(errors="replace") for part in item)
+        return {"id": text_of(item)}
+    id, value = (text_of(part) for part in item)
     result = json_text(item[1])
     return {"id": id, "err": f'"{value}" is not valid JSON'} if result is None else {"id": id, "v": result}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from msgspec import Meta, Raw
 
@@ -23,9 +23,11 @@ from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.socket import future_of
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
 from bullmq_proxy.gateway.rules.ids import JobId
-from bullmq_proxy.gateway.rules.jobs import deduplication_id, read_options
+from bullmq_proxy.gateway.rules.jobs import deduplication_id
 from bullmq_proxy.gateway.rules.options import PRIORITY_LIMIT, now_ms
+from bullmq_proxy.gateway.rules.stored_options import stored_options
 from bullmq_proxy.gateway.values.numbers import Count, Milliseconds
+from bullmq_proxy.gateway.values.text import text_of
 
 
 class RetryOptions(Arguments, frozen=True):
@@ -68,7 +70,7 @@ async def retry_job(
         queue.keys(job_id, "events", state, "wait", "meta", "active", "marker", "prioritized", "pc"),
         [
             job_id,
-            "RPUSH" if _is_true(read_options(stored).get("lifo")) else "LPUSH",
+            "RPUSH" if stored_options(stored).lifo else "LPUSH",
             "failedReason" if state == "failed" else "returnvalue",
             state,
             "1" if options.reset_attempts_made else "0",
@@ -77,11 +79,6 @@ async def retry_job(
     )
     if code != 1:
         raise finished_error(code, command="reprocessJob", job_id=job_id, state=state)
-
-
-def _is_true(option: Any) -> bool:
-    """Return the truth of a JSON value in JavaScript: empty arrays and objects are true."""
-    return bool(option) or isinstance(option, list | dict)
 
 
 @TABLE.function(MANAGE, writes=True, example=["delayed-1"])
@@ -140,7 +137,7 @@ async def remove_job_deduplication_key(queue: Queue, job_id: JobId) -> bool:
     Returns false when the job has none, or another job holds it.
     """
     stored, options = await queue.link.call("HMGET", queue.key(job_id), "deid", "opts", decode=False)
-    id = stored.decode(errors="replace") if stored else deduplication_id(options)
+    id = text_of(stored) if stored else deduplication_id(options)
     if not id:
         return False
     removed: int = await queue.scripts["removeDeduplicationKey"].run(queue.keys(f"de:{id}"), [job_id])

@@ -22,6 +22,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.rules.ids import JobId
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.values.numbers import Count, Milliseconds
+from bullmq_proxy.gateway.values.text import text_of
 
 
 class RemoveOptions(Arguments, frozen=True):
@@ -100,7 +101,7 @@ async def clean(
         ids = await queue.scripts["cleanJobsInSet"].run(
             queue.keys(state, "events", "repeat"), [queue.base, before, batch, state]
         )
-        removed.extend(id.decode(errors="replace") for id in ids)
+        removed.extend(text_of(id) for id in ids)
         if len(ids) < batch or (limit and len(removed) >= limit):
             return removed
         context.check_still(MANAGE, "clean", queue)

@@ -14,6 +14,7 @@ from bullmq_proxy.gateway.rules.ids import AnyJobId
 from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
 from bullmq_proxy.gateway.rules.shapes import Job, JobLogs
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER
+from bullmq_proxy.gateway.values.text import text_of
 
 
 @TABLE.function(OBSERVE, writes=False, example=["waiting-1"])
@@ -81,7 +82,7 @@ async def get_ranges(
     found: dict[bytes, None] = {}
     for ids, is_list in zip(ranges, are_lists, strict=True):
         found.update(dict.fromkeys(reversed(ids) if asc and is_list else ids))
-    return [id.decode(errors="replace") for id in found]
+    return [text_of(id) for id in found]
 
 
 @TABLE.function(OBSERVE, writes=False, example=["waiting-1"])

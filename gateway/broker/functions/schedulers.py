@@ -28,6 +28,7 @@ from bullmq_proxy.gateway.rules.repeat import (
 )
 from bullmq_proxy.gateway.rules.schedulers import scheduler_json
 from bullmq_proxy.gateway.rules.shapes import AddedJob, JobScheduler
+from bullmq_proxy.gateway.values.text import text_of
 
 _ROUND: Final = 200  # schedulers read in one round trip: others' commands go in between
 
@@ -127,7 +128,7 @@ async def get_job_schedulers(queue: Queue, start: Index = 0, end: Index = -1, as
     """
     order = "ZRANGE" if asc else "ZREVRANGE"
     flat = await queue.link.call(order, queue.key("repeat"), start, end, "WITHSCORES", decode=False)
-    members = [(id.decode(errors="replace"), due) for id, due in to_hash(flat).items()]
+    members = [(text_of(id), due) for id, due in to_hash(flat).items()]
     hashes: list[Any] = []
     for first in range(0, len(members), _ROUND):
         hashes += await asyncio.gather(*[_hash(queue, id) for id, _ in members[first : first + _ROUND]])

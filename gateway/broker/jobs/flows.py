@@ -20,6 +20,7 @@ from bullmq_proxy.gateway.rules.flow import Added, FlowJob, added_flow, parse_ch
 from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.rules.shapes import Flow
+from bullmq_proxy.gateway.values.text import text_of
 
 MOST_JOBS: Final = 10_000
 """Jobs that one `getFlow` reads: with enough levels and children there is no end to them, least of all in a circle."""
@@ -272,7 +273,7 @@ def _held_parents(jobs: list[FlowJob]) -> dict[str, list[FlowJob]]:
 
 def _added(job: FlowJob, reply: Any, *, duplicate: bool) -> Added:
     if isinstance(reply, bytes):
-        return Added(reply.decode(errors="replace"), duplicate)
+        return Added(text_of(reply), duplicate)
     if isinstance(reply, int):
         return Added(
             job.id, error=finished_error(reply, command="addJob", job_id=job.id, parent_key=job.options.parent_key)

@@ -5,7 +5,6 @@ Answers on Worker connections (`settling.py`) and consuming by hand (`manual.py`
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
@@ -13,10 +12,19 @@ from typing import Any, Final, Protocol
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Template
 from bullmq_proxy.gateway.broker.redis.socket import Sink
-from bullmq_proxy.gateway.rules.jobs import Hash, read_options, stacktrace
+from bullmq_proxy.gateway.rules.jobs import Hash, stacktrace
 from bullmq_proxy.gateway.rules.options import now_ms, pack
+from bullmq_proxy.gateway.rules.stored_options import (
+    PARENT_FLAGS,
+    StoredOptions,
+    backoff_delay,
+    keep_jobs,
+    limited_traces,
+    stored_options,
+)
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.numbers import parse_int
+from bullmq_proxy.gateway.values.text import bytes_of
 from bullmq_proxy.gateway.wire.answers import Failed
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
@@ -33,8 +41,8 @@ class ActiveJob(Protocol):
         """Of its lock."""
 
     @property
-    def options(self) -> dict[str, Any]:
-        """As stored, with their short names."""
+    def options(self) -> StoredOptions:
+        """As stored."""
 
     @property
     def attempts_made(self) -> int:
@@ -57,7 +65,7 @@ class JobOfToken:
     def __init__(self, id: str, token: str, fields: Hash, scripts: ScriptOptions) -> None:
         self.id = id
         self.token = token
-        self.options = read_options(fields.get(b"opts"))
+        self.options = stored_options(fields.get(b"opts"))
         self.attempts_made = parse_int(fields.get(b"atm")) or 0
         self.priority = parse_int(fields.get(b"priority")) or 0
         self.stacktrace = fields.get(b"stacktrace")
@@ -101,8 +109,8 @@ class Moves:
     def fail(self, job: ActiveJob, failure: Failed) -> Move:
         """Let the job fail: again if BullMQ's attempts allow it, after its backoff, else for good."""
         fields = pack(_failure_fields(job, failure))
-        if job.attempts_made + 1 < _number(job.options.get("attempts")) and not failure.unrecoverable:
-            delay = backoff_delay(job.options.get("backoff"), job.attempts_made + 1)
+        delay = None if failure.unrecoverable else _retry_delay(job)
+        if delay is not None:
             if delay > 0:
                 return Move("delayed", "moveToDelayed", partial(self._delayed, job, delay, "0", fields), charges=True)
             return Move("waiting", "retryJob", partial(self._retried, job, fields), charges=True)
@@ -136,11 +144,11 @@ class Moves:
         self._completing.send(self._finished(job, "completed", result, fetch), sink)
 
     def _failed(self, job: ActiveJob, message: str, fields: bytes, fetch: bool, sink: Sink) -> None:
-        self._failing.send((*self._finished(job, "failed", message.encode(), fetch), fields), sink)
+        self._failing.send((*self._finished(job, "failed", bytes_of(message), fetch), fields), sink)
 
     def _finished(self, job: ActiveJob, target: str, value: bytes, fetch: bool) -> tuple[bytes, ...]:
         """Return what fills the holes of `_finishing`, without those at its end."""
-        id = job.id.encode()
+        id = bytes_of(job.id)
         return (
             self._base + id,
             id,
@@ -165,7 +173,7 @@ class Moves:
             queue.key(job.id),
             *queue.keys("meta", "events", "delayed", "prioritized", "pc", "marker", "stalled"),
         ]
-        push = "RPUSH" if job.options.get("lifo") else "LPUSH"
+        push = "RPUSH" if job.options.lifo else "LPUSH"
         args = [queue.base, now_ms(), push, job.id, job.token, fields]
         queue.scripts["retryJob"].send(keys, args, sink)
 
@@ -185,37 +193,17 @@ class Moves:
         queue.scripts["moveToWaitingChildren"].send(keys, args, sink)
 
 
-def backoff_delay(backoff: Any, attempts_made: int) -> int:
-    """Milliseconds until the next attempt (Node's backoffs.js).
-
-    Args:
-        backoff: as stored: `{"type", "delay", "jitter"?}`, or a number for a fixed delay, or nothing.
-        attempts_made: the attempts so far, this failure counted.
-
-    A type that only a custom worker knows is treated as `fixed`: the gateway cannot ask the client's code.
-    """
-    if isinstance(backoff, dict):
-        delay, jitter = _number(backoff.get("delay")), _number(backoff.get("jitter"))
-        if backoff.get("type") == "exponential":
-            delay = round(2.0 ** min(attempts_made - 1, 62) * delay)
-    else:
-        delay, jitter = _number(backoff), 0
-    if jitter > 0:
-        return int(random.random() * delay * jitter + delay * (1 - jitter))
-    return int(delay)
-
-
-def _number(value: Any) -> float:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+def _retry_delay(job: ActiveJob) -> int | None:
+    """Return the milliseconds until the next attempt, or None when there is to be none."""
+    made = job.attempts_made + 1
+    return backoff_delay(job.options.backoff, made) if made < job.options.attempts else None
 
 
 def _failure_fields(job: ActiveJob, failure: Failed) -> list[str]:
     """Return `failedReason` and `stacktrace` as the flat array that the scripts unpack, the newest trace last."""
     traces = [*stacktrace(job.stacktrace), failure.stack or f"Error: {failure.message}"]
-    limit = job.options.get("stackTraceLimit")
-    if isinstance(limit, int):
-        traces = traces[-limit:] if limit > 0 else []
-    return ["failedReason", failure.message, "stacktrace", encode(traces).decode()]
+    kept = limited_traces(traces, job.options.stack_trace_limit)
+    return ["failedReason", failure.message, "stacktrace", encode(kept).decode()]
 
 
 class ScriptOptions:
@@ -226,7 +214,7 @@ class ScriptOptions:
         limiter = options.limiter
         self._limits = {"max": limiter[0], "duration": limiter[1]} if limiter else None
         self._fetch = _open_map(lockDuration=options.lock_duration, limiter=self._limits, name=options.name)
-        self._finish: dict[Any, bytes] = {}
+        self._finish: dict[tuple[str, str], bytes] = {}
 
     def fetch(self, token: str) -> bytes:
         """Return the options of moveToActive-11.lua."""
@@ -239,43 +227,31 @@ class ScriptOptions:
             job: to be finished.
             target: `completed` or `failed`.
         """
-        options = job.options
-        remove = options.get("removeOnComplete" if target == "completed" else "removeOnFail")
-        flags = tuple(bool(options.get(flag)) for flag in _FLAGS)
-        key = (target, repr(remove), repr(options.get("attempts")), flags)
+        key = (target, job.options.key)
         packed = self._finish.get(key)
         if packed is None:
             if len(self._finish) >= 64:
                 self._finish.clear()
-            packed = self._finish[key] = self._pack_finish(remove, target, options, flags)
+            packed = self._finish[key] = self._pack_finish(target, job.options)
         return with_token(job.token, packed)
 
-    def _pack_finish(self, remove: Any, target: str, options: dict[str, Any], flags: tuple[bool, ...]) -> bytes:
-        own = self._options.remove_on_complete if target == "completed" else self._options.remove_on_fail
+    def _pack_finish(self, target: str, options: StoredOptions) -> bytes:
+        if target == "completed":
+            kept, own = options.keep_completed, self._options.remove_on_complete
+        else:
+            kept, own = options.keep_failed, self._options.remove_on_fail
         return _open_map(
             name=self._options.name,
-            keepJobs=keep_jobs(own if remove is None else remove),
+            keepJobs=kept or keep_jobs(own),
             limiter=self._limits,
             lockDuration=self._options.lock_duration,
-            attempts=attempts if isinstance(attempts := options.get("attempts"), int) else 0,
+            attempts=options.attempts,
             maxMetricsSize=self._options.max_data_points or "",
-            **dict(zip(_FLAGS, flags, strict=True)),
+            **dict(zip(PARENT_FLAGS, options.flags, strict=True)),
         )
 
 
-_FLAGS = ("fpof", "cpof", "idof", "rdof")
-
-
-def keep_jobs(remove: Any) -> dict[str, Any]:
-    """BullMQ's `removeOnComplete` / `removeOnFail` as the scripts want it (Node's `getKeepJobs`)."""
-    if isinstance(remove, dict):
-        return remove
-    if isinstance(remove, int | float) and not isinstance(remove, bool):
-        return {"count": remove}
-    return {"count": 0 if remove else -1}
-
-
-_TOKEN = pack("token")
+_TOKEN: Final = pack("token")
 
 
 def _open_map(**options: Any) -> bytes:

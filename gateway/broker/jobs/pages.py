@@ -10,6 +10,7 @@ from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
 from bullmq_proxy.gateway.rules.shapes import Job
+from bullmq_proxy.gateway.values.text import text_of
 
 LISTS: Final = ("wait", "active", "paused")
 """Types that Redis has as lists, the oldest job last."""
@@ -115,5 +116,5 @@ class _Jobs:
 
     def _take(self, id: bytes, flat: list[bytes]) -> bool:
         if flat and id not in self.found:
-            self.found[id] = loaded_job(id.decode(errors="replace"), to_hash(flat), self._queue.qualified)
+            self.found[id] = loaded_job(text_of(id), to_hash(flat), self._queue.qualified)
         return bool(flat)

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from bullmq_proxy.gateway.broker.redis.errors import reply_error, unavailable
 from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.values.text import ERRORS, bytes_of
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,10 @@ Entry = tuple[Sink, bool, int]
 
 def pack_command(*args: Any) -> bytes:
     """Write a command in Redis protocol; its words are str, bytes, memoryviews or numbers."""
-    return cast("bytes", hiredis.pack_command(args))
+    try:
+        return cast("bytes", hiredis.pack_command(args))
+    except UnicodeEncodeError:
+        return pack_command(*(bytes_of(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 def packable(words: Iterable[Chunk]) -> list[bytes | memoryview]:
@@ -66,7 +70,7 @@ class RedisSocket(asyncio.Protocol):
         self.fault = ""  # why what came is no Redis protocol
         self.on_lost: Callable[[RedisSocket], None] | None = None
         self.transport: asyncio.Transport
-        self._reader = hiredis.Reader(encoding="utf-8", errors="replace")
+        self._reader = hiredis.Reader(encoding="utf-8", errors=ERRORS)
         self._swallowed = 0  # replies before the one that counts, of the command in front
         self._first_error: Exception | None = None  # among those
 

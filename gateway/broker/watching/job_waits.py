@@ -14,6 +14,7 @@ from bullmq_proxy.gateway.broker.redis.socket import resolve
 from bullmq_proxy.gateway.broker.watching.event_reader import EventReader
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.values.json_text import json_text
+from bullmq_proxy.gateway.values.text import text_of
 from bullmq_proxy.gateway.wire.events import StreamEvent
 
 _NULL: Final = Raw(b"null")
@@ -122,7 +123,7 @@ class JobWaits:
 
 
 def _text(value: bytes | None) -> str:
-    return (value or b"").decode(errors="replace")
+    return text_of(value or b"")
 
 
 def _return_value(value: bytes | None) -> Raw:
