@@ -231,6 +231,7 @@ def link_options(settings: Settings, slot: int) -> LinkOptions:
         backlog=settings.redis_backlog,
         backlog_size=_MAX_BACKLOG_SIZE,
         backlog_timeout=settings.redis_backlog_timeout,
+        seats=settings.queue_links,
     )
 
 

@@ -125,6 +125,11 @@ class Settings:
         value_types.optional(value_types.whole(0, 1_000_000_000)),
         by_default="what the queue says, 10000 in a new one",
     )
+    queue_links: int = option(
+        32,
+        "Queues of a shard that wait for jobs on a Redis connection of their own, and as many for events.",
+        value_types.whole(0, 100_000),
+    )
     data_dir: str | None = option(
         None,
         "Where the embedded Valkey keeps its data.",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.recovery import Recovery
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
+from bullmq_proxy.gateway.broker.consuming.sleepers import Sleepers
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.counters import Counters
 from bullmq_proxy.gateway.broker.jobs.queue import Queue, Queues
@@ -15,6 +16,8 @@ from bullmq_proxy.gateway.broker.queue_services import QueueServices, ShardParts
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
+from bullmq_proxy.gateway.broker.redis.seats import Seats
+from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 
 
 class Broker:
@@ -42,7 +45,7 @@ class Broker:
         Args:
             address: of the Redis server.
             prefix: of all keys, BullMQ's `prefix`.
-            options: limits of the command link; the blocking links derive theirs from it.
+            options: limits of the links; those are the command link's, and the others derive theirs from it.
             identity: who takes the jobs.
             max_len_events: see `Queues`.
         """
@@ -51,7 +54,16 @@ class Broker:
         self.leases = Leases(identity)
         self.recovery = Recovery(self.queue, self.leases)
         self.counters = Counters()
-        self._parts = ShardParts(options, self.leases, LockRenewer(), self.recovery)
+        self._tracker = tracker = Tracker(address, options)
+        self._parts = ShardParts(
+            options,
+            Seats(options.seats, tracker),
+            Seats(options.seats, tracker),
+            Sleepers(self.link),
+            self.leases,
+            LockRenewer(),
+            self.recovery,
+        )
         self._services: dict[Queue, QueueServices] = {}
         self._on_served: Callable[[list[str]], None] | None = None
         self._served: list[str] = []
@@ -114,5 +126,7 @@ class Broker:
     async def close(self) -> None:
         """Give everything up: feeds and readers first, the command link last."""
         self._parts.renewer.close()
+        self._parts.sleepers.close()
         await asyncio.gather(*(services.close() for services in list(self._services.values())), self.recovery.close())
+        await self._tracker.close()
         await self.link.close()

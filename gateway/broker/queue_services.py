@@ -13,8 +13,10 @@ from bullmq_proxy.gateway.broker.consuming.manual import ManualConsumers
 from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait
 from bullmq_proxy.gateway.broker.consuming.recovery import Recovery
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
+from bullmq_proxy.gateway.broker.consuming.sleepers import Sleepers
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.link import LinkOptions
+from bullmq_proxy.gateway.broker.redis.seats import Seats
 from bullmq_proxy.gateway.broker.tasks import Tasks
 from bullmq_proxy.gateway.broker.watching.event_reader import EventReader
 from bullmq_proxy.gateway.broker.watching.job_waits import JobWaits
@@ -28,12 +30,18 @@ class ShardParts:
 
     Attributes:
         options: of the command link; blocking links derive theirs from them.
+        worker_seats: of those that wait for jobs.
+        reader_seats: of those that wait for events.
+        sleepers: those that wait for jobs without a seat.
         leases: of the shard.
         renewer: keeps their locks.
         recovery: finds jobs whose fetch was lost.
     """
 
     options: LinkOptions
+    worker_seats: Seats
+    reader_seats: Seats
+    sleepers: Sleepers
     leases: Leases
     renewer: LockRenewer
     recovery: Recovery
@@ -60,7 +68,7 @@ class QueueServices:
 
     def event_reader(self) -> EventReader:
         """Return the reader of the queue's events."""
-        return self._get(EventReader, lambda: EventReader(self.queue, self._shard.options, self._retire))
+        return self._get(EventReader, self._make_event_reader)
 
     def job_waits(self) -> JobWaits:
         """Return where the ends of jobs are waited for."""
@@ -78,10 +86,14 @@ class QueueServices:
 
     def _make_feed(self) -> Feed:
         shard = self._shard
-        return Feed(self.queue, MarkerWait(self.queue, shard.options), shard.renewer, shard.leases, self._retire)
+        waiter = MarkerWait(self.queue, shard.options, shard.worker_seats, shard.sleepers)
+        return Feed(self.queue, waiter, shard.renewer, shard.leases, self._retire)
 
     def _make_manual_consumers(self) -> ManualConsumers:
         return ManualConsumers(self.queue, self._shard.leases, self, self._retire)
+
+    def _make_event_reader(self) -> EventReader:
+        return EventReader(self.queue, self._shard.options, self._shard.reader_seats, self._retire)
 
     def _get(self, kind: type[_Service], make: Callable[[], _Service]) -> _Service:
         service = self._services.get(kind)

@@ -27,6 +27,7 @@ from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
 from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
 from bullmq_proxy.gateway.broker.consuming.settling import Settler
+from bullmq_proxy.gateway.broker.consuming.sleepers import Sleepers
 from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions import TABLE
@@ -36,7 +37,9 @@ from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, scripts_on, sha_of
+from bullmq_proxy.gateway.broker.redis.seats import Seats
 from bullmq_proxy.gateway.broker.redis.socket import Chunk
+from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 from bullmq_proxy.gateway.rules.jobs import Hash
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.wire.answers import Failed
@@ -212,7 +215,9 @@ async def test_a_job_with_deduplication_is_added_within_a_transaction_that_looks
 async def test_fetching_a_job(limiter: tuple[int, int] | None) -> None:
     theirs, ours = Theirs(), Ours(limiter=limiter, name="worker-1")
     await theirs.scripts.moveToActive("token", {"lockDuration": 30_000, "limiter": LIMITER if limiter else None})
-    feed = Feed(ours.queue, MarkerWait(ours.queue, OPTIONS), LockRenewer(), ours.leases, _nothing)
+    seats = Seats(1, Tracker(Address(), OPTIONS))
+    waiter = MarkerWait(ours.queue, OPTIONS, seats, Sleepers(ours.link))
+    feed = Feed(ours.queue, waiter, LockRenewer(), ours.leases, _nothing)
     consumer = feed.join(ours.options, ours)
     their_keys, their_args = theirs.calls["moveToActive"]
     our_keys, our_args = ours.sent("moveToActive")

@@ -21,6 +21,7 @@ BAD: dict[str, str] = {
     "redis_url": "http://host",
     "prefix": "two words",
     "max_len_events": "-1",
+    "queue_links": "-1",
     "auth_keys": "two words",
     "allowed_origins": "app.example.org",
     "max_message_size": "10T",

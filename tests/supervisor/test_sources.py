@@ -29,6 +29,7 @@ OTHER: dict[str, str] = {
     "redis_url": "redis://elsewhere:1",
     "prefix": "other",
     "max_len_events": "500",
+    "queue_links": "3",
     "data_dir": "/data",
     "auth_keys": "k1,k2",
     "auth_keys_file": "/keys",

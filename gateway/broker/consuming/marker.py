@@ -1,4 +1,8 @@
-"""The waiter: one blocking connection per queue and shard, on which all its idle workers wait together."""
+"""The waiter: waits on a queue's marker for all its idle workers on this shard together.
+
+It has a seat, with a connection of its own in BZPOPMIN, whose name tells BullMQ's `getWorkers` of it; or it sleeps: the
+tracker tells it of the marker.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +11,45 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from bullmq_proxy.gateway.broker.consuming.sleepers import Sleepers
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
+from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.options import now_ms
 
 LONGEST_WAIT: Final = 5.0  # s without any job; BullMQ's drainDelay, its net for a lost marker
 LONGEST_DELAY: Final = 10.0  # s until a delayed job; BullMQ's maximumBlockTimeout
+_LONGEST_SLEEP: Final = 60.0  # s until a delayed job; the wall clock may be set meanwhile
 _RETRY: Final = 1.0  # s after an error reply
 _FAR_FUTURE: Final = 2.0**53  # ms since the epoch
 SHORTEST_WAIT: Final = 0.002  # s; a timeout of 0 would block for ever, and Redis < 7.0.8 rounds 1 ms down to it
 
 
 class MarkerWait:
-    """Blocks on a queue's marker until there may be a job."""
+    """Waits on a queue's marker until there may be a job."""
 
-    def __init__(self, queue: Queue, options: LinkOptions) -> None:
-        """Make a waiter for `queue`; `options` are those of the command link."""
+    def __init__(self, queue: Queue, options: LinkOptions, seats: Seats, sleepers: Sleepers) -> None:
+        """Make a waiter for `queue`.
+
+        Args:
+            queue: on whose marker to wait.
+            options: those of the command link.
+            seats: of the shard's waiters.
+            sleepers: those among them that have none.
+        """
         self._queue = queue
-        own = replace(options, name=queue.client_name, deadline=LONGEST_DELAY + options.deadline)
-        self._link = Link(queue.link.address, own, setup=self._ask_id)
-        self._id: int | None = None  # of the connection, by which another one can unblock it
-        self._started = False
+        self._key = queue.key("marker")
+        self._options = replace(options, name=queue.client_name, deadline=LONGEST_DELAY + options.deadline)
+        self._seat = Seat(seats)
+        self._link: Link | None = None  # while it has a seat
+        self._id: int | None = None  # of that connection, by which another one can unblock it
+        self._tracker = seats.tracker
+        self._sleepers = sleepers
+        self._change: asyncio.Future[None] | None = None  # of the marker, while it sleeps
+        self._woken = False
+        self._until = 0
         self.popped = False  # a marker was taken; for the feed to unset when it has made use of it
 
     async def wait(self, until: int) -> int:
@@ -41,33 +61,41 @@ class MarkerWait:
         Returns:
             The time at which there is a job to fetch, in ms since the epoch; 0 when that is now.
         """
-        if not self._started:
-            self._started = True
-            await self._link.start()
+        self._until = until
         try:
-            async with asyncio.timeout(self._seconds(until)):
-                await self._link.wait_up()
-        except TimeoutError:
-            return 0  # Redis may give us no second connection: then it is polled
-        try:
-            popped = await self._pop(self._seconds(until))
+            popped = await (self._block() if self._seat.take() else self._sleep())
         except GatewayError:
-            if self._link.is_up:  # an error reply: blocking is not allowed, or the marker is no sorted set
+            if self._is_up:  # an error reply: blocking is not allowed, or the marker is no sorted set
                 await asyncio.sleep(_RETRY)
             return 0  # the connection broke: look for jobs once it is back
         if popped is None:
             return 0
         self.popped = True
-        score = milliseconds(popped[2])
+        self._seat.stir()
+        score = milliseconds(popped)
         return 0 if score <= now_ms() + 1 else min(score, until or score)
 
-    async def _pop(self, seconds: float) -> Any:
-        """Return a marker, or None when the time is up.
+    @property
+    def _is_up(self) -> bool:
+        return self._tracker.is_up if self._link is None else self._link.is_up
+
+    # With a seat
+
+    async def _block(self) -> Any:
+        """Return the score of a marker, or None when the time is up.
 
         An idle Redis looks at the timeouts of blocked clients only ten times a second; our own timer is exact.
         """
-        key = self._queue.key("marker")
-        popped = self._link.call("BZPOPMIN", key, f"{seconds:.3f}", decode=False)
+        if (link := self._link) is None:
+            link = self._link = Link(self._queue.link.address, self._options, setup=self._ask_id)
+            await link.start()
+        try:
+            async with asyncio.timeout(self._seconds()):
+                await link.wait_up()
+        except TimeoutError:
+            return None  # Redis may give us no second connection: then it is polled
+        seconds = self._seconds()
+        popped = link.call("BZPOPMIN", self._key, f"{seconds:.3f}", decode=False)
         try:
             await asyncio.wait((popped,), timeout=seconds)
         except asyncio.CancelledError:
@@ -75,37 +103,90 @@ class MarkerWait:
             raise
         if not popped.done():
             self._unblock()
-        return await popped
+        marker = await popped
+        return None if marker is None else marker[2]
 
     def _unblock(self) -> None:
-        if self._id is not None:
+        if self._id is not None and self._link is not None and self._link.is_up:  # else the id may be another's by now
             self._queue.link.send(pack_command("CLIENT", "UNBLOCK", self._id), _ignore)
 
-    def pass_on(self) -> None:
-        """Put back the marker that was taken, if one was: whoever else waits on it is woken."""
-        if self.popped:
-            self._queue.wake()
-
-    @staticmethod
-    def _seconds(until: int) -> float:
-        if not until:
+    def _seconds(self) -> float:
+        if not self._until:
             return LONGEST_WAIT
-        return min(max((until - now_ms()) / 1000, SHORTEST_WAIT), LONGEST_DELAY)
+        return min(self._until_due, LONGEST_DELAY)
 
-    async def close(self) -> None:
-        """Give the connection up without taking a marker along: that would let another shard's workers sleep on."""
-        if not self._started:
-            return
-        # One connection carries both: nothing can be popped between the unblocking and the new marker.
-        self._unblock()
-        self._queue.wake()
-        await self._link.close()
+    @property
+    def _until_due(self) -> float:
+        return max((self._until - now_ms()) / 1000, SHORTEST_WAIT)
 
     async def _ask_id(self, ask: Callable[..., Awaitable[Any]]) -> None:
         try:
             self._id = await ask("CLIENT", "ID")
         except GatewayError:
             self._id = None  # not allowed to: then a lost marker costs at most `LONGEST_WAIT`
+
+    # Without
+
+    async def _sleep(self) -> Any:
+        """Return the score of a marker, or None when a delayed job is due or there may be others without a marker."""
+        if self._link is not None:  # another one has the seat now
+            await self._link.close()
+            self._link = None
+        await self._tracker.start()
+        self._woken = False
+        self._sleepers.add(self)
+        try:
+            while not self._woken and not self._tracker.is_refused:
+                change = self._change = self._tracker.expect(self._key)
+                if self._tracker.is_up and (marker := await self._pop()):
+                    return marker[1]
+                timeout = min(self._until_due, _LONGEST_SLEEP) if self._until else None
+                await asyncio.wait((change,), timeout=timeout)
+                if self._until and self._until <= now_ms():
+                    break
+        finally:
+            self._sleepers.discard(self)
+            if self._change is not None:
+                self._tracker.forget(self._key, self._change)
+                self._change = None
+        return None
+
+    async def _pop(self) -> Any:
+        """Return a marker, or an empty list: then its change is told, for which it must be read."""
+        try:
+            return await self._tracker.call(pack_command("EXISTS", self._key), pack_command("ZPOPMIN", self._key))
+        except asyncio.CancelledError:
+            self._tracker.send(pack_command("ZADD", self._key, b"0", b"0"))  # behind what may have taken one
+            raise
+
+    @property
+    def suspects(self) -> list[str]:
+        """The keys that stand for jobs to fetch; a time that is known needs no further look."""
+        return self._queue.keys("wait", "prioritized", *(() if self._until else ("delayed",)))
+
+    def wake_up(self) -> None:
+        """End the sleep."""
+        self._woken = True
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
+
+    # Both
+
+    def pass_on(self) -> None:
+        """Put back the marker that was taken, if one was: whoever else waits on it is woken."""
+        if self.popped:
+            self._queue.wake()
+
+    async def close(self) -> None:
+        """Leave without taking a marker along: that would let another shard's workers sleep on."""
+        self._seat.leave()
+        if self._link is None:
+            self.pass_on()
+            return
+        # One connection carries both: nothing can be popped between the unblocking and the new marker.
+        self._unblock()
+        self._queue.wake()
+        await self._link.close()
 
 
 def milliseconds(score: Any) -> int:

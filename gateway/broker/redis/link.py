@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.errors import PERMANENT, LostReply, RedisRefused, unavailable
-from bullmq_proxy.gateway.broker.redis.socket import Chunk, Entry, RedisSocket, Sink, pack_command, resolve
+from bullmq_proxy.gateway.broker.redis.socket import Chunk, Entry, OnPush, RedisSocket, Sink, pack_command, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _STOPPING: Final = GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shuttin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkOptions:
-    """The limits of a link.
+    """The limits of a shard's links.
 
     Attributes:
         name: for CLIENT SETNAME.
@@ -41,6 +41,7 @@ class LinkOptions:
         backlog: the most commands that are kept while Redis is away.
         backlog_size: the most bytes of them.
         backlog_timeout: seconds that they are kept for; later ones fail at once until Redis is back.
+        seats: how many queues may wait for jobs on a link of their own, and as many for events.
     """
 
     name: str
@@ -48,6 +49,7 @@ class LinkOptions:
     backlog: int
     backlog_size: int
     backlog_timeout: float
+    seats: int
 
 
 Setup = Callable[[Callable[..., Awaitable[Any]]], Awaitable[None]]
@@ -57,12 +59,16 @@ Setup = Callable[[Callable[..., Awaitable[Any]]], Awaitable[None]]
 class Link:
     """One pipelined connection, kept up until `close`."""
 
-    def __init__(self, address: Address, options: LinkOptions, setup: Setup | None = None) -> None:
+    def __init__(
+        self, address: Address, options: LinkOptions, setup: Setup | None = None, on_push: OnPush | None = None
+    ) -> None:
+        """Make a link; `start` connects it. `on_push` takes what the server says unasked, if `setup` asks for it."""
         self.address = address
         self.times_up = 0  # connections made so far
         self.on_up: list[Callable[[], None]] = []
         self._options = options
         self._setup = setup
+        self._make_socket = partial(RedisSocket, on_push)
         self._loop = asyncio.get_running_loop()
         self._out: list[Entry] = []  # not yet written; the backlog while there is no connection
         self._chunks: list[Chunk] = []  # of these commands
@@ -249,11 +255,11 @@ class Link:
     async def _open(self) -> RedisSocket:
         address = self.address
         if address.path is not None:
-            _, connection = await self._loop.create_unix_connection(RedisSocket, address.path)
+            _, connection = await self._loop.create_unix_connection(self._make_socket, address.path)
         else:
             try:
                 _, connection = await self._loop.create_connection(
-                    RedisSocket,
+                    self._make_socket,
                     address.host,
                     address.port,
                     ssl=address.tls,

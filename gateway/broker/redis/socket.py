@@ -32,6 +32,10 @@ Entry = tuple[Sink, bool, int]
 """A command under way: its sink, whether texts are decoded, how many replies Redis gives (the last one counts)."""
 
 
+OnPush = Callable[[list[Any]], None]
+"""Takes a message that is no reply to a command: its kind, and what belongs to it."""
+
+
 def pack_command(*args: Any) -> bytes:
     """Write a command in Redis protocol; its words are str, bytes, memoryviews or numbers."""
     try:
@@ -63,14 +67,16 @@ class RedisSocket(asyncio.Protocol):
         on_lost: called when the socket closes; None during the handshake.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_push: OnPush | None = None) -> None:
+        """Make one that is not connected; `on_push` takes what the server says unasked, where it may do so (RESP3)."""
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pending: deque[Entry] = deque()
         self.replies = 0
         self.fault = ""  # why what came is no Redis protocol
         self.on_lost: Callable[[RedisSocket], None] | None = None
         self.transport: asyncio.Transport
-        self._reader = hiredis.Reader(encoding="utf-8", errors=ERRORS)
+        reader = hiredis.Reader(encoding="utf-8", errors=ERRORS)
+        self._reader: Any = reader if on_push is None else _PushReader(reader, on_push)
         self._swallowed = 0  # replies before the one that counts, of the command in front
         self._first_error: Exception | None = None  # among those
 
@@ -132,6 +138,23 @@ class RedisSocket(asyncio.Protocol):
         self.pending.append((partial(resolve, future), True, 1))
         self.transport.write(pack_command(*args))
         return future
+
+
+class _PushReader:
+    """A reader of replies that hands on what is none as it comes by."""
+
+    def __init__(self, reader: hiredis.Reader, on_push: OnPush) -> None:
+        self.feed = reader.feed
+        self._gets = reader.gets
+        self._on_push = on_push
+
+    def gets(self, decode: bool) -> Any:
+        while isinstance(reply := self._gets(decode), hiredis.PushNotification):
+            _give(self._on_push, reply)
+        return reply
+
+    def has_data(self) -> bool:
+        return self.gets(False) is not False
 
 
 def _give(sink: Sink, reply: Any) -> None:
