@@ -1,7 +1,7 @@
 """One WebSocket connection: frames in, messages to the session; messages out, one write per turn of the loop.
 
-The library keeps the handshake, the frame parser and the closing handshake. Its queue of incoming messages and its
-coroutine per message are left out: they cost more than everything else that a message needs.
+The library keeps the life of a connection, the frame parser and the closing handshake. Its queue of incoming messages
+and its coroutine per message are left out: they cost more than everything else that a message needs.
 """
 
 from __future__ import annotations
@@ -198,6 +198,8 @@ class Connection(OpeningConnection):
                     self._answer_ping(apply_mask(data[start:stop], data[start - 4 : start]))
                     at = stop
                     continue
+                if data[at] & frames.OPCODE == _CLOSE:  # RFC 6455 §5.4: a control frame may come between fragments
+                    self.protocol.current_size = None
             self._owed = max(0, stop - end)
             self._read_by_library(data[at:stop])
             at = stop
@@ -249,10 +251,11 @@ class Connection(OpeningConnection):
         if self.close_deadline is not None:
             self._end_within(_CLOSE_TIMEOUT)
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool | None:  # type: ignore[override] # the library never keeps the other half open
         """Note that the client will send no more."""
-        super().eof_received()
+        keep_open = super().eof_received()
         self._end_within(_CLOSE_TIMEOUT)  # the transport closes itself, but first waits for a client that does not read
+        return keep_open
 
     def process_event(self, event: Event) -> None:
         """Handle one frame."""

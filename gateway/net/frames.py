@@ -9,7 +9,7 @@ WHOLE_PING: Final = 0x89
 _PONG: Final = 0x8A
 _FIN: Final = 0x80
 _RESERVED: Final = 0x70
-_OPCODE: Final = 0x0F
+OPCODE: Final = 0x0F
 _OPCODES: Final = frozenset((0, 1, 2, 8, 9, 10))
 _CONTROL: Final = 0x08  # is set in the opcodes of control frames
 _MASKED: Final = 0x80
@@ -42,7 +42,7 @@ def may_be_valid(header: bytes) -> bool:
     """Return whether a header that begins so may be that of a valid frame of a client."""
     first = header[0]
     is_control = first & _CONTROL
-    if first & _RESERVED or first & _OPCODE not in _OPCODES or (is_control and not first & _FIN):
+    if first & _RESERVED or first & OPCODE not in _OPCODES or (is_control and not first & _FIN):
         return False
     return len(header) == 1 or _MASKED <= header[1] <= _MASKED + (_LONGEST_CONTROL if is_control else 127)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import email.utils
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -14,22 +14,16 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.values.json_text import encode, error_json
 
 _JSON: Final = "application/json; charset=utf-8"
-_TEXT: Final = "text/plain; charset=utf-8"
+TEXT: Final = "text/plain; charset=utf-8"
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-# The codes for the statuses with which the library refuses a handshake.
-_CODES: Final = {
-    HTTPStatus.BAD_REQUEST: ErrorCode.INVALID_MESSAGE,
-    HTTPStatus.FORBIDDEN: ErrorCode.FORBIDDEN,
-    HTTPStatus.NOT_FOUND: ErrorCode.NOT_FOUND,
-    HTTPStatus.METHOD_NOT_ALLOWED: ErrorCode.INVALID_MESSAGE,
-    HTTPStatus.UPGRADE_REQUIRED: ErrorCode.INVALID_MESSAGE,
-    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: ErrorCode.INVALID_MESSAGE,
-    HTTPStatus.SERVICE_UNAVAILABLE: ErrorCode.SHUTTING_DOWN,
-}
-# Headers that a refusal with this status has (RFC 9110 §11.6.1, §10.2.3).
+METHODS: Final = ("GET", "HEAD", "OPTIONS")
+"""What a page answers; a WebSocket path answers GET alone."""
+
+# Headers that a refusal with this status has (RFC 9110 §11.6.1, §15.5.22, §10.2.3).
 _HEADERS: Final[dict[HTTPStatus, dict[str, str]]] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.UPGRADE_REQUIRED: {"Upgrade": "websocket"},
     HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": "1"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
 }
@@ -40,7 +34,7 @@ def respond(status: HTTPStatus, body: bytes, content_type: str, headers: Mapping
     fields = Headers(
         [
             ("Date", email.utils.formatdate(usegmt=True)),
-            ("Connection", "close"),
+            ("Connection", "close, Upgrade" if "Upgrade" in headers else "close"),  # RFC 9110 §7.8
             ("Content-Length", str(len(body))),
             ("Content-Type", content_type),
             *headers.items(),
@@ -49,7 +43,25 @@ def respond(status: HTTPStatus, body: bytes, content_type: str, headers: Mapping
     return Response(status.value, status.phrase, fields, body)
 
 
-def text(body: str, content_type: str = _TEXT) -> Response:
+def without_body(response: Response) -> Response:
+    """Return the answer to HEAD: the headers of the answer to GET, and nothing more (RFC 9110 §9.3.2)."""
+    response.body = b""
+    return response
+
+
+def method_not_allowed(methods: Sequence[str]) -> Response:
+    """Return the refusal of another method than these."""
+    shown = ", ".join(methods)
+    error = GatewayError(ErrorCode.INVALID_MESSAGE, f"Only {shown} can be asked for here")
+    return refusal(error, HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": shown})
+
+
+def options(methods: Sequence[str]) -> Response:
+    """Return the answer to OPTIONS."""
+    return respond(HTTPStatus.OK, b"", TEXT, {"Allow": ", ".join(methods)})
+
+
+def text(body: str, content_type: str = TEXT) -> Response:
     """Return a page of text."""
     return respond(HTTPStatus.OK, body.encode(), content_type)
 
@@ -73,9 +85,7 @@ def json_page(value: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
 
 
 def unify(response: Response) -> Response:
-    """Turn a refusal of the library's into the form that all refusals have; an unknown status is our bug."""
-    status = HTTPStatus(response.status_code)
-    code = _CODES.get(status, ErrorCode.INTERNAL)
+    """Turn a refusal of the library's into the form that all refusals have: it stops, or we have a bug."""
+    stops = response.status_code == HTTPStatus.SERVICE_UNAVAILABLE
     message = bytes(response.body or b"").decode(errors="replace").strip().split("\n")[0]
-    headers = {name: response.headers[name] for name in ("Allow", "Upgrade") if name in response.headers}
-    return refusal(GatewayError(code, message), status, headers)
+    return refusal(GatewayError(ErrorCode.SHUTTING_DOWN if stops else ErrorCode.INTERNAL, message))

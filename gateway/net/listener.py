@@ -14,16 +14,15 @@ from typing import Any, Final, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
 
 from bullmq_proxy import gateway
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.authenticator import Authenticator
-from bullmq_proxy.gateway.access.credentials import SUBPROTOCOL, is_origin_allowed, presented_key
+from bullmq_proxy.gateway.access.credentials import is_origin_allowed, presented_key
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
-from bullmq_proxy.gateway.net import http
+from bullmq_proxy.gateway.net import handshake, http
 from bullmq_proxy.gateway.net.connection import Connection, Shared, closed
 from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
@@ -101,7 +100,6 @@ class Listener:
             create_connection=partial(Connection, self._shared),  # type: ignore[arg-type] # it is only called
             process_request=self._process_request,  # type: ignore[arg-type]
             process_response=self._process_response,
-            select_subprotocol=_select_subprotocol,
             compression=None,
             server_header=f"bullmq-proxy/{gateway.__version__}",
             open_timeout=_OPEN_TIMEOUT,
@@ -130,20 +128,24 @@ class Listener:
 
     # The way in
 
-    async def _process_request(self, connection: Connection, request: Request) -> Response | None:
+    async def _process_request(self, connection: Connection, request: Request) -> Response:
         try:
             return await self._admit(connection, request)
         except GatewayError as error:
             return http.refusal(error)
 
-    async def _admit(self, connection: Connection, request: Request) -> Response | None:
+    async def _admit(self, connection: Connection, request: Request) -> Response:
         """Check a request in the order that gives nothing away: path, key, origin, and only then the details."""
         target = parse_target(request.path)
         endpoint = target.endpoint
+        methods = http.METHODS if isinstance(endpoint, PageEndpoint) else http.METHODS[:1]
+        if request.method not in methods:
+            return http.method_not_allowed(methods)
+        if request.method == "OPTIONS":
+            return http.options(methods)
         account = self._authenticate(target, request)
-        if isinstance(endpoint, SessionEndpoint) and not _asks_for_upgrade(request):
-            error = GatewayError(ErrorCode.INVALID_MESSAGE, "This is a WebSocket path: connect with a WebSocket client")
-            return http.refusal(error, HTTPStatus.UPGRADE_REQUIRED, {"Upgrade": "websocket"})
+        if isinstance(endpoint, SessionEndpoint) and (refusal := handshake.refusal(request)):
+            return refusal
         parameters = validate(target, self._admission.limits)
         account.check(endpoint, parameters.queue)
         if isinstance(endpoint, PageEndpoint):
@@ -154,7 +156,7 @@ class Listener:
         # Both can have changed meanwhile.
         self._refuse_when_draining()
         account.check(endpoint, parameters.queue)
-        return None
+        return handshake.acceptance(request)
 
     def _authenticate(self, target: Target, request: Request) -> Account:
         authenticator = self._admission.authenticator
@@ -182,14 +184,9 @@ class Listener:
 
     @staticmethod
     def _process_response(connection: ServerConnection, request: Request, response: Response) -> Response | None:
-        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            return None
-        if (
-            response.headers.get("Content-Type", "").startswith("text/plain; charset=utf-8")
-            and response.status_code >= 400
-        ):
-            return http.unify(response)
-        return None
+        if response.status_code >= HTTPStatus.BAD_REQUEST and response.headers["Content-Type"] == http.TEXT:
+            response = http.unify(response)
+        return http.without_body(response) if request.method == "HEAD" else response
 
     async def _serve(self, connection: ServerConnection) -> None:
         """Wait for the end of an open connection; all that happens on it happens in callbacks."""
@@ -232,12 +229,3 @@ class Listener:
         ):  # a scanner that says nothing would hold us up for the whole timeout
             connection.transport.abort()
         await self._server.wait_closed()
-
-
-def _asks_for_upgrade(request: Request) -> bool:
-    return any("upgrade" in value.lower() for value in request.headers.get_all("Connection"))
-
-
-def _select_subprotocol(connection: ServerConnection, offered: Any) -> Subprotocol | None:
-    """Return the first of the browsers' pair; the second one is the key, and is never sent back."""
-    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None

@@ -1,7 +1,6 @@
-"""The first bytes of a connection: the head of an HTTP request, or whatever else came instead of one.
+"""The first bytes of a connection: the head of a request as RFC 9112 has it, or whatever else came instead of one.
 
-The library's parser drops what it does not like without a word, and answers the rest as plain text. Here every client
-that speaks HTTP gets a status and the body that all our errors have.
+Every client that speaks HTTP gets a status and the body that all our errors have.
 """
 
 from __future__ import annotations
@@ -10,62 +9,128 @@ import re
 from http import HTTPStatus
 from typing import Final
 
-from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
-from websockets.http11 import Response
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import http
 
-LINE_LIMIT: Final = 8192  # bytes; the library's own limit for a line
 HEAD_LIMIT: Final = 64 * 1024  # bytes; as common servers have it, and what a client may make us keep
+_LINE_LIMIT: Final = 8192  # bytes of the request line, and of each header
+_FIELDS: Final = 128  # headers
 
 _END: Final = b"\r\n\r\n"
-_METHOD: Final = re.compile(rb"[A-Z]{1,20}")
-_REQUEST_LINE: Final = re.compile(rb"[A-Z]{1,20} \S+ HTTP/1\.[01]")
+_TOKEN: Final = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]"
+_METHOD: Final = re.compile(rb"%b{1,20}(?: |\Z)" % _TOKEN)
+_REQUEST_LINE: Final = re.compile(rb"(%b{1,20}) ([!-~]+) HTTP/([0-9])\.([0-9])" % _TOKEN)
+_FIELD: Final = re.compile(rb"(%b+):[ \t]*([\t -~\x80-\xff]*)" % _TOKEN)
+_ABSOLUTE: Final = re.compile(r"(?:https?|wss?)://([^/?#]+)(.*)", re.IGNORECASE)
+_HOST: Final = re.compile(r"(?:\[[-\w.~!$&'()*+,;=:%]+\]|[-\w.~!$&'()*+,;=%]*)(?::[0-9]*)?", re.ASCII)
 
 
-def end_of_head(head: bytearray) -> int:
-    """Return where the head ends; 0 while it is not complete."""
-    return head.find(_END) + len(_END) if _END in head else 0
+class _Refused(Exception):
+    """The head cannot be used."""
+
+    def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
 
 
-def judge(head: bytearray) -> Response | None:
-    """Return the refusal of a head that may still be on its way, as soon as it is sure; None lets it go on."""
-    line, complete, _ = head.partition(b"\r\n")
-    if not b"GET ".startswith(line[:4]):
-        return _judge_other(bytes(line), complete=bool(complete))
-    if len(line) > LINE_LIMIT:
-        return _too_long(HTTPStatus.REQUEST_URI_TOO_LONG, "The request line is too long")
-    if (end_of_head(head) or len(head)) > HEAD_LIMIT:
-        return _too_long(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too long")
-    return None
+def judge(head: bytearray, latest: bytes) -> Request | Response | None:
+    """Return the request once its head is complete, a refusal as soon as one is sure, and None in between.
+
+    Args:
+        head: all that has come; a complete head is taken out of it.
+        latest: the end of it that has just come: one that comes byte by byte is not read from its beginning each time.
+    """
+    if head.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line in front is ignored
+        del head[:2]
+    asks_for_no_body = head.startswith(b"HEAD ")
+    try:
+        return _judge(head, len(latest))
+    except _Refused as refused:
+        response = http.refusal(GatewayError(ErrorCode.INVALID_MESSAGE, refused.message), refused.status)
+        return http.without_body(response) if asks_for_no_body else response
 
 
-def _judge_other(line: bytes, *, complete: bool) -> Response | None:
-    """Return the refusal of a head that is no GET: another method, or no HTTP at all."""
-    if not complete and len(line) <= LINE_LIMIT and _METHOD.fullmatch(line.partition(b" ")[0]):
+def _judge(head: bytearray, latest: int) -> Request | None:
+    if not _METHOD.match(head, 0, 21) and bytes(head) not in (b"", b"\r"):
+        raise _no_http()
+    line = head.find(b"\n", 0, _LINE_LIMIT + 2)
+    if line < 0 and len(head) > _LINE_LIMIT:
+        raise _Refused("The request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
+    seen = len(head) - latest
+    if line >= max(seen, 0) and not _REQUEST_LINE.fullmatch(head[: line + 1].removesuffix(b"\r\n")):
+        raise _no_http()
+    end = head.find(_END, max(seen - len(_END), 0))
+    if (end if end >= 0 else len(head)) > HEAD_LIMIT:
+        raise _too_much()
+    if end < 0:
         return None
-    if not _REQUEST_LINE.fullmatch(line):
-        return _no_http()
-    error = GatewayError(ErrorCode.INVALID_MESSAGE, "Only GET is answered here")
-    response = http.refusal(error, HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET"})
-    if line.startswith(b"HEAD "):
-        response.body = b""  # RFC 9110 §9.3.2: the headers of the answer, and nothing more
-    return response
+    lines = bytes(head[:end]).split(b"\r\n")
+    del head[: end + len(_END)]
+    return _read(lines)
 
 
-def refusal_of(error: BaseException | None) -> Response:
-    """Return the answer to a complete head that the library's parser did not take, and why it did not."""
-    if isinstance(error, RequestLineTooLong):
-        return _too_long(HTTPStatus.REQUEST_URI_TOO_LONG, "The request line is too long")
-    if isinstance(error, HeaderLineTooLong | TooManyHeaders):
-        return _too_long(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too long, or too many")
-    return _no_http()
+def _read(lines: list[bytes]) -> Request:
+    """Read the lines of a head, the first of which has the form of a request line."""
+    match = _REQUEST_LINE.fullmatch(lines[0])
+    assert match is not None
+    method, target = match[1].decode(), match[2].decode()
+    if match[3] != b"1":
+        raise _Refused("HTTP/1.1 is spoken here", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+    protocol = "HTTP/1.0" if match[4] == b"0" else "HTTP/1.1"  # RFC 9110 §2.5: a later one is read as the one we know
+    headers = _read_fields(lines[1:])
+    hosts = headers.get_all("Host")
+    if len(hosts) > 1 or (not hosts and protocol == "HTTP/1.1") or not all(map(_HOST.fullmatch, hosts)):
+        raise _Refused("A request needs one header `Host`, with the host and port of the URL")
+    if method in http.METHODS and _has_body(headers):
+        raise _Refused("A request with a body is not answered here")
+    return Request(_origin_form(method, target, headers), headers, method, protocol)
 
 
-def _no_http() -> Response:
-    return http.refusal(GatewayError(ErrorCode.INVALID_MESSAGE, "This is no HTTP/1.1 request, or one with a body"))
+def _read_fields(lines: list[bytes]) -> Headers:
+    unfolded: list[bytes] = []
+    for line in lines:
+        if line[:1] in (b" ", b"\t") and unfolded:  # RFC 9112 §5.2
+            unfolded[-1] += b" " + line.strip(b" \t")
+        else:
+            unfolded.append(line)
+    if len(unfolded) > _FIELDS or max(map(len, unfolded), default=0) > _LINE_LIMIT:
+        raise _too_much()
+    headers = Headers()
+    for line in unfolded:
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            raise _no_http()
+        headers[match[1].decode()] = match[2].rstrip(b" \t").decode("latin-1")
+    return headers
 
 
-def _too_long(status: HTTPStatus, message: str) -> Response:
-    return http.refusal(GatewayError(ErrorCode.INVALID_MESSAGE, message), status)
+def _has_body(headers: Headers) -> bool:
+    lengths = [part.strip() for value in headers.get_all("Content-Length") for part in value.split(",")]
+    return "Transfer-Encoding" in headers or any(length.strip("0") or not length for length in lengths)
+
+
+def _origin_form(method: str, target: str, headers: Headers) -> str:
+    """Return the path and query of a target; the host of a whole URL takes the place of the header (§3.2.2)."""
+    if target.startswith("/"):
+        return target
+    if target == "*" and method == "OPTIONS":
+        return "/"
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or not _HOST.fullmatch(match[1]):
+        raise _Refused("The target of a request is a path, such as /health")
+    if "Host" in headers:
+        del headers["Host"]
+    headers["Host"] = match[1]
+    return match[2] if match[2].startswith("/") else f"/{match[2]}"
+
+
+def _no_http() -> _Refused:
+    return _Refused("This is no HTTP/1.1 request")
+
+
+def _too_much() -> _Refused:
+    return _Refused("The headers are too long, or too many", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)

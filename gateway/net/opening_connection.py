@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 
 from websockets.asyncio.messages import Assembler
 from websockets.asyncio.server import ServerConnection
-from websockets.http11 import Response
+from websockets.http11 import Request, Response
 from websockets.protocol import Protocol
 
 from bullmq_proxy.gateway.net import opening
@@ -30,10 +30,11 @@ class OpeningConnection(ServerConnection):
         super().__init__(*args, **options)
         self.head: bytearray | None = bytearray()  # the request's head, then what comes before the handshake has ended
         self._refused = False
+        self._half_closed = False  # the client sends no more, and reads the answer
         self.drain_waiters = []  # type: ignore[assignment] # a deque of the library's, empty: 600 bytes
 
     def receive_head(self, head: bytearray, data: bytes) -> None:
-        """Collect the request's head. Only when it is whole, and nothing else, is it the library's."""
+        """Collect the request's head."""
         if self._refused or self.protocol.eof_sent:
             return  # what a refused client goes on sending; closing at once would take the answer from it
         head += data
@@ -41,21 +42,11 @@ class OpeningConnection(ServerConnection):
             if len(head) > opening.HEAD_LIMIT:  # frames before the handshake is answered
                 self.pause_socket()
             return
-        if refusal := opening.judge(head):
-            self._refuse(refusal)
-        elif end := opening.end_of_head(head):
-            request = bytes(head[:end])
-            del head[:end]
-            self._receive_request(request)
-
-    def _receive_request(self, request: bytes) -> None:
-        self.protocol.receive_data(request)
-        events = self.protocol.events_received()
-        if events:
-            super().process_event(events[0])
-        else:
-            self.protocol.data_to_send()  # the library's own answer, if any
-            self._refuse(opening.refusal_of(self.protocol.handshake_exc))
+        match opening.judge(head, data):
+            case Request() as request:
+                super().process_event(request)
+            case Response() as refusal:
+                self._refuse(refusal)
 
     def _refuse(self, response: Response) -> None:
         """Answer instead of the library. The client closes, or the time for the handshake is up."""
@@ -63,6 +54,21 @@ class OpeningConnection(ServerConnection):
         self.transport.write(response.serialize())
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override] # the library never keeps the other half open
+        """Note that the client will send no more; True keeps our half open for a page (RFC 9112 §9.6)."""
+        is_page = self.head is not None and self.request is not None and "Upgrade" not in self.request.headers
+        if is_page and not self.protocol.eof_sent:
+            self._half_closed = True
+            return True
+        super().eof_received()
+        return None
+
+    def send_data(self) -> None:
+        """Write what the library has to send."""
+        super().send_data()
+        if self._half_closed:
+            self.transport.close()
 
     def forget_handshake(self) -> None:
         """Drop what an open connection needs no more: half of its memory, the client's key, and cycles of references.
@@ -72,9 +78,8 @@ class OpeningConnection(ServerConnection):
         """
         self.request = self.response = None
         self.recv_messages = _NO_QUEUE
-        self.protocol.__dict__.pop("select_subprotocol", None)
         self.protocol.logger = self.logger = self.server.logger
-        # The parser's frame holds the request. It has seen the head and not a byte behind it: a new one can go on.
+        # The library's parser still waits for a head, which it never gets to see.
         self.protocol.parser = Protocol.parse(self.protocol)
         next(self.protocol.parser)
 

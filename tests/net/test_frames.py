@@ -119,7 +119,16 @@ class TestCloseCodes:
             pytest.param(frame("x" * 126, PING), 1002, id="a long ping"),
             pytest.param(frame("x", PING, fin=False), 1002, id="a ping in fragments"),
             pytest.param(frame(b"\x03", CLOSE), 1002, id="half a close code"),
-            pytest.param(frame(b"\x03\xed", CLOSE), 1002, id="a close code that is none"),
+            *(
+                pytest.param(frame(code.to_bytes(2, "big"), CLOSE), 1002, id=f"close code {code}")
+                for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
+            ),
+            pytest.param(frame(b"x" * 126, CLOSE), 1002, id="a long close frame"),
+            pytest.param(frame("x", PING, mask=False), 1002, id="a ping without a mask"),
+            pytest.param(frame("x", PING, rsv=4), 1002, id="a ping that is compressed"),
+            pytest.param(b"\x81\xff" + b"\xff" * 8 + b"\0\0\0\0", 1009, id="a length with its highest bit set"),
+            pytest.param(frame("x", 0x7), 1002, id="the last reserved data frame"),
+            pytest.param(frame("x", 0xF), 1002, id="the last reserved control frame"),
         ],
     )
     async def test_what_breaks_the_protocol_closes(
@@ -138,6 +147,21 @@ class TestCloseCodes:
     ) -> None:
         client = await open_socket(target)
         client.send(payload, CLOSE)
+        assert await client.read() == (CLOSE, payload)
+        await client.gone()
+
+    @pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x0f\xa0bye"])
+    @pytest.mark.parametrize("in_pieces", [False, True])
+    async def test_so_is_one_between_the_fragments_of_a_message(
+        self, open_socket: Open, payload: bytes, in_pieces: bool
+    ) -> None:
+        """RFC 6455 §5.4: control frames MAY be injected in the middle of a fragmented message."""
+        client = await open_socket()
+        sent = frame(call(1, "add", "a")[:10], fin=False) + frame("", CONT, fin=False) + frame(payload, CLOSE)
+        if in_pieces:
+            await client.write_in_pieces(sent)
+        else:
+            client.write(sent)
         assert await client.read() == (CLOSE, payload)
         await client.gone()
 

@@ -65,23 +65,20 @@ class TestRefusals:
             assert (answer.status, answer.error["code"]) == (404, "NOT_FOUND")
             assert "/queue/NAME" in answer.error["message"]
 
-    @pytest.mark.parametrize("path", [*PAGES, "/queue/q", "/nothing"])
-    @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "G", "GETS"])
-    async def test_another_method_is_405_with_or_without_a_body(self, gateway: Proxy, path: str, method: str) -> None:
+    @pytest.mark.parametrize(
+        ("path", "allowed"), [*((page, "GET, HEAD, OPTIONS") for page in PAGES), ("/queue/q", "GET"), ("/flows", "GET")]
+    )
+    @pytest.mark.parametrize(
+        "method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get", "GETS", "m-search"]
+    )
+    async def test_another_method_is_405_with_or_without_a_body(
+        self, gateway: Proxy, path: str, allowed: str, method: str
+    ) -> None:
         for body in ("", "x" * 200_000):
             request = f"{method} {path} HTTP/1.1\r\nHost: gateway\r\nContent-Length: {len(body)}\r\n\r\n{body}"
             answer = await fetch(gateway.port, request)
-            assert (answer.status, answer.headers["allow"]) == (405, "GET")
-            assert answer.error == {"message": "Only GET is answered here", "code": "INVALID_MESSAGE"}
-
-    async def test_head_is_405_without_a_body(self, gateway: Proxy) -> None:
-        answer = await fetch(gateway.port, "HEAD /health HTTP/1.1\r\nHost: gateway\r\n\r\n")
-        assert (answer.status, answer.headers["allow"], answer.body) == (405, "GET", b"")
-
-    async def test_another_method_may_come_byte_by_byte(self, gateway: Proxy) -> None:
-        async with await RawClient.connect(gateway.port) as client:
-            await client.write_in_pieces(b"POST / HTTP/1.1\r\n")
-            assert (await client.answer()).status == 405
+            assert (answer.status, answer.headers["allow"]) == (405, allowed)
+            assert answer.error == {"message": f"Only {allowed} can be asked for here", "code": "INVALID_MESSAGE"}
 
     @pytest.mark.parametrize("path", WEBSOCKET_PATHS)
     async def test_a_websocket_path_without_an_upgrade_is_426(self, gateway: Proxy, path: str) -> None:
@@ -117,8 +114,6 @@ class TestRefusals:
             "Sec-WebSocket-Key: short",
             "Sec-WebSocket-Key: !!!!",
             "Sec-WebSocket-Key:",
-            "Sec-WebSocket-Version: 8",
-            "Sec-WebSocket-Version:",
             "Sec-WebSocket-Protocol: ,;,",
         ],
     )
@@ -135,12 +130,8 @@ class TestRefusals:
             "\r\n\r\n",
             "GET\r\n\r\n",
             "GET /\r\n\r\n",
-            "GET / HTTP/2.0\r\n\r\n",
             "GET / HTTP/1.1\r\nno colon\r\n\r\n",
-            "GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
-            "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             "GET /\u00e9 HTTP/1.1\r\n\r\n",
-            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             "POST / FTP/1.1\r\n\r\n",
             "X" * 9000,
         ],
@@ -164,18 +155,6 @@ class TestRefusals:
     async def test_headers_without_an_end_are_431(self, gateway: Proxy) -> None:
         answer = await fetch(gateway.port, "GET / HTTP/1.1\r\n" + "X: y\r\n" * 20_000)
         assert answer.status == 431
-
-    async def test_a_websocket_over_http_1_0_is_505(self, gateway: Proxy) -> None:
-        answer = await fetch(gateway.port, handshake("/queue/q").replace(b"HTTP/1.1", b"HTTP/1.0", 1))
-        assert (answer.status, answer.error["code"]) == (505, "INVALID_MESSAGE")
-
-    async def test_the_words_of_a_proxy_in_between_are_understood(self, gateway: Proxy) -> None:
-        for headers in (["Connection: keep-alive, Upgrade"], ["Connection: keep-alive", "connection: upgrade"]):
-            assert (await upgrade(gateway.port, "/queue/q", *headers)).status == 101
-
-    async def test_a_second_host_header_breaks_nothing(self, gateway: Proxy) -> None:
-        answer = await upgrade(gateway.port, "/queue/q", "Host: a", "host: b", "Origin: http://a")
-        assert answer.status == 403
 
     async def test_no_refusal_leaks_a_path_or_a_traceback(self, gateway: Proxy) -> None:
         for request in ("GET / HTTP/9\r\n\r\n", "GET /queue/%ff HTTP/1.1\r\n\r\n", "X\r\n\r\n"):

@@ -1,0 +1,140 @@
+"""The opening handshake, by what RFC 6455 §4 asks of a server, and as the libraries of many languages write it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+
+from bullmq_proxy.gateway import Proxy
+from tests.net.support import RawClient, fetch, handshake, upgrade
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+
+
+class TestAcceptance:
+    async def test_it_is_what_the_rfc_says(self, gateway: Proxy) -> None:
+        """RFC 6455 §4.2.2 no. 5: 101, Upgrade, Connection, and the digest of the key; nothing unasked for."""
+        answer = await upgrade(gateway.port, "/queue/q")
+        digest = hashlib.sha1(f"{KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+        assert answer.status == 101
+        assert answer.headers["upgrade"].lower() == "websocket"
+        assert answer.headers["connection"].lower() == "upgrade"
+        assert answer.headers["sec-websocket-accept"] == base64.b64encode(digest).decode()
+        assert not {"sec-websocket-protocol", "sec-websocket-extensions", "content-length"} & answer.headers.keys()
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            pytest.param(["connection: keep-alive, Upgrade"], id="a proxy's Connection"),
+            pytest.param(["Connection: keep-alive", "connection: upgrade"], id="two Connections"),
+            pytest.param(["Connection: Upgrade,"], id="an empty element"),
+            pytest.param(["CONNECTION: UPGRADE", "UPGRADE: WEBSOCKET"], id="capitals"),
+            pytest.param(["upgrade: WebSocket"], id="as in RFC 6455 §11.2"),
+            pytest.param(["Upgrade: h2c, websocket"], id="a list of upgrades"),
+            pytest.param(["Upgrade: h2c", "Upgrade: websocket"], id="two upgrades"),
+            pytest.param(["Connection:\r\n Upgrade"], id="a folded header"),
+            pytest.param(["Sec-WebSocket-Protocol: \t"], id="an empty subprotocol"),
+            pytest.param(["Sec-WebSocket-Protocol: ,"], id="an empty list of subprotocols"),
+            pytest.param(["Sec-WebSocket-Protocol: chat, superchat"], id="unknown subprotocols"),
+            pytest.param(["Sec-WebSocket-Protocol: chat", "sec-websocket-protocol: x"], id="more subprotocols"),
+            pytest.param(["Sec-WebSocket-Extensions: "], id="no extension"),
+            pytest.param(["Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=99"], id="odd window"),
+            pytest.param(["Sec-WebSocket-Extensions: permessage-deflate;;=, ,x;y=\"\\\""], id="an odd extension"),
+            pytest.param(
+                ["Sec-WebSocket-Extensions: permessage-deflate; a=b", "sec-websocket-extensions: x"],
+                id="two headers of extensions",
+            ),
+            pytest.param(["Content-Length: 0"], id="a body of nothing"),
+            pytest.param(["User-Agent: \xfcber/1.0"], id="Latin-1"),
+            pytest.param(["Cookie: a=b; c=d", "Cookie: e"], id="cookies"),
+            pytest.param(["Expect: 100-continue"], id="an expectation"),
+            pytest.param(["Pragma: no-cache", "Cache-Control: no-cache"], id="a browser's"),
+            pytest.param(["HTTP2-Settings: AAMAAABkAAQAAP__"], id="a curious one"),
+            pytest.param(["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="], id="a key of zeros"),
+        ],
+    )  # fmt: skip
+    async def test_what_clients_write_otherwise_is_understood(self, gateway: Proxy, headers: list[str]) -> None:
+        async with await RawClient.connect(gateway.port) as client:
+            own = {header.partition(":")[0].lower() for header in headers}
+            usual = [line for line in handshake("/queue/q").split(b"\r\n")[1:-2]]
+            kept = [line for line in usual if line.partition(b":")[0].decode().lower() not in own]
+            lines = [b"GET /queue/q HTTP/1.1", *kept, *(header.encode("latin-1") for header in headers), b"", b""]
+            client.write(b"\r\n".join(lines))
+            answer = await client.answer()
+            assert answer.status == 101
+            assert "sec-websocket-protocol" not in answer.headers
+            assert await client.ask("count") == {"ok": 0}
+
+    async def test_a_url_without_a_path_is_no_websocket_path(self, gateway: Proxy) -> None:
+        answer = await upgrade(gateway.port, "/")
+        assert answer.status == 200
+
+    async def test_a_later_version_of_http_is_enough(self, gateway: Proxy) -> None:
+        """RFC 6455 §4.2.1 no. 1: HTTP/1.1 or higher."""
+        answer = await fetch(gateway.port, handshake("/queue/q").replace(b"HTTP/1.1", b"HTTP/1.2", 1))
+        assert answer.status == 101
+
+
+class TestRefusal:
+    @pytest.mark.parametrize("version", ["8", "0", "14", "13, 8", "x", "013", "", "13\r\nSec-WebSocket-Version: 13"])
+    async def test_another_version_is_told_ours(self, gateway: Proxy, version: str) -> None:
+        """RFC 6455 §4.4: the server MUST send a Sec-WebSocket-Version with those that it supports."""
+        answer = await upgrade(gateway.port, "/queue/q", f"Sec-WebSocket-Version: {version}")
+        assert (answer.status, answer.headers["sec-websocket-version"]) == (400, "13")
+        assert "Sec-WebSocket-Version: 13" in answer.error["message"]
+
+    @pytest.mark.parametrize(
+        "key", ["", "short", "!!!!", f"{KEY}=", f"{KEY}A", KEY[:-2], "x" * 24, f"{KEY}, {KEY}", "\xe9" * 24]
+    )
+    async def test_a_key_that_is_not_16_bytes_in_base64_is_400(self, gateway: Proxy, key: str) -> None:
+        """RFC 6455 §4.2.1 no. 5."""
+        request = handshake("/queue/q", f"Sec-WebSocket-Key: {key}").decode().encode("latin-1")
+        assert (await fetch(gateway.port, request)).status == 400
+
+    async def test_two_keys_are_400(self, gateway: Proxy) -> None:
+        """RFC 6455 §11.3.1: it MUST NOT appear more than once."""
+        answer = await upgrade(gateway.port, "/queue/q", f"Sec-WebSocket-Key: {KEY}", f"sec-websocket-key: {KEY}")
+        assert answer.status == 400
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            ["Upgrade:"],
+            ["Upgrade: h2c"],
+            ["Upgrade: websockets"],
+            ["Connection:"],
+            ["Connection: keep-alive"],
+            ["Connection: not-upgrade"],
+        ],
+    )
+    async def test_no_upgrade_is_426(self, gateway: Proxy, headers: list[str]) -> None:
+        """RFC 9110 §15.5.22: the server MUST send an Upgrade header field, and (§7.8) `upgrade` in Connection."""
+        answer = await upgrade(gateway.port, "/queue/q", *headers)
+        assert (answer.status, answer.headers["upgrade"]) == (426, "websocket")
+        assert answer.headers["connection"] == "close, Upgrade"
+        assert answer.error["code"] == "INVALID_MESSAGE"
+
+    async def test_http_1_0_is_505(self, gateway: Proxy) -> None:
+        """RFC 6455 §4.2.1 no. 1; RFC 9110 §7.8: an Upgrade in HTTP/1.0 MUST be ignored."""
+        answer = await fetch(gateway.port, handshake("/queue/q").replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        assert (answer.status, answer.error["code"]) == (505, "INVALID_MESSAGE")
+
+    @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "PUT"])
+    async def test_another_method_is_405(self, gateway: Proxy, method: str) -> None:
+        """RFC 6455 §4.2.1 no. 1: the method MUST be GET."""
+        answer = await fetch(gateway.port, handshake("/queue/q").replace(b"GET", method.encode(), 1))
+        assert (answer.status, answer.headers["allow"]) == (405, "GET")
+
+    @pytest.mark.parametrize("protocol", ["a b", "a;b", "(a)", "a,b c", "\xe9"])
+    async def test_a_subprotocol_that_is_no_token_is_400(self, gateway: Proxy, protocol: str) -> None:
+        """RFC 6455 §4.2.1 no. 8, §11.3.4."""
+        request = handshake("/queue/q", f"Sec-WebSocket-Protocol: {protocol}").decode().encode("latin-1")
+        answer = await fetch(gateway.port, request)
+        assert answer.status == 400
+        assert protocol not in answer.error["message"], "it may be a key"
+
+    async def test_a_key_is_asked_for_before_all_that(self, gateway: Proxy) -> None:
+        for header in ("Upgrade:", "Sec-WebSocket-Version: 8", "Sec-WebSocket-Key:"):
+            assert (await upgrade(gateway.port, "/queue/q", "Authorization:", header)).status == 401
