@@ -41,7 +41,7 @@ from bullmq_proxy.gateway.wire.answers import (
     lost,
 )
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
-from bullmq_proxy.gateway.wire.envelope import InvalidMessage, err, message, ok
+from bullmq_proxy.gateway.wire.envelope import NO_ID, InvalidMessage, err, message, ok
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,9 @@ class WorkerSession:
         self._consumer: Consumer | None = None
         self._held: dict[bytes, Lease] = {}  # by the id of the message that pushed it, as text
         self._next_number = 0
-        self._unheard: dict[Lease, float] = {}  # pushed, and nothing heard of it yet: deadlines in loop time, in order
+        self._unheard: dict[Lease, None] = {}  # pushed, and nothing heard of it yet
+        self._acks = False  # the client has said `ack` at least once: from then on it is held to `ackTimeout`
+        self._deadlines: dict[Lease, float] = {}  # in loop time, in order: something must be heard until then
         self._ack_timer: asyncio.TimerHandle | None = None
         self._paused = False  # by the client
         self._silent = False  # an `ackTimeout` passed: no new jobs until the client says something
@@ -125,10 +127,9 @@ class WorkerSession:
         self._broker.counters.pushed_jobs += 1
         lease.number = number
         self._held[b"%d" % lease.number] = lease
-        timeout = self._options.ack_timeout / 1000
-        self._unheard[lease] = deadline = self._loop.time() + timeout if timeout else float("inf")
-        if timeout and self._ack_timer is None:
-            self._ack_timer = self._loop.call_at(deadline, self._check_acks)
+        self._unheard[lease] = None
+        if self._acks:
+            self._start_clock(lease)
         self._client.send(push)
         if self._unchoking is None and self._client.write_buffer_size >= self._most_unread:
             self._unchoking = asyncio.create_task(self._unchoke(), name="unread jobs")
@@ -154,21 +155,34 @@ class WorkerSession:
     def forget(self, lease: Lease) -> None:
         """Expect no answer for a job any more."""
         self._held.pop(b"%d" % lease.number, None)
+        self._heard_of(lease)
+
+    def _heard_of(self, lease: Lease) -> None:
         self._unheard.pop(lease, None)
+        self._deadlines.pop(lease, None)
+
+    def _start_clock(self, lease: Lease) -> None:
+        """Expect to hear of a job within `ackTimeout` from now on."""
+        timeout = self._options.ack_timeout / 1000
+        if timeout:
+            self._deadlines.pop(lease, None)
+            self._deadlines[lease] = deadline = self._loop.time() + timeout
+            if self._ack_timer is None:
+                self._ack_timer = self._loop.call_at(deadline, self._check_acks)
 
     def _check_acks(self) -> None:
-        """Give back the jobs of which nothing was heard in time: another worker can start them."""
+        """Give back the jobs of which nothing was heard in time, as if their worker had vanished."""
         self._ack_timer = None
         now = self._loop.time()
-        overdue = [lease for lease, _ in takewhile(lambda item: item[1] <= now, self._unheard.items())]
+        overdue = [lease for lease, _ in takewhile(lambda item: item[1] <= now, self._deadlines.items())]
         if overdue:
             self._silent = True
             self._set_taking()
         for lease in overdue:
             self.cancel(lease, f"No answer within {self._options.ack_timeout} ms")
-            self._feed.settler.release(lease, partial(_log_lost, lease))
-        if self._unheard:
-            self._ack_timer = self._loop.call_at(next(iter(self._unheard.values())), self._check_acks)
+            self._feed.settler.vanish(lease, last=True)
+        if self._deadlines:
+            self._ack_timer = self._loop.call_at(next(iter(self._deadlines.values())), self._check_acks)
 
     def _set_taking(self) -> None:
         if self._consumer is not None:
@@ -183,6 +197,8 @@ class WorkerSession:
             id, answer = decode_answer(message)
         except InvalidMessage as error:
             self._client.send(err(error.id, error))
+            if error.id != NO_ID and (lease := self._find(error.id)) is not None:
+                self._start_clock(lease)  # it may have been the final answer
             return
         if self._silent:
             self._silent = False
@@ -196,7 +212,11 @@ class WorkerSession:
         elif (lease := self._find(id)) is None:
             self._refuse(id, answer)
         else:
-            self._unheard.pop(lease, None)
+            self._heard_of(lease)
+            if isinstance(answer, Ack) and not self._acks:
+                self._acks = True
+                for unheard in self._unheard:
+                    self._start_clock(unheard)
             self._take_answer(id, lease, answer)
 
     def late_message_received(self, message: bytes) -> None:

@@ -101,6 +101,7 @@ class Invoke(Struct, frozen=True):
 JobAnswer = Ack | Completed | Failed | Progress | Log | Release | Delay | WaitChildren
 Answer = JobAnswer | Pause | Resume | Invoke
 
+_NULL: Final = Raw(b"null")
 _decoder: Final = msgspec.json.Decoder(WorkerMessage)
 _TYPES: Final = ("ack", "progress", "log", "release", "delay", "waitChildren", "pause", "resume")
 
@@ -114,11 +115,11 @@ def decode_answer(message: bytes) -> tuple[bytes, Answer]:
     envelope = decode_as(_decoder, message)
     id, data = bytes(envelope.id), envelope.data
     if data.type is UNSET:
-        return id, _untyped(id, data)
+        return id, _untyped(id, data) or _unsaid(id, message)
     return id, _typed(id, data, data.type)
 
 
-def _untyped(id: bytes, data: _Data) -> Answer:
+def _untyped(id: bytes, data: _Data) -> Answer | None:
     # A client that always sends both means the error, unless that is null: a failure taken for a success loses the job.
     if data.err is not UNSET and (data.result is UNSET or bytes(data.err) != b"null"):
         return _failed(data.err, data.unrecoverable)
@@ -128,7 +129,28 @@ def _untyped(id: bytes, data: _Data) -> Answer:
         return Invoke(data.fn, data.args)
     if data.message is not UNSET or data.stack is not UNSET:
         return Failed(_text(data.message), _stack(data.stack), data.unrecoverable)
-    raise InvalidMessage("Expected one of `result`, `err`, `fn`, or a `type` such as `ack` - at `$.data`", id)
+    return None
+
+
+class _Empty(Struct, forbid_unknown_fields=True):
+    pass
+
+
+class _Unsaid(Struct):
+    data: _Empty
+
+
+_unsaid_decoder: Final = msgspec.json.Decoder(_Unsaid)
+
+
+def _unsaid(id: bytes, message: bytes) -> Answer:
+    """Take `{}` for a job that is done: JavaScript leaves out a `result` that is undefined."""
+    try:
+        _unsaid_decoder.decode(message)
+    except UNREADABLE:
+        said = "Expected one of `result`, `err`, `fn`, or a `type` such as `ack` - at `$.data`"
+        raise InvalidMessage(said, id) from None
+    return Completed(_NULL)
 
 
 def _typed(id: bytes, data: _Data, type: str) -> Answer:
@@ -155,8 +177,8 @@ def _typed(id: bytes, data: _Data, type: str) -> Answer:
             raise InvalidMessage("Object missing required field `row` - at `$.data`", id)
         case "delay":
             raise InvalidMessage("Expected `int` >= 0 - at `$.data.delay`", id)
-    if data.result is not UNSET or data.err is not UNSET:
-        return _untyped(id, data)  # a client may label its answer as it likes: result and err speak for themselves
+    if answer := _untyped(id, data):  # a client may label its answer as it likes: what is in it speaks for itself
+        return answer
     raise InvalidMessage(f"Unknown type `{type[:100]}`{nearest(type, _TYPES)} - at `$.data.type`", id)
 
 

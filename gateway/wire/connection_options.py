@@ -198,7 +198,7 @@ _MAX_DATA_POINTS: Final = _whole(
 )
 _ACK_TIMEOUT: Final = _whole(
     "ackTimeout",
-    "Milliseconds until a pushed job of which nothing is heard goes back; 0: never.",
+    "Milliseconds until a pushed job of which nothing is heard goes back, once the client has said `ack`; 0: never.",
     least=0,
     most=_DAY,
     default=_DEFAULTS.ack_timeout,

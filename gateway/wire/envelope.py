@@ -6,6 +6,7 @@ parsed and written again.
 
 from __future__ import annotations
 
+import re
 from typing import Final, TypeVar
 
 import msgspec
@@ -107,9 +108,16 @@ def _find_id(message: bytes) -> bytes:
     """Return the id of a message whose data is wrong: the sender can then tell which of its requests failed."""
     try:
         id = bytes(_head.decode(message).id)
-    except UNREADABLE:
-        return NO_ID
+    except UNREADABLE:  # no JSON at all, such as a NaN in the data
+        found = _LEADING_ID.match(message) or _TRAILING_ID.search(message[-_LONGEST_END:])
+        return found["id"] if found else NO_ID
     return id if is_id(id) else NO_ID
+
+
+_ID: Final = rb'"id"\s*:\s*(?P<id>-?(?:0|[1-9][0-9]{0,19})|"[^"\\\x00-\x1f]{0,100}")\s*'
+_LEADING_ID: Final = re.compile(rb"\s*\{\s*" + _ID + rb",")
+_TRAILING_ID: Final = re.compile(rb",\s*" + _ID + rb"\}\s*$")
+_LONGEST_END: Final = 200  # bytes in which the id stands that a message ends with
 
 
 def ok(id: bytes, *result: bytes | Raw) -> tuple[bytes | Raw, ...]:

@@ -120,7 +120,7 @@ class TestAsyncApi:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=INSTALL_TIMEOUT,
         )
         verdict = json.loads(done.stdout)
         # Version 3.0 is what tools know; that there is a later one is no fault.

@@ -154,8 +154,9 @@ async def test_a_worker_is_told_what_the_document_says(proxy: Gateway) -> None:
 
 
 async def test_a_silent_worker_is_told_what_the_document_says(proxy: Gateway) -> None:
-    worker = await proxy.worker(ackTimeout=50)
-    await (await proxy.queue()).call("add", "work")
+    worker = await proxy.worker(concurrency=2, ackTimeout=50)
+    await (await proxy.queue()).call("addBulk", [{"name": "work"}, {"name": "more"}])
+    await (await worker.job()).answer(type="ack")
     await worker.job()
     contract.check("worker", "cancel", await worker.message())
 

@@ -314,7 +314,15 @@ async def test_an_id_that_means_no_job_is_answered_with_itself(proxy: Gateway, i
 
 @pytest.mark.parametrize(
     "frame",
-    ["", "x", "[]", '{"id":0}', '{"id":0,"data":{}}', '{"id":0,"data":{"type":"nonsense"}}', '{"id":[],"data":{}}'],
+    [
+        "",
+        "x",
+        "[]",
+        '{"id":0}',
+        '{"id":0,"data":{"reslt":1}}',
+        '{"id":0,"data":{"type":"nonsense"}}',
+        '{"id":[],"data":{}}',
+    ],
 )
 async def test_a_message_that_says_nothing_is_refused_and_harms_no_job(proxy: Gateway, frame: str) -> None:
     producer, job, worker = await held(proxy)

@@ -107,20 +107,33 @@ async def test_a_sooner_delay_shortens_the_wait_for_a_later_one(proxy: Gateway) 
 # Silence
 
 
+async def acking(proxy: Gateway, producer: Peer, name: str = "q", /, **query: Any) -> Peer:
+    """Return a worker that has said `ack` and is done with that job."""
+    worker = await proxy.worker(name, **query)
+    await add(producer, 1)
+    job = await worker.job()
+    await job.answer(type="ack")
+    await job.answer(result=None)
+    await producer.until_state(job.id, "completed")
+    return worker
+
+
 async def test_a_job_of_which_nothing_is_heard_goes_to_another_worker(proxy: Gateway) -> None:
-    producer, silent = await proxy.queue(), await proxy.worker(ackTimeout=150)
+    producer = await proxy.queue()
+    silent = await acking(proxy, producer, ackTimeout=150)
     await add(producer, 1)
     job = await silent.job()
     other = await proxy.worker()
     again = await other.job(timeout=2)
-    assert (again.id, again.shown["attemptsMade"]) == (job.id, 0)
+    assert (again.id, again.shown["attemptsMade"], again.shown["stalledCounter"]) == (job.id, 0, 1)
     cancelled = await silent.message()
     assert (cancelled["id"], cancelled["data"]["type"]) == (job.number, "cancel")
     assert "150 ms" in cancelled["data"]["reason"]
 
 
 async def test_a_silent_worker_gets_no_new_job_until_it_says_something(proxy: Gateway) -> None:
-    producer, silent = await proxy.queue(), await proxy.worker(ackTimeout=100)
+    producer = await proxy.queue()
+    silent = await acking(proxy, producer, ackTimeout=100)
     await add(producer, 1)
     job = await silent.job()
     assert (await silent.data())["type"] == "cancel"
@@ -130,15 +143,98 @@ async def test_a_silent_worker_gets_no_new_job_until_it_says_something(proxy: Ga
     assert (await silent.job(timeout=2)).id == job.id
 
 
+@pytest.mark.parametrize("opts", [{}, {"priority": 3}])
+async def test_a_job_that_was_missed_is_not_the_next_one_for_the_same_connection(
+    proxy: Gateway, opts: dict[str, Any]
+) -> None:
+    producer = await proxy.queue()
+    silent = await acking(proxy, producer, ackTimeout=100)
+    await silent.pause()
+    missed, behind, last = [(await producer.call("add", "a", {}, opts))["id"] for _ in range(3)]
+    await silent.resume()
+    job = await silent.job()
+    assert job.id == missed
+    assert (await silent.data())["type"] == "cancel"
+    await producer.until_state(missed, "prioritized" if opts else "waiting")
+
+    async def is_last() -> bool:
+        return bool((await producer.call("getRanges", ["prioritized" if opts else "wait"], 0, -1, True))[-1] == missed)
+
+    await until(is_last, "the missed job is last in line")
+    await silent.resume()  # a sign of life
+    order = []
+    for _ in range(3):
+        job = await silent.job()
+        order.append(job.id)
+        await job.answer(type="ack")
+        await job.answer(result=1)
+    assert order == [behind, last, missed]
+
+
+async def test_a_job_that_is_missed_over_and_over_fails(proxy: Gateway) -> None:
+    producer = await proxy.queue()
+    silent = await acking(proxy, producer, ackTimeout=50, maxStalledCount=1)
+    [id] = await add(producer, 1)
+    for _ in range(2):
+        job = await silent.job()
+        assert (await silent.data())["type"] == "cancel"
+        await silent.resume()  # a sign of life
+    assert job.id == id
+    await producer.until_state(id, "failed")
+    assert (await producer.call("getJob", id))["failedReason"] == "job stalled more than allowable limit"
+
+
+async def test_a_connection_that_never_says_ack_is_not_held_to_it(proxy: Gateway) -> None:
+    producer, old = await proxy.queue(), await proxy.worker(ackTimeout=50)
+    await add(producer, 1)
+    job = await old.job()
+    control = await acking(proxy, await proxy.queue("c"), "c", ackTimeout=100)
+    await add(await proxy.queue("c"), 1)
+    await control.job()
+    assert (await control.data())["type"] == "cancel"  # a later and longer timeout has passed
+    await old.nothing_more()
+    await job.answer(result=1)
+    await producer.until_state(job.id, "completed")
+
+
+async def test_the_first_ack_starts_the_clocks_of_the_jobs_in_hand(proxy: Gateway) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker(concurrency=2, ackTimeout=100)
+    await add(producer, 2)
+    first, second = await worker.job(), await worker.job()
+    await first.answer(type="ack")
+    cancelled = await worker.message()
+    assert (cancelled["id"], cancelled["data"]["type"]) == (second.number, "cancel")
+
+
+@pytest.mark.parametrize("data", ['{"err":7,"type":7}', '{"result":NaN}', '{"type":"compelted"}', '{"result":', "[]"])
+async def test_an_answer_that_cannot_be_read_has_its_error_and_starts_the_clock(proxy: Gateway, data: str) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker(ackTimeout=50)
+    await add(producer, 1)
+    job = await worker.job()
+    await worker.socket.send(f'{{"id":{job.number},"data":{data}}}')
+    refused = await worker.message()
+    assert (refused["id"], refused["data"]["err"]["code"]) == (job.number, "INVALID_MESSAGE")
+    cancelled = await worker.message()
+    assert (cancelled["id"], cancelled["data"]["type"]) == (job.number, "cancel")
+
+
+async def test_an_answer_that_can_be_read_stops_that_clock(proxy: Gateway) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker(ackTimeout=60_000, confirm=1)
+    await add(producer, 1)
+    job = await worker.job()
+    await worker.send(job.number, result=1, type=[])
+    assert "err" in await worker.data()
+    await job.answer(result=1)
+    assert (await worker.data())["state"] == "completed"
+
+
 @pytest.mark.parametrize(
     "sign_of_life", [{"type": "ack"}, {"type": "progress", "progress": 1}, {"type": "log", "row": "here"}]
 )
 async def test_any_word_about_a_job_says_that_it_has_started(proxy: Gateway, sign_of_life: dict[str, Any]) -> None:
-    producer, worker, control = (
-        await proxy.queue(),
-        await proxy.worker(ackTimeout=200),
-        await proxy.worker("c", ackTimeout=300),
-    )
+    producer = await proxy.queue()
+    worker = await acking(proxy, producer, ackTimeout=200)
+    control = await acking(proxy, await proxy.queue("c"), "c", ackTimeout=300)
     await add(producer, 1)
     job = await worker.job()
     await job.answer(**sign_of_life)

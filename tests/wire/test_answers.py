@@ -48,6 +48,7 @@ def refusal(data: str) -> str:
 @pytest.mark.parametrize(
     ("data", "answer"),
     [
+        ("{}", Completed(Raw(b"null"))),
         ('{"type":"ack"}', Ack()),
         ('{"type":"release"}', Release()),
         ('{"type":"delay","delay":5000}', Delay(5000)),
@@ -138,7 +139,7 @@ class TestRefusals:
             ('{"type":"akc"}', "Unknown type `akc`, did you mean `ack`? - at `$.data.type`"),
             ('{"type":"zzz"}', "Unknown type `zzz` - at `$.data.type`"),
             ('{"type":7}', "Expected `str`, got `int` - at `$.data.type`"),
-            ("{}", "Expected one of `result`, `err`, `fn`, or a `type` such as `ack` - at `$.data`"),
+            ('{"reslt":1}', "Expected one of `result`, `err`, `fn`, or a `type` such as `ack` - at `$.data`"),
             ("null", "Expected `object`, got `null` - at `$.data`"),
             ('{"err":{},"unrecoverable":1}', "Expected `bool`, got `int` - at `$.data.unrecoverable`"),
         ],

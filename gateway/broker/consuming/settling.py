@@ -82,20 +82,33 @@ class Settler:
         """Let the job wait for its children. With none pending the lease goes on, and `done` gets a CONFLICT."""
         self._settle(lease, self._moves.wait_children(lease), done)
 
-    def vanish(self, lease: Lease) -> None:
-        """Give the job of a holder that is gone back, or fail it when its holders vanish over and over."""
+    def vanish(self, lease: Lease, *, last: bool = False) -> None:
+        """Give the job of a holder that is gone back, or fail it when its holders vanish over and over.
+
+        Args:
+            lease: of the job.
+            last: it goes back last in line, or last of its priority, so that its holder does not get it next.
+        """
         keys = self._queue.keys(lease.id, f"{lease.id}:lock")
         lease.begin_settling()
-        self._queue.scripts["countVanished"].send(keys, [lease.token], partial(self._vanished, lease))
+        self._queue.scripts["countVanished"].send(keys, [lease.token], partial(self._vanished, lease, last))
 
-    def _vanished(self, lease: Lease, reply: Any) -> None:
+    def _vanished(self, lease: Lease, last: bool, reply: Any) -> None:
         """Give the job back even when nothing was counted: `release` finds out whether it is still ours."""
         if isinstance(reply, int) and reply > 0:
             lease.stalled = reply
         if isinstance(reply, int) and reply > lease.consumer.options.max_stalled_count:
             self.fail(lease, Failed(STALLED_TOO_OFTEN, unrecoverable=True), _log_outcome(lease))
         else:
-            self.release(lease, _log_outcome(lease))
+            self.release(lease, partial(self._put_last, lease) if last else _log_outcome(lease))
+
+    def _put_last(self, lease: Lease, outcome: str | GatewayError) -> None:
+        """Let a job that is back in wait be the last of its priority; no more happens to one that is taken already."""
+        _log_outcome(lease)(outcome)
+        if not isinstance(outcome, GatewayError):
+            keys = self._queue.keys("wait", "paused", "meta", "prioritized", "active", "pc", "marker")
+            args = [lease.priority, self._queue.base, lease.id, 0]
+            self._queue.scripts["changePriority"].send(keys, args, _ignore)
 
     # Sending, and sending again
 
@@ -196,3 +209,7 @@ def _log_outcome(lease: Lease) -> Done:
             log.info("job %s of a vanished worker: %s", lease.id, outcome.message)
 
     return done
+
+
+def _ignore(reply: Any) -> None:
+    """Expect no reply: a job that stays first in line runs all the same."""
