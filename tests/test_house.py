@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.shared_memory": set(),
     "gateway.access.grants": {"gateway.errors"},
     "gateway.values": {"gateway.errors"},
-    "gateway.rules": {"gateway.errors", "gateway.values"},
+    "gateway.rules": {"gateway.access.grants", "gateway.errors", "gateway.values"},
     "gateway.wire": {"gateway.access.grants", "gateway.errors", "gateway.rules", "gateway.values"},
     "gateway.access": {"gateway.access.grants", "gateway.shared_memory", *_GROUND},
     "gateway.broker.redis": {"gateway.errors", "gateway.values"},

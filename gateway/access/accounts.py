@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
-from bullmq_proxy.gateway.access.grants import Grant, Rights
+from bullmq_proxy.gateway.access.grants import Effect, Grant, Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.access.token_bucket import TokenBucket
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -39,7 +40,7 @@ class Account:
         self._memory = memory
         self._revoked = False
         self._bucket = TokenBucket()
-        self._connections: dict[AuthenticatedConnection, tuple[Endpoint, str]] = {}
+        self._connections: dict[AuthenticatedConnection, tuple[Endpoint, str, Sequence[Effect]]] = {}
 
     @property
     def digest(self) -> bytes:
@@ -57,8 +58,8 @@ class Account:
         if self._key is not None and self._key.expires is not None and self._key.expires <= now:
             raise GatewayError(ErrorCode.UNAUTHORIZED, f"The key {self._key.name} has expired")
 
-    def check(self, endpoint: Endpoint, queue: str) -> None:
-        """Refuse an endpoint, or its queue, that the key is not for.
+    def check(self, endpoint: Endpoint, queue: str, effects: Sequence[Effect]) -> None:
+        """Refuse an endpoint, its queue, or options with `effects`, that the key is not for.
 
         Raises:
             GatewayError: UNAUTHORIZED for a key that is not valid any more, FORBIDDEN with what is missing.
@@ -69,9 +70,12 @@ class Account:
             self.rights.grant.check_queue(queue)
         if row.permissions is not None:
             self.rights.grant.check_any_permission(row.permissions, row.action)
+        self.rights.grant.check_effects(effects, "?")
 
-    def enter(self, connection: AuthenticatedConnection, endpoint: Endpoint, queue: str) -> None:
-        """Count a connection until it leaves.
+    def enter(
+        self, connection: AuthenticatedConnection, endpoint: Endpoint, queue: str, effects: Sequence[Effect]
+    ) -> None:
+        """Count a connection until it leaves; arguments as for `check`.
 
         Raises:
             GatewayError: TOO_MANY_REQUESTS; then it is not counted.
@@ -87,7 +91,7 @@ class Account:
                 ErrorCode.TOO_MANY_REQUESTS,
                 f"The key {key.name} has all its connections open (connections = {key.connections}): close one first",
             )
-        self._connections[connection] = (endpoint, queue)
+        self._connections[connection] = (endpoint, queue, effects)
 
     def leave(self, connection: AuthenticatedConnection) -> None:
         """Count a connection no more; one that was not counted changes nothing."""
@@ -101,9 +105,9 @@ class Account:
         """
         self._key = key
         self.rights.change(key.grant)
-        for connection, (endpoint, queue) in list(self._connections.items()):
+        for connection, place in list(self._connections.items()):
             try:
-                self.check(endpoint, queue)
+                self.check(*place)
             except GatewayError as error:
                 connection.close_unauthorized(error.message)
 

@@ -1,4 +1,4 @@
-"""The rights of a key: its permissions, the queues that they are for, and the limit of its calls."""
+"""The rights of a key: its permissions, the queues that they are for, what options need, and the limit of its calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,27 @@ class Permission(enum.StrEnum):
     PRODUCE = "produce"
     CONSUME = "consume"
     OBSERVE = "observe"
+    TUNE = "tune"
     MANAGE = "manage"
+
+
+TUNERS: Final = frozenset({Permission.TUNE, Permission.MANAGE})
+MANAGERS: Final = frozenset({Permission.MANAGE})
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What an option does to the jobs of others: it needs a permission of its own, beside that of the function.
+
+    Attributes:
+        option: its name, as clients write it.
+        does: to complete `which …`, in a refusal.
+        permissions: the key must have one of these.
+    """
+
+    option: str
+    does: str
+    permissions: frozenset[Permission]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +58,10 @@ class Grant:
     def allows(self, permission: Permission) -> bool:
         """Return whether the key has a permission."""
         return self.everything or permission in self.permissions
+
+    def allows_any(self, permissions: frozenset[Permission]) -> bool:
+        """Return whether the key has one of several permissions."""
+        return self.everything or not self.permissions.isdisjoint(permissions)
 
     def check_permission(self, permission: Permission, action: str) -> None:
         """Refuse an action whose permission the key does not have.
@@ -62,12 +86,25 @@ class Grant:
         Raises:
             GatewayError: FORBIDDEN with the missing permissions.
         """
-        if self.everything or not self.permissions.isdisjoint(permissions):
+        if self.allows_any(permissions):
             return
         if len(permissions) == len(Permission):
             raise _forbidden(f"The key {self.key} may not {action}: it has no permissions")
         needed = " or ".join(permission for permission in Permission if permission in permissions)
         raise _forbidden(f"The key {self.key} may not {action}: it needs the permission {needed}")
+
+    def check_effects(self, effects: Iterable[Effect], place: str) -> None:
+        """Refuse options that act on the jobs of others without a permission for that.
+
+        Args:
+            effects: of all options that are set.
+            place: where they stand, such as `args[2].`, for the message.
+
+        Raises:
+            GatewayError: FORBIDDEN with the option and the missing permissions.
+        """
+        for effect in effects:
+            self.check_any_permission(effect.permissions, f"set `{place}{effect.option}`, which {effect.does}")
 
     def check_queue(self, name: str) -> None:
         """Refuse a queue that none of the key's patterns covers; `name` has no prefix.

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-def
 from websockets.protocol import Event, State
 
 from bullmq_proxy.gateway.access.accounts import Account
+from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.net import frames
 from bullmq_proxy.gateway.net.opening_connection import OpeningConnection
 from bullmq_proxy.gateway.sessions.interfaces import Session
@@ -97,10 +99,10 @@ class Connection(OpeningConnection):
         self._shared.unopened.add(self)
         super().connection_made(transport)
 
-    def enter(self, account: Account, endpoint: Endpoint, queue: str) -> None:
+    def enter(self, account: Account, endpoint: Endpoint, queue: str, effects: Sequence[Effect]) -> None:
         """Count the connection for its key until it is lost, unless it is lost already; raises GatewayError."""
         if not self.connection_lost_waiter.done():
-            account.enter(self, endpoint, queue)
+            account.enter(self, endpoint, queue, effects)
             self.account = account
 
     def attach(self, session: Session) -> bool:

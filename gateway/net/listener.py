@@ -147,15 +147,15 @@ class Listener:
         if isinstance(endpoint, SessionEndpoint) and (refusal := handshake.refusal(request)):
             return refusal
         parameters = validate(target, self._admission.limits)
-        account.check(endpoint, parameters.queue)
+        account.check(endpoint, parameters.queue, parameters.effects)
         if isinstance(endpoint, PageEndpoint):
             return await self._read_page(endpoint)
         self._refuse_when_draining()
-        connection.enter(account, endpoint, parameters.queue)
+        connection.enter(account, endpoint, parameters.queue, parameters.effects)
         await self._prepare(self._open_session(endpoint, parameters, account.rights, connection), connection)
         # Both can have changed meanwhile.
         self._refuse_when_draining()
-        account.check(endpoint, parameters.queue)
+        account.check(endpoint, parameters.queue, parameters.effects)
         return handshake.acceptance(request)
 
     def _authenticate(self, target: Target, request: Request) -> Account:

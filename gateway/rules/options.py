@@ -8,7 +8,9 @@ from typing import Annotated, Any, Final, Never
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.errors import invalid_arguments
+from bullmq_proxy.gateway.rules.effects import effects_of
 from bullmq_proxy.gateway.rules.ids import is_reserved
 from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode
 from bullmq_proxy.gateway.values.numbers import Count, Milliseconds, Whole
@@ -187,6 +189,7 @@ class Prepared(Struct, frozen=True, gc=False):
     deduplication_id: str | None = None
     parent_key: str | None = None
     parent: dict[str, Any] | None = None
+    effects: tuple[Effect, ...] = ()  # on the jobs of others
     reschedules: bool = False  # a delayed job that keeps this one out waits once more from the start
 
     @property
@@ -273,6 +276,7 @@ def _prepare(text: Raw, place: str, name: str, data: Raw, bulk: bool) -> Prepare
         deduplication_id=deduplication["id"] if deduplication else None,
         parent_key=f"{parent['queue']}:{parent['id']}" if parent else None,
         parent=kept_parent(parent, stored) if parent else None,
+        effects=effects_of(stored),
         reschedules=bool(deduplication and deduplication.get("reschedule") and not deduplication.get("replace")),
     )
 

@@ -159,7 +159,7 @@ class _Document:
             summary=doc.summary,
             description=_whole_text(function),
             tags=[{"name": group}],
-            **{"x-permission": function.permission.value, "x-writes": function.writes, "x-waits": function.waits},
+            **{"x-permission": function.needs, "x-writes": function.writes, "x-waits": function.waits},
         )
 
     def _add_message(self, channel: str, name: str, data: Schema, example: Any) -> None:

@@ -25,7 +25,8 @@ Every function that can be called, with its arguments and its result. How a call
 This page is made from the code by `make docs`; `bullmq-proxy schema --functions` prints it.
 
 * Arguments are given in this order, as the list `args`. Those with `?` may be left out; `...` stands for any number.
-* **Needs** is the permission that the key must have.
+* **Needs** is the permission that the key must have; some options need
+  [one more](keys.md#options-that-act-on-the-jobs-of-others).
 * **Writes** says whether the function changes anything: when the link to Redis breaks before the reply, a function
   that writes fails with `OUTCOME_UNKNOWN`, any other one with `REDIS_UNAVAILABLE`.
 * Times are in milliseconds where nothing else is said. Where positions count, `0` is the first and `-1` the last.
@@ -76,7 +77,7 @@ class _Page:
                     summary = _cell(_escaped(parse(function.doc).summary))
                     yield (
                         f"| [`{function.signature}`](#{_anchor(self._heads[api.name, function.name])}) | {summary}"
-                        f" | {function.permission.value} | {'yes' if function.writes else 'no'} |"
+                        f" | {function.needs} | {'yes' if function.writes else 'no'} |"
                     )
                 yield ""
 
@@ -97,7 +98,7 @@ class _Page:
 
     def _function(self, api: Api, function: Function) -> Iterator[str]:
         doc = parse(function.doc)
-        notes = [f"needs {function.permission.value}", "writes" if function.writes else "reads only"]
+        notes = [f"needs {function.needs}", "writes" if function.writes else "reads only"]
         if function.waits:
             notes.append("may wait long, and ends with the connection")
         yield f"`{function.signature}` · {' · '.join(notes)}\n"

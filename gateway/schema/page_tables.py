@@ -12,6 +12,7 @@ from typing import Final
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.errors import ErrorCode
 from bullmq_proxy.gateway.metrics import METRICS
+from bullmq_proxy.gateway.rules.effects import OF_JOBS, Acting
 from bullmq_proxy.gateway.schema import events_messages
 from bullmq_proxy.gateway.schema.connections import options_of
 from bullmq_proxy.gateway.schema.json_schema import Schemas
@@ -20,6 +21,7 @@ from bullmq_proxy.gateway.schema.tables import apis
 from bullmq_proxy.gateway.schema.words import code, in_words
 from bullmq_proxy.gateway.settings import Option, Settings, options
 from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.connection_options import WORKER_OPTIONS
 from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint, shown
 from bullmq_proxy.gateway.wire.events import EVENTS
 
@@ -83,7 +85,21 @@ def _metrics() -> Iterable[list[str]]:
 def _permissions() -> Iterable[list[str]]:
     for permission in Permission:
         functions = (each for api in apis() for each in api.table if each.permission is permission)
-        yield [code(permission.value), ", ".join(dict.fromkeys(code(each.name) for each in functions))]
+        names = ", ".join(dict.fromkeys(code(each.name) for each in functions))
+        yield [code(permission.value), names or "none: see [options](#options-that-act-on-the-jobs-of-others)"]
+
+
+def _acting_options() -> Iterable[list[str]]:
+    for name, acting in OF_JOBS.items():
+        yield _acting_option("[job](protocol.md#job-options)", name, acting)
+    for option in WORKER_OPTIONS.known:
+        if option.acting is not None:
+            yield _acting_option("[Worker connection](protocol.md#worker-options)", option.name, option.acting)
+
+
+def _acting_option(of: str, name: str, acting: Acting) -> list[str]:
+    permissions = " or ".join(code(each.value) for each in Permission if each in acting.permissions)
+    return [code(name), of, acting.values, acting.does, permissions]
 
 
 def _events() -> Iterable[list[str]]:
@@ -130,6 +146,7 @@ TABLES: Final[dict[str, tuple[list[str], Callable[[], Iterable[list[str]]]]]] = 
     "close codes": (["code", "meaning"], _close_codes),
     "metrics": (["metric", "type", "meaning"], _metrics),
     "permissions": (["permission", "functions"], _permissions),
+    "acting options": (["option", "of a", "values", "what it does", "permission"], _acting_options),
     "events": (["event", "fields", "meaning"], _events),
     "worker options": (["option", "value", "default", "meaning"], _query(SessionEndpoint.WORKER)),
     "events options": (["option", "value", "default", "meaning"], _query(SessionEndpoint.EVENTS)),

@@ -14,6 +14,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from bullmq_proxy.gateway.broker.functions.base import Context
+from bullmq_proxy.gateway.broker.functions.held import check_held
 from bullmq_proxy.gateway.broker.functions.table import Function, FunctionTable
 from bullmq_proxy.gateway.broker.redis.errors import of_read
 from bullmq_proxy.gateway.broker.redis.socket import Sink
@@ -138,8 +139,8 @@ class Caller:
 
     def _check_permission(self, function: Function) -> None:
         grant = self._context.grant
-        if not grant.allows(function.permission):  # the words of the refusal are made only for one: this is hot
-            grant.check_permission(function.permission, f"call {function.name}")
+        if not grant.allows_any(function.permissions):  # the words of the refusal are made only for one: this is hot
+            grant.check_any_permission(function.permissions, f"call {function.name}")
 
     def _refusal(self, function: Function) -> GatewayError | None:
         try:
@@ -271,6 +272,8 @@ class Caller:
     async def _run(self, reply: Sink, function: Function, bound: list[Any]) -> None:
         try:
             provided = {"context": self._context} if function.in_context else {}
+            if function.held:
+                await check_held(self._target, bound[0], self._context.grant, f"call {function.name} for it")
             reply(encode(await function.run(self._target, *bound, **provided)))
         except GatewayError as error:
             reply(of_read(error) if not function.writes else error)

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from bullmq_proxy.gateway.access.grants import TUNERS, Effect
 from bullmq_proxy.gateway.errors import invalid_arguments
+from bullmq_proxy.gateway.rules.effects import KEEPS_SOME, Acting
 from bullmq_proxy.gateway.rules.options import KeepJobs
 from bullmq_proxy.gateway.values.numbers import Whole
 from bullmq_proxy.gateway.values.validation import nearest
@@ -70,6 +72,7 @@ class QueryOption(Generic[T]):
         type: of the value, for the documents.
         default: the value of an option that is not given.
         parse: reads the text; a ValueError says what was expected.
+        acting: how it acts on the jobs of others; None where no value does.
     """
 
     name: str
@@ -77,6 +80,11 @@ class QueryOption(Generic[T]):
     type: Any
     default: T
     parse: Callable[[str], T]
+    acting: Acting | None
+
+    def effects(self, query: Mapping[str, str]) -> tuple[Effect, ...]:
+        """Return what the option's value does to the jobs of others."""
+        return () if self.acting is None else self.acting.effects(self.name, self.read(query))
 
     def read(self, query: Mapping[str, str]) -> T:
         """Return the option's value.
@@ -98,7 +106,7 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
 
 
-def _whole(name: str, description: str, *, least: int, most: int, default: D) -> QueryOption[int | D]:
+def _whole(name: str, description: str, *, least: int, most: int, default: D, does: str = "") -> QueryOption[int | D]:
     def parse(text: str) -> int:
         value = _number(text)
         if not least <= value <= most:
@@ -106,7 +114,14 @@ def _whole(name: str, description: str, *, least: int, most: int, default: D) ->
         return value
 
     shown = Annotated[int, Meta(ge=least, le=most)]
-    return QueryOption(name=name, description=description, type=shown, default=default, parse=parse)
+    return QueryOption(
+        name=name,
+        description=description,
+        type=shown,
+        default=default,
+        parse=parse,
+        acting=Acting("other than the default", lambda value: value != default, does, TUNERS) if does else None,
+    )
 
 
 def _parse_flag(text: str) -> bool:
@@ -136,6 +151,7 @@ def _keep_jobs(name: str) -> QueryOption[bool | int | dict[str, Any] | None]:
         type=bool | int | KeepJobs,
         default=None,
         parse=_parse_keep_jobs,
+        acting=KEEPS_SOME,
     )
 
 
@@ -145,6 +161,7 @@ TOKEN: Final[QueryOption[str | None]] = QueryOption(
     type=str,
     default=None,
     parse=str,
+    acting=None,
 )
 """Every connection has this option; it is read before all others."""
 
@@ -162,6 +179,7 @@ _STALLED_INTERVAL: Final = _whole(
     least=SHORTEST_LOCK,
     most=_DAY,
     default=_DEFAULTS.stalled_interval,
+    does="says when lost jobs of others are found",
 )
 _MAX_STALLED_COUNT: Final = _whole(
     "maxStalledCount",
@@ -169,16 +187,24 @@ _MAX_STALLED_COUNT: Final = _whole(
     least=0,
     most=1_000_000,
     default=_DEFAULTS.max_stalled_count,
+    does="says when lost jobs of others fail",
 )
+_LIMITS_OTHERS: Final = "limits how many jobs others may start"
 _LIMITER_MAX: Final = _whole(
     "limiter.max",
     "Most jobs per `limiter.duration`, over all workers of the queue; both or none.",
     least=1,
     most=10**9,
     default=None,
+    does=_LIMITS_OTHERS,
 )
 _LIMITER_DURATION: Final = _whole(
-    "limiter.duration", "Milliseconds that `limiter.max` is for.", least=1, most=_DAY, default=None
+    "limiter.duration",
+    "Milliseconds that `limiter.max` is for.",
+    least=1,
+    most=_DAY,
+    default=None,
+    does=_LIMITS_OTHERS,
 )
 _REMOVE_ON_COMPLETE: Final = _keep_jobs("removeOnComplete")
 _REMOVE_ON_FAIL: Final = _keep_jobs("removeOnFail")
@@ -188,6 +214,7 @@ _NAME: Final[QueryOption[str | None]] = QueryOption(
     type=str,
     default=None,
     parse=lambda text: text or None,
+    acting=None,
 )
 _MAX_DATA_POINTS: Final = _whole(
     "metrics.maxDataPoints",
@@ -195,6 +222,7 @@ _MAX_DATA_POINTS: Final = _whole(
     least=0,
     most=1_000_000,  # nearly two years
     default=_DEFAULTS.max_data_points,
+    does="cuts the figures of all workers to these minutes",
 )
 _ACK_TIMEOUT: Final = _whole(
     "ackTimeout",
@@ -209,6 +237,7 @@ _CONFIRM: Final = QueryOption(
     type=Literal[0, 1],
     default=_DEFAULTS.confirm,
     parse=_parse_flag,
+    acting=None,
 )
 
 
@@ -253,6 +282,7 @@ _EVENTS: Final[QueryOption[tuple[str, ...]]] = QueryOption(
     type=str,
     default=(ALL,),
     parse=lambda text: tuple(name.strip() for name in text.split(",") if name.strip()),
+    acting=None,
 )
 _LAST_EVENT_ID: Final[QueryOption[StreamId | None]] = QueryOption(
     name="lastEventId",
@@ -260,6 +290,7 @@ _LAST_EVENT_ID: Final[QueryOption[StreamId | None]] = QueryOption(
     type=Annotated[str, Meta(pattern="^[0-9]{1,20}(-[0-9]{1,20})?$")],
     default=None,
     parse=parse_stream_id,
+    acting=None,
 )
 
 
@@ -296,6 +327,10 @@ class OptionSet:
                     f"Unknown option{nearest(name, names)} - at `?{name[:100]}`; known are {', '.join(names)}"
                 )
         return self.convert(path, query, limits)
+
+    def effects(self, query: Mapping[str, str]) -> tuple[Effect, ...]:
+        """Return what options that have been read do to the jobs of others."""
+        return tuple(effect for option in self.known for effect in option.effects(query))
 
 
 WORKER_OPTIONS: Final = OptionSet(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
+from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
 from bullmq_proxy.gateway.rules.ids import check_queue_name
 from bullmq_proxy.gateway.wire.connection_options import TOKEN, Limits, Options
@@ -28,10 +29,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class RouteParameters:
-    """The checked parameters of a target; `queue` is empty where the endpoint is not of one queue."""
+    """The checked parameters of a target.
+
+    Attributes:
+        queue: empty where the endpoint is not of one queue.
+        options: of the query string.
+        effects: of these on the jobs of others.
+    """
 
     queue: str
     options: Options
+    effects: tuple[Effect, ...]
 
 
 _PARAMETERS: Final = {f"{{{parameter}}}": parameter for parameter in PathParameter}
@@ -79,8 +87,10 @@ def validate(target: Target, limits: Limits) -> RouteParameters:
     if row.is_of_one_queue:
         queue = _decode_name(target.path_parameters[PathParameter.QUEUE])
         check_queue_name(queue, limits.max_queue_name, "the path")
-    options = None if row.options is None else row.options.read(target.path_parameters, target.query, limits)
-    return RouteParameters(queue, options)
+    if row.options is None:
+        return RouteParameters(queue, None, ())
+    options = row.options.read(target.path_parameters, target.query, limits)
+    return RouteParameters(queue, options, row.options.effects(target.query))
 
 
 def _decode_name(segment: str) -> str:

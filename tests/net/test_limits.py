@@ -114,7 +114,7 @@ def limited(**limits: int) -> Key:
 def enter(account: Account, count: int) -> list[Visitor]:
     visitors = [Visitor() for _ in range(count)]
     for visitor in visitors:
-        account.enter(visitor, SessionEndpoint.QUEUE, "q")
+        account.enter(visitor, SessionEndpoint.QUEUE, "q", ())
     return visitors
 
 
@@ -139,7 +139,7 @@ class TestShares:
         enter(account, 1)
         refused = Visitor()
         with pytest.raises(GatewayError):
-            account.enter(refused, SessionEndpoint.QUEUE, "q")
+            account.enter(refused, SessionEndpoint.QUEUE, "q", ())
         account.leave(refused)
         assert board.row(0).total(3) == 1
 

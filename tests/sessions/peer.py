@@ -214,6 +214,10 @@ class Gateway:
         """Drain and stop; leaving the context does it too."""
         await self._proxy.stop()
 
+    def reload_keys(self) -> None:
+        """Read the keys file again."""
+        self._proxy.reload_keys()
+
     def url(self, path: str, query: dict[str, Any]) -> str:
         return f"{self._proxy.url}{path}?" + "&".join(
             f"{name.replace('__', '.')}={quote(str(value))}" for name, value in {"token": "key-1", **query}.items()

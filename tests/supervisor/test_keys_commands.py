@@ -86,9 +86,9 @@ class TestCreate:
             (("a]\nx=1\n[keys.b",), "a name has 1 to 64 letters"),
             (
                 ("a", "--allow", "produce,manag"),
-                "'manag' is not one of produce, consume, observe, manage; did you mean manage?",
+                "'manag' is not one of produce, consume, observe, tune, manage; did you mean manage?",
             ),
-            (("a", "--allow", "sell"), "'sell' is not one of produce, consume, observe, manage"),
+            (("a", "--allow", "sell"), "'sell' is not one of produce, consume, observe, tune, manage"),
             (("a", "--queue", "bull:mails"), "the new key: key a: queues: 'bull:mails' fits no queue"),
             (("a", "--queue", "two\nlines"), "the new key is not valid TOML"),
             (("a", "--expires", "soon"), "--expires: expected a date such as 2027-01-31"),

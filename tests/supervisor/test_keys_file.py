@@ -72,7 +72,7 @@ class TestRefusals:
             ("queues = [1]", "queues: expected a list of names"),
             ('queues = ["bull:mails"]', "queues: 'bull:mails' fits no queue"),
             ('queues = [""]', "queues: '' fits no queue"),
-            ('permissions = "produce"', "permissions: expected a list of produce, consume, observe, manage"),
+            ('permissions = "produce"', "permissions: expected a list of produce, consume, observe, tune, manage"),
             ('permissions = ["produces"]', "permissions: unknown permission 'produces'; did you mean produce?"),
             ('permissions = ["x"]', "permissions: unknown permission 'x'; there are produce, consume"),
             ('expires = "2027-01-01"', "expires: expected a date-time without quotes, such as 2027-01-01T00:00:00Z"),

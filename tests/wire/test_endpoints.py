@@ -92,10 +92,10 @@ class TestRights:
 
     @endpoints
     def test_a_key_reaches_no_queue_that_it_is_not_for(self, endpoint: Endpoint) -> None:
-        account(*Permission).check(endpoint, "mails-1")
+        account(*Permission).check(endpoint, "mails-1", ())
         if endpoint.value.is_of_one_queue:
             with pytest.raises(GatewayError, match="is not for the queue orders") as refused:
-                account(*Permission).check(endpoint, "orders")
+                account(*Permission).check(endpoint, "orders", ())
             assert refused.value.code is ErrorCode.FORBIDDEN
 
     @endpoints
@@ -103,16 +103,16 @@ class TestRights:
         for permission in Permission:
             allowed = endpoint.value.permissions is None or permission in endpoint.value.permissions
             if allowed:
-                account(permission).check(endpoint, "mails-1")
+                account(permission).check(endpoint, "mails-1", ())
             else:
                 with pytest.raises(GatewayError, match="it needs the permission"):
-                    account(permission).check(endpoint, "mails-1")
+                    account(permission).check(endpoint, "mails-1", ())
 
     @endpoints
     def test_who_shows_no_key_has_no_rights(self, endpoint: Endpoint) -> None:
         nobody = Authenticator((), (), SharedMemory(1).row(0), no_auth=True).nobody
         if endpoint.value.permissions is None and not endpoint.value.is_of_one_queue:
-            nobody.check(endpoint, "")
+            nobody.check(endpoint, "", ())
         else:
             with pytest.raises(GatewayError):
-                nobody.check(endpoint, "mails-1")
+                nobody.check(endpoint, "mails-1", ())

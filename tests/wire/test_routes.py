@@ -75,7 +75,7 @@ class TestPaths:
     def test_plain_http_pages(self, path: str, endpoint: Endpoint) -> None:
         for target in (path, f"{path}?x=1", f"{path}?token=key#fragment"):
             assert parse_target(target).endpoint is endpoint
-            assert route(target) == RouteParameters("", None)
+            assert route(target) == RouteParameters("", None, ())
 
     @pytest.mark.parametrize(
         "path",

@@ -9,6 +9,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from bullmq_proxy.gateway.broker.functions.base import PRODUCE, TABLE, Arguments, Context
+from bullmq_proxy.gateway.broker.functions.held import GIVE_CHILD, check_all_held, check_options
 from bullmq_proxy.gateway.broker.jobs.queue import Bulk, NewJob, Queue
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.rules.jobs import EMPTY_OBJECT
@@ -34,12 +35,20 @@ class BulkJob(Arguments, frozen=True):
 )
 def add(
     queue: Queue, name: str, data: Raw = EMPTY_OBJECT, opts: OptionsText = NO_OPTIONS, *, sink: Sink, context: Context
-) -> None:
+) -> Coroutine[Any, Any, None] | None:
     """Add a job and return it. `duplicate: true` stands beside its fields when the job was there already."""
     options = queue.options.prepare(opts, name=name, data=data)
-    if options.parent is not None:
-        _check_parent(queue, options.parent, context)
+    if options.effects or options.parent is not None:
+        parents = check_options(options, "args[2]", queue.prefix, context.grant)
+        if parents:
+            return _add_child(queue, (name, data, options), parents, sink, context)
     queue.add((name, data, options), sink)
+    return None
+
+
+async def _add_child(queue: Queue, job: NewJob, parents: list[str], sink: Sink, context: Context) -> None:
+    await check_all_held(queue.link, parents, context.grant, GIVE_CHILD)
+    queue.add(job, sink)
 
 
 @TABLE.direct(
@@ -57,15 +66,21 @@ def add_bulk(queue: Queue, jobs: list[BulkJob], *, sink: Sink, context: Context)
     """
     if len(jobs) > _AT_ONCE:
         return _add_slices(queue, jobs, sink, context)
-    queue.add_bulk(_checked(queue, jobs, 0, context), sink)
+    checked, parents = _checked(queue, jobs, 0, context)
+    if parents:
+        return _add_slices(queue, jobs, sink, context)
+    queue.add_bulk(checked, sink)
     return None
 
 
 async def _add_slices(queue: Queue, jobs: list[BulkJob], sink: Sink, context: Context) -> None:
-    slices = []
+    slices, parents = [], dict[str, None]()
     for first in range(0, len(jobs), _AT_ONCE):
-        slices.append(_checked(queue, jobs[first : first + _AT_ONCE], first, context))
+        checked, theirs = _checked(queue, jobs[first : first + _AT_ONCE], first, context)
+        slices.append(checked)
+        parents.update(dict.fromkeys(theirs))
         await asyncio.sleep(0)
+    await check_all_held(queue.link, list(parents), context.grant, GIVE_CHILD)
     bulk = Bulk(queue, len(jobs), sink)
     for some in slices:
         await asyncio.sleep(0)
@@ -73,16 +88,14 @@ async def _add_slices(queue: Queue, jobs: list[BulkJob], sink: Sink, context: Co
         bulk.add(some)
 
 
-def _checked(queue: Queue, jobs: Sequence[BulkJob], first: int, context: Context) -> list[NewJob]:
+def _checked(queue: Queue, jobs: Sequence[BulkJob], first: int, context: Context) -> tuple[list[NewJob], list[str]]:
+    """Return the jobs, checked, and the keys of the parents that the caller must hold."""
     checked = []
+    parents: list[str] = []
     for index, job in enumerate(jobs, first):
         place = f"args[0][{index}].opts"
         options = queue.options.prepare(job.opts, place, name=job.name, data=job.data, bulk=True)
-        if options.parent is not None:
-            _check_parent(queue, options.parent, context)
+        if options.effects or options.parent is not None:
+            parents += check_options(options, place, queue.prefix, context.grant)
         checked.append((job.name, job.data, options))
-    return checked
-
-
-def _check_parent(queue: Queue, parent: dict[str, Any], context: Context) -> None:
-    context.grant.check_reach(queue.prefix, [parent["queueKey"]])
+    return checked, parents

@@ -15,7 +15,7 @@ from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER, Whole
 
 TABLE: Final = FunctionTable()
 
-PRODUCE, CONSUME, OBSERVE, MANAGE = Permission
+PRODUCE, CONSUME, OBSERVE, TUNE, MANAGE = Permission
 
 JobType = Literal[
     "active",

@@ -12,7 +12,6 @@ from bullmq_proxy.gateway.broker.functions.base import (
     CONSUME,
     MANAGE,
     OBSERVE,
-    PRODUCE,
     TABLE,
     Arguments,
     Context,
@@ -144,7 +143,7 @@ async def remove_job_deduplication_key(queue: Queue, job_id: JobId) -> bool:
     return removed > 0
 
 
-@TABLE.function(PRODUCE, writes=True, example=["waiting-1", {"to": "bob@example.com"}])
+@TABLE.function(CONSUME, writes=True, held=True, example=["waiting-1", {"to": "bob@example.com"}])
 async def update_job_data(queue: Queue, job_id: JobId, data: Raw) -> None:
     """Replace a job's data (Node's `job.updateData`)."""
     code = await queue.scripts["updateData"].run(queue.keys(job_id), [bytes(data)])
@@ -152,20 +151,20 @@ async def update_job_data(queue: Queue, job_id: JobId, data: Raw) -> None:
         raise finished_error(code, command="updateData", job_id=job_id)
 
 
-@TABLE.function(CONSUME, writes=True, example=["active-1", {"percent": 50}])
+@TABLE.function(CONSUME, writes=True, held=True, example=["active-1", {"percent": 50}])
 async def update_job_progress(queue: Queue, job_id: JobId, progress: Raw) -> None:
     """Set a job's progress, which is any JSON (Node's `job.updateProgress`)."""
     await future_of(partial(queue.update_progress, job_id, bytes(progress)))
 
 
-@TABLE.function(CONSUME, writes=True, example=["active-1", "sending", 100])
+@TABLE.function(CONSUME, writes=True, held=True, example=["active-1", "sending", 100])
 async def add_job_log(queue: Queue, job_id: JobId, log_row: str, keep_logs: Count | None = None) -> int:
     """Add a row to a job's log and return the number of rows; only the last `keepLogs` stay (Node's `job.log`)."""
     rows: int = await future_of(partial(queue.add_log, job_id, log_row, keep_logs))
     return rows
 
 
-@TABLE.function(CONSUME, writes=True, example=["active-1", 10])
+@TABLE.function(CONSUME, writes=True, held=True, example=["active-1", 10])
 async def clear_job_logs(queue: Queue, job_id: JobId, keep_logs: Count | None = None) -> None:
     """Clear a job's log, except for its last `keepLogs` rows (Node's `job.clearLogs`)."""
     key = queue.key(f"{job_id}:logs")

@@ -47,6 +47,8 @@ class Function:
     Attributes:
         name: the function's name in Node's BullMQ, which is its name on the wire.
         permission: what a key must be allowed to do.
+        permissions: a key must have one of these: `permission`, or for a function of held jobs `manage`.
+        held: a key without the permission `manage` may call it for jobs that it holds, and no others.
         writes: whether it changes anything: decides between REDIS_UNAVAILABLE and OUTCOME_UNKNOWN when a reply is lost.
         signature: for people, such as `clean(grace, limit, type?)`.
         direct: `run` is a plain function that gives its result, as JSON text, to a `sink`: the hot ones need no task.
@@ -64,6 +66,8 @@ class Function:
 
     name: str
     permission: Permission
+    permissions: frozenset[Permission]
+    held: bool
     writes: bool
     signature: str
     doc: str
@@ -78,6 +82,11 @@ class Function:
     run: Callable[..., Any]
     _least: int  # arguments that must be given
     _known: frozenset[str]  # names of options
+
+    @property
+    def needs(self) -> str:
+        """The permission, for people."""
+        return f"{self.permission} for a job that the caller holds, else manage" if self.held else self.permission
 
     def bind(self, args: Sequence[Raw]) -> list[Any]:
         """Check and convert the arguments, each of them JSON text.
@@ -125,6 +134,7 @@ class FunctionTable:
         name: str | None = None,
         waits: bool = False,
         heavy: bool = False,
+        held: bool = False,
         example: Sequence[Any] = (),
     ) -> Callable[[Run], Run]:
         """Enter a coroutine function into the table.
@@ -135,6 +145,7 @@ class FunctionTable:
             name: the Node name, where it is not the Python name in camelCase.
             waits: it may take as long as the client likes.
             heavy: it may go through a whole queue.
+            held: the permission is for jobs that the caller holds; `manage` is for all. The first argument is the id.
             example: arguments for the documents.
         """
 
@@ -142,7 +153,15 @@ class FunctionTable:
             result = get_type_hints(run, include_extras=True)["return"]
             self._enter(
                 _row(
-                    run, permission, writes=writes, name=name, waits=waits, heavy=heavy, result=result, example=example
+                    run,
+                    permission,
+                    writes=writes,
+                    name=name,
+                    waits=waits,
+                    heavy=heavy,
+                    held=held,
+                    result=result,
+                    example=example,
                 )
             )
             return run
@@ -200,6 +219,7 @@ def _row(
     name: str | None = None,
     waits: bool = False,
     heavy: bool = False,
+    held: bool = False,
     direct: bool = False,
     example: Sequence[Any] = (),
 ) -> Function:
@@ -211,6 +231,8 @@ def _row(
     return Function(
         name=name,
         permission=permission,
+        permissions=frozenset({permission, Permission.MANAGE} if held else {permission}),
+        held=held,
         writes=writes,
         signature=f"{name}({', '.join(map(_shown, given))})",
         doc=inspect.getdoc(run) or "",

@@ -39,7 +39,7 @@ class Flows:
         self.max_queue_name = max_queue_name
         self.prefix = queues.prefix
         self._queues = queues
-        self._link = queues.link
+        self.link = queues.link
 
     def add(self, jobs: list[FlowJob], sink: Sink) -> None:
         """Store one flow and give its JSON text, in parts, to `sink`; or the GatewayError that stopped its root.
@@ -77,7 +77,23 @@ class Flows:
         queues = {(job.prefix, job.queue): self._queues.get(job.queue, job.prefix) for job in jobs}
         for queue in queues.values():
             queue.introduce()
-        _Transaction(self._link, jobs, queues, sink).send()
+        _Transaction(self.link, jobs, queues, sink).send()
+
+    async def first_changed(self, jobs: Sequence[FlowJob]) -> FlowJob | None:
+        """Return the first of some jobs that is there already and would get another parent, or a further child."""
+        parents: dict[str, str | None] = {}  # of those that are there
+        family = list(dict.fromkeys([job.key for job in jobs] + [child.key for job in jobs for child in job.children]))
+        for start in range(0, len(family), _ROUND):
+            some = family[start : start + _ROUND]
+            found = await asyncio.gather(*(self.link.call("HMGET", key, "name", "parentKey") for key in some))
+            parents.update((key, parent) for key, (name, parent) in zip(some, found, strict=True) if name is not None)
+        for job in jobs:
+            if job.key in parents and (
+                job.options.parent_key not in (None, parents[job.key])
+                or any(parents.get(child.key) != job.key for child in job.children)
+            ):
+                return job
+        return None
 
     # Reading
 
@@ -115,7 +131,7 @@ class Flows:
 
     async def _look(self, readings: Sequence[_Reading], most: int) -> Iterable[tuple[list[bytes], list[str]]]:
         """Hash and children's keys of some jobs, in one round trip; without the keys when `most` is 0."""
-        call = self._link.call
+        call = self.link.call
         asked = []
         for key in (reading.spot.key for reading in readings):
             asked.append(call("HGETALL", key, decode=False))

@@ -1,0 +1,76 @@
+"""Jobs that a caller holds: what a key without the permission `manage` may write on, and give children."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from bullmq_proxy.gateway.access.grants import MANAGERS, Grant, Permission
+from bullmq_proxy.gateway.broker.consuming.tokens import is_of_key
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.rules.options import Prepared
+
+GIVE_CHILD: Final = "give it a child"
+_GIVES_CHILD: Final = "gives a job of others a child"
+_ADOPTERS: Final = MANAGERS | {Permission.CONSUME}  # a worker adds to the job that it holds
+
+_ROUND: Final = 200  # jobs whose locks are read in one round trip
+
+
+async def check_held(queue: Queue, job_id: str, grant: Grant, action: str) -> None:
+    """Refuse what a key may do only with a job that it holds; arguments as for `check_all_held`."""
+    await check_all_held(queue.link, [queue.key(job_id)], grant, action)
+
+
+async def check_all_held(link: Link, keys: Sequence[str], grant: Grant, action: str) -> None:
+    """Refuse what a key may do only with jobs that it holds.
+
+    A job that a Worker connection holds is its key's. What else has locked a job says nothing of a key: whoever may
+    consume may be it. A job that is missing is left to the function, which says so.
+
+    Args:
+        link: to Redis.
+        keys: of the jobs' hashes.
+        grant: of the caller.
+        action: such as `call updateJobData for it`, for the message.
+
+    Raises:
+        GatewayError: FORBIDDEN.
+    """
+    if grant.allows(Permission.MANAGE):
+        return
+    for first in range(0, len(keys), _ROUND):
+        some = keys[first : first + _ROUND]
+        locks = await link.call("MGET", *(f"{key}:lock" for key in some))
+        loose = [key for key, lock in zip(some, locks, strict=True) if lock is None or not is_of_key(lock, grant.key)]
+        if loose and await link.call("EXISTS", *loose):
+            raise GatewayError(
+                ErrorCode.FORBIDDEN,
+                f"The key {grant.key} does not hold the job {loose[0].rpartition(':')[2][:100]}, and may not {action}:"
+                f" it needs the permission {Permission.MANAGE}",
+            )
+
+
+def check_options(options: Prepared, place: str, prefix: str, grant: Grant) -> list[str]:
+    """Check what a job's options do to others; whether its parent is the caller's is still to be asked.
+
+    Args:
+        options: of the job.
+        place: in the arguments.
+        prefix: of the gateway's own queues.
+        grant: of the caller.
+
+    Returns:
+        The keys of the jobs that the caller must hold: the parent, which will wait for the job and can fail with it.
+
+    Raises:
+        GatewayError: FORBIDDEN.
+    """
+    grant.check_effects(options.effects, f"{place}.")
+    if options.parent is None or options.parent_key is None:
+        return []
+    grant.check_reach(prefix, [options.parent["queueKey"]])
+    grant.check_any_permission(_ADOPTERS, f"set `{place}.parent`, which {_GIVES_CHILD}")
+    return [] if grant.allows(Permission.MANAGE) else [options.parent_key]
