@@ -271,7 +271,7 @@ def pushed_job(id: str, fields: Hash, queue: str, token: str) -> bytes:
     """
     parts = [
         b'{"type":"process","payload":%b,"job":{"id":%b,"name":%b,"opts":%b,"attemptsMade":%d,"attemptsStarted":%d'
-        b',"stalledCounter":%d,"timestamp":%d,"delay":%d,"priority":%d,"token":%b,"queue":%b'
+        b',"stalledCounter":%d,"timestamp":%d,"processedOn":%d,"delay":%d,"priority":%d,"token":%b,"queue":%b'
         % (
             payload(fields.get(b"data")),
             encode(id),
@@ -281,6 +281,7 @@ def pushed_job(id: str, fields: Hash, queue: str, token: str) -> bytes:
             parse_int(fields.get(b"ats", b"0")) or 0,
             parse_int(fields.get(b"stc", b"0")) or 0,
             parse_int(fields.get(b"timestamp")) or 0,
+            parse_int(fields.get(b"processedOn")) or 0,
             parse_int(fields.get(b"delay")) or 0,
             parse_int(fields.get(b"priority")) or 0,
             encode(token),
@@ -300,5 +301,6 @@ _PUSHED_TEXTS: Final = (
     (b"rjk", b"repeatJobKey"),
     (b"deid", b"deduplicationId"),
     (b"failedReason", b"failedReason"),
+    (b"pb", b"processedBy"),
 )
 _PUSHED_VALUES: Final = ((b"parent", b"parent"), (b"progress", b"progress"), (b"stacktrace", b"stacktrace"))

@@ -19,6 +19,8 @@ class PushedJob(TypedDict):
         queue: the queue's name, without the prefix.
         delay: in milliseconds.
         timestamp: when the job was created, in milliseconds since 1970.
+        processed_on: when this worker took it.
+        processed_by: this worker's name, if it has one; else that of the last worker that had.
         attempts_started: how often it was started, this time included.
         stalled_counter: how often it has lost its worker.
     """
@@ -30,6 +32,7 @@ class PushedJob(TypedDict):
     attemptsStarted: int
     stalledCounter: int
     timestamp: int
+    processedOn: int
     delay: int
     priority: int
     token: str
@@ -39,6 +42,7 @@ class PushedJob(TypedDict):
     repeatJobKey: NotRequired[str]
     deduplicationId: NotRequired[str]
     failedReason: NotRequired[str]
+    processedBy: NotRequired[str]
     progress: NotRequired[Raw]
     stacktrace: NotRequired[Raw]
 
@@ -52,11 +56,16 @@ class Process(TypedDict):
 
 
 class Finished(TypedDict):
-    """Redis has stored the answer (with `?confirm=1` only); `state` is where the job is now."""
+    """Redis has stored the answer (with `?confirm=1` only); `state` is where the job is now.
+
+    Attributes:
+        delay: how long a delayed job waits, in milliseconds.
+    """
 
     type: Literal["finished"]
     state: Literal["completed", "failed", "delayed", "waiting", "waiting-children"]
     jobId: str
+    delay: NotRequired[Milliseconds]
 
 
 class Lost(TypedDict):
@@ -169,6 +178,7 @@ _PUSHED: Final = {
         "attemptsStarted": 1,
         "stalledCounter": 0,
         "timestamp": 1700000000000,
+        "processedOn": 1700000000500,
         "delay": 0,
         "priority": 0,
         "token": "9f3b61c0d2a84e57:0:0:shop:Vt0hQ3m7YkS1x_bN4cD8Rg:1",
@@ -186,7 +196,14 @@ TOLD: Final = (
     Message("drain", Drain, [{"type": "drain", "deadline": 30000}]),
 )
 SETTLED: Final = (
-    Message("finished", Finished, [{"type": "finished", "state": "completed", "jobId": "1"}]),
+    Message(
+        "finished",
+        Finished,
+        [
+            {"type": "finished", "state": "completed", "jobId": "1"},
+            {"type": "finished", "state": "delayed", "jobId": "1", "delay": 5000},
+        ],
+    ),
     Message("lost", Lost, [_LOST]),
 )
 REPORTS: Final = (

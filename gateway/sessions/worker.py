@@ -13,6 +13,7 @@ import msgspec
 
 from bullmq_proxy.gateway.broker.consuming.feed import Feed
 from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.settling import Outcome
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
@@ -279,20 +280,21 @@ class WorkerSession:
         if isinstance(result, GatewayError):
             self._client.send(err(id, result))
 
-    def _settled(self, id: bytes, lease: Lease, outcome: str | GatewayError) -> None:
+    def _settled(self, id: bytes, lease: Lease, outcome: Outcome) -> None:
         """Tell the client that its final answer is in Redis, or why it could not be stored."""
         if lease.state is ENDED:
             self.forget(lease)
         if not isinstance(outcome, GatewayError):
-            self._broker.counters.answered_jobs[outcome] += 1
+            self._broker.counters.answered_jobs[outcome.state] += 1
             if self._options.confirm:
-                self._client.send(b'{"id":%b,"data":%b}' % (id, finished(lease.id, outcome)))
+                confirmation = finished(lease.id, outcome.state, outcome.delay)
+                self._client.send(b'{"id":%b,"data":%b}' % (id, confirmation))
         elif lease.state is ENDED:
             self._client.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(outcome))))
         else:
             self._client.send(err(id, outcome))  # the lease goes on: nothing to wait for
 
 
-def _log_lost(lease: Lease, outcome: str | GatewayError) -> None:
+def _log_lost(lease: Lease, outcome: Outcome) -> None:
     if isinstance(outcome, GatewayError):
         log.info("job %s, given back after no answer: %s", lease.id, outcome.message)

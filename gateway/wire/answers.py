@@ -216,9 +216,10 @@ def _stack(value: Raw | UnsetType) -> str | None:
     return None if value is UNSET or bytes(value) == b"null" else _text(value)
 
 
-def finished(job_id: str, state: str) -> bytes:
-    """Return the `data` that confirms a final answer once Redis has stored it."""
-    return encode({"type": "finished", "state": state, "jobId": job_id})
+def finished(job_id: str, state: str, delay: int | None = None) -> bytes:
+    """Return the `data` that confirms a final answer once Redis has stored it; `delay`, in ms, of a delayed job."""
+    data: dict[str, str | int] = {"type": "finished", "state": state, "jobId": job_id}
+    return encode(data if delay is None else {**data, "delay": delay})
 
 
 def lost(error: bytes) -> bytes:

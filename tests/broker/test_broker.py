@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE, Feed
 from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
-from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN
+from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN, Outcome
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity, new_run, parse_token, usable_token
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
@@ -56,7 +56,7 @@ class Worker:
     def __init__(self, broker: Broker, queue: Queue, **options: Any) -> None:
         self.leases: list[Lease] = []
         self.cancelled: list[str] = []
-        self.outcomes: list[str | GatewayError] = []
+        self.outcomes: list[Outcome] = []
         self.feed = broker.services(queue).feed()
         self.consumer = self.feed.join(WorkerOptions(**options), self)
 
@@ -75,7 +75,8 @@ class Worker:
 
     async def outcome(self) -> str | GatewayError:
         await eventually(lambda: self.outcomes, "it is settled")
-        return self.outcomes.pop(0)
+        outcome = self.outcomes.pop(0)
+        return outcome if isinstance(outcome, GatewayError) else outcome.state
 
     def leave(self, *, counted: bool = True) -> None:
         self.feed.leave(self.consumer, counted=counted)

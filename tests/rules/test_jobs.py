@@ -356,7 +356,7 @@ class TestOptions:
 
 class TestPushed:
     def test_a_worker_gets_the_payload_and_what_it_needs_of_the_job(self) -> None:
-        assert pushed({**PLAIN, b"ats": b"1"}) == {
+        assert pushed({**PLAIN, b"ats": b"1", b"processedOn": b"1795499061999"}) == {
             "type": "process",
             "payload": {"x": 1},
             "job": {
@@ -367,6 +367,7 @@ class TestPushed:
                 "attemptsStarted": 1,
                 "stalledCounter": 0,
                 "timestamp": 1795499061411,
+                "processedOn": 1795499061999,
                 "delay": 0,
                 "priority": 0,
                 "token": "token-1",

@@ -31,6 +31,19 @@ async def test_a_pushed_job_shows_its_data_options_and_token(proxy: Gateway) -> 
     assert job.shown["queue"] == "q"
     assert job.shown["token"]
     assert abs(job.shown["timestamp"] - time.time() * 1000) < 60_000
+    assert 0 <= job.shown["processedOn"] - job.shown["timestamp"] < 60_000
+    assert "processedBy" not in job.shown
+
+
+async def test_a_pushed_job_shows_the_name_of_its_worker(proxy: Gateway) -> None:
+    _, job, worker = await held(proxy, opts={"attempts": 2}, name="w ✓")
+    assert job.shown["processedBy"] == "w ✓"
+    await job.answer(err="again")
+    await worker.close()
+    nameless = await proxy.worker()
+    again = await nameless.job()
+    assert again.shown["processedBy"] == "w ✓"  # as in Node: nobody has taken the name away
+    assert again.shown["processedOn"] >= job.shown["processedOn"]
 
 
 @pytest.mark.parametrize("result", [None, True, 0, -1.5, "", "text ✓ \u2028", [], [1, [2]], {}, {"a": {"b": None}}])
@@ -142,8 +155,9 @@ async def test_a_failed_job_waits_for_its_backoff(
 ) -> None:
     producer, job, worker = await held(proxy, opts={"attempts": 3, "backoff": backoff}, confirm=1)
     await job.answer(err="boom")
-    assert (await worker.data())["state"] == "delayed"
+    told = await worker.data()
     stored = await producer.call("getJob", job.id)
+    assert told == {"type": "finished", "state": "delayed", "jobId": job.id, "delay": stored["delay"]}
     assert least <= stored["delay"] <= most
     assert stored["attemptsMade"] == made
     assert await producer.call("getJobState", job.id) == "delayed"

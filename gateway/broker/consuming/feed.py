@@ -21,7 +21,6 @@ from bullmq_proxy.gateway.broker.consuming.settling import Settler
 from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.scripts import HOLE
-from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.values.text import text_of
@@ -311,5 +310,5 @@ class Feed:
             consumer.holder.take(lease, fields)
 
 
-def _ignore(outcome: str | GatewayError) -> None:
+def _ignore(outcome: object) -> None:
     """Expect no word on what became of a job; BullMQ's stalled check finds what is not settled."""

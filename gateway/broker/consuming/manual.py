@@ -377,8 +377,8 @@ def _ignore(reply: Any) -> None:
     """Expect no reply; BullMQ's stalled check finds what was not swapped back."""
 
 
-def _log_lost(lease: Lease) -> Callable[[str | GatewayError], None]:
-    def done(outcome: str | GatewayError) -> None:
+def _log_lost(lease: Lease) -> Callable[[object], None]:
+    def done(outcome: object) -> None:
         if isinstance(outcome, GatewayError):
             log.info("job %s, fetched for a caller that has gone: %s", lease.id, outcome.message)
 

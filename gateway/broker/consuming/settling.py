@@ -26,8 +26,11 @@ from bullmq_proxy.gateway.wire.answers import Failed
 
 log = logging.getLogger(__name__)
 
-Done = Callable[["str | GatewayError"], None]
-"""Is told the state that the job is in now, or why the answer could not be stored."""
+Outcome = Move | GatewayError
+"""How the job has left `active`, or why the answer could not be stored."""
+
+Done = Callable[[Outcome], None]
+"""Is told what became of an answer."""
 
 STALLED_TOO_OFTEN: Final = "job stalled more than allowable limit"  # moveStalledJobsToWait-9.lua
 _MISSING, _NO_LOCK, _NOT_ACTIVE, _PENDING, _OTHER_LOCK, _FAILED_CHILD = -1, -2, -3, -4, -6, -9
@@ -102,7 +105,7 @@ class Settler:
         else:
             self.release(lease, partial(self._put_last, lease) if last else _log_outcome(lease))
 
-    def _put_last(self, lease: Lease, outcome: str | GatewayError) -> None:
+    def _put_last(self, lease: Lease, outcome: Outcome) -> None:
         """Let a job that is back in wait be the last of its priority; no more happens to one that is taken already."""
         _log_outcome(lease)(outcome)
         if not isinstance(outcome, GatewayError):
@@ -135,7 +138,7 @@ class Settler:
         elif settlement.move.script == "moveToWaitingChildren" and reply == 1:
             self._go_on(settlement)
         else:
-            self._end(settlement, settlement.move.state, reply)
+            self._end(settlement, settlement.move, reply)
 
     def _go_on(self, settlement: _Settlement) -> None:
         """Leave a job with no children to wait for with its client, unless that has gone meanwhile."""
@@ -175,7 +178,7 @@ class Settler:
         """
         lease = settlement.lease
         if code == _MISSING:  # nobody can remove a locked job but the finishing itself (`removeOnComplete`)
-            self._end(settlement, settlement.move.state)
+            self._end(settlement, settlement.move)
             return
 
         def found(reply: Any) -> None:
@@ -185,14 +188,14 @@ class Settler:
             attempts, stalled = (parse_int(value) or 0 for value in reply)
             charged = attempts > lease.attempts_made
             succeeded = stalled == lease.stalled and (charged or not settlement.move.charges)
-            self._end(settlement, settlement.move.state if succeeded else self._error(settlement, code))
+            self._end(settlement, settlement.move if succeeded else self._error(settlement, code))
 
         self._queue.link.send(pack_command("HMGET", self._queue.key(lease.id), "atm", "stc"), found)
 
     def _error(self, settlement: _Settlement, code: int) -> GatewayError:
         return finished_error(code, command=settlement.move.script, job_id=settlement.lease.id, state="active")
 
-    def _end(self, settlement: _Settlement, outcome: str | GatewayError, reply: Any = None) -> None:
+    def _end(self, settlement: _Settlement, outcome: Outcome, reply: Any = None) -> None:
         lease = settlement.lease
         if settlement.move.script == "moveJobFromActiveToWait" and lease.priority:
             self._queue.wake()
@@ -204,7 +207,7 @@ class Settler:
 
 
 def _log_outcome(lease: Lease) -> Done:
-    def done(outcome: str | GatewayError) -> None:
+    def done(outcome: Outcome) -> None:
         if isinstance(outcome, GatewayError):
             log.info("job %s of a vanished worker: %s", lease.id, outcome.message)
 

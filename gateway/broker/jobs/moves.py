@@ -80,15 +80,19 @@ class Move:
         script: that moves it; its name is also the command in BullMQ's error texts.
         send: takes whether to fetch the next job along, and what takes the script's reply.
         charges: an attempt.
+        delay: that the job then waits, in ms; None where it is not delayed.
     """
 
-    __slots__ = ("charges", "script", "send", "state")
+    __slots__ = ("charges", "delay", "script", "send", "state")
 
-    def __init__(self, state: str, script: str, send: Callable[[bool, Sink], None], *, charges: bool) -> None:
+    def __init__(
+        self, state: str, script: str, send: Callable[[bool, Sink], None], *, charges: bool, delay: int | None = None
+    ) -> None:
         self.state = state
         self.script = script
         self.send = send
         self.charges = charges
+        self.delay = delay
 
 
 class Moves:
@@ -112,7 +116,7 @@ class Moves:
         delay = None if failure.unrecoverable else _retry_delay(job)
         if delay is not None:
             if delay > 0:
-                return Move("delayed", "moveToDelayed", partial(self._delayed, job, delay, "0", fields), charges=True)
+                return self._to_delayed(job, delay, fields, charges=True)
             return Move("waiting", "retryJob", partial(self._retried, job, fields), charges=True)
         return Move("failed", "moveToFinished", partial(self._failed, job, failure.message, fields), charges=True)
 
@@ -122,11 +126,15 @@ class Moves:
 
     def delay(self, job: ActiveJob, milliseconds: int) -> Move:
         """Give the job back to wait for some time."""
-        return Move("delayed", "moveToDelayed", partial(self._delayed, job, milliseconds, "1", b""), charges=False)
+        return self._to_delayed(job, milliseconds, b"", charges=False)
 
     def wait_children(self, job: ActiveJob, child: str = "") -> Move:
         """Let the job wait for its children, or for the one with the key `child`, if it is pending."""
         return Move("waiting-children", "moveToWaitingChildren", partial(self._parked, job, child), charges=False)
+
+    def _to_delayed(self, job: ActiveJob, delay: int, fields: bytes, *, charges: bool) -> Move:
+        send = partial(self._delayed, job, delay, "0" if charges else "1", fields)
+        return Move("delayed", "moveToDelayed", send, charges=charges, delay=delay)
 
     # What the scripts take
 
