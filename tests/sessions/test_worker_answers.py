@@ -272,17 +272,29 @@ async def test_a_job_with_pending_children_cannot_be_completed_and_fails_with_th
     assert "has pending dependencies" in (await producer.call("getJob", parent.id))["failedReason"]
 
 
-async def test_a_job_with_a_failed_child_fails_for_good(proxy: Gateway, prefix: str) -> None:
+@pytest.mark.parametrize(
+    ("answer", "command"),
+    [({"result": 1}, "moveToFinished"), ({"type": "waitChildren"}, "moveToWaitingChildren")],
+    ids=["completed", "waits for its children"],
+)
+async def test_a_job_with_a_failed_child_fails_for_good(
+    proxy: Gateway, prefix: str, answer: dict[str, Any], command: str
+) -> None:
     producer, parent, worker = await held(proxy, opts={"attempts": 5}, confirm=1)
-    await (await proxy.queue("kids")).call(
-        "add", "child", {}, {"parent": {"id": parent.id, "queue": f"{prefix}:q"}, "failParentOnFailure": True}
-    )
+    of_parent = {"parent": {"id": parent.id, "queue": f"{prefix}:q"}}
+    await (await proxy.queue("kids")).call("add", "child", {}, {**of_parent, "failParentOnFailure": True})
     nanny = await proxy.worker("kids", confirm=1)
     await (await nanny.job()).answer(err="boom")
     await nanny.data()
-    await parent.answer(result=1)
-    assert (await worker.data())["state"] == "failed"
-    assert "at least one failed child" in (await producer.call("getJob", parent.id))["failedReason"]
+    await parent.answer(**answer)
+    assert await worker.data() == {"type": "finished", "state": "failed", "jobId": parent.id}
+    shown = await producer.call("getJob", parent.id)
+    assert (
+        shown["failedReason"] == f"Cannot complete job {parent.id} because it has at least one failed child. {command}"
+    )
+    assert (shown["attemptsMade"], await producer.call("getJobState", parent.id)) == (1, "failed")
+    await producer.call("add", "next")
+    assert (await worker.job()).name == "next"  # its place is free again
 
 
 async def test_without_confirm_the_client_hears_nothing_of_its_answers(proxy: Gateway) -> None:

@@ -162,8 +162,9 @@ class Settler:
             and code in (_MISSING, _NO_LOCK, _NOT_ACTIVE, _OTHER_LOCK)
         ):
             self._find_out(settlement, code)
-        elif settlement.move.state == "completed" and code in (_PENDING, _FAILED_CHILD):
-            # As Node's worker: what cannot be completed fails with the reason, for good when a child failed.
+        elif code in (_PENDING, _FAILED_CHILD):
+            # As Node's worker: a job whose children do not allow its answer fails with the reason, for good when a
+            # child has failed. Its lock is still ours: nothing else would end it.
             error = self._error(settlement, code)
             self.fail(lease, Failed(error.message, unrecoverable=code == _FAILED_CHILD), settlement.done)
         else:

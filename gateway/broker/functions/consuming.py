@@ -124,7 +124,8 @@ async def move_job_to_waiting_children(
 ) -> bool:
     """Make a job wait for its children, or for `opts.child` alone (Node's `job.moveToWaitingChildren`).
 
-    False when there is nothing to wait for: the job is then the caller's as before.
+    False when there is nothing to wait for: the job is then the caller's as before. When a child has failed it is, too,
+    with a `CONFLICT`: fail the job with that message and `unrecoverable`, as Node's worker does.
     """
     token = _usable(token, 1, context)
     manual_consumers = context.broker.services(queue).manual_consumers()
