@@ -294,6 +294,21 @@ async def test_a_job_whose_schedule_cannot_go_on_is_processed_all_the_same(
     background.clear()
 
 
+async def test_a_scheduler_s_job_never_fails_because_its_workers_vanish(proxy: Gateway, queue: Peer) -> None:
+    id = (await upsert(queue, {"every": HOUR}))["id"]
+    for vanished in range(3):
+        worker = await proxy.worker(maxStalledCount=1)
+        job = await worker.job()
+        assert (job.id, job.shown["stalledCounter"]) == (id, vanished)
+        worker.vanish()
+    await queue.until_state(id, "waiting")
+    await queue.call("removeJobScheduler", "s")  # now it is a job like any other
+    worker = await proxy.worker(maxStalledCount=1)
+    await worker.job()
+    worker.vanish()
+    await queue.until_state(id, "failed")
+
+
 async def test_the_job_of_a_repeatable_job_of_old_is_processed_and_told(
     proxy: Gateway, queue: Peer, redis: Redis, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:

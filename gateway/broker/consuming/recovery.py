@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
-from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN
+from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN, vanished_keys
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.errors import reply_error
 from bullmq_proxy.gateway.broker.redis.socket import pack_command, resolve
@@ -120,8 +120,8 @@ def _find(queue: Queue, ids: list[str], is_orphan: IsOrphan) -> asyncio.Future[l
 
 async def _release(queue: Queue, id: str, token: str, limit: int | None) -> None:
     if limit is not None:
-        count = await queue.scripts["countVanished"].run(queue.keys(id, f"{id}:lock"), [token])
-        if count > limit:  # as moveStalledJobsToWait-9.lua: whoever takes it next lets it fail
+        reply = await queue.scripts["countVanished"].run(vanished_keys(queue, id), [token, limit])
+        if isinstance(reply, list) and reply[1]:  # as moveStalledJobsToWait-9.lua: whoever takes it next lets it fail
             await queue.link.call("HSET", queue.key(id), "defa", STALLED_TOO_OFTEN)
     await queue.scripts["moveJobFromActiveToWait"].run(queue.release_keys, [id, token, queue.key(id)])
     queue.wake()

@@ -92,15 +92,14 @@ class Settler:
             lease: of the job.
             last: it goes back last in line, or last of its priority, so that its holder does not get it next.
         """
-        keys = self._queue.keys(lease.id, f"{lease.id}:lock")
+        keys, limit = vanished_keys(self._queue, lease.id), lease.consumer.options.max_stalled_count
         lease.begin_settling()
-        self._queue.scripts["countVanished"].send(keys, [lease.token], partial(self._vanished, lease, last))
+        self._queue.scripts["countVanished"].send(keys, [lease.token, limit], partial(self._vanished, lease, last))
 
     def _vanished(self, lease: Lease, last: bool, reply: Any) -> None:
         """Give the job back even when nothing was counted: `release` finds out whether it is still ours."""
-        if isinstance(reply, int) and reply > 0:
-            lease.stalled = reply
-        if isinstance(reply, int) and reply > lease.consumer.options.max_stalled_count:
+        lease.stalled, fails = reply if isinstance(reply, list) else (lease.stalled, 0)
+        if fails:
             self.fail(lease, Failed(STALLED_TOO_OFTEN, unrecoverable=True), _log_outcome(lease))
         else:
             self.release(lease, partial(self._put_last, lease) if last else _log_outcome(lease))
@@ -205,6 +204,11 @@ class Settler:
         lease.consumer.end(lease)
         tell(settlement.done, outcome)
         lease.consumer.ended(lease, reply, fetched=settlement.fetched)
+
+
+def vanished_keys(queue: Queue, id: str) -> list[str]:
+    """Return the KEYS of countVanished.lua."""
+    return queue.keys(id, f"{id}:lock", "repeat")
 
 
 def _log_outcome(lease: Lease) -> Done:
