@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from bullmq_proxy.gateway.access.private import exposure
 from bullmq_proxy.supervisor.slots import StartError
 
 # After a kill of the supervisor its Valkey holds the lock until it has written out its data.
@@ -33,9 +34,11 @@ class DataDir:
         return self._fd
 
     def acquire(self) -> None:
-        """Create the directory, readable by this user alone, and take its lock. Raises StartError."""
+        """Create the directory, for this user alone, and take its lock; raises StartError where others can get in."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if exposed := exposure(self.path.stat(), self.path):
+                raise StartError(f"data_dir: {exposed}")
             fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartError(

@@ -39,6 +39,8 @@ STOP_TIMEOUT = 30.0
 # A long append-only file takes its time to load: the server answers, but "-LOADING".
 LOADING_TIMEOUT = 600.0
 _TICK = 0.02
+# All that the server gets of our environment, which holds keys and passwords.
+_ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 _PR_SET_PDEATHSIG = 1
 _REMEDY = "set --redis-url (or REDIS_URL) to use a server of your own"
 
@@ -156,23 +158,26 @@ class EmbeddedValkey:
     def _spawn(self, now: float) -> None:
         self._started_at = now
         try:
-            output = self._log_file.open("ab")
+            output = os.open(self._log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartError(f"cannot write {self._log_file}: {error.strerror}; set another --data-dir") from None
-        with output:
-            try:
-                self._process = subprocess.Popen(
-                    [self._server, *self._arguments()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                    preexec_fn=_before_the_server(),  # noqa: PLW1509 - the supervisor has one thread
-                    # The lock stays held while the server lives, even if the supervisor was killed.
-                    pass_fds=[self._data.fileno()],
-                )
-            except OSError as error:
-                raise StartError(f"cannot run {self._server}: {error.strerror}; {_REMEDY}") from None
+        try:
+            self._process = subprocess.Popen(
+                [self._server, *self._arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                umask=0o077,
+                start_new_session=True,
+                preexec_fn=_before_the_server(),  # noqa: PLW1509 - the supervisor has one thread
+                # The lock stays held while the server lives, even if the supervisor was killed.
+                pass_fds=[self._data.fileno()],
+            )
+        except OSError as error:
+            raise StartError(f"cannot run {self._server}: {error.strerror}; {_REMEDY}") from None
+        finally:
+            os.close(output)
 
     def _arguments(self) -> list[str]:
         options = {

@@ -5,11 +5,13 @@ Without any key the answer depends on the address: a key for this run on loopbac
 
 from __future__ import annotations
 
+import os
 import secrets
+import stat
 from dataclasses import replace
-from pathlib import Path
 
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
+from bullmq_proxy.gateway.access.private import exposure
 from bullmq_proxy.gateway.settings import SettingError, Settings
 from bullmq_proxy.gateway.value_types import is_loopback
 from bullmq_proxy.supervisor.sources import Resolution, UsageError
@@ -21,7 +23,11 @@ _KEY_BYTES = 24
 def read_auth_keys(path: str) -> tuple[str, ...]:
     """Return the keys of an `auth_keys_file`: one per line, without blank lines and lines that begin with #."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        with open(path, encoding="utf-8") as file:
+            found = os.fstat(file.fileno())
+            if stat.S_ISREG(found.st_mode) and (exposed := exposure(found, path)):  # a pipe is somebody's own
+                raise UsageError(f"auth_keys_file: {exposed}")
+            lines = file.read().splitlines()
     except OSError as error:
         raise UsageError(f"auth_keys_file: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:

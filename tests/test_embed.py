@@ -106,11 +106,11 @@ def test_a_keys_file_must_be_usable_and_let_somebody_in(tmp_path: Path) -> None:
     assert start_proxy("redis://localhost", ["key"], keys_file=str(tmp_path / "keys.toml"))
 
 
-def test_a_keys_file_that_others_can_write_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_keys_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
     path = write_keys(tmp_path / "keys.toml", entry("shop"))
     (tmp_path / "keys.toml").chmod(0o646)
-    start_proxy("redis://localhost", keys_file=path)
-    assert "other users can read or write it" in caplog.text
+    with pytest.raises(ValueError, match=r"other users can read or write .*: chmod 600 "):
+        start_proxy("redis://localhost", keys_file=path)
 
 
 @pytest.mark.parametrize("name", ["procs", "redis_url", "auth_keys_file"])

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bullmq_proxy.gateway.access.grants import Grant, Permission
+from bullmq_proxy.gateway.access.private import exposure
 from bullmq_proxy.gateway.shared_memory import COLUMNS
 
 FIELDS: Final = ("hash", "queues", "permissions", "expires", "messages_per_second", "connections")
@@ -28,7 +29,6 @@ NAME_RULE: Final = "a name has 1 to 64 letters, digits, - and _"
 
 _HASH: Final = re.compile(r"sha256:([0-9A-Fa-f]{64})", re.ASCII)
 _MOST: Final = 1_000_000  # calls per second, and connections
-_LOOSE: Final = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP  # a group that may read is one that somebody chose
 
 
 class KeysError(Exception):
@@ -109,8 +109,7 @@ class KeysFile:
         Raises:
             KeysError: it cannot be used; what was read before stays in force.
         """
-        text, remarks = _load(self.path)
-        keys = parse(text, self.path)
+        keys = parse(_load(self.path), self.path)
         for key in keys:
             if key.digest in self._unlimited:
                 raise _bad(
@@ -127,10 +126,8 @@ class KeysFile:
                 f"{self.path}: more than {COLUMNS} names of keys since the gateway started: use fewer, or restart it"
             )
         now = time.time()
-        for key in keys:
-            if key.expires is not None and key.expires <= now:
-                remarks.append(f"{self.path}: key {key.name} has expired")
-        self._columns, self.remarks = columns, tuple(remarks)
+        expired = (key.name for key in keys if key.expires is not None and key.expires <= now)
+        self._columns, self.remarks = columns, tuple(f"{self.path}: key {name} has expired" for name in expired)
         self.keys = tuple(replace(key, column=columns[key.name]) for key in keys)
 
 
@@ -152,19 +149,17 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result]:
         os.close(fd)
 
 
-def _load(path: str) -> tuple[str, list[str]]:
-    """Return the file's text, and what is to be said about its mode."""
+def _load(path: str) -> str:
+    """Return the file's text; it is refused when other users can get at it."""
     try:
         content, found = read_file(path)
-        text = content.decode()
+        if exposed := exposure(found, path):
+            raise KeysError(exposed)
+        return content.decode()
     except OSError as error:
         raise KeysError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise KeysError(f"{path} is not UTF-8 text") from None
-    mode = stat.S_IMODE(found.st_mode)
-    if mode & _LOOSE:
-        return text, [f"{path}: other users can read or write it (mode {mode:04o}): chmod o-rwx,g-w {path}"]
-    return text, []
 
 
 def parse(text: str, path: str) -> tuple[Key, ...]:

@@ -71,6 +71,25 @@ class TestLife:
             socket_path = urlsplit(server.url).path
             assert stat.S_IMODE(directory.stat().st_mode) == 0o700
             assert stat.S_IMODE(os.stat(socket_path).st_mode) == 0o700
+            files = [path for path in directory.rglob("*") if path.is_file()]
+            assert {path.name for path in files} >= {"lock", "valkey.log"}
+            assert any("aof" in path.name for path in files)
+            assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in files} == {0}
+
+    def test_it_gets_no_secret_of_our_environment(
+        self, tmp_path: Path, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("BULLMQ_PROXY_AUTH_KEYS", "AUTH_KEYS", "REDIS_URL", "REDIS_PASSWORD", "SOMEBODY_ELSES_TOKEN"):
+            monkeypatch.setenv(name, "hunter2")
+        monkeypatch.setenv("TZ", "Europe/Berlin")
+        program = tmp_path / "valkey-server"  # the real one overwrites what /proc shows of its environment
+        program.write_text(f'#!/bin/sh\nenv > "{tmp_path}/seen"\nexec "{find_server()}" "$@"\n')
+        program.chmod(0o755)
+        with EmbeddedValkey(tmp_path / "data", program) as server:
+            server.start(inbox, 10)
+        seen = (tmp_path / "seen").read_text()
+        assert "hunter2" not in seen
+        assert "TZ=Europe/Berlin" in seen
 
     def test_a_directory_too_deep_for_a_socket_works_all_the_same(self, tmp_path: Path, inbox: Inbox) -> None:
         with EmbeddedValkey(tmp_path / ("x" * LONGEST_SOCKET_PATH)) as server:
@@ -90,6 +109,29 @@ class TestLife:
         signal.raise_signal(signal.SIGTERM)
         with EmbeddedValkey(tmp_path) as server:
             assert not server.start(inbox, 10)
+
+
+class TestPrivacy:
+    @pytest.mark.parametrize("mode", [0o755, 0o701, 0o770, 0o777])
+    def test_a_directory_that_others_can_get_into_is_refused_with_the_remedy(self, tmp_path: Path, mode: int) -> None:
+        directory = tmp_path / "data"
+        directory.mkdir()
+        directory.chmod(mode)
+        with pytest.raises(StartError) as refused, EmbeddedValkey(directory):
+            pass
+        assert str(refused.value) == (
+            f"data_dir: other users can read or write {directory} (mode 0{mode:03o}): chmod 700 {directory}"
+        )
+        assert list(directory.iterdir()) == []
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+    def test_a_directory_of_another_user_is_refused(self, tmp_path: Path) -> None:
+        os.chown(tmp_path, 4711, -1)
+        with (
+            pytest.raises(StartError, match=r"belongs to another user \(uid 4711\): chown 0 "),
+            EmbeddedValkey(tmp_path),
+        ):
+            pass
 
 
 class TestDeath:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,28 +12,32 @@ from bullmq_proxy.supervisor.keys import read_auth_keys, require_keys, with_auth
 from bullmq_proxy.supervisor.sources import UsageError, resolve
 
 
+def private(directory: Path, content: bytes) -> Path:
+    """A file that nobody else can read."""
+    path = directory / "keys"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    return path
+
+
 class TestFile:
     def test_blank_lines_and_comments_do_not_count(self, tmp_path: Path) -> None:
-        path = tmp_path / "keys"
-        path.write_text("# operators\nk1\n\n  k2  \n   # k3\n")
+        path = private(tmp_path, b"# operators\nk1\n\n  k2  \n   # k3\n")
         assert read_auth_keys(str(path)) == ("k1", "k2")
 
     def test_its_keys_are_added_to_the_others(self, tmp_path: Path) -> None:
-        path = tmp_path / "keys"
-        path.write_text("k2\nk1\n")
+        path = private(tmp_path, b"k2\nk1\n")
         resolution = resolve({"auth_keys": ("k1",), "auth_keys_file": str(path)}, {}, None)
         assert with_auth_keys_file(resolution).auth_keys == ("k1", "k2")
 
     @pytest.mark.parametrize("content", [b"", b"# none\n", b"\xff\n"])
     def test_a_file_without_keys_is_refused(self, tmp_path: Path, content: bytes) -> None:
-        path = tmp_path / "keys"
-        path.write_bytes(content)
+        path = private(tmp_path, content)
         with pytest.raises(UsageError, match=r"^auth_keys_file: "):
             read_auth_keys(str(path))
 
     def test_a_bad_key_is_refused_without_being_repeated(self, tmp_path: Path) -> None:
-        path = tmp_path / "keys"
-        path.write_text("two words\n")
+        path = private(tmp_path, b"two words\n")
         with pytest.raises(UsageError, match=r"^auth_keys_file: ") as caught:
             with_auth_keys_file(resolve({"auth_keys_file": str(path)}, {}, None))
         assert "two words" not in str(caught.value)
@@ -40,6 +45,24 @@ class TestFile:
     def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="cannot read"):
             read_auth_keys(str(tmp_path / "none"))
+
+    def test_a_file_that_others_can_read_is_refused_with_the_remedy(self, tmp_path: Path) -> None:
+        path = private(tmp_path, b"k1\n")
+        path.chmod(0o644)
+        with pytest.raises(UsageError) as refused:
+            read_auth_keys(str(path))
+        assert str(refused.value) == (
+            f"auth_keys_file: other users can read or write {path} (mode 0644): chmod 600 {path}"
+        )
+
+    def test_the_keys_can_come_through_a_pipe(self) -> None:
+        reader, writer = os.pipe()
+        os.write(writer, b"k1\n")
+        os.close(writer)
+        try:
+            assert read_auth_keys(f"/dev/fd/{reader}") == ("k1",)
+        finally:
+            os.close(reader)
 
 
 class TestWithoutKeys:

@@ -162,11 +162,11 @@ class TestList:
         ]
         assert result.stderr == ""
 
-    def test_a_loose_mode_is_remarked_on(self, tmp_path: Path) -> None:
+    def test_a_loose_mode_is_refused(self, tmp_path: Path) -> None:
         create(tmp_path, "a", "--keys-file", "keys.toml")
         (tmp_path / "keys.toml").chmod(0o644)
-        result = run_here(tmp_path, "key", "list", "--keys-file", "keys.toml")
-        assert result.stderr.startswith("warning: keys.toml: other users can read or write it (mode 0644)")
+        said = refusal(tmp_path, "key", "list", "--keys-file", "keys.toml")
+        assert "other users can read or write keys.toml (mode 0644): chmod 600 keys.toml" in said
 
     def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         assert "cannot read none" in refusal(tmp_path, "key", "list", "--keys-file", "none")

@@ -175,13 +175,17 @@ class TestReading:
             file.read()
         assert "hunter2" not in str(refused.value)
 
-    @pytest.mark.parametrize("mode", [0o644, 0o602, 0o620, 0o666])
-    def test_a_file_that_others_can_touch_is_remarked_on(self, tmp_path: Path, mode: int) -> None:
+    @pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o601, 0o620, 0o666])
+    def test_a_file_that_others_can_touch_is_refused_with_the_remedy(self, tmp_path: Path, mode: int) -> None:
         path = tmp_path / "keys.toml"
         file = KeysFile(write_keys(path, entry("a")))
-        path.chmod(mode)
         file.read()
-        assert file.remarks == (f"{path}: other users can read or write it (mode 0{mode:03o}): chmod o-rwx,g-w {path}",)
+        path.write_text(entry("b"))
+        path.chmod(mode)
+        with pytest.raises(KeysError) as refused:
+            file.read()
+        assert str(refused.value) == f"other users can read or write {path} (mode 0{mode:03o}): chmod 600 {path}"
+        assert [key.name for key in file.keys] == ["a"]  # what was read before stays in force
 
     @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640])
     def test_one_of_its_user_and_group_is_not(self, tmp_path: Path, mode: int) -> None:
@@ -189,7 +193,15 @@ class TestReading:
         file = KeysFile(write_keys(path, entry("a")))
         path.chmod(mode)
         file.read()
-        assert file.remarks == ()
+        assert [key.name for key in file.keys] == ["a"]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+    def test_one_of_another_user_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "keys.toml"
+        file = KeysFile(write_keys(path, entry("a")))
+        os.chown(path, 4711, -1)
+        with pytest.raises(KeysError, match=rf"belongs to another user \(uid 4711\): chown 0 {path}$"):
+            file.read()
 
     def test_a_key_that_has_expired_is_remarked_on(self, tmp_path: Path) -> None:
         file = KeysFile(write_keys(tmp_path / "keys.toml", entry("a", expires="2020-01-01")))
@@ -214,6 +226,7 @@ class TestReading:
     def test_text_must_be_utf_8(self, tmp_path: Path) -> None:
         path = tmp_path / "keys.toml"
         path.write_bytes(b"# \xff\n")
+        path.chmod(0o600)
         with pytest.raises(KeysError, match="is not UTF-8 text"):
             KeysFile(str(path)).read()
 

@@ -212,7 +212,8 @@ class TestFailedStart:
         assert result.stdout == ""
 
     def test_the_data_directory_cannot_be_written(self, tmp_path: Path) -> None:
-        (tmp_path / "data" / "valkey.log").mkdir(parents=True)
+        (tmp_path / "data").mkdir(mode=0o700)
+        (tmp_path / "data" / "valkey.log").mkdir()
         result = run_cli(tmp_path, "serve", "--port", "0", "--procs", "1", "--data-dir", str(tmp_path / "data"))
         assert result.returncode == 1
         assert error_line(result.stderr) == (
@@ -220,7 +221,7 @@ class TestFailedStart:
         )
 
     def test_the_disk_is_full(self, tmp_path: Path) -> None:
-        (tmp_path / "data").mkdir()
+        (tmp_path / "data").mkdir(mode=0o700)
         (tmp_path / "data" / "lock").symlink_to("/dev/full")
         result = run_cli(tmp_path, "serve", "--port", "0", "--procs", "1", "--data-dir", str(tmp_path / "data"))
         assert result.returncode == 1
