@@ -240,6 +240,7 @@ def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory) -> A
     return Admission(
         authenticator=Authenticator(settings.auth_keys, keys, memory, no_auth=settings.no_auth),
         allowed_origins=settings.allowed_origins,
+        allowed_hosts=tuple(map(str.lower, settings.allowed_hosts)) if settings.no_auth else None,
         limits=limits(settings),
         max_message_size=settings.max_message_size,
         max_write_buffer=settings.max_write_buffer,

@@ -164,6 +164,15 @@ class Settings:
         by_default="same host only",
     )
 
+    allowed_hosts: tuple[str, ...] = option(
+        (),
+        "Host name, beside localhost, that a URL to a loopback address may have while no_auth is set.",
+        value_types.many(value_types.host),
+        flag="--allowed-host",
+        shape="repeat",
+        by_default="loopback addresses only",
+    )
+
     # Limits per connection.
     max_message_size: int = option(
         MIB,

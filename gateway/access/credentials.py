@@ -1,4 +1,4 @@
-"""The credentials in a request's headers: the client's key, and the origin of a browser's page."""
+"""The credentials in a request's headers: the client's key, and the origin and host of a browser's page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
+
+from bullmq_proxy.gateway.value_types import is_loopback
 
 SUBPROTOCOL: Final = "bullmq-proxy.v1"
 _BEARER: Final = "bearer."
@@ -49,6 +51,21 @@ def is_origin_allowed(headers: Headers, allowed: Iterable[str]) -> bool:
     if listed:
         return origin in listed or "*" in listed
     return [_host_of(origin)] == [host.lower() for host in headers.get_all("Host")]
+
+
+def is_host_allowed(headers: Headers, allowed: Iterable[str]) -> bool:
+    """Return whether the `Host` of a request is on the list, or is this machine itself.
+
+    A page in somebody's browser can make its own host name lead to a loopback address and then speak to what listens
+    there as to its own server (DNS rebinding); its name stays in this header. Programs that send none are no browsers.
+    """
+    return all(is_loopback(name) or name in allowed for name in map(_name_of, headers.get_all("Host")))
+
+
+def _name_of(host: str) -> str:
+    """Return the name or address in a `Host` header, without port, brackets, and the dot of a full name."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name.removesuffix(".").lower()
 
 
 def _host_of(origin: str) -> str | None:

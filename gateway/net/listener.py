@@ -18,7 +18,7 @@ from websockets.http11 import Request, Response
 from bullmq_proxy import gateway
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.authenticator import Authenticator
-from bullmq_proxy.gateway.access.credentials import is_origin_allowed, presented_key
+from bullmq_proxy.gateway.access.credentials import is_host_allowed, is_origin_allowed, presented_key
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -26,6 +26,7 @@ from bullmq_proxy.gateway.net import handshake, http
 from bullmq_proxy.gateway.net.connection import Connection, Shared, closed
 from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
+from bullmq_proxy.gateway.value_types import is_loopback
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import Limits
 from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint
@@ -48,6 +49,7 @@ class Admission:
 
     authenticator: Authenticator
     allowed_origins: tuple[str, ...]
+    allowed_hosts: tuple[str, ...] | None  # None: any
     limits: Limits
     max_message_size: int  # bytes
     max_write_buffer: int  # bytes
@@ -135,7 +137,8 @@ class Listener:
             return http.refusal(error)
 
     async def _admit(self, connection: Connection, request: Request) -> Response:
-        """Check a request in the order that gives nothing away: path, key, origin, and only then the details."""
+        """Check a request in the order that gives nothing away: host, path, key, origin, and only then the details."""
+        self._check_host(connection, request)
         target = parse_target(request.path)
         endpoint = target.endpoint
         methods = http.METHODS if isinstance(endpoint, PageEndpoint) else http.METHODS[:1]
@@ -157,6 +160,17 @@ class Listener:
         self._refuse_when_draining()
         account.check(endpoint, parameters.queue, parameters.effects)
         return handshake.acceptance(request)
+
+    def _check_host(self, connection: Connection, request: Request) -> None:
+        """Refuse, where no key is asked for, a browser that was led here over a loopback address."""
+        allowed, here = self._admission.allowed_hosts, connection.transport.get_extra_info("sockname")
+        if allowed is None or not isinstance(here, tuple) or not is_loopback(here[0]):  # of a unix socket: its path
+            return
+        if not is_host_allowed(request.headers, allowed):
+            raise GatewayError(
+                ErrorCode.FORBIDDEN,
+                "This host name may not be used here without a key: use localhost, or name it in allowed_hosts",
+            )
 
     def _authenticate(self, target: Target, request: Request) -> Account:
         authenticator = self._admission.authenticator

@@ -12,7 +12,7 @@ from bullmq_proxy.gateway import Proxy
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.access.keys_file import digest
 from tests.net.conftest import MakeGateway
-from tests.net.support import KEY, RawClient, get, upgrade
+from tests.net.support import KEY, RawClient, fetch, get, upgrade
 from tests.net.test_http import WEBSOCKET_PATHS
 from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
@@ -98,7 +98,7 @@ class TestKeys:
         assert answer.error == {"code": "UNAUTHORIZED", "message": "The key shop has expired"}
 
     async def test_without_keys_everybody_may_come_in(self, make_gateway: MakeGateway) -> None:
-        gateway = await make_gateway(keys=[], no_auth=True)
+        gateway = await make_gateway(keys=[], no_auth=True, allowed_hosts=("gateway",))
         for headers in (NO_KEY,), ("Authorization: Bearer anything",):
             assert (await upgrade(gateway.port, "/queue/q", *headers)).status == 101
 
@@ -170,3 +170,62 @@ class TestOrigins:
 
     async def test_the_key_is_asked_for_first(self, gateway: Proxy) -> None:
         assert (await upgrade(gateway.port, "/queue/q", NO_KEY, "Origin: http://elsewhere")).status == 401
+
+
+class TestHosts:
+    """A page in a browser can make its own host name lead to a loopback address."""
+
+    PATHS = (
+        "/",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/none",
+        "/flows",
+        "/queue/q",
+        "/queue/q/events",
+        "/queue/q/process/1",
+    )
+
+    @pytest.mark.parametrize(
+        "host", ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1"]
+    )
+    async def test_without_a_key_a_foreign_name_is_refused_everywhere(
+        self, make_gateway: MakeGateway, host: str
+    ) -> None:
+        gateway = await make_gateway(keys=[], no_auth=True)
+        for path in self.PATHS:
+            for answer in (
+                await upgrade(gateway.port, path, NO_KEY, f"Host: {host}", f"Origin: http://{host}"),
+                await fetch(gateway.port, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+                await fetch(gateway.port, f"OPTIONS {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+                await fetch(gateway.port, f"GET http://{host}{path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            ):
+                assert (answer.status, answer.error["code"]) == (403, "FORBIDDEN")
+        assert "name it in allowed_hosts" in answer.error["message"]
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "localhost",
+            "LOCALHOST:1",
+            "localhost.",
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "[::1]:80",
+            "[::ffff:127.0.0.1]",
+            "My.Host:80",
+        ],
+    )
+    async def test_this_machine_and_names_of_the_setting_are_let_in(self, make_gateway: MakeGateway, host: str) -> None:
+        gateway = await make_gateway(keys=[], no_auth=True, allowed_hosts=("my.HOST",))
+        assert (await upgrade(gateway.port, "/queue/q", NO_KEY, f"Host: {host}")).status == 101
+        assert (await fetch(gateway.port, f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n")).status == 200
+
+    async def test_with_keys_any_name_will_do(self, gateway: Proxy) -> None:
+        assert (await upgrade(gateway.port, "/queue/q", "Host: elsewhere")).status == 101
+        assert (await get(gateway.port, "/health")).status == 200
+
+    async def test_a_program_that_sends_no_name_is_no_browser(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(keys=[], no_auth=True)
+        assert (await fetch(gateway.port, "GET /health HTTP/1.0\r\n\r\n")).status == 200

@@ -72,7 +72,7 @@ class House:
     def __init__(self) -> None:
         self.probes: list[Probe] = []
         self.furnish: Callable[[Probe], None] = lambda probe: None
-        self.listener = Listener(admission(no_auth=True), self._open, self._page)
+        self.listener = Listener(admission(no_auth=True, allowed_hosts=("gateway",)), self._open, self._page)
 
     def _open(self, endpoint: SessionEndpoint, parameters: RouteParameters, rights: Rights, outlet: Client) -> Session:
         probe = Probe(outlet)

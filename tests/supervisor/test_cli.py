@@ -24,6 +24,7 @@ BAD: dict[str, str] = {
     "queue_links": "-1",
     "auth_keys": "two words",
     "allowed_origins": "app.example.org",
+    "allowed_hosts": "https://app.example.org",
     "max_message_size": "10T",
     "max_concurrency": "many",
     "max_queue_name": "0",

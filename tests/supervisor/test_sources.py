@@ -36,6 +36,7 @@ OTHER: dict[str, str] = {
     "keys_file": "/etc/keys.toml",
     "no_auth": "true",
     "allowed_origins": "https://a.example",
+    "allowed_hosts": "a.example",
     "max_message_size": "2k",
     "max_concurrency": "5",
     "max_queue_name": "50",
