@@ -26,10 +26,12 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.metrics import Metrics
 from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.net.listener import Admission, Listener, Where
-from bullmq_proxy.gateway.sessions.calling import HEAVY_CALLS, CallLimits
+from bullmq_proxy.gateway.sessions.budget import Budget
+from bullmq_proxy.gateway.sessions.calling import HEAVY_CALLS
 from bullmq_proxy.gateway.sessions.events import EventsSession
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
 from bullmq_proxy.gateway.sessions.queue import QueueSession
+from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from bullmq_proxy.gateway.sessions.worker import WorkerSession
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.shared_memory import ShardMemory, SharedMemory
@@ -75,7 +77,8 @@ class App:
             max_len_events=settings.max_len_events,
         )
         row = row or SharedMemory(1).row(0)
-        self.listener = Listener(admission(settings, keys, row), self._open_session, self._read_page)
+        self._budget = Budget()
+        self.listener = Listener(admission(settings, keys, row), self._budget, self._open_session, self._read_page)
         self._metrics = Metrics(self.broker, self.listener, row)
         self._heavy = asyncio.Semaphore(HEAVY_CALLS)
         self._draining = False
@@ -167,7 +170,7 @@ class App:
     ) -> Session:
         broker, context = self.broker, Context(self.broker, rights)
         # A quarter of what a client may leave unread: replies to what has been read still find room.
-        limits = CallLimits(self.settings.max_in_flight, self.settings.max_write_buffer // 4, self._heavy)
+        limits = CallLimits(self.settings.max_in_flight, self.settings.max_write_buffer // 4, self._heavy, self._budget)
         match endpoint:
             case SessionEndpoint.QUEUE:
                 return QueueSession(broker.queue(parameters.queue), context, client, limits)
@@ -244,6 +247,7 @@ def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory) -> A
         limits=limits(settings),
         max_message_size=settings.max_message_size,
         max_write_buffer=settings.max_write_buffer,
+        bad_messages_per_second=settings.bad_messages_per_second,
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
     )

@@ -188,6 +188,11 @@ class Settings:
         "Unanswered requests of one connection before its socket is no longer read.",
         value_types.whole(1, 1_000_000),
     )
+    bad_messages_per_second: int = option(
+        100,
+        "Messages of one connection that are no successful calls; ten seconds' worth at once close it with 1008.",
+        value_types.whole(1, 1_000_000),
+    )
     max_write_buffer: int = option(
         16 * MIB,
         "Unread output of one connection before it is closed with 4002.",

@@ -1,4 +1,4 @@
-"""One WebSocket connection: frames in, messages to the session; messages out, one write per turn of the loop.
+"""One WebSocket connection: frames in, messages to the session. What goes out is in `sending_connection.py`.
 
 The library keeps the life of a connection, the frame parser and the closing handshake. Its queue of incoming messages
 and its coroutine per message are left out: they cost more than everything else that a message needs.
@@ -8,36 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-from msgspec import Raw
 from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined] # compiled, or not
 from websockets.protocol import Event, State
 
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.net import frames
-from bullmq_proxy.gateway.net.opening_connection import OpeningConnection
+from bullmq_proxy.gateway.net.sending_connection import LARGE, SendingConnection
+from bullmq_proxy.gateway.net.shared import PartialMessage, Shared
 from bullmq_proxy.gateway.sessions.interfaces import Session
-from bullmq_proxy.gateway.wire.closing import CloseCode, cut_reason
+from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.endpoints import Endpoint
 
 log = logging.getLogger(__name__)
 
-_TEXT, _BINARY, _CONT, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
+_TEXT, _BINARY, _CONT, _CLOSE, _PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE, Opcode.PONG
 _OPEN = State.OPEN
-_CLOSE_TIMEOUT: Final = 5.0  # s for the peer to answer a close frame, and to close its end of the socket
-_STUCK_TIMEOUT: Final = 5.0  # s when it is closed for not reading: the close frame stands behind all the rest
-_LARGE: Final = 2**17  # bytes; a copy of as many costs more than what it takes to do without
 _UNAUTHORIZED_TIMEOUT: Final = 1.0  # s when its key is not valid any more: its jobs go back when the socket is closed
-_TURN: Final = 0.002  # s that all connections together may take in one turn of the loop, before others get theirs
-_SHORTEST_TURN: Final = 0.0002  # s of one connection, however many there are
 _UNTIMED_FRAMES: Final = 16  # between two looks at the clock
+_PENALTY_TIME: Final = 10.0  # s for which `bad_messages_per_second` can be used up at once
+_TINY: Final = 128  # bytes of a fragment that is smaller than any reason to send fragments
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
 _FIRST_PUSH_DELAY: Final = 0.02  # s; some clients set their handlers a tick after the handshake's answer has come
 
@@ -45,52 +40,27 @@ _FIRST_PUSH_DELAY: Final = 0.02  # s; some clients set their handlers a tick aft
 _TAKING_LATE_MESSAGES: Final = frozenset(code for code in CloseCode if code.takes_late_messages)
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all connections of a listener share.
-
-    Attributes:
-        max_message_size: bytes.
-        max_write_buffer: bytes that a client may leave unread.
-        unopened: connections that are accepted and whose handshake is not answered yet.
-        unfinished: those with bytes that were read and are to be taken in the next turn of the loop.
-    """
-
-    max_message_size: int
-    max_write_buffer: int
-    unopened: set[Connection] = field(default_factory=set)
-    unfinished: set[Connection] = field(default_factory=set)
-
-    @property
-    def turn(self) -> float:
-        """The seconds that one connection may take in one turn of the loop."""
-        return max(_TURN / (len(self.unfinished) or 1), _SHORTEST_TURN)
-
-
-class Connection(OpeningConnection):
+class Connection(SendingConnection):
     """The server's end of one connection; the Client of its session."""
 
     def __init__(self, shared: Shared, *args: Any, **options: Any) -> None:
         """Make a connection; `args` and `options` are those of the library."""
-        super().__init__(*args, **options)
+        super().__init__(shared, *args, **options)
         self.session: Session | None = None
         self.account: Account | None = None  # of the client's key, once the connection is counted
         self.heard = True  # anything at all since the last look of the keepalive
         self.stuck_at = 0  # unread bytes at the keepalive's last look, while the connection is not read
         self.judgement: asyncio.TimerHandle | None = None  # runs while a ping of the keepalive is unanswered
-        self._shared = shared
         self._owed = 0  # bytes of the current frame that the library's parser has not seen yet
         self._pieces: list[bytes] = []  # of a frame that is not whole yet
         self._missing = 0  # bytes until it is, or until there is more to know of it
-        self._out: list[bytes | Raw] = []  # frames of this turn of the loop
-        self._out_size = 0
-        self._pong = b""  # the answer to the last ping of this turn
         self._fragments: list[bytes] = []
+        self._partial: PartialMessage | None = None  # a frame or a message that is not whole yet
         self._reading_paused = False  # by the session
         self._rest = b""  # has been read, and waits for its turn or for the session; nothing more is read meanwhile
-        self._close_code = 0  # of the close frame that we have sent
-        self._end: asyncio.TimerHandle | None = None  # the deadline of the closing handshake
         self._starting: asyncio.TimerHandle | None = None  # the session has not started yet
+        self._penalties = 0.0  # of messages that were no successful calls; time takes them off
+        self._penalized_at = 0.0  # loop time
 
     # The handshake
 
@@ -161,10 +131,12 @@ class Connection(OpeningConnection):
         if self._pieces:
             self._pieces.append(data)
             self._missing -= len(data)
+            self._hold(len(data))
             if self._missing > 0:
                 return
             data = b"".join(self._pieces)
             self._pieces.clear()
+            self._let_go()
         at, end = 0, len(data)
         untimed, deadline = _UNTIMED_FRAMES, 0.0
         while at < end:
@@ -192,18 +164,23 @@ class Connection(OpeningConnection):
                     if stop > end:
                         self._keep(data[at:], stop - end)
                         return
-                    payload = data[start:stop] if stop - start < _LARGE else memoryview(data)[start:stop]
+                    payload = data[start:stop] if stop - start < LARGE else memoryview(data)[start:stop]
                     self._message(apply_mask(payload, data[start - 4 : start]))
                     at = stop
                     continue
                 if frames.is_whole_ping(data, at, start, stop) and self.protocol.state is _OPEN:
-                    self._answer_ping(apply_mask(data[start:stop], data[start - 4 : start]))
+                    self.penalize()
+                    self.answer_ping(apply_mask(data[start:stop], data[start - 4 : start]))
                     at = stop
                     continue
                 if data[at] & frames.OPCODE == _CLOSE:  # RFC 6455 §5.4: a control frame may come between fragments
                     self.protocol.current_size = None
             self._owed = max(0, stop - end)
+            if self._owed:
+                self._hold(end - at)
             self._read_by_library(data[at:stop])
+            if not self._owed and not self._fragments:
+                self._let_go()
             at = stop
 
     def _put_off(self, rest: bytes) -> None:
@@ -239,6 +216,21 @@ class Connection(OpeningConnection):
     def _keep(self, beginning: bytes, missing: int) -> None:
         self._pieces.append(beginning)
         self._missing = missing
+        self._hold(len(beginning))
+        if missing > LARGE and self._partial is not None:
+            self._partial.wait_for_room()
+
+    def _hold(self, size: int) -> None:
+        """Count bytes of a message that is not whole yet."""
+        if self._partial is None:
+            self._partial = PartialMessage(self, self._shared)
+        self._partial.hold(size)
+
+    def _let_go(self) -> None:
+        """Count them no more: the message is whole, or will never be."""
+        if self._partial is not None:
+            self._partial.let_go()
+            self._partial = None
 
     def _keep_header(self, header: bytes) -> None:
         """Keep the beginning of a header; a wrong one is the library's to refuse, with all that follows."""
@@ -251,12 +243,12 @@ class Connection(OpeningConnection):
     def _read_by_library(self, data: bytes) -> None:
         super().data_received(data)
         if self.close_deadline is not None:
-            self._end_within(_CLOSE_TIMEOUT)
+            self.end_within()
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # the library never keeps the other half open
         """Note that the client will send no more."""
         keep_open = super().eof_received()
-        self._end_within(_CLOSE_TIMEOUT)  # the transport closes itself, but first waits for a client that does not read
+        self.end_within()  # the transport closes itself, but first waits for a client that does not read
         return keep_open
 
     def process_event(self, event: Event) -> None:
@@ -266,21 +258,28 @@ class Connection(OpeningConnection):
         if opcode is _TEXT and event.fin:
             self._message(bytes(event.data))
         elif opcode is _TEXT or opcode is _CONT:
+            if len(event.data) < _TINY:
+                self.penalize()
             self._fragment(event)
         elif opcode is _BINARY:
             self.close_with(CloseCode.UNSUPPORTED_DATA, "text frames only")
+        elif opcode is _PONG:
+            self.penalize()
         elif opcode is _CLOSE:
             self.transport.close()  # both have said goodbye; a client that lingers must not hold up a drain
-        # `heard` is all that a pong is for.
 
     def _fragment(self, frame: Frame) -> None:
         """Collect a fragmented message. The order of frames and the size of the whole are checked by the library."""
         self._fragments.append(bytes(frame.data))
         if frame.fin:
             fragments, self._fragments = self._fragments, []
+            self._let_go()
             self._message(b"".join(fragments))
-        elif len(self._fragments) > _FRAGMENTS:
+        else:
+            self._hold(len(frame.data))
+        if len(self._fragments) > _FRAGMENTS:
             self._fragments.clear()
+            self._let_go()
             self.close_with(CloseCode.TOO_BIG, f"more than {_FRAGMENTS} fragments")
 
     def _message(self, message: bytes) -> None:
@@ -297,6 +296,14 @@ class Connection(OpeningConnection):
                 self.session.message_received(message)
             except Exception:
                 self._close_for_bug("a message could not be taken")
+
+    def penalize(self) -> None:
+        """Count a message that was no successful call, nor an answer to a job; too many close the connection."""
+        now, rate = self.loop.time(), self._shared.bad_messages_per_second
+        self._penalties = max(0.0, self._penalties - (now - self._penalized_at) * rate) + 1
+        self._penalized_at = now
+        if self._penalties > rate * _PENALTY_TIME:
+            self.close_with(CloseCode.POLICY, "too many messages that are no successful calls")
 
     def _close_for_bug(self, what: str) -> None:
         log.exception(what)
@@ -316,66 +323,7 @@ class Connection(OpeningConnection):
     @property
     def is_reading_paused(self) -> bool:
         """Whether the socket is not read, so that nothing can be heard from the client."""
-        return self._reading_paused or bool(self._rest)
-
-    # Out
-
-    def send(self, *parts: bytes | Raw) -> None:  # type: ignore[override] # no coroutine: nothing here waits
-        """Send one text message; all messages of one turn of the loop leave in one write."""
-        if self.protocol.state is not _OPEN:
-            return
-        if not self._out:
-            self.loop.call_soon(self._flush)
-        length = sum(map(len, parts)) if len(parts) > 1 else len(parts[0])
-        self._out.append(frames.text_header(length))
-        self._out.extend(parts)
-        self._out_size += length
-        if self._out_size > self._shared.max_write_buffer:
-            self._flush()
-
-    def _answer_ping(self, payload: bytes) -> None:
-        """Answer the last ping of each turn of the loop: a flood gets few pongs, which RFC 6455 §5.5.3 allows."""
-        if not self._out and not self._pong:
-            self.loop.call_soon(self._flush)
-        self._pong = frames.pong(payload)
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if self._pong:
-            out.insert(0, self._pong)
-            self._pong = b""
-        size, self._out_size = self._out_size, 0
-        if not out or self.protocol.state is not _OPEN:
-            return
-        # One reply may be longer than the limit: a client that had read everything before it is not slow.
-        unread = self.transport.get_write_buffer_size()
-        if size < _LARGE:
-            self.transport.write(b"".join(out))
-        else:
-            self.transport.writelines(out)
-        if unread:
-            self._check_unread()
-
-    def _check_unread(self) -> None:
-        if self.transport.get_write_buffer_size() > self._shared.max_write_buffer:
-            self.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=_STUCK_TIMEOUT)
-
-    @property
-    def write_buffer_size(self) -> int:
-        """Bytes that were sent, or are to be in this turn of the loop, and that the client has not taken yet."""
-        size: int = self.transport.get_write_buffer_size()
-        return size + self._out_size
-
-    async def wait_writable(self) -> None:
-        """Wait until the client has read most of what was sent."""
-        self._flush()
-        await self.drain()
-
-    def ping(self) -> None:  # type: ignore[override] # no waiter: the keepalive only asks whether anything was heard
-        """Send a ping."""
-        if self.protocol.state is _OPEN:
-            self.protocol.send_ping(os.urandom(4))  # two libraries of clients die of an empty one
-            self.send_data()
+        return self._reading_paused or bool(self._rest) or (self._partial is not None and self._partial.waits)
 
     # The end
 
@@ -386,16 +334,10 @@ class Connection(OpeningConnection):
 
     def close_with(self, code: int, reason: str = "", timeout: float | None = None) -> None:
         """Send what is left and a close frame, and give the peer `timeout` seconds, or the usual ones, to answer it."""
-        if self.protocol.state is not _OPEN:
-            return
-        out, self._out = self._out, []
-        self.transport.write(b"".join(out))
-        self._close_code = code
-        self.protocol.send_close(int(code), cut_reason(reason))
-        self.send_data()
-        self._reading_paused = False
-        self._take_rest_soon()  # its answer must be read
-        self._end_within(_CLOSE_TIMEOUT if timeout is None else timeout)
+        if self.protocol.state is _OPEN:
+            super().close_with(code, reason, timeout)
+            self._reading_paused = False
+            self._take_rest_soon()  # its answer must be read
 
     def close_unauthorized(self, reason: str) -> None:
         """Close the connection with 4000; its jobs go back as in a drain, and no attempt is counted."""
@@ -404,16 +346,13 @@ class Connection(OpeningConnection):
                 self.session.drain(0.0)
             self.close_with(CloseCode.INVALID_AUTHENTICATION, reason, timeout=_UNAUTHORIZED_TIMEOUT)
 
-    def _end_within(self, timeout: float) -> None:
-        """Abort the connection unless the peer ends it in time; the first deadline counts."""
-        if self._end is None:
-            self._end = self.loop.call_later(timeout, self.transport.abort)
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything: the socket is gone."""
         super().connection_lost(exc)
         self._shared.unopened.discard(self)
         self._shared.unfinished.discard(self)
+        self._shared.note_unread(self, 0)
+        self._let_go()
         self._rest = b""
         for timer in (self._end, self.judgement, self._starting):
             if timer is not None:

@@ -23,8 +23,10 @@ from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import handshake, http
-from bullmq_proxy.gateway.net.connection import Connection, Shared, closed
+from bullmq_proxy.gateway.net.connection import Connection, closed
 from bullmq_proxy.gateway.net.keepalive import Keepalive
+from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
 from bullmq_proxy.gateway.value_types import is_loopback
 from bullmq_proxy.gateway.wire.closing import CloseCode
@@ -53,6 +55,7 @@ class Admission:
     limits: Limits
     max_message_size: int  # bytes
     max_write_buffer: int  # bytes
+    bad_messages_per_second: int
     ping_interval: float  # s
     ping_timeout: float  # s
 
@@ -67,11 +70,12 @@ ReadPage = Callable[[PageEndpoint], Awaitable[Response]]
 class Listener:
     """Accepts connections on one socket."""
 
-    def __init__(self, admission: Admission, open_session: OpenSession, read_page: ReadPage) -> None:
+    def __init__(self, admission: Admission, budget: Budget, open_session: OpenSession, read_page: ReadPage) -> None:
         """Make a listener; `start` begins to accept.
 
         Args:
             admission: who is let in, and the limits of a connection.
+            budget: of the shard, to which what is read counts.
             open_session: makes the session of an endpoint, with the rights of the client's key.
             read_page: answers a request for a page.
         """
@@ -80,7 +84,9 @@ class Listener:
         self._read_page = read_page
         self._server: Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._shared = Shared(admission.max_message_size, admission.max_write_buffer)
+        self._shared = Shared(
+            admission.max_message_size, admission.max_write_buffer, admission.bad_messages_per_second, budget
+        )
         self._draining = False
         self.accepted = 0
 
@@ -113,6 +119,7 @@ class Listener:
         self._tasks = [
             asyncio.create_task(keepalive.run(), name="keepalive"),
             asyncio.create_task(self._watch_keys(), name="keys"),
+            asyncio.create_task(self._shared.watch_partial(), name="partial messages"),
         ]
 
     @property

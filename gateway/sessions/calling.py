@@ -6,8 +6,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Coroutine
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -20,6 +18,7 @@ from bullmq_proxy.gateway.broker.redis.errors import of_read
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.wire.envelope import err, ok
 
@@ -32,26 +31,10 @@ _TOO_MANY_WAIT = GatewayError(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CallLimits:
-    """How much of one connection may be under way; beyond it the socket is not read until half of it is done.
-
-    Attributes:
-        calls: unanswered ones. Those that may take as long as they like are counted apart, and refused beyond it: with
-            them a connection that is not read might never be read again.
-        size: bytes of their arguments, and as many of replies that the client has not read.
-        heavy: places for the heavy calls of all connections of the shard.
-    """
-
-    calls: int
-    size: int
-    heavy: asyncio.Semaphore
-
-
 HEAVY_CALLS: Final = 32  # of a shard that run at a time: each may need many commands, and much memory
 _AT_A_TIME: Final = 4  # calls of one connection that run in tasks: each may read much, in Redis and for us
 
-_Waiting = tuple[Sink, Function, list[Any]]
+_Waiting = tuple[Sink, Function, list[Any], int]  # the last one: bytes of the arguments
 
 
 class Caller:
@@ -63,7 +46,15 @@ class Caller:
     one after the other, each when the one before has taken its first step.
     """
 
-    def __init__(self, table: FunctionTable, target: Any, context: Context, client: Client, limits: CallLimits) -> None:
+    def __init__(
+        self,
+        table: FunctionTable,
+        target: Any,
+        context: Context,
+        client: Client,
+        limits: CallLimits,
+        under_way: UnderWay | None = None,
+    ) -> None:
         """Make a caller whose replies go to `client`.
 
         Args:
@@ -72,20 +63,18 @@ class Caller:
             context: what else they can ask for; its grant decides which may be called.
             client: the way to the client.
             limits: of the calls under way.
+            under_way: counts them, with what else is under way on the connection.
         """
-        self.in_flight = 0
-        self._size = 0  # bytes of the arguments in flight
         self._table = table
         self._target = target
         self._context = context
         self._counters = context.broker.counters
         self._client = client
         self._limits = limits
-        self._reading_paused = False
+        self._under_way = under_way or UnderWay(client, limits)
         self._waiting: deque[_Waiting] = deque()  # checked, and not started
         self._pump: asyncio.Task[None] | None = None  # starts them
         self._running = asyncio.Semaphore(_AT_A_TIME)  # calls in tasks
-        self._resuming: asyncio.Task[None] | None = None  # waits until the client has read its replies
         self._tasks: dict[asyncio.Task[None], Function] = {}  # the loop holds tasks only weakly
         self._patient: dict[asyncio.Task[None], Function] = {}  # those that may take as long as they like
         self._draining = False
@@ -98,8 +87,8 @@ class Caller:
             fn: the function's Node name.
             args: its arguments, each as JSON text.
         """
-        size = sum(map(len, args))
-        self._begin(size)
+        size = sum(map(len, args), len(id))
+        self._under_way.begin_call(size)
         self._counters.calls += 1
         reply = partial(self._reply, id, size)
         try:
@@ -108,6 +97,7 @@ class Caller:
             self._check_permission(function)
             bound = function.bind(args)
         except GatewayError as error:
+            self._client.penalize()
             reply(error)
             return
         if function.direct and self._pump is None:
@@ -115,9 +105,14 @@ class Caller:
             if rest is not None:
                 self._pump = asyncio.create_task(self._run_waiting(rest), name="calls")
             return
-        self._waiting.append((reply, function, bound))
+        self._waiting.append((reply, function, bound, size))
         if self._pump is None:
             self._pump = asyncio.create_task(self._run_waiting(), name="calls")
+
+    @property
+    def in_flight(self) -> int:
+        """Unanswered calls."""
+        return self._under_way.calls
 
     def close(self) -> None:
         """Start no more calls: the connection is gone. Of those under way the ones that write run to their end."""
@@ -127,10 +122,10 @@ class Caller:
         for task, function in self._tasks.items():
             if not function.writes:
                 task.cancel()
-        for helper in (self._pump, self._resuming):
-            if helper is not None:
-                helper.cancel()
-        self._pump = None
+        self._under_way.close()
+        if self._pump is not None:
+            self._pump.cancel()
+            self._pump = None
 
     def drain(self) -> None:
         """End the calls that may take as long as they like, and begin no more of them: the shard goes away."""
@@ -178,7 +173,7 @@ class Caller:
             await self._wait_for_place(function)
             if refusal := self._refusal(function):
                 self._leave_place(function)
-        reply, _, bound = self._waiting.popleft()
+        reply, _, bound, size = self._waiting.popleft()
         if refusal is not None:
             reply(refusal)
         elif function.direct:
@@ -186,9 +181,9 @@ class Caller:
                 await asyncio.wait((rest,))
         else:
             if function.waits:
-                self._start_wait(reply, function, bound)
+                self._start_wait(reply, function, bound, size)
             else:
-                self._start_task(reply, function, bound)
+                self._start_task(reply, function, bound, size)
             await asyncio.sleep(0)  # the task takes its first step
 
     async def _wait_for_place(self, function: Function) -> None:
@@ -197,18 +192,14 @@ class Caller:
         if not function.heavy:
             return
         await self._limits.heavy.acquire()
-        while self._is_unread:  # leave the place to another meanwhile
+        while self._under_way.is_unread:  # leave the place to another meanwhile
             self._limits.heavy.release()
             await self._wait_until_read()
             await self._limits.heavy.acquire()
 
-    @property
-    def _is_unread(self) -> bool:
-        return self._client.write_buffer_size >= self._limits.size
-
     async def _wait_until_read(self) -> None:
         """Wait for a client that asks for much to read its replies."""
-        if self._is_unread:
+        if self._under_way.is_unread:
             await self._client.wait_writable()
 
     def _leave_place(self, function: Function) -> None:
@@ -245,27 +236,29 @@ class Caller:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
 
-    def _start_wait(self, reply: Sink, function: Function, bound: list[Any]) -> None:
+    def _start_wait(self, reply: Sink, function: Function, bound: list[Any], size: int) -> None:
         if self._draining:
             reply(_SHUTTING_DOWN)
         elif len(self._patient) >= self._limits.calls:
             reply(_TOO_MANY_WAIT)
         else:
             self._context.rights.watchers.add(self._rights_changed)
-            self._start_task(reply, function, bound)
-            self._resume_if_room()
+            self._under_way.begin_patience(size)
+            self._start_task(reply, function, bound, size)
 
-    def _start_task(self, reply: Sink, function: Function, bound: list[Any]) -> None:
+    def _start_task(self, reply: Sink, function: Function, bound: list[Any], size: int) -> None:
         task = asyncio.create_task(self._run(reply, function, bound), name=function.name)
         self._tasks[task] = function
         if function.waits:
             self._patient[task] = function
-        task.add_done_callback(partial(self._ended, reply, function))
+        task.add_done_callback(partial(self._ended, reply, function, size))
 
-    def _ended(self, reply: Sink, function: Function, task: asyncio.Task[None]) -> None:
+    def _ended(self, reply: Sink, function: Function, size: int, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task)
         if self._patient.pop(task, None) is None:
             self._leave_place(function)
+        else:
+            self._under_way.end_patience(size)
         if task.cancelled():  # before its first step: then nothing of `_run` was executed
             reply(self._refusal(function) or _SHUTTING_DOWN)
 
@@ -291,43 +284,4 @@ class Caller:
         else:
             self._counters.refused_calls += 1
             self._client.send(err(id, result))
-        self._end(size)
-
-    # Backpressure
-
-    def _begin(self, size: int) -> None:
-        self.in_flight += 1
-        self._size += size
-        if not self._reading_paused and self._is_full():
-            self._reading_paused = True
-            self._client.pause_reading()
-
-    def _is_full(self) -> bool:
-        limits = self._limits
-        return self._impatient >= limits.calls or self._size >= limits.size or self._is_unread
-
-    def _end(self, size: int) -> None:
-        self.in_flight -= 1
-        self._size -= size
-        self._resume_if_room()
-
-    @property
-    def _impatient(self) -> int:
-        """Calls under way, without those that may take as long as they like."""
-        return self.in_flight - len(self._patient)
-
-    def _resume_if_room(self) -> None:
-        """Read from the socket again once half is done; a client that asks for much reads its replies first."""
-        if self._reading_paused and self._impatient <= self._limits.calls // 2 and self._size <= self._limits.size // 2:
-            self._reading_paused = False
-            if not self._is_unread:
-                self._client.resume_reading()
-            elif self._resuming is None:
-                self._resuming = asyncio.create_task(self._resume_when_read(), name="unread replies")
-
-    async def _resume_when_read(self) -> None:
-        with suppress(OSError):  # the connection ended while it was waited for
-            await self._client.wait_writable()
-            self._resuming = None
-            if not self._reading_paused:
-                self._client.resume_reading()
+        self._under_way.end_call(size)

@@ -103,6 +103,7 @@ class EventsSession:
 
     def message_received(self, message: bytes) -> None:
         """Change the subscription: `on` or `off` with event names."""
+        self._client.penalize()
         try:
             request = decode_request(message)
         except InvalidMessage as error:

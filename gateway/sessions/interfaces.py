@@ -18,6 +18,9 @@ class Client(Protocol):
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Close the connection."""
 
+    def penalize(self) -> None:
+        """Count a message that was no successful call, nor an answer to a job; too many close the connection."""
+
     def pause_reading(self) -> None:
         """Stop reading from the socket; TCP then slows the client down."""
 

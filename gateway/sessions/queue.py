@@ -7,8 +7,9 @@ from typing import Any
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
-from bullmq_proxy.gateway.sessions.calling import Caller, CallLimits
+from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, err
 
 
@@ -33,6 +34,7 @@ class QueueSession:
         try:
             request = decode_request(message)
         except InvalidMessage as error:
+            self._client.penalize()
             self._client.send(err(error.id, error))
             return
         self._caller.call(bytes(request.id), request.data.fn, request.data.args)

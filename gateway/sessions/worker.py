@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import takewhile
@@ -17,10 +18,12 @@ from bullmq_proxy.gateway.broker.consuming.settling import Outcome
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash, pushed_job
-from bullmq_proxy.gateway.sessions.calling import Caller, CallLimits
+from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
 from bullmq_proxy.gateway.values.json_text import error_json
 from bullmq_proxy.gateway.wire.answers import (
     Ack,
@@ -63,7 +66,9 @@ class WorkerSession:
         self._options = options
         self._client = client
         self._loop = asyncio.get_running_loop()
-        self._caller = Caller(TABLE, queue, context, client, limits)
+        self._rights = context.rights
+        self._under_way = UnderWay(client, limits)
+        self._caller = Caller(TABLE, queue, context, client, limits, self._under_way)
         self._feed: Feed
         self._consumer: Consumer | None = None
         self._held: dict[bytes, Lease] = {}  # by the id of the message that pushed it, as text
@@ -197,6 +202,7 @@ class WorkerSession:
         try:
             id, answer = decode_answer(message)
         except InvalidMessage as error:
+            self._client.penalize()
             self._client.send(err(error.id, error))
             if error.id != NO_ID and (lease := self._find(error.id)) is not None:
                 self._start_clock(lease)  # it may have been the final answer
@@ -207,18 +213,25 @@ class WorkerSession:
         if isinstance(answer, Invoke):
             self._caller.call(id, answer.fn, answer.args)
         elif isinstance(answer, Pause | Resume):
+            self._client.penalize()
             self._paused = isinstance(answer, Pause)
             self._set_taking()
             self._client.send(*ok(id, b"null"))
         elif (lease := self._find(id)) is None:
             self._refuse(id, answer)
         else:
+            if isinstance(answer, Ack):
+                self._acknowledged(lease)
             self._heard_of(lease)
-            if isinstance(answer, Ack) and not self._acks:
-                self._acks = True
-                for unheard in self._unheard:
-                    self._start_clock(unheard)
-            self._take_answer(id, lease, answer)
+            self._take_answer(id, lease, answer, len(message))
+
+    def _acknowledged(self, lease: Lease) -> None:
+        if lease not in self._unheard:
+            self._client.penalize()
+        if not self._acks:
+            self._acks = True
+            for unheard in self._unheard:
+                self._start_clock(unheard)
 
     def late_message_received(self, message: bytes) -> None:
         """Take a final answer: the work is done, and only the confirmation cannot reach the client any more."""
@@ -228,7 +241,7 @@ class WorkerSession:
             return
         lease = self._find(id)
         if lease is not None and isinstance(answer, _FINAL):
-            self._take_answer(id, lease, answer)
+            self._take_answer(id, lease, answer, len(message))
 
     def _find(self, id: bytes) -> Lease | None:
         """Return the lease that an answer is about; 7, "7" and 7.0 are one id: some languages have one number."""
@@ -243,6 +256,7 @@ class WorkerSession:
 
     def _refuse(self, id: bytes, answer: JobAnswer) -> None:
         """Refuse an answer to a job that is not the client's (any more)."""
+        self._client.penalize()
         error = GatewayError(
             ErrorCode.NOT_FOUND,
             f"No job of this connection waits for an answer with id {id[:100].decode(errors='ignore')}",
@@ -252,12 +266,14 @@ class WorkerSession:
         else:
             self._client.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(error))))
 
-    def _take_answer(self, id: bytes, lease: Lease, answer: JobAnswer) -> None:
+    def _take_answer(self, id: bytes, lease: Lease, answer: JobAnswer, size: int) -> None:
+        """Carry out what a client says about a job, in a message of `size` bytes."""
+        if isinstance(answer, Ack):
+            return
+        self._under_way.begin(size)
         settler = self._feed.settler
-        done = partial(self._settled, id, lease)
+        done = partial(self._settled, id, lease, size)
         match answer:
-            case Ack():
-                pass
             case Completed(result):
                 settler.complete(lease, result, done)
             case Failed():
@@ -269,19 +285,31 @@ class WorkerSession:
             case WaitChildren():
                 settler.wait_children(lease, done)
             case Progress(value):
-                self._queue.update_progress(lease.id, bytes(value), partial(self._recorded, id))
+                self._record(id, size, partial(self._queue.update_progress, lease.id, bytes(value)))
             case Log(row):
-                self._queue.add_log(lease.id, row, lease.options.keep_logs, partial(self._recorded, id))
+                self._record(id, size, partial(self._queue.add_log, lease.id, row, lease.options.keep_logs))
             case _:
                 assert_never(answer)
 
-    def _recorded(self, id: bytes, result: object) -> None:
+    def _record(self, id: bytes, size: int, write: Callable[[Sink], None]) -> None:
+        """Write down what a client says of a job in hand; it counts as a call of its key."""
+        try:
+            self._rights.check_rate()
+        except GatewayError as error:
+            self._client.penalize()
+            self._recorded(id, size, error)
+        else:
+            write(partial(self._recorded, id, size))
+
+    def _recorded(self, id: bytes, size: int, result: object) -> None:
         """Tell the client of a failure only."""
+        self._under_way.end(size)
         if isinstance(result, GatewayError):
             self._client.send(err(id, result))
 
-    def _settled(self, id: bytes, lease: Lease, outcome: Outcome) -> None:
+    def _settled(self, id: bytes, lease: Lease, size: int, outcome: Outcome) -> None:
         """Tell the client that its final answer is in Redis, or why it could not be stored."""
+        self._under_way.end(size)
         if lease.state is ENDED:
             self.forget(lease)
         if not isinstance(outcome, GatewayError):

@@ -33,7 +33,11 @@ class CloseCode(enum.IntEnum):
     GOING_AWAY = 1001, "the gateway stops: connect again, now or later", True
     UNSUPPORTED_DATA = 1003, "a binary frame came: send text frames", False
     INVALID_DATA = 1007, "a text frame was not UTF-8: send UTF-8", False
-    POLICY = 1008, "reserved: policy", False
+    POLICY = (
+        1008,
+        "too many messages that were no successful calls (`bad_messages_per_second`): mend what is refused",
+        False,
+    )
     TOO_BIG = (
         1009,
         "a message was over `max_message_size`, or of more than 1024 fragments: send less at a time",
@@ -41,7 +45,7 @@ class CloseCode(enum.IntEnum):
     )
     INTERNAL = 1011, "a bug of the gateway's: connect again", False
     RESTART = 1012, "reserved: the shard restarts", True
-    OVERLOADED = 1013, "reserved: overloaded", False
+    OVERLOADED = 1013, "a long message did not get on while others waited for its room: send it again later", False
     INVALID_AUTHENTICATION = (  # the oldest client knows this code
         4000,
         "the key was removed, has expired, or lost its rights here: use another one",

@@ -71,8 +71,9 @@ class TestTurns:
     async def test_a_flood_does_not_keep_the_loop_from_others(
         self, open_socket: Open, flood: bytes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._TURN", 0.0)
-        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._SHORTEST_TURN", 0.0)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.shared._TURN", 0.0)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.shared._SHORTEST_TURN", 0.0)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._PENALTY_TIME", 10_000.0)
         turns = 0
 
         def count_turn() -> None:
@@ -151,7 +152,10 @@ class TestReplies:
             client.write(big * 12)
             await eventually(lambda: not open_connections(gateway), "the gateway gives the connection up")
 
-    async def test_one_that_reads_nothing_and_pings_gets_few_pongs(self, open_socket: Open) -> None:
+    async def test_one_that_reads_nothing_and_pings_gets_few_pongs(
+        self, open_socket: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._PENALTY_TIME", 10_000.0)
         client = await open_socket()
         client.stop_reading()
         for _ in range(20):

@@ -22,6 +22,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.net.connection import Connection
 from bullmq_proxy.gateway.net.listener import Listener
+from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint
@@ -72,7 +73,7 @@ class House:
     def __init__(self) -> None:
         self.probes: list[Probe] = []
         self.furnish: Callable[[Probe], None] = lambda probe: None
-        self.listener = Listener(admission(no_auth=True, allowed_hosts=("gateway",)), self._open, self._page)
+        self.listener = Listener(admission(no_auth=True, allowed_hosts=("gateway",)), Budget(), self._open, self._page)
 
     def _open(self, endpoint: SessionEndpoint, parameters: RouteParameters, rights: Rights, outlet: Client) -> Session:
         probe = Probe(outlet)
@@ -279,7 +280,7 @@ class TestEnds:
     async def test_a_peer_that_never_closes_its_socket_is_cut_off(
         self, house: House, monkeypatch: pytest.MonkeyPatch, last: bytes
     ) -> None:
-        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._CLOSE_TIMEOUT", 0.2)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.sending_connection._CLOSE_TIMEOUT", 0.2)
         client = await RawClient.open(house.port, "/queue/q")
         client.write(last)
         while (await client.read())[0] != CLOSE:
@@ -290,7 +291,7 @@ class TestEnds:
     async def test_a_peer_that_half_closes_and_does_not_read_is_cut_off(
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._CLOSE_TIMEOUT", 0.2)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.sending_connection._CLOSE_TIMEOUT", 0.2)
         client = await RawClient.open(house.port, "/queue/q")
         client.stop_reading()
         probe = await house.first()

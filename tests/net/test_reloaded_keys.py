@@ -16,6 +16,7 @@ from bullmq_proxy.gateway import Proxy
 from bullmq_proxy.gateway.access.grants import Grant, Permission
 from bullmq_proxy.gateway.access.keys_file import Key, digest
 from bullmq_proxy.gateway.net.listener import Listener
+from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from tests.net.conftest import MakeGateway
 from tests.net.support import RawClient, admission, call, handshake, upgrade
@@ -209,7 +210,7 @@ class TestHandshake:
         house = House()
         grant = Grant("shop", frozenset({Permission.PRODUCE}), ("*",))
         keys = [Key(name="shop", digest=digest("key-1"), grant=grant)]
-        house.listener = Listener(admission(keys), house._open, house._page)
+        house.listener = Listener(admission(keys), Budget(), house._open, house._page)
         await house.listener.start(("127.0.0.1", 0))
         yield house
         await house.listener.close(CloseCode.GOING_AWAY)

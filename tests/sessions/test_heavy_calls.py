@@ -20,7 +20,9 @@ from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
 from bullmq_proxy.gateway.broker.redis.socket import Sink
-from bullmq_proxy.gateway.sessions.calling import Caller, CallLimits
+from bullmq_proxy.gateway.sessions.budget import Budget
+from bullmq_proxy.gateway.sessions.calling import Caller
+from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from tests.sessions.peer import Gateway, Peer, Refused, down, until
 from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
@@ -263,6 +265,8 @@ class Client:
 
     def close(self, code: Any, reason: str = "") -> None: ...
 
+    def penalize(self) -> None: ...
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
@@ -299,7 +303,7 @@ class Shard:
     def caller(self, rights: Rights | None = None) -> tuple[Caller, Client]:
         client = Client()
         context = Context(self._broker, rights or Rights(OBSERVER))
-        return Caller(self.table, None, context, client, CallLimits(100, 10_000, self.heavy)), client
+        return Caller(self.table, None, context, client, CallLimits(100, 10_000, self.heavy, Budget())), client
 
     async def runs(self, *names: str) -> None:
         async def look() -> bool:

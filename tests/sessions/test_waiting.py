@@ -17,7 +17,9 @@ from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.base import CONSUME, Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.sessions.calling import Caller, CallLimits
+from bullmq_proxy.gateway.sessions.budget import Budget
+from bullmq_proxy.gateway.sessions.calling import Caller
+from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from tests.sessions.peer import Gateway, Peer, Refused, down, until
 from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
@@ -226,6 +228,8 @@ class Client:
 
     def close(self, code: Any, reason: str = "") -> None: ...
 
+    def penalize(self) -> None: ...
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
@@ -241,7 +245,7 @@ async def test_a_wait_that_is_ended_before_its_first_step_is_answered() -> None:
         await asyncio.get_running_loop().create_future()
 
     context = Context(Broker(Address(), "bull", OPTIONS, Identity("never started")), Rights(EVERYTHING))
-    caller = Caller(table, None, context, client, CallLimits(10, 1000, asyncio.Semaphore(1)))
+    caller = Caller(table, None, context, client, CallLimits(10, 1000, asyncio.Semaphore(1), Budget()))
     caller.call(b"1", "forEver", [])
     caller.call(b"2", "forEver", [])
     caller.drain()

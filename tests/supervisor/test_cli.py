@@ -29,6 +29,7 @@ BAD: dict[str, str] = {
     "max_concurrency": "many",
     "max_queue_name": "0",
     "max_in_flight": "0",
+    "bad_messages_per_second": "0",
     "max_write_buffer": "1",
     "drain_timeout": "soon",
     "shard_timeout": "2",

@@ -41,6 +41,7 @@ OTHER: dict[str, str] = {
     "max_concurrency": "5",
     "max_queue_name": "50",
     "max_in_flight": "10",
+    "bad_messages_per_second": "12",
     "max_write_buffer": "1M",
     "drain_timeout": "3",
     "shard_timeout": "11",

@@ -1,0 +1,115 @@
+"""The sending half of a connection: messages, pings and the close frame go out, one write per turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Final
+
+from msgspec import Raw
+from websockets.protocol import State
+
+from bullmq_proxy.gateway.net import frames
+from bullmq_proxy.gateway.net.opening_connection import OpeningConnection
+from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.wire.closing import CloseCode, cut_reason
+
+_OPEN: Final = State.OPEN
+_CLOSE_TIMEOUT: Final = 5.0  # s for the peer to answer a close frame, and to close its end of the socket
+_STUCK_TIMEOUT: Final = 5.0  # s when it is closed for not reading: the close frame stands behind all the rest
+LARGE: Final = 2**17
+"""Bytes; a copy of as many costs more than what it takes to do without."""
+
+
+class SendingConnection(OpeningConnection):
+    """A connection that can send and close."""
+
+    def __init__(self, shared: Shared, *args: Any, **options: Any) -> None:
+        """Make a connection; `args` and `options` are those of the library."""
+        super().__init__(*args, **options)
+        self._shared = shared
+        self._out: list[bytes | Raw] = []  # frames of this turn of the loop
+        self._out_size = 0
+        self._pong = b""  # the answer to the last ping of this turn
+        self._close_code = 0  # of the close frame that we have sent
+        self._end: asyncio.TimerHandle | None = None  # the deadline of the closing handshake
+
+    def send(self, *parts: bytes | Raw) -> None:  # type: ignore[override] # no coroutine: nothing here waits
+        """Send one text message; all messages of one turn of the loop leave in one write."""
+        if self.protocol.state is not _OPEN:
+            return
+        if not self._out:
+            self.loop.call_soon(self._flush)
+        length = sum(map(len, parts)) if len(parts) > 1 else len(parts[0])
+        self._out.append(frames.text_header(length))
+        self._out.extend(parts)
+        self._out_size += length
+        if self._out_size > self._shared.max_write_buffer:
+            self._flush()
+
+    def answer_ping(self, payload: bytes) -> None:
+        """Answer the last ping of each turn of the loop: a flood gets few pongs, which RFC 6455 §5.5.3 allows."""
+        if not self._out and not self._pong:
+            self.loop.call_soon(self._flush)
+        self._pong = frames.pong(payload)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._pong:
+            out.insert(0, self._pong)
+            self._pong = b""
+        size, self._out_size = self._out_size, 0
+        if not out or self.protocol.state is not _OPEN:
+            return
+        # One reply may be longer than the limit: a client that had read everything before it is not slow.
+        unread = self.transport.get_write_buffer_size()
+        if size < LARGE:
+            self.transport.write(b"".join(out))
+        else:
+            self.transport.writelines(out)
+        if size >= LARGE or unread >= LARGE or self in self._shared.unread:
+            self._shared.note_unread(self, self.transport.get_write_buffer_size())
+        if unread and self.transport.get_write_buffer_size() > self._shared.max_write_buffer:
+            self.close_as_slow()
+
+    def close_as_slow(self) -> None:
+        """Close the connection: its client does not read what is sent to it."""
+        self.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=_STUCK_TIMEOUT)
+
+    def resume_writing(self) -> None:
+        """Note that the client has read most of what was sent."""
+        super().resume_writing()
+        self._shared.note_unread(self, self.transport.get_write_buffer_size())
+
+    @property
+    def write_buffer_size(self) -> int:
+        """Bytes that were sent, or are to be in this turn of the loop, and that the client has not taken yet."""
+        size: int = self.transport.get_write_buffer_size()
+        return size + self._out_size
+
+    async def wait_writable(self) -> None:
+        """Wait until the client has read most of what was sent."""
+        self._flush()
+        await self.drain()
+
+    def ping(self) -> None:  # type: ignore[override] # no waiter: the keepalive only asks whether anything was heard
+        """Send a ping."""
+        if self.protocol.state is _OPEN:
+            self.protocol.send_ping(os.urandom(4))  # two libraries of clients die of an empty one
+            self.send_data()
+
+    def close_with(self, code: int, reason: str = "", timeout: float | None = None) -> None:
+        """Send what is left and a close frame, and give the peer `timeout` seconds, or the usual ones, to answer it."""
+        if self.protocol.state is not _OPEN:
+            return
+        out, self._out = self._out, []
+        self.transport.write(b"".join(out))
+        self._close_code = code
+        self.protocol.send_close(int(code), cut_reason(reason))
+        self.send_data()
+        self.end_within(timeout)
+
+    def end_within(self, timeout: float | None = None) -> None:
+        """Abort the connection unless the peer ends it in time; the first deadline counts."""
+        if self._end is None:
+            self._end = self.loop.call_later(_CLOSE_TIMEOUT if timeout is None else timeout, self.transport.abort)

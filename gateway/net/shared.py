@@ -1,0 +1,119 @@
+"""What all connections of a listener share: limits, turns, and the room for long messages and for unread output."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from bullmq_proxy.gateway.sessions.budget import Budget
+from bullmq_proxy.gateway.wire.closing import CloseCode
+
+if TYPE_CHECKING:
+    from bullmq_proxy.gateway.net.connection import Connection
+    from bullmq_proxy.gateway.net.sending_connection import SendingConnection
+
+_TURN: Final = 0.002  # s that all connections together may take in one turn of the loop, before others get theirs
+_SHORTEST_TURN: Final = 0.0002  # s of one connection, however many there are
+_LOOK: Final = 1.0  # s between two looks for messages that do not get on while others wait for their room
+_STALE: Final = 5.0  # s in which a message that is not whole must get on then
+
+UNREAD: Final = 128 * 2**20
+"""Bytes of output that all clients of a shard together may leave unread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all connections of a listener share.
+
+    Attributes:
+        max_message_size: bytes.
+        max_write_buffer: bytes that a client may leave unread.
+        bad_messages_per_second: of one connection; see `Connection.penalize`.
+        budget: of the shard, to which bytes count that were read and are no whole message yet.
+        unopened: connections that are accepted and whose handshake is not answered yet.
+        unfinished: those with bytes that were read and are to be taken in the next turn of the loop.
+        partial: those with a message that is not whole, and the loop time of its last bytes, the oldest one first.
+        unread: those whose clients leave output unread, and how many bytes of it.
+    """
+
+    max_message_size: int
+    max_write_buffer: int
+    bad_messages_per_second: int
+    budget: Budget
+    max_unread: int = UNREAD
+    unopened: set[Connection] = field(default_factory=set)
+    unfinished: set[Connection] = field(default_factory=set)
+    partial: OrderedDict[Connection, float] = field(default_factory=OrderedDict)
+    unread: dict[SendingConnection, int] = field(default_factory=dict)
+
+    @property
+    def turn(self) -> float:
+        """The seconds that one connection may take in one turn of the loop."""
+        return max(_TURN / (len(self.unfinished) or 1), _SHORTEST_TURN)
+
+    async def watch_partial(self) -> None:
+        """Close connections whose messages do not get on while others wait for the room that they take."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_LOOK)
+            if not self.budget.is_waited_for:
+                continue
+            stale = loop.time() - _STALE
+            for connection, heard_at in list(self.partial.items()):
+                if heard_at <= stale and not connection.is_reading_paused:
+                    connection.close_with(CloseCode.OVERLOADED, "a long message did not get on")
+
+    def note_unread(self, connection: SendingConnection, size: int) -> None:
+        """Note how much a client has not read; where all of them leave too much, close the one that leaves most."""
+        if not size:
+            self.unread.pop(connection, None)
+            return
+        self.unread[connection] = size
+        while sum(self.unread.values()) > self.max_unread:
+            slowest = max(self.unread, key=self.unread.__getitem__)
+            del self.unread[slowest]
+            slowest.close_as_slow()
+
+
+class PartialMessage:
+    """A message of which not all has come yet: its bytes count to the budget of the shard.
+
+    Attributes:
+        waits: for room, with the socket not read meanwhile.
+    """
+
+    __slots__ = ("_connection", "_shared", "_size", "waits")
+
+    def __init__(self, connection: Connection, shared: Shared) -> None:
+        """Make one for a connection."""
+        self.waits = False
+        self._connection = connection
+        self._shared = shared
+        self._size = 0
+
+    def hold(self, size: int) -> None:
+        """Count bytes that have come."""
+        self._size += size
+        self._shared.budget.take(size)
+        self._shared.partial[self._connection] = asyncio.get_running_loop().time()
+        self._shared.partial.move_to_end(self._connection)
+
+    def wait_for_room(self) -> None:
+        """Read no more of a message that has just begun until the budget has room."""
+        if self._shared.budget.is_full:
+            self.waits = True
+            self._connection.pause_socket()
+            self._shared.budget.wait(self._go_on)
+
+    def _go_on(self) -> None:
+        self.waits = False
+        if not self._connection.is_reading_paused:
+            self._connection.resume_socket()
+
+    def let_go(self) -> None:
+        """Count its bytes no more: it is whole, or will never be."""
+        self._shared.budget.forget(self._go_on)
+        self._shared.partial.pop(self._connection, None)
+        self._shared.budget.give_back(self._size)

@@ -1,0 +1,63 @@
+"""The budget of a shard: the bytes that it holds for its clients, between their sockets and Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+BUDGET: Final = 32 * 2**20
+"""Bytes of messages that a shard holds before it reads no more from the clients that have sent most of them."""
+
+MESSAGE_OVERHEAD: Final = 1024
+"""Bytes that a message under way takes beside its own: a command of Redis, and objects of ours."""
+
+
+class Budget:
+    """Counts the bytes that came from clients and have not reached their end.
+
+    Beyond the limit a client with more than an equal part of it is not read, and no new long message begins: so a few
+    cannot take the others' room, and nobody who holds little waits for those who hold much.
+    """
+
+    __slots__ = ("_waiting", "busy", "limit", "size")
+
+    def __init__(self, limit: int = BUDGET) -> None:
+        """Make a budget of `limit` bytes."""
+        self.limit = limit
+        self.size = 0
+        self.busy = 0  # connections with messages under way
+        self._waiting: dict[Callable[[], None], None] = {}  # who wants to begin a long message, the first one first
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the limit is reached."""
+        return self.size >= self.limit
+
+    def is_over(self, own: int) -> bool:
+        """Return whether a connection with `own` bytes under way has to wait."""
+        return self.size >= self.limit and own * self.busy > self.limit
+
+    def take(self, size: int) -> None:
+        """Count bytes that the shard holds now."""
+        self.size += size
+
+    def give_back(self, size: int) -> None:
+        """Count them no more, and let those begin who wait for room."""
+        self.size -= size
+        while self._waiting and self.size < self.limit:
+            resume = next(iter(self._waiting))
+            del self._waiting[resume]
+            resume()
+
+    def wait(self, resume: Callable[[], None]) -> None:
+        """Call `resume` once there is room."""
+        self._waiting[resume] = None
+
+    def forget(self, resume: Callable[[], None]) -> None:
+        """Wait no more."""
+        self._waiting.pop(resume, None)
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for room."""
+        return bool(self._waiting)

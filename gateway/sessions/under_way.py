@@ -1,0 +1,131 @@
+"""What of one connection is under way, from its socket to Redis and back; beyond its limits the socket is not read."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+
+from bullmq_proxy.gateway.sessions.budget import MESSAGE_OVERHEAD, Budget
+from bullmq_proxy.gateway.sessions.interfaces import Client
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """How much of one connection may be under way; beyond it the socket is not read until half of it is done.
+
+    Attributes:
+        calls: unanswered ones. Those that may take as long as they like are counted apart, and refused beyond it: with
+            them a connection that is not read might never be read again.
+        size: bytes of their arguments and of answers to jobs, and as many of replies that the client has not read.
+        heavy: places for the heavy calls of all connections of the shard.
+        budget: of the shard.
+    """
+
+    calls: int
+    size: int
+    heavy: asyncio.Semaphore
+    budget: Budget
+
+
+class UnderWay:
+    """Counts the calls and bytes of one connection, and stops reading from its socket while they are too many.
+
+    Attributes:
+        calls: unanswered ones.
+        patient: of these, calls that may take as long as they like.
+    """
+
+    def __init__(self, client: Client, limits: CallLimits) -> None:
+        """Make one for the connection of `client`."""
+        self.calls = 0
+        self.patient = 0
+        self._size = 0
+        self._client = client
+        self._limits = limits
+        self._budget = limits.budget
+        self._paused = False
+        self._resuming: asyncio.Task[None] | None = None  # waits until the client has read its replies
+
+    def begin_call(self, size: int) -> None:
+        """Count a call with arguments of `size` bytes."""
+        self.calls += 1
+        self.begin(size)
+
+    def end_call(self, size: int) -> None:
+        """Count it no more: it was replied to."""
+        self.calls -= 1
+        self.end(size)
+
+    def begin(self, size: int) -> None:
+        """Count a message of `size` bytes."""
+        size += MESSAGE_OVERHEAD
+        if not self._size:
+            self._budget.busy += 1
+        self._size += size
+        self._budget.take(size)
+        if not self._paused and self._is_full():
+            self._paused = True
+            self._client.pause_reading()
+
+    def end(self, size: int) -> None:
+        """Count it no more: it has reached its end."""
+        size += MESSAGE_OVERHEAD
+        self._size -= size
+        if not self._size:
+            self._budget.busy -= 1
+        self._budget.give_back(size)
+        if self._paused:
+            self.resume_if_room()
+
+    def begin_patience(self, size: int) -> None:
+        """Count a call of `size` bytes as one that may take as long as it likes: it keeps nobody else waiting."""
+        self.patient += 1
+        self._budget.give_back(size + MESSAGE_OVERHEAD)
+        self.resume_if_room()
+
+    def end_patience(self, size: int) -> None:
+        """Count it as such no more: it has been replied to, or is about to be."""
+        self.patient -= 1
+        self._budget.take(size + MESSAGE_OVERHEAD)
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the client has so much to read that it gets no more to read for now."""
+        return self._client.write_buffer_size >= self._limits.size
+
+    def _is_full(self) -> bool:
+        limits = self._limits
+        return (
+            self.calls - self.patient >= limits.calls
+            or self._size >= limits.size
+            or self.is_unread
+            or self._budget.is_over(self._size)
+        )
+
+    def resume_if_room(self) -> None:
+        """Read from the socket again once half is done; a client that asks for much reads its replies first."""
+        limits = self._limits
+        if (
+            self._paused
+            and self.calls - self.patient <= limits.calls // 2
+            and self._size <= limits.size // 2
+            and not self._budget.is_over(self._size)
+        ):
+            self._paused = False
+            if not self.is_unread:
+                self._client.resume_reading()
+            elif self._resuming is None:
+                self._resuming = asyncio.create_task(self._resume_when_read(), name="unread replies")
+
+    async def _resume_when_read(self) -> None:
+        with suppress(OSError):  # the connection ended while it was waited for
+            await self._client.wait_writable()
+            self._resuming = None
+            if not self._paused:
+                self._client.resume_reading()
+
+    def close(self) -> None:
+        """Wait for nothing any more: the connection is gone."""
+        if self._resuming is not None:
+            self._resuming.cancel()

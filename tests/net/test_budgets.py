@@ -1,0 +1,206 @@
+"""Budgets: what a client may send that is no successful call, and what all clients together may hold in a shard."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from bullmq_proxy.gateway.sessions.budget import MESSAGE_OVERHEAD, Budget
+from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
+from tests.net.conftest import MakeGateway
+from tests.net.support import CONT, PING, PONG, RawClient, call, frame, open_connections
+from tests.sessions.peer import until
+
+BAD = {
+    "broken": frame('{"id":1,"data":'),
+    "empty": frame(""),
+    "unknown": frame(call(1, "gteJob", "1")),
+    "refused": frame(call(1, "add", 7)),
+    "pings": frame("", PING),
+    "pongs": frame("", PONG),
+    "fragments": frame(call(1, "count")[:3], fin=False) + frame(call(1, "count")[3:] + " " * 200, CONT),
+}
+FEW = 20  # a second
+
+
+class TestMessagesThatAreNoSuccessfulCalls:
+    @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+    async def test_ten_seconds_worth_at_once_is_let_through(self, make_gateway: MakeGateway, bad: bytes) -> None:
+        gateway = await make_gateway(bad_messages_per_second=FEW)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            client.write(bad * (FEW * 10))
+            client.write(frame(call(0, "count")))
+            while b'"id":0' not in (await client.read())[1]:
+                pass
+
+    @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+    async def test_more_close_the_connection(self, make_gateway: MakeGateway, bad: bytes) -> None:
+        gateway = await make_gateway(bad_messages_per_second=FEW)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            client.write(bad * (FEW * 11))
+            assert await client.closed() == (1008, "too many messages that are no successful calls")
+
+    @pytest.mark.parametrize("data", [{"type": "pause"}, {"type": "ack"}, {"result": 1}, {"type": "nonsense"}])
+    async def test_workers_too(self, make_gateway: MakeGateway, data: dict[str, Any]) -> None:
+        gateway = await make_gateway(bad_messages_per_second=FEW)
+        async with await RawClient.open(gateway.port, "/queue/q/process/1") as client:
+            client.write(frame(json.dumps({"id": 9, "data": data})) * (FEW * 11))
+            assert (await client.closed())[0] == 1008
+
+    async def test_watchers_too(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(bad_messages_per_second=FEW)
+        async with await RawClient.open(gateway.port, "/queue/q/events") as client:
+            client.write(frame(call(1, "on", "failed")) * (FEW * 11))
+            assert (await client.closed())[0] == 1008
+
+    async def test_calls_are_not_counted(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(bad_messages_per_second=1)
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            client.write(b"".join(frame(call(n, "getJob", "none")) for n in range(500)))
+            assert len(await client.messages(500)) == 500
+
+
+class _Socket:
+    """A client whose socket is read, or not."""
+
+    def __init__(self) -> None:
+        self.is_read = True
+        self.write_buffer_size = 0
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
+
+
+class TestBytesOfAShard:
+    @staticmethod
+    def under_way(budget: Budget) -> tuple[UnderWay, _Socket]:
+        socket = _Socket()
+        client: Client = socket  # type: ignore[assignment]
+        return UnderWay(client, CallLimits(1000, 2**30, asyncio.Semaphore(1), budget)), socket
+
+    async def test_beyond_the_limit_those_who_hold_more_than_an_equal_part_are_not_read(self) -> None:
+        budget = Budget(10 * MESSAGE_OVERHEAD)
+        many, of_many = self.under_way(budget)
+        few, of_few = self.under_way(budget)
+        few.begin(0)
+        for _ in range(9):
+            assert of_many.is_read
+            many.begin(0)
+        assert (of_many.is_read, of_few.is_read) == (False, True)
+        few.begin(0)
+        assert of_few.is_read
+        for _ in range(9):
+            many.end(0)
+        assert of_many.is_read
+        for _ in range(2):
+            few.end(0)
+        assert (budget.size, budget.busy) == (0, 0)
+
+    async def test_calls_that_may_take_long_leave_the_others_their_room(self) -> None:
+        budget = Budget(10 * MESSAGE_OVERHEAD)
+        patient, socket = self.under_way(budget)
+        for _ in range(30):
+            patient.begin_call(0)
+            patient.begin_patience(0)
+        assert socket.is_read
+        assert budget.size == 0
+        for _ in range(30):
+            patient.end_call(0)
+            patient.end_patience(0)
+        assert (budget.size, budget.busy, patient.calls, patient.patient) == (0, 0, 0, 0)
+
+    def test_who_waits_for_room_goes_on_in_order_as_far_as_there_is_some(self) -> None:
+        budget, went_on = Budget(10), []
+
+        def go_on(name: str) -> None:
+            went_on.append(name)
+            budget.take(10)
+
+        first, second, third = (lambda: go_on("first")), (lambda: go_on("second")), (lambda: go_on("third"))
+        budget.take(20)
+        for each in (first, second, third):
+            budget.wait(each)
+        budget.give_back(15)
+        assert went_on == ["first"]
+        budget.forget(second)
+        budget.give_back(10)
+        assert went_on == ["first", "third"]
+        assert not budget.is_waited_for
+
+
+class TestLongMessages:
+    async def test_they_count_while_they_come_and_no_more_when_their_client_goes(
+        self, make_gateway: MakeGateway
+    ) -> None:
+        gateway = await make_gateway()
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            whole = frame(call(1, "add", "a", "x" * 500_000))
+            client.write(whole[:300_000])
+            [connection] = open_connections(gateway)
+            budget = connection._shared.budget
+
+            async def counted() -> bool:
+                return budget.size >= 300_000
+
+            await until(counted, "the first part is counted")
+
+        async def gone() -> bool:
+            return budget.size == 0 and not connection._shared.partial
+
+        await until(gone, "it is counted no more")
+
+    async def test_one_that_does_not_get_on_makes_room_for_those_that_wait(
+        self, make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bullmq_proxy.gateway.net.shared._STALE", 0.0)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.shared._LOOK", 0.02)
+        gateway = await make_gateway()
+        whole = frame(call(1, "add", "a", "x" * 500_000))
+        async with (
+            await RawClient.open(gateway.port, "/queue/q") as slow,
+            await RawClient.open(gateway.port, "/queue/q") as other,
+        ):
+            budget = next(iter(open_connections(gateway)))._shared.budget
+            budget.limit = 200_000
+            slow.write(whole[:300_000])
+
+            async def full() -> bool:
+                return budget.is_full
+
+            await until(full, "the budget is full")
+            other.write(whole)
+            assert (await slow.closed())[0] == 1013
+            assert (await other.message())["id"] == 1
+            assert budget.size == 0
+
+
+class TestUnreadOutput:
+    async def test_beyond_the_limit_the_slowest_client_is_closed(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway()
+        async with (
+            await RawClient.open(gateway.port, "/queue/q") as filler,
+            await RawClient.open(gateway.port, "/queue/q") as slow,
+        ):
+            await filler.ask("add", "a", "x" * 900_000)
+            shared = next(iter(open_connections(gateway)))._shared
+            object.__setattr__(shared, "max_unread", 2_000_000)
+            slow.stop_reading()
+            for _ in range(30):
+                slow.write(frame(call(1, "getJob", "1")))
+            connections = list(open_connections(gateway))
+
+            async def given_up() -> bool:
+                return any(each._close_code == 4002 for each in connections)
+
+            await until(given_up, "the client is given up")
+            slow.read_again()
+            assert (await slow.closed())[0] == 4002
+            assert not shared.unread
+            assert (await filler.ask("count"))["ok"] == 1
