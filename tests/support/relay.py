@@ -1,4 +1,4 @@
-"""A TCP relay in front of a server, which can lose a reply at the worst moment."""
+"""A TCP relay in front of a server, which can lose a reply or hold a command back at the worst moment."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ class Relay:
         """Stand before the server on `port` of 127.0.0.1."""
         self._server_port = port
         self._cut_at: bytes | None = None
+        self._hold_at: bytes | None = None
+        self._going_on = asyncio.Event()
         self._refusing = False
         self._open: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
         self.cut = asyncio.Event()
         """Set once a reply has been lost."""
+        self.held = asyncio.Event()
+        """Set once a command is held back."""
         self.port = 0
 
     async def __aenter__(self) -> Relay:
@@ -28,6 +32,7 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        self.let_go()
         self._hang_up()
         if self._serving:
             await asyncio.wait(self._serving)
@@ -36,6 +41,15 @@ class Relay:
     def cut_after(self, text: bytes) -> None:
         """Pass the next command that holds `text` on, lose its reply and all connections, and refuse new ones."""
         self._cut_at = text
+
+    def hold_at(self, text: bytes) -> None:
+        """Hold back the next command that holds `text`, and what its connection sends after it, until `let_go`."""
+        self._hold_at = text
+        self._going_on.clear()
+
+    def let_go(self) -> None:
+        """Pass on what was held back."""
+        self._going_on.set()
 
     def mend(self) -> None:
         """Let connections through again."""
@@ -65,6 +79,10 @@ class Relay:
                 if cut:
                     self._cut_at = None
                     self._refusing = True
+                if self._hold_at is not None and self._hold_at in data:
+                    self._hold_at = None
+                    self.held.set()
+                    await self._going_on.wait()
                 writer.write(data)
                 await writer.drain()
             writer.close()

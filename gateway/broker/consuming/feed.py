@@ -292,22 +292,36 @@ class Feed:
             self._renewer.track(self.queue, lease)
             fields = to_hash(reply[0])
             lease.read(fields)
-            self._hand_out(lease, fields)
+            if b"rjk" in fields:
+                lease.hold_back()
+                self._schedules.advance(lease.id, fields, partial(self._scheduled, lease, fields))
+            else:
+                self._hand_out(lease, fields)
         except Exception:
-            log.exception("job %s of %s cannot be handed out", lease.id, self.queue.name)
-            self.settler.fail(lease, Failed(UNREADABLE, unrecoverable=True), _ignore)
+            self._refuse(lease)
+
+    def _scheduled(self, lease: Lease, fields: Hash) -> None:
+        """Hand out the job of a scheduler; a client that changes the scheduler then finds the next job there."""
+        if lease.hand_out():
+            self._hand_out(lease, fields)
 
     def _hand_out(self, lease: Lease, fields: Hash) -> None:
         consumer = lease.consumer
-        if b"rjk" in fields:
-            self._schedules.advance(lease.id, fields)
-        if not consumer.open or not consumer.taking or self._stopped:
-            self.settler.release(lease, _ignore)  # paused or gone while the fetch was under way
-        elif (deferred := fields.get(b"defa")) and not consumer.by_hand:
-            failure = Failed(deferred.decode(errors="replace"), unrecoverable=True)
-            self.settler.fail(lease, failure, _ignore)
-        else:
-            consumer.holder.take(lease, fields)
+        try:
+            if not consumer.open or not consumer.taking or self._stopped:
+                self.settler.release(lease, _ignore)  # paused or gone while the fetch was under way
+            elif (deferred := fields.get(b"defa")) and not consumer.by_hand:
+                failure = Failed(deferred.decode(errors="replace"), unrecoverable=True)
+                self.settler.fail(lease, failure, _ignore)
+            else:
+                consumer.holder.take(lease, fields)
+        except Exception:
+            self._refuse(lease)
+
+    def _refuse(self, lease: Lease) -> None:
+        """Let a job fail that has just raised an exception."""
+        log.exception("job %s of %s cannot be handed out", lease.id, self.queue.name)
+        self.settler.fail(lease, Failed(UNREADABLE, unrecoverable=True), _ignore)
 
 
 def _ignore(outcome: object) -> None:

@@ -21,13 +21,14 @@ log = logging.getLogger(__name__)
 class LeaseState(enum.Enum):
     """The states of a lease; its methods in `Consumer` and `Lease` are the only ones that change it."""
 
+    PENDING = "the client is to get the job when that of its scheduler's next iteration stands"
     HELD = "the client works on the job"
     SETTLING = "a final answer is on its way to Redis"
     OVERTAKEN = "as SETTLING, but somebody has moved the job by its token meanwhile: the answer comes too late"
     ENDED = "settled or lost: nothing more is ours"
 
 
-HELD, SETTLING, OVERTAKEN, ENDED = LeaseState
+PENDING, HELD, SETTLING, OVERTAKEN, ENDED = LeaseState
 
 _NO_OPTIONS: Final = stored_options(None)
 
@@ -83,9 +84,20 @@ class Lease:
         """Note that the lock was set at `now`; it is renewed at half of `lockDuration`, as in BullMQ."""
         self.renew_at = now + self.consumer.options.lock_duration / 2000
 
+    def hold_back(self) -> None:
+        """Note that the client does not get the job yet."""
+        self.state = PENDING
+
+    def hand_out(self) -> bool:
+        """Return whether the client may get a job that was held back; not so when it was lost meanwhile."""
+        if self.state is not PENDING:
+            return False
+        self.state = HELD
+        return True
+
     def begin_settling(self) -> None:
         """Note that a final answer is on its way; one that was overtaken stays so."""
-        if self.state is HELD:
+        if self.state in (HELD, PENDING):
             self.state = SETTLING
 
     def go_on(self) -> None:
@@ -245,13 +257,15 @@ class Consumer:
 
     def lose(self, lease: Lease, reason: str) -> None:
         """Tell the client that a job is not its any more, and make room for another one."""
+        is_known = lease.state is not PENDING
         self.end(lease)
-        tell(self.holder.cancel, lease, reason)
+        if is_known:
+            tell(self.holder.cancel, lease, reason)
         self.ended(lease)
 
     def overtake(self, lease: Lease) -> None:
         """End a lease whose job somebody has moved by its token; a final answer under way finds out by itself."""
-        if lease.state is HELD:
+        if lease.state in (HELD, PENDING):
             self.end(lease)
             tell(self.holder.forget, lease)
             self.ended(lease)

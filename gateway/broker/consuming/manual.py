@@ -177,7 +177,9 @@ class ManualConsumers:
             raise finished_error(reply, command=move.script, job_id=job.id, state="active")
         if isinstance(reply, list) and isinstance(reply[0], list):
             self._watch(_DEFAULTS.lock_duration)
-            self.taken(text_of(reply[1]), to_hash(reply[0]))
+            stands = self._loop.create_future()
+            self.advance(text_of(reply[1]), to_hash(reply[0]), partial(resolve, stands, None))
+            await stands
         return reply
 
     def _moved(self, job: JobOfToken, move: Move, done: asyncio.Future[Any], reply: Any) -> None:
@@ -199,10 +201,12 @@ class ManualConsumers:
 
     # What a fetch attempt uses
 
-    def taken(self, id: str, fields: Hash) -> None:
-        """See to the schedule of a job that has been taken without a feed."""
+    def advance(self, id: str, fields: Hash, then: Callable[[], None]) -> None:
+        """See to the schedule of a job that has been taken without a feed, if it has one, and then call `then`."""
         if b"rjk" in fields:
-            self._schedules.advance(id, fields)
+            self._schedules.advance(id, fields, then)
+        else:
+            then()
 
     def give_back(self, lease: Lease) -> None:
         """Give a fetched job back: first in line, uncharged."""
@@ -282,16 +286,25 @@ class _FetchAttempt:
         try:
             fields = to_hash(flat)
             lease.read(fields)
-            self._manual_consumers.taken(lease.id, fields)
+            self._manual_consumers.advance(lease.id, fields, partial(self._scheduled, lease, fields))
+        except Exception:
+            self._refuse(lease)
+
+    def _scheduled(self, lease: Lease, fields: Hash) -> None:
+        try:
             if self._gone:
                 self._manual_consumers.give_back(lease)
             else:
                 self.take(lease, fields)
         except Exception:
-            log.exception("job %s of %s cannot be shown", lease.id, self._queue.name)
-            self._manual_consumers.refuse(lease)
-            if not self._gone:
-                resolve(self.taken, None)
+            self._refuse(lease)
+
+    def _refuse(self, lease: Lease) -> None:
+        """Let a job fail that has just raised an exception."""
+        log.exception("job %s of %s cannot be shown", lease.id, self._queue.name)
+        self._manual_consumers.refuse(lease)
+        if not self._gone:
+            resolve(self.taken, None)
 
     def join(self) -> None:
         """Wait with the queue's workers."""

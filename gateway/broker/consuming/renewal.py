@@ -8,7 +8,7 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, Final
 
-from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, Lease
+from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, PENDING, Lease
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.rules.options import pack
 from bullmq_proxy.gateway.values.text import bytes_of
@@ -101,7 +101,7 @@ class LockRenewer:
             if bytes_of(lease.id) not in failed:
                 lease.extended(sent_at)
                 self.track(queue, lease)
-            elif lease.state is HELD:  # a final answer under way finds out for itself what became of the job
+            elif lease.state in (HELD, PENDING):  # a final answer under way finds out for itself what became of the job
                 lease.consumer.lose(lease, LOST)
 
     def _again(self, queue: Queue, duration: int, leases: list[Lease]) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
@@ -50,11 +52,22 @@ class Schedules:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def advance(self, job_id: str, fields: Hash) -> None:
-        """Create the job of the next iteration; `job_id` and `fields` are of the one that has just been taken."""
+    def advance(self, job_id: str, fields: Hash, then: Callable[[], None]) -> None:
+        """Create the job of the next iteration.
+
+        Args:
+            job_id: of the one that has just been taken.
+            fields: its hash.
+            then: is called when the new job stands, or cannot be created: a broken schedule keeps no job from its
+                worker. While Redis is away that takes as long as it is.
+        """
         task = asyncio.create_task(self._advance(job_id, fields), name=f"schedule {job_id}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._advanced, then))
+
+    def _advanced(self, then: Callable[[], None], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        then()
 
     async def close(self) -> None:
         """Wait for what is under way; Redis being away ends it."""
