@@ -254,13 +254,13 @@ async def test_many_jobs_are_read_in_pages_with_the_same_result(queue: Peer) -> 
 
 
 async def test_more_jobs_than_a_reply_can_hold_are_refused(queue: Peer, redis: Redis, prefix: str) -> None:
-    for number in range(68):
+    for number in range(18):
         await redis.hset(f"{prefix}:q:{number}", mapping={"name": "job", "data": '"' + "x" * 1_000_000 + '"'})
         await redis.rpush(f"{prefix}:q:wait", str(number))
     code, message = await queue.refusal("getJobs", "waiting", 0, -1)
     assert (code, message) == (
         "INVALID_ARGUMENTS",
-        "These jobs have more than 64 MiB: ask for fewer, by `start` and `end`",
+        "The reply would have more than 16 MiB: ask for fewer, by `start` and `end`",
     )
     assert len(await queue.call("getJobs", "waiting", 0, 4)) == 5
 

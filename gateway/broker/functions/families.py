@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Raw
 
 from bullmq_proxy.gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, BatchSize, Context
-from bullmq_proxy.gateway.broker.jobs.pages import count_bytes
+from bullmq_proxy.gateway.broker.jobs.pages import BY_RANGE, window
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.jobs.replies import Reply, scan
 from bullmq_proxy.gateway.errors import finished_error
 from bullmq_proxy.gateway.rules.ids import JobId
 from bullmq_proxy.gateway.rules.jobs import raw_job, to_hash
@@ -48,17 +47,27 @@ class DependenciesCountOptions(Arguments, frozen=True):
 
 # Reading
 
+_SCANNED: Final = 1000  # entries of a set or hash that one command reads
+
 
 @TABLE.function(OBSERVE, writes=False, heavy=True, example=["parent-1"])
 async def get_job_children_values(queue: Queue, job_id: JobId) -> dict[str, Raw]:
-    """Return the results of a job's completed children, by the children's keys (Node's `job.getChildrenValues`)."""
-    return _values(await _read(queue, "HGETALL", f"{job_id}:processed"))
+    """Return the results of a job's completed children, by the children's keys (Node's `job.getChildrenValues`).
+
+    Results that are larger than 16 MiB together are refused: `getJobDependencies` has pages of them.
+    """
+    async with Reply(queue, "ask for pages of `processed`, by `getJobDependencies`") as reply:
+        return _values(await _all(reply, queue, f"{job_id}:processed"))
 
 
 @TABLE.function(OBSERVE, writes=False, heavy=True, example=["parent-1"])
 async def get_job_ignored_children_failures(queue: Queue, job_id: JobId) -> dict[str, str]:
-    """Return why children failed whose failure the job ignores (Node's `job.getIgnoredChildrenFailures`)."""
-    return _texts(await _read(queue, "HGETALL", f"{job_id}:failed"))
+    """Return why children failed whose failure the job ignores (Node's `job.getIgnoredChildrenFailures`).
+
+    Reasons that are larger than 16 MiB together are refused: `getJobDependencies` has pages of them.
+    """
+    async with Reply(queue, "ask for pages of `ignored`, by `getJobDependencies`") as reply:
+        return _texts(await _all(reply, queue, f"{job_id}:failed"))
 
 
 @TABLE.function(OBSERVE, writes=False, heavy=True, example=["parent-1", {"processed": {"count": 10}}])
@@ -67,55 +76,65 @@ async def get_job_dependencies(queue: Queue, job_id: JobId, opts: DependenciesOp
 
     Without options all of them; with options only the named kinds, a page of each, and beside it the cursor of the
     next page: 0 after the last. A page may hold more than `count`. For `failed`, as in Node, `count` is the number at
-    which the page ends, counted from the first child of all, and the next cursor is `cursor + count`.
+    which the page ends, counted from the first child of all, and the next cursor is `cursor + count`. What is larger
+    than 16 MiB together is refused.
     """
-    if opts is None or opts == DependenciesOptions():
-        return await _all_dependencies(queue, job_id)
-    found: dict[str, Any] = {}
-    pages = await asyncio.gather(
-        *(
-            _scan(queue, command, f"{job_id}:{key}", page)
-            for command, key, page in (
-                ("HSCAN", "processed", opts.processed),
-                ("HSCAN", "failed", opts.ignored),
-                ("ZRANGE", "unsuccessful", opts.failed),
-                ("SSCAN", "dependencies", opts.unprocessed),
-            )
-        )
-    )
-    for name, shown, page in zip(
-        ("Processed", "Ignored", "Failed", "Unprocessed"), (_values, _texts, _strings, _strings), pages, strict=True
-    ):
-        if page is not None:
-            cursor, entries = page
-            found[name.lower()] = shown(entries)
-            found[f"next{name}Cursor"] = cursor
-    return found  # type: ignore[return-value]
+    async with Reply(queue, "ask for pages, or for smaller ones, by `count`") as reply:
+        if opts is None or opts == DependenciesOptions():
+            return {
+                "processed": _values(await _all(reply, queue, f"{job_id}:processed")),
+                "unprocessed": _strings(await _all(reply, queue, f"{job_id}:dependencies", "SSCAN")),
+                "failed": _strings(await _ranked(reply, queue, queue.key(f"{job_id}:unsuccessful"), 0, -1)),
+                "ignored": _texts(await _all(reply, queue, f"{job_id}:failed")),
+            }
+        found: dict[str, Any] = {}
+        for name, key, command, shown, page in (
+            ("Processed", "processed", "HSCAN", _values, opts.processed),
+            ("Ignored", "failed", "HSCAN", _texts, opts.ignored),
+            ("Failed", "unsuccessful", "ZRANGE", _strings, opts.failed),
+            ("Unprocessed", "dependencies", "SSCAN", _strings, opts.unprocessed),
+        ):
+            if page is not None:
+                found[f"next{name}Cursor"], entries = await _page(reply, queue, command, f"{job_id}:{key}", page)
+                found[name.lower()] = shown(entries)
+        return found  # type: ignore[return-value]
 
 
-async def _all_dependencies(queue: Queue, job_id: str) -> JobDependencies:
-    processed, unprocessed, ignored, failed = await asyncio.gather(
-        _read(queue, "HGETALL", f"{job_id}:processed"),
-        _read(queue, "SMEMBERS", f"{job_id}:dependencies"),
-        _read(queue, "HGETALL", f"{job_id}:failed"),
-        _read(queue, "ZRANGE", f"{job_id}:unsuccessful", 0, -1),
-    )
-    return {
-        "processed": _values(processed),
-        "unprocessed": _strings(unprocessed),
-        "failed": _strings(failed),
-        "ignored": _texts(ignored),
-    }
+async def _all(reply: Reply, queue: Queue, key: str, command: str = "HSCAN") -> list[Any]:
+    """Return what HGETALL does, or SMEMBERS, read in pages."""
+    _, entries = await _page(reply, queue, command, key, Page(0, MAX_SAFE_INTEGER))
+    return entries
 
 
-async def _scan(queue: Queue, command: str, key: str, page: Page | None) -> tuple[int, list[bytes]] | None:
-    """Return one page and the cursor of the next."""
-    if page is None:
-        return None
+async def _page(reply: Reply, queue: Queue, command: str, key: str, page: Page) -> tuple[int, list[Any]]:
+    """Return the cursor of the next page, and one page: names and values in turn for HSCAN."""
+    key = queue.key(key)
     if command == "ZRANGE":
-        return page.cursor + page.count, await _read(queue, command, key, page.cursor, page.count - 1)
-    cursor, entries = await _read(queue, command, key, page.cursor, "COUNT", page.count)
-    return int(cursor), entries
+        return page.cursor + page.count, await _ranked(reply, queue, key, page.cursor, page.count - 1)
+    names: dict[bytes, None] = {}
+    cursor: Any = page.cursor
+    while True:
+        cursor, more = await scan(queue, command, key, cursor, min(page.count - len(names), _SCANNED))
+        await reply.grow(sum(map(len, more)), len(more))
+        names.update(dict.fromkeys(more))
+        if cursor == b"0" or len(names) >= page.count:
+            break
+    if command == "SSCAN":
+        return int(cursor), list(names)
+    pairs = [pair async for pair in reply.read("readFields", key, list(names))]
+    return int(cursor), [part for pair in pairs if pair[1] is not None for part in pair]
+
+
+async def _ranked(reply: Reply, queue: Queue, key: str, start: int, end: int) -> list[bytes]:
+    """Return what ZRANGE does, read in pages."""
+    found: list[bytes] = []
+    shown = window(start, end, await queue.link.call("ZCARD", key))
+    for first in range(shown.first, shown.stop, _SCANNED):
+        last = min(first + _SCANNED, shown.stop) - 1
+        more = await queue.link.call("ZRANGE", key, first, last, decode=False)
+        await reply.grow(sum(map(len, more)), len(more))
+        found += more
+    return found
 
 
 @TABLE.function(OBSERVE, writes=False, example=["parent-1", {"unprocessed": True}])
@@ -130,10 +149,6 @@ async def get_job_dependencies_count(
 
 
 _KINDS: Final = ("processed", "unprocessed", "ignored", "failed")
-
-
-def _read(queue: Queue, command: str, key: str, *args: Any) -> asyncio.Future[Any]:
-    return queue.link.call(command, queue.key(key), *args, decode=False)
 
 
 def _values(flat: list[bytes]) -> dict[str, Raw]:
@@ -206,9 +221,6 @@ def _check_reach(queue: Queue, bases: list[str], context: Context) -> None:
 
 # Pages of a parent's children
 
-_MAX_ITERATIONS: Final = 5  # paginate-1.lua: looks of a hundred children each, before others get their turn
-_FETCH_JOBS: Final = "1"
-
 ChildKind = Literal["processed", "pending"]
 Last = Annotated[int, Meta(ge=-1, le=MAX_SAFE_INTEGER)]
 
@@ -219,50 +231,47 @@ async def get_dependencies(
 ) -> Dependencies:
     """Return a page of a job's children, completed or pending; `jobs` has their hashes, in no order.
 
-    `items[].id` is a child's key, `<prefix>:<queue>:<id>`. Children that are larger than 64 MiB together are refused:
+    `items[].id` is a child's key, `<prefix>:<queue>:<id>`. Children that are larger than 16 MiB together are refused:
     ask for them in pages.
     """
-    key = queue.key(f"{parent_id}:{'processed' if type == 'processed' else 'dependencies'}")
-    size = end - start + 1 if end >= 0 else math.inf
-    cursor: Any = b"0"
-    offset, total, read = 0, 0, 0
-    items: list[Any] = []
-    hashes: list[Sequence[bytes]] = []
-    while True:
-        reply = await queue.scripts["paginate"].run(
-            [key], [start + len(items), end, cursor, offset, _MAX_ITERATIONS, _FETCH_JOBS]
-        )
-        cursor, offset, page, total, *jobs = reply
-        items.extend(page)
-        more = jobs[0] if jobs else ()
-        hashes.extend(more)
-        read = count_bytes(read, sum(_size(part) for part in (*page, *more)))
-        if cursor in (0, b"0") or len(items) >= size:
-            break
-    shown = [_item(item) for item in items]
-    context.grant.check_reach(queue.prefix, _queues(queue.prefix, shown, hashes))
-    return {"items": shown, "jobs": [raw_job(to_hash(flat)) for flat in hashes], "total": total}
+    command, key = ("HSCAN", "processed") if type == "processed" else ("SSCAN", "dependencies")
+    key = queue.key(f"{parent_id}:{key}")
+    total: int = await queue.link.call("HLEN" if type == "processed" else "SCARD", key)
+    stop = end + 1 if end >= 0 else math.inf
+    async with Reply(queue, BY_RANGE) as reply:
+        keys: list[bytes] = []
+        seen, cursor = 0, b"0"
+        while seen < stop:  # paginate-1.lua goes the same way, from the first one on
+            cursor, more = await scan(queue, command, key, cursor, _SCANNED)
+            some = more[max(start - seen, 0) : None if end < 0 else max(end + 1 - seen, 0)]
+            seen += len(more)
+            await reply.grow(sum(map(len, some)), len(some))
+            keys += some
+            if cursor == b"0":
+                break
+        values = [value async for _, value in reply.read("readFields", key, keys)] if type == "processed" else None
+        shown = [_item(*pair) for pair in zip(keys, values or [None] * len(keys), strict=True)]
+        jobs: list[Any] = []
+        queues: list[str] = []
+        async for child, flat in reply.read("readJobs", "", keys):
+            if flat:
+                queues.append(_queue_of(queue.prefix, text_of(child)))
+            jobs.append(Raw(encode(raw_job(to_hash(flat)))))
+    context.grant.check_reach(queue.prefix, queues)
+    return {"items": shown, "jobs": jobs, "total": total}
 
 
-def _size(part: Any) -> int:
-    """Return the bytes of a child's key, of a key with its result, or of a hash."""
-    return len(part) if isinstance(part, bytes) else sum(map(len, part))
+def _item(key: bytes, value: bytes | None) -> Dependency:
+    """Return a child's key, with its result if it is processed."""
+    id = text_of(key)
+    if value is None:
+        return {"id": id}
+    result = json_text(value)
+    return {"id": id, "err": f'"{text_of(value)}" is not valid JSON'} if result is None else {"id": id, "v": result}
 
 
-def _item(item: Any) -> Dependency:
-    """Return a child's key; in the hash of the processed ones its result stands beside it."""
-    if isinstance(item, bytes):
-        return {"id": text_of(item)}
-    id, value = (text_of(part) for part in item)
-    result = json_text(item[1])
-    return {"id": id, "err": f'"{value}" is not valid JSON'} if result is None else {"id": id, "v": result}
-
-
-def _queues(prefix: str, items: list[Dependency], hashes: list[Sequence[bytes]]) -> Iterator[str]:
-    """Return the qualified names of the queues of those children whose jobs are shown."""
-    for item, flat in zip(items, hashes, strict=True):
-        if flat:
-            key, head = item["id"], f"{prefix}:"
-            # A queue's name has no colon, an id may have some; another prefix is none of ours however it goes on.
-            name = key.removeprefix(head).partition(":")[0]
-            yield head + name if key.startswith(head) else key
+def _queue_of(prefix: str, key: str) -> str:
+    """Return the qualified name of a child's queue."""
+    head = f"{prefix}:"
+    # A queue's name has no colon, an id may have some; another prefix is none of ours however it goes on.
+    return head + key.removeprefix(head).partition(":")[0] if key.startswith(head) else key

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
-from typing import Final
+from typing import Annotated, Final, cast
+
+from msgspec import Meta
 
 from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, Index, JobType, stored_type
-from bullmq_proxy.gateway.broker.jobs.pages import LISTS, read_range
+from bullmq_proxy.gateway.broker.jobs.pages import BY_RANGE, LISTS, read_ids, read_jobs, window
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.jobs.replies import Reply
 from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.rules.ids import AnyJobId
 from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
@@ -22,7 +24,8 @@ async def get_job(queue: Queue, job_id: str | int) -> Job | None:
     """Return a job, or null."""
     if not job_id:
         return None
-    flat = await queue.link.call("HGETALL", queue.key(str(job_id)), decode=False)
+    async with Reply(queue, "this job cannot be shown") as reply:
+        [flat] = [flat async for _, flat in reply.read("readJobs", queue.base, [str(job_id)])]
     if not flat:
         return None
     job = loaded_job(str(job_id), to_hash(flat), queue.qualified)
@@ -41,10 +44,10 @@ async def get_jobs(
 ) -> list[Job]:
     """Return the jobs of some types, in the order of the types; `start` and `end` count within each type.
 
-    Those that are larger than 64 MiB together are refused: ask for them in pages.
+    Those that are larger than 16 MiB together are refused: ask for them in pages.
     """
     wanted = dict.fromkeys(map(stored_type, [types] if isinstance(types, str) else types or ALL_TYPES))
-    return await read_range(queue, list(wanted), start, end, asc=asc)
+    return cast("list[Job]", await read_jobs(queue, list(wanted), start, end, asc=asc))
 
 
 def _getter(name: str, type: JobType, *, asc: bool) -> None:
@@ -71,17 +74,18 @@ for _name, _type, _asc in (
 async def get_ranges(
     queue: Queue, types: list[JobType], start: Index = 0, end: Index = 1, asc: bool = False
 ) -> list[str]:
-    """Return the ids of the jobs of some types, each once; `start` and `end` count within each type."""
-    if not types:
-        return []
+    """Return the ids of the jobs of some types, each once; `start` and `end` count within each type.
+
+    Some hundred thousand ids are more than 16 MiB and refused: ask for them in pages.
+    """
     stored = [stored_type(type) for type in types]
-    args = [start, end, "1" if asc else "0", *stored]
-    ranges: list[list[bytes]] = await queue.scripts["getRanges"].run(queue.keys(""), args)
     # Node passes over `paused`, a list of older versions, where it notes which types are lists: the next ones move up.
     are_lists = [type in LISTS for type in stored if type != "paused"] + [False] * stored.count("paused")
+    wanted = dict(zip(reversed(stored), reversed(are_lists), strict=True))  # of each type the first one counts
+    ranges = await read_ids(queue, list(dict.fromkeys(stored)), start, end, asc=asc)
     found: dict[bytes, None] = {}
-    for ids, is_list in zip(ranges, are_lists, strict=True):
-        found.update(dict.fromkeys(reversed(ids) if asc and is_list else ids))
+    for type, ids in ranges.items():
+        found.update(dict.fromkeys(ids if wanted[type] or not asc or type not in LISTS else reversed(ids)))
     return [text_of(id) for id in found]
 
 
@@ -95,11 +99,14 @@ async def get_job_state(queue: Queue, job_id: AnyJobId) -> str:
 
 @TABLE.function(OBSERVE, writes=False, heavy=True, example=["active-1", 0, 9])
 async def get_job_logs(queue: Queue, job_id: AnyJobId, start: Index = 0, end: Index = -1, asc: bool = True) -> JobLogs:
-    """Return the rows of a job's log, and how many there are."""
+    """Return the rows of a job's log, and how many there are. Rows of more than 16 MiB are refused: ask for less."""
     key = queue.key(f"{job_id}:logs")
-    first, last = (start, end) if asc else (-(end + 1), -(start + 1))
-    rows, total = await asyncio.gather(queue.link.call("LRANGE", key, first, last), queue.link.call("LLEN", key))
-    return {"logs": rows if asc else rows[::-1], "count": total}
+    total: int = await queue.link.call("LLEN", key)
+    shown = window(start, end, total)
+    places = range(shown.first, shown.stop) if asc else range(-1 - shown.first, -1 - shown.stop, -1)
+    async with Reply(queue, BY_RANGE) as reply:
+        rows = [row async for _, row in reply.read("readRows", key, places)]
+    return {"logs": [text_of(row) for row in rows if row is not None], "count": total}
 
 
 # Counts
@@ -117,6 +124,9 @@ ALL_TYPES: Final[tuple[JobType, ...]] = (
 
 _SCORE_SHIFT: Final = 0x1000  # a delayed job's score is its time in ms times this, plus a counter
 _NO_INDEX: Final = 2**32 - 1
+
+MOST_PRIORITIES: Final = 1000
+"""Of one call; each is counted by itself."""
 
 Counts = dict[str, int]
 """How many jobs there are, by type."""
@@ -180,7 +190,9 @@ async def get_delayed_count(queue: Queue, timestamp: float | None = None) -> int
 
 
 @TABLE.function(OBSERVE, writes=False, example=[[0, 10]])
-async def get_counts_per_priority(queue: Queue, priorities: list[Index]) -> Counts:
+async def get_counts_per_priority(
+    queue: Queue, priorities: Annotated[list[Index], Meta(max_length=MOST_PRIORITIES)]
+) -> Counts:
     """Return the number of waiting jobs of each priority; 0 stands for jobs without one."""
     wanted = sorted(dict.fromkeys(priorities), key=_as_javascript_orders)
     if not wanted:

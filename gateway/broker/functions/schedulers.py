@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, cast
 
 from msgspec import Meta, Raw
 
 from bullmq_proxy.gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, Context, Index
+from bullmq_proxy.gateway.broker.jobs.pages import BY_RANGE, window
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.jobs.replies import Reply
 from bullmq_proxy.gateway.errors import GatewayError, finished_error
 from bullmq_proxy.gateway.rules.jobs import EMPTY_OBJECT, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms, pack
@@ -28,9 +29,10 @@ from bullmq_proxy.gateway.rules.repeat import (
 )
 from bullmq_proxy.gateway.rules.schedulers import scheduler_json
 from bullmq_proxy.gateway.rules.shapes import AddedJob, JobScheduler
+from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.text import text_of
 
-_ROUND: Final = 200  # schedulers read in one round trip: others' commands go in between
+_PAGE: Final = 1000  # schedulers whose times are read by one command
 
 # KEYS of addJobScheduler-11.lua.
 _ADD: Final = (
@@ -124,29 +126,33 @@ async def get_job_scheduler(queue: Queue, id: str) -> JobScheduler | None:
 async def get_job_schedulers(queue: Queue, start: Index = 0, end: Index = -1, asc: bool = False) -> list[JobScheduler]:
     """Return the job schedulers by the time of their next jobs, the latest first unless `asc`.
 
-    Leftovers of schedulers whose data is gone are removed.
+    Leftovers of schedulers whose data is gone are removed. Schedulers that are larger than 16 MiB together are refused:
+    ask for them in pages.
     """
-    order = "ZRANGE" if asc else "ZREVRANGE"
-    flat = await queue.link.call(order, queue.key("repeat"), start, end, "WITHSCORES", decode=False)
-    members = [(text_of(id), due) for id, due in to_hash(flat).items()]
-    hashes: list[Any] = []
-    for first in range(0, len(members), _ROUND):
-        hashes += await asyncio.gather(*[_hash(queue, id) for id, _ in members[first : first + _ROUND]])
-    found: list[JobScheduler] = []
+    order, key = "ZRANGE" if asc else "ZREVRANGE", queue.key("repeat")
+    shown = window(start, end, await queue.link.call("ZCARD", key))
+    found: list[Raw] = []
+    missing: list[str] = []
     refused: list[GatewayError] = []
-    for (id, due), flat in zip(members, hashes, strict=True):
-        try:
-            scheduler = scheduler_json(id, to_hash(flat), due)
-        except GatewayError as error:
-            refused.append(error)
-            continue
-        if scheduler is not None:
-            found.append(scheduler)
-        else:
-            await _remove(queue, id)
+    async with Reply(queue, BY_RANGE) as reply:
+        for first in range(shown.first, shown.stop, _PAGE):
+            last = min(first + _PAGE, shown.stop) - 1
+            due = to_hash(await queue.link.call(order, key, first, last, "WITHSCORES", decode=False))
+            async for id, flat in reply.read("readJobs", f"{key}:", list(due)):
+                try:
+                    scheduler = scheduler_json(text_of(id), to_hash(flat), due[id])
+                except GatewayError as error:
+                    refused.append(error)
+                    continue
+                if scheduler is not None:
+                    found.append(Raw(encode(scheduler)))
+                else:
+                    missing.append(text_of(id))
+    for id in missing:
+        await _remove(queue, id)
     if refused:
         raise refused[0]
-    return found
+    return cast("list[JobScheduler]", found)
 
 
 @TABLE.function(OBSERVE, writes=False)
@@ -154,10 +160,6 @@ async def get_job_schedulers_count(queue: Queue) -> int:
     """Return the number of job schedulers."""
     count: int = await queue.link.call("ZCARD", queue.key("repeat"))
     return count
-
-
-def _hash(queue: Queue, id: str) -> asyncio.Future[Any]:
-    return queue.link.call("HGETALL", queue.key(f"repeat:{id}"), decode=False)
 
 
 async def _remove(queue: Queue, id: str) -> bool:

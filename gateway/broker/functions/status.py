@@ -8,8 +8,10 @@ from typing import Annotated, Final, cast
 
 from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, FinishedState, Index
 from bullmq_proxy.gateway.broker.functions.reading import get_job_counts
+from bullmq_proxy.gateway.broker.jobs.pages import BY_RANGE, window
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.rules.shapes import Metrics, QueueMeta
+from bullmq_proxy.gateway.broker.jobs.replies import Reply
+from bullmq_proxy.gateway.rules.shapes import Metrics, MetricsMeta, QueueMeta
 from bullmq_proxy.gateway.values.numbers import parse_int, to_number
 from bullmq_proxy.gateway.values.validation import matching
 
@@ -56,20 +58,20 @@ async def get_deduplication_job_id(queue: Queue, id: str) -> str | None:
 @TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_workers(queue: Queue) -> list[dict[str, str]]:
     """Return the Redis connections of the queue's workers; a shard is one worker, however many clients it serves."""
-    name = queue.client_name
-    text: str = await queue.link.call("CLIENT", "LIST")
-    clients = [dict(pair.partition("=")[::2] for pair in line.split(" ")) for line in text.splitlines()]
-    return [
-        {**client, "name": queue.name, "rawname": client["name"]}
-        for client in clients
-        if client.get("name") == name or client.get("name", "").startswith(f"{name}:w:")
-    ]
+    workers = [dict(pair.partition("=")[::2] for pair in line.split(" ")) for line in await _worker_lines(queue)]
+    return [{**worker, "name": queue.name, "rawname": worker["name"]} for worker in workers]
 
 
 @TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_workers_count(queue: Queue) -> int:
     """Return the number of entries that `getWorkers` has."""
-    return len(await get_workers(queue))
+    return len(await _worker_lines(queue))
+
+
+async def _worker_lines(queue: Queue) -> list[str]:
+    text: str = await queue.link.call("CLIENT", "LIST")
+    name = f" name={queue.client_name}"
+    return [line for line in text.splitlines() if f"{name} " in line or f"{name}:w:" in line]
 
 
 # Figures
@@ -82,24 +84,29 @@ LabelName = Annotated[
 @TABLE.function(OBSERVE, writes=False, example=["completed", 0, 59])
 async def get_metrics(queue: Queue, type: FinishedState, start: Index = 0, end: Index = -1) -> Metrics:
     """Return how many jobs finished in each minute, the newest minute first; for workers that keep metrics."""
-    keys = queue.keys(f"metrics:{type}", f"metrics:{type}:data")
-    (count, since, counted), points, length = await queue.scripts["getMetrics"].run(keys, [start, end])
+    data = queue.key(f"metrics:{type}:data")
+    meta, length = await asyncio.gather(_finished(queue, type), queue.link.call("LLEN", data))
+    shown = window(start, end, length)
+    async with Reply(queue, BY_RANGE) as reply:
+        points = [point async for _, point in reply.read("readRows", data, range(shown.first, shown.stop))]
     return {
-        "meta": {
-            "count": parse_int(count or b"0"),
-            "prevTS": parse_int(since or b"0"),
-            "prevCount": parse_int(counted or b"0"),
-        },
-        "data": [to_number(point.decode(errors="replace")) or 0 for point in points],
+        "meta": meta,
+        "data": [to_number(point.decode(errors="replace")) or 0 for point in points if point is not None],
         "count": length,
     }
+
+
+async def _finished(queue: Queue, type: FinishedState) -> MetricsMeta:
+    fields = await queue.link.call("HMGET", queue.key(f"metrics:{type}"), "count", "prevTS", "prevCount", decode=False)
+    count, since, counted = (parse_int(field or b"0") for field in fields)
+    return {"count": count, "prevTS": since, "prevCount": counted}
 
 
 @TABLE.function(OBSERVE, writes=False, example=[{"env": "prod"}])
 async def export_prometheus_metrics(queue: Queue, global_variables: dict[LabelName, str] | None = None) -> str:
     """Return `getJobCounts` and `getMetrics` in Prometheus's text format; the variables become labels of each line."""
     counts, completed, failed = await asyncio.gather(
-        get_job_counts(queue), get_metrics(queue, "completed"), get_metrics(queue, "failed")
+        get_job_counts(queue), _finished(queue, "completed"), _finished(queue, "failed")
     )
     labels = "".join(f', {name}="{_escaped(value)}"' for name, value in (global_variables or {}).items())
     name = f'queue="{_escaped(queue.name)}"'
@@ -107,9 +114,9 @@ async def export_prometheus_metrics(queue: Queue, global_variables: dict[LabelNa
         *_head("count", "gauge", "Number of jobs in the queue by state"),
         *(f'bullmq_job_count{{{name}, state="{type}"{labels}}} {count}' for type, count in counts.items()),
     ]
-    for state, metrics in (("completed", completed), ("failed", failed)):
+    for state, finished in (("completed", completed), ("failed", failed)):
         lines.extend(_head(f"{state}_total", "counter", f"Total number of {state} jobs"))
-        lines.append(f"bullmq_job_{state}_total{{{name}{labels}}} {_shown(metrics['meta']['count'])}")
+        lines.append(f"bullmq_job_{state}_total{{{name}{labels}}} {_shown(finished['count'])}")
     return "\n".join(lines)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Raw
 
 from bullmq_proxy.gateway.access.grants import Grant
 from bullmq_proxy.gateway.broker.jobs.add_if_absent import AddIfAbsent
 from bullmq_proxy.gateway.broker.jobs.queue import Queue, Queues, adder
+from bullmq_proxy.gateway.broker.jobs.replies import Reply, scan
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable
@@ -19,13 +20,15 @@ from bullmq_proxy.gateway.errors import GatewayError, finished_error, invalid_ar
 from bullmq_proxy.gateway.rules.flow import Added, FlowJob, added_flow, parse_child_key
 from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
-from bullmq_proxy.gateway.rules.shapes import Flow
+from bullmq_proxy.gateway.rules.shapes import Flow, Job
+from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.text import text_of
 
 MOST_JOBS: Final = 10_000
 """Jobs that one `getFlow` reads: with enough levels and children there is no end to them, least of all in a circle."""
 
-_ROUND: Final = 200  # jobs read in one round trip: others' commands go in between
+_LESS: Final = "`args[0].depth`, `args[0].maxChildren`"
+_ROUND: Final = 200  # jobs whose children are looked up in one round trip
 _HOLD: Final = ""  # among the keys of a parent's pending children
 _MULTI: Final = pack_command("MULTI")
 _EXEC: Final = pack_command("EXEC")
@@ -111,42 +114,48 @@ class Flows:
         """
         top: list[Flow | None] = [None]
         level = [_Reading(root, top, 0)]
-        count = 0
-        while level:
-            count += len(level)
-            if count > MOST_JOBS:
-                raise invalid_arguments(
-                    f"There are more than {MOST_JOBS} jobs: ask for less - at `args[0].depth`, `args[0].maxChildren`"
-                )
-            grant.check_reach(self.prefix, {reading.spot.qualified for reading in level})
-            depth -= 1
-            below: list[_Reading] = []
-            for start in range(0, len(level), _ROUND):
-                some = level[start : start + _ROUND]
-                for reading, (hash, keys) in zip(some, await self._look(some, most if depth else 0), strict=True):
-                    if hash:
-                        below.extend(_fill(reading, hash, keys))
-            level = below
+        count = 1
+        async with Reply(self._queues.get(root.queue, root.prefix), f"ask for less - at {_LESS}") as reply:
+            while level:
+                grant.check_reach(self.prefix, {reading.spot.qualified for reading in level})
+                depth -= 1
+                parents: list[_Reading] = []
+                keys = [reading.spot.key for reading in level]
+                readings = iter(level)
+                async for _, flat in reply.read("readJobs", "", keys):
+                    reading = next(readings)
+                    if flat:
+                        reading.fill(flat)
+                        parents.append(reading)
+                level = []
+                step = max(min(_ROUND, MOST_JOBS // most), 1)
+                for start in range(0, len(parents) if depth else 0, step):
+                    some = parents[start : start + step]
+                    for reading, children in zip(some, await self._children(some, most), strict=True):
+                        count += len(children)
+                        if count > MOST_JOBS:
+                            raise invalid_arguments(f"There are more than {MOST_JOBS} jobs: ask for less - at {_LESS}")
+                        level += reading.place(children)
         return top[0]
 
-    async def _look(self, readings: Sequence[_Reading], most: int) -> Iterable[tuple[list[bytes], list[str]]]:
-        """Hash and children's keys of some jobs, in one round trip; without the keys when `most` is 0."""
-        call = self.link.call
-        asked = []
-        for key in (reading.spot.key for reading in readings):
-            asked.append(call("HGETALL", key, decode=False))
-            if most:
-                asked.append(call("HSCAN", f"{key}:processed", 0, "COUNT", most))
-                asked.append(call("SSCAN", f"{key}:dependencies", 0, "COUNT", most))
-                asked.append(call("ZRANGE", f"{key}:unsuccessful", 0, most - 1))
-                asked.append(call("HSCAN", f"{key}:failed", 0, "COUNT", most))
-        replies = await asyncio.gather(*asked)
-        if not most:
-            return [(hash, []) for hash in replies]
-        by_kind = (replies[start::5] for start in range(5))
+    async def _children(self, parents: Sequence[_Reading], most: int) -> list[list[str]]:
+        """Return the keys of the children of some jobs, read in one round trip."""
+        queue = self._queues.get(parents[0].spot.queue, parents[0].spot.prefix)
+        replies = await asyncio.gather(
+            *(
+                look
+                for key in (reading.spot.key for reading in parents)
+                for look in (
+                    scan(queue, "HSCAN", f"{key}:processed", 0, most),
+                    scan(queue, "SSCAN", f"{key}:dependencies", 0, most),
+                    self.link.call("ZRANGE", f"{key}:unsuccessful", 0, most - 1, decode=False),
+                    scan(queue, "HSCAN", f"{key}:failed", 0, most),
+                )
+            )
+        )
         return [
-            (hash, [*processed[::2], *pending, *failed, *ignored[::2]])
-            for hash, (_, processed), (_, pending), failed, (_, ignored) in zip(*by_kind, strict=True)
+            [text_of(key) for key in (*processed[1], *pending[1], *failed, *ignored[1])]
+            for processed, pending, failed, ignored in zip(*(replies[kind::4] for kind in range(4)), strict=True)
         ]
 
 
@@ -177,19 +186,20 @@ class _Reading:
     into: list[Flow | None]
     index: int
 
+    def fill(self, hash: list[bytes]) -> None:
+        """Put the job where it belongs."""
+        job = loaded_job(str(self.spot.id), to_hash(hash), self.spot.qualified)
+        job["id"] = self.spot.id
+        self.into[self.index] = {"job": cast("Job", Raw(encode(job)))}
 
-def _fill(reading: _Reading, hash: list[bytes], keys: list[str]) -> list[_Reading]:
-    """Put a job where it belongs; returns its children, to be read."""
-    spot = reading.spot
-    job = loaded_job(str(spot.id), to_hash(hash), spot.qualified)
-    job["id"] = spot.id
-    flow: Flow = {"job": job}
-    reading.into[reading.index] = flow
-    if not keys:
-        return []
-    children: list[Flow | None] = [None] * len(keys)
-    flow["children"] = children
-    return [_Reading(JobRef(*parse_child_key(key)), children, index) for index, key in enumerate(keys)]
+    def place(self, keys: Sequence[str]) -> list[_Reading]:
+        """Make places for the job's children, and return them, to be read."""
+        flow = self.into[self.index]
+        if not keys or flow is None:
+            return []
+        children: list[Flow | None] = [None] * len(keys)
+        flow["children"] = children
+        return [_Reading(JobRef(*parse_child_key(key)), children, index) for index, key in enumerate(keys)]
 
 
 def _array(jobs: list[FlowJob], outcome: dict[FlowJob, Added]) -> Iterator[bytes | Raw]:

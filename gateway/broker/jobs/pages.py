@@ -1,31 +1,30 @@
-"""Reading the jobs of whole ranges page by page: no call holds Redis for long, and no result is without end."""
+"""Reading whole ranges of jobs page by page: no call holds Redis for long, and no result is without end."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Raw
+
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.errors import invalid_arguments
+from bullmq_proxy.gateway.broker.jobs.replies import Reply
 from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
-from bullmq_proxy.gateway.rules.shapes import Job
+from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.text import text_of
 
 LISTS: Final = ("wait", "active", "paused")
 """Types that Redis has as lists, the oldest job last."""
 
-MOST_BYTES: Final = 64 * 2**20
-"""Of all hashes that one call reads."""
-
-_PAGE: Final = 500  # jobs that one call of a script reads
-_PAGE_BYTES: Final = 2**22  # and bytes, about
-_IDS: Final = 20_000  # ids that one call of a script reads
+_IDS: Final = 5000  # ids that one call of a script reads
 _BACKFILL: Final = 5  # getJobs-1.lua: ranges that it looks at to make up for ids whose hash is gone
+BY_RANGE: Final = "ask for fewer, by `start` and `end`"
+"""What a client does about a reply that is too large."""
 
 
-async def read_range(queue: Queue, types: Sequence[str], start: int, end: int, *, asc: bool) -> list[Job]:
-    """Return the jobs of some types, each once, as BullMQ's getJobs gives them.
+async def read_jobs(queue: Queue, types: Sequence[str], start: int, end: int, *, asc: bool) -> list[Raw]:
+    """Return the jobs of some types as JSON texts, each once, as BullMQ's getJobs gives them.
 
     The ids of a type are read first, and then their hashes: jobs that come and go meanwhile shift nothing, except for
     ranges of more than `_IDS`. BullMQ reads both in one script, which holds Redis for as long as the jobs are large.
@@ -38,83 +37,90 @@ async def read_range(queue: Queue, types: Sequence[str], start: int, end: int, *
         asc: the oldest first.
 
     Raises:
-        GatewayError: INVALID_ARGUMENTS when the hashes are larger than `MOST_BYTES` together.
+        GatewayError: INVALID_ARGUMENTS when the reply would be too large.
     """
-    jobs = _Jobs(queue)
-    sizes = await queue.scripts["getCounts"].run(queue.keys(""), types)
-    for type, size in zip(types, sizes, strict=True):
-        window = _window(start, end, size)
-        if window.most:
-            await jobs.read(type, window, asc=asc)
-    return list(jobs.found.values())
+    async with Reply(queue, BY_RANGE) as reply:
+        jobs = _Jobs(queue, reply)
+        for type, size in zip(types, await _sizes(queue, types), strict=True):
+            await jobs.read(type, _window_of_jobs(start, end, size), asc=asc)
+        return list(jobs.found.values())
 
 
-def count_bytes(so_far: int, more: int) -> int:
-    """Return the sum of some lengths.
+async def read_ids(queue: Queue, types: Sequence[str], start: int, end: int, *, asc: bool) -> dict[str, list[bytes]]:
+    """Return the ids of the jobs of some types, by type, each in its order.
 
     Raises:
-        GatewayError: INVALID_ARGUMENTS when it is larger than `MOST_BYTES`.
+        GatewayError: INVALID_ARGUMENTS when the reply would be too large.
     """
-    if so_far + more > MOST_BYTES:
-        raise invalid_arguments(
-            f"These jobs have more than {MOST_BYTES >> 20} MiB: ask for fewer, by `start` and `end`"
-        )
-    return so_far + more
+    async with Reply(queue, BY_RANGE) as reply:
+        found: dict[str, list[bytes]] = {type: [] for type in types}
+        for type, size in zip(types, await _sizes(queue, types), strict=True):
+            async for ids in _pages(queue, type, window(start, end, size), asc=asc):
+                await reply.grow(sum(map(len, ids)), len(ids))
+                found[type] += ids
+        return found
+
+
+async def _sizes(queue: Queue, types: Sequence[str]) -> list[int]:
+    sizes: list[int] = await queue.scripts["getCounts"].run(queue.keys(""), types)
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
-    """A range in one type: from `first` on, `stop` not included, at most `most` jobs of it."""
+class Window:
+    """A range: from `first` on, `stop` not included, at most `most` entries of it."""
 
     first: int
     stop: int
     most: int
 
 
-def _window(start: int, end: int, size: int) -> _Window:
+def window(start: int, end: int, size: int) -> Window:
+    """Return the range from `start` to `end`, inclusive, of `size` entries; negative ones count from the end."""
+    first = max(start + size, 0) if start < 0 else start
+    stop = min((end + size if end < 0 else end) + 1, size)
+    return Window(first, stop, max(stop - first, 0))
+
+
+def _window_of_jobs(start: int, end: int, size: int) -> Window:
+    """Return the range that getJobs-1.lua looks at: jobs behind it make up for those that are gone."""
     if start < 0 or end < 0:
-        first = max(start + size, 0) if start < 0 else start
-        stop = min((end + size if end < 0 else end) + 1, size)
-        return _Window(first, stop, max(stop - first, 0))
+        return window(start, end, size)
     most = max(end - start + 1, 0)
     stop = min(start + _BACKFILL * most, size)
-    return _Window(start, stop, min(most, max(stop - start, 0)))
+    return Window(start, stop, min(most, max(stop - start, 0)))
+
+
+async def _pages(queue: Queue, type: str, window: Window, *, asc: bool) -> AsyncIterator[list[bytes]]:
+    for first in range(window.first, window.stop if window.most else 0, _IDS):
+        last = min(first + _IDS, window.stop) - 1
+        args = [first, last, "1" if asc else "0", type]
+        [ids] = await queue.scripts["getRanges"].run(queue.keys(""), args)
+        yield ids[::-1] if asc and type in LISTS else ids
 
 
 class _Jobs:
     """What has been read, by id."""
 
-    def __init__(self, queue: Queue) -> None:
-        self.found: dict[bytes, Job] = {}
+    def __init__(self, queue: Queue, reply: Reply) -> None:
+        self.found: dict[bytes, Raw] = {}
         self._queue = queue
-        self._size = 0
+        self._reply = reply
 
-    async def read(self, type: str, window: _Window, *, asc: bool) -> None:
+    async def read(self, type: str, window: Window, *, asc: bool) -> None:
         left = window.most
-        async for ids in self._ids(type, window, asc=asc):
+        async for ids in _pages(self._queue, type, window, asc=asc):
             at = 0
             while at < len(ids) and left:
-                page = ids[at : at + min(_PAGE, left)]
-                size, *hashes = await self._queue.scripts["readJobs"].run(self._queue.keys(""), [_PAGE_BYTES, *page])
-                self._size = count_bytes(self._size, size)
-                left -= self._take_all(zip(page, hashes, strict=False))
-                at += len(hashes)
+                page = ids[at : at + left]
+                at += len(page)
+                async for id, flat in self._reply.read("readJobs", self._queue.base, page):
+                    left -= self._take(id, flat)
             if not left:
                 return
 
-    async def _ids(self, type: str, window: _Window, *, asc: bool) -> AsyncIterator[list[bytes]]:
-        step = min(max(window.most, _PAGE), _IDS)
-        for first in range(window.first, window.stop, step):
-            last = min(first + step, window.stop) - 1
-            args = [first, last, "1" if asc else "0", type]
-            [ids] = await self._queue.scripts["getRanges"].run(self._queue.keys(""), args)
-            yield ids[::-1] if asc and type in LISTS else ids
-
-    def _take_all(self, jobs: Iterable[tuple[bytes, list[bytes]]]) -> int:
-        """Keep those that are there, and return how many."""
-        return sum([self._take(id, flat) for id, flat in jobs])
-
     def _take(self, id: bytes, flat: list[bytes]) -> bool:
+        """Keep a job that is there."""
         if flat and id not in self.found:
-            self.found[id] = loaded_job(text_of(id), to_hash(flat), self._queue.qualified)
+            self.found[id] = Raw(encode(loaded_job(text_of(id), to_hash(flat), self._queue.qualified)))
         return bool(flat)

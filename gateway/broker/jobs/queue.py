@@ -65,6 +65,9 @@ _RELEASE: Final = (
     "marker",
     "events",
 )
+LARGE_REPLIES: Final = 2
+"""Places of a shard for replies that are being put together; each may have some ten MiB."""
+
 _VERSION: Final = f"bullmq-proxy:{gateway.__version__}"
 _MULTI: Final = pack_command("MULTI")
 _EXEC: Final = pack_command("EXEC")
@@ -80,7 +83,13 @@ class Queue:
     """One queue; shared by all sessions of a shard that use it."""
 
     def __init__(
-        self, prefix: str, name: str, link: Link, scripts: Mapping[str, Script], max_len_events: int | None = None
+        self,
+        prefix: str,
+        name: str,
+        link: Link,
+        scripts: Mapping[str, Script],
+        max_len_events: int | None = None,
+        large_replies: asyncio.Semaphore | None = None,
     ) -> None:
         self.prefix = prefix
         self.name = name
@@ -88,6 +97,7 @@ class Queue:
         self.base = f"{prefix}:{name}:"
         self.link = link
         self.scripts = scripts
+        self.large_replies = large_replies or asyncio.Semaphore(LARGE_REPLIES)
         self.options = OptionsCache()
         self.active_keys = self.keys(*_ACTIVE)
         self.release_keys = self.keys(*_RELEASE)
@@ -278,6 +288,7 @@ class Queues:
         self.link = link
         self._scripts = scripts
         self._max_len_events = max_len_events
+        self._large_replies = asyncio.Semaphore(LARGE_REPLIES)
         self._queues: weakref.WeakValueDictionary[tuple[str, str], Queue] = weakref.WeakValueDictionary()
 
     def get(self, name: str, prefix: str | None = None) -> Queue:
@@ -285,7 +296,7 @@ class Queues:
         key = (prefix or self.prefix, name)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(*key, self.link, self._scripts, self._max_len_events)
+            queue = self._queues[key] = Queue(*key, self.link, self._scripts, self._max_len_events, self._large_replies)
         return queue
 
 
