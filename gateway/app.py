@@ -248,6 +248,8 @@ def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory) -> A
         max_message_size=settings.max_message_size,
         max_write_buffer=settings.max_write_buffer,
         bad_messages_per_second=settings.bad_messages_per_second,
+        max_connections=settings.max_connections,
+        max_connections_per_address=settings.max_connections_per_address,
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
     )

@@ -173,7 +173,19 @@ class Settings:
         by_default="loopback addresses only",
     )
 
-    # Limits per connection.
+    # Limits.
+    max_connections: int | None = option(
+        None,
+        "Connections of a shard; one more is refused with 429.",
+        value_types.optional(value_types.whole(1, 10_000_000)),
+        by_default="as many as it has descriptors",
+    )
+    max_connections_per_address: int | None = option(
+        None,
+        "Connections of one client address to a shard; one more is refused with 429. A proxy in front is one address.",
+        value_types.optional(value_types.whole(1, 10_000_000)),
+        by_default="no limit",
+    )
     max_message_size: int = option(
         MIB,
         "Longest message from a client; a longer one closes the connection with 1009.",

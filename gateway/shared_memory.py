@@ -128,9 +128,9 @@ class ShardMemory:
         """Return the number of open connections of a key in the whole gateway."""
         return sum(self._open[column::COLUMNS])
 
-    def spend(self, column: int) -> None:
-        """Count a call of a key that this shard lets through."""
-        self._spent[self._start + column] += 1
+    def spend(self, column: int, count: int = 1) -> None:
+        """Count calls of a key that this shard lets through."""
+        self._spent[self._start + column] += count
 
     def spent(self, column: int) -> int:
         """Return the number of calls of a key that the whole gateway has let through, ever."""

@@ -134,12 +134,12 @@ class Account:
         for connection in list(self._connections):
             connection.close_unauthorized(reason)
 
-    def _spend(self) -> bool:
-        """Let a call through, if the key has one left in the whole gateway."""
+    def _spend(self, count: int) -> bool:
+        """Let calls through, or jobs, if the key has so many left in the whole gateway."""
         key = self._key
         if key is None or key.messages_per_second is None:
             return True
-        if not self._bucket.take(key.messages_per_second, time.monotonic(), self._memory.spent(key.column)):
+        if not self._bucket.take(key.messages_per_second, time.monotonic(), self._memory.spent(key.column), count):
             return False
-        self._memory.spend(key.column)
+        self._memory.spend(key.column, count)
         return True

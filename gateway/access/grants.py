@@ -148,12 +148,13 @@ class Rights:
 
     __slots__ = ("_spend", "grant", "watchers")
 
-    def __init__(self, grant: Grant, spend: Callable[[], bool] | None = None) -> None:
+    def __init__(self, grant: Grant, spend: Callable[[int], bool] | None = None) -> None:
         """Make rights.
 
         Args:
             grant: of the key.
-            spend: counts one call of the key, and returns False when it has none left; None for a key without limit.
+            spend: counts so many calls of the key, and returns False when it has not as many left; None for a key
+                without limit.
         """
         self.grant = grant
         self.watchers: set[Callable[[], None]] = set()
@@ -165,17 +166,19 @@ class Rights:
         for watcher in list(self.watchers):
             watcher()
 
-    def check_rate(self) -> None:
-        """Count a call of the key.
+    def check_rate(self, jobs: int = 0) -> None:
+        """Count a call of the key, or the jobs that a call adds beside its first one.
 
         Raises:
             GatewayError: TOO_MANY_REQUESTS.
         """
-        if self._spend is not None and not self._spend():
-            raise GatewayError(
-                ErrorCode.TOO_MANY_REQUESTS,
-                f"The key {self.grant.key} has no calls left for now (messages_per_second); try again in a second",
-            )
+        if self._spend is None or self._spend(jobs or 1):
+            return
+        left = f"no room for {jobs + 1} jobs" if jobs else "no calls left"
+        remedy = "try again in a second, or with fewer at a time" if jobs else "try again in a second"
+        raise GatewayError(
+            ErrorCode.TOO_MANY_REQUESTS, f"The key {self.grant.key} has {left} for now (messages_per_second); {remedy}"
+        )
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -20,22 +20,23 @@ class TokenBucket:
         self._at = 0.0
         self._spent: int | None = None
 
-    def take(self, rate: float, now: float, spent: int) -> bool:
-        """Take one token, if there is one; the caller then adds the call to the sum of all shards.
+    def take(self, rate: float, now: float, spent: int, count: int = 1) -> bool:
+        """Take tokens, if there are so many; the caller then adds them to the sum of all shards.
 
         Args:
             rate: tokens per second; it may differ from call to call.
             now: seconds; never less than at the last call.
             spent: the sum of calls that all shards have let through.
+            count: how many to take: all or none.
 
         Returns:
             Whether the call may be made.
         """
         self.update(rate, now, spent)
-        if self._tokens < 1.0:
+        if self._tokens < count:
             return False
-        self._tokens -= 1.0
-        self._spent = spent + 1
+        self._tokens -= count
+        self._spent = spent + count
         return True
 
     def update(self, rate: float, now: float, spent: int) -> None:

@@ -47,6 +47,7 @@ class Connection(SendingConnection):
         """Make a connection; `args` and `options` are those of the library."""
         super().__init__(shared, *args, **options)
         self.session: Session | None = None
+        self.address = ""  # of the client; empty on a Unix socket
         self.account: Account | None = None  # of the client's key, once the connection is counted
         self.heard = True  # anything at all since the last look of the keepalive
         self.stuck_at = 0  # unread bytes at the keepalive's last look, while the connection is not read
@@ -66,8 +67,10 @@ class Connection(SendingConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin with a client that has connected."""
-        self._shared.unopened.add(self)
+        peer = transport.get_extra_info("peername")
+        self.address = sys.intern(str(peer[0])) if isinstance(peer, tuple) else ""
         super().connection_made(transport)
+        self._shared.unopened.enter(self)
 
     def enter(self, account: Account, endpoint: Endpoint, queue: str, effects: Sequence[Effect]) -> None:
         """Count the connection for its key until it is lost, unless it is lost already; raises GatewayError."""
@@ -88,7 +91,7 @@ class Connection(SendingConnection):
         The session starts, and may push, once the client has said something since, or a little later: the first push
         must not come in one segment with the answer.
         """
-        self._shared.unopened.discard(self)
+        self._shared.unopened.opened(self)
         self.forget_handshake()
         early, self.head = self.head, None
         if self.session is not None and not self._close_code:
@@ -349,7 +352,7 @@ class Connection(SendingConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything: the socket is gone."""
         super().connection_lost(exc)
-        self._shared.unopened.discard(self)
+        self._shared.unopened.leave(self)
         self._shared.unfinished.discard(self)
         self._shared.note_unread(self, 0)
         self._let_go()

@@ -26,6 +26,7 @@ from bullmq_proxy.gateway.net import handshake, http
 from bullmq_proxy.gateway.net.connection import Connection, closed
 from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.net.unopened import Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.interfaces import Client, Session
 from bullmq_proxy.gateway.value_types import is_loopback
@@ -56,6 +57,8 @@ class Admission:
     max_message_size: int  # bytes
     max_write_buffer: int  # bytes
     bad_messages_per_second: int
+    max_connections: int | None
+    max_connections_per_address: int | None
     ping_interval: float  # s
     ping_timeout: float  # s
 
@@ -85,7 +88,11 @@ class Listener:
         self._server: Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._shared = Shared(
-            admission.max_message_size, admission.max_write_buffer, admission.bad_messages_per_second, budget
+            admission.max_message_size,
+            admission.max_write_buffer,
+            admission.bad_messages_per_second,
+            budget,
+            Unopened(admission.max_connections, admission.max_connections_per_address),
         )
         self._draining = False
         self.accepted = 0
@@ -119,7 +126,7 @@ class Listener:
         self._tasks = [
             asyncio.create_task(keepalive.run(), name="keepalive"),
             asyncio.create_task(self._watch_keys(), name="keys"),
-            asyncio.create_task(self._shared.watch_partial(), name="partial messages"),
+            asyncio.create_task(self._shared.watch(), name="who does not get on"),
         ]
 
     @property
@@ -146,6 +153,7 @@ class Listener:
     async def _admit(self, connection: Connection, request: Request) -> Response:
         """Check a request in the order that gives nothing away: host, path, key, origin, and only then the details."""
         self._check_host(connection, request)
+        self._shared.unopened.check(connection)
         target = parse_target(request.path)
         endpoint = target.endpoint
         methods = http.METHODS if isinstance(endpoint, PageEndpoint) else http.METHODS[:1]
@@ -245,8 +253,5 @@ class Listener:
         self.stop_accepting()
         for connection in self.connections:
             connection.close_with(code, "the gateway stops" if code is CloseCode.GOING_AWAY else "")
-        for connection in list(
-            self._shared.unopened
-        ):  # a scanner that says nothing would hold us up for the whole timeout
-            connection.transport.abort()
+        self._shared.unopened.give_up_all()  # a scanner that says nothing would hold us up for the whole timeout
         await self._server.wait_closed()

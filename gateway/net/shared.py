@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from bullmq_proxy.gateway.net.unopened import Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _TURN: Final = 0.002  # s that all connections together may take in one turn of the loop, before others get theirs
 _SHORTEST_TURN: Final = 0.0002  # s of one connection, however many there are
-_LOOK: Final = 1.0  # s between two looks for messages that do not get on while others wait for their room
+_LOOK: Final = 1.0  # s between two looks for those who do not get on
 _STALE: Final = 5.0  # s in which a message that is not whole must get on then
 
 UNREAD: Final = 128 * 2**20
@@ -32,7 +33,7 @@ class Shared:
         max_write_buffer: bytes that a client may leave unread.
         bad_messages_per_second: of one connection; see `Connection.penalize`.
         budget: of the shard, to which bytes count that were read and are no whole message yet.
-        unopened: connections that are accepted and whose handshake is not answered yet.
+        unopened: connections whose handshake is not answered yet.
         unfinished: those with bytes that were read and are to be taken in the next turn of the loop.
         partial: those with a message that is not whole, and the loop time of its last bytes, the oldest one first.
         unread: those whose clients leave output unread, and how many bytes of it.
@@ -42,8 +43,8 @@ class Shared:
     max_write_buffer: int
     bad_messages_per_second: int
     budget: Budget
+    unopened: Unopened
     max_unread: int = UNREAD
-    unopened: set[Connection] = field(default_factory=set)
     unfinished: set[Connection] = field(default_factory=set)
     partial: OrderedDict[Connection, float] = field(default_factory=OrderedDict)
     unread: dict[SendingConnection, int] = field(default_factory=dict)
@@ -53,11 +54,12 @@ class Shared:
         """The seconds that one connection may take in one turn of the loop."""
         return max(_TURN / (len(self.unfinished) or 1), _SHORTEST_TURN)
 
-    async def watch_partial(self) -> None:
-        """Close connections whose messages do not get on while others wait for the room that they take."""
+    async def watch(self) -> None:
+        """Close connections whose head does not come, or whose message does not get on while others wait for room."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_LOOK)
+            self.unopened.give_up_late()
             if not self.budget.is_waited_for:
                 continue
             stale = loop.time() - _STALE

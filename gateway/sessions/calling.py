@@ -32,6 +32,17 @@ _TOO_MANY_WAIT = GatewayError(
 
 
 HEAVY_CALLS: Final = 32  # of a shard that run at a time: each may need many commands, and much memory
+_REFUSALS: Final = frozenset(
+    {
+        ErrorCode.FORBIDDEN,
+        ErrorCode.INVALID_ARGUMENTS,
+        ErrorCode.TOO_MANY_REQUESTS,
+        ErrorCode.UNAUTHORIZED,
+        ErrorCode.UNKNOWN_FUNCTION,
+    }
+)
+"""Codes of calls that were not carried out because of the client: a flood of them closes its connection."""
+
 _AT_A_TIME: Final = 4  # calls of one connection that run in tasks: each may read much, in Redis and for us
 
 _Waiting = tuple[Sink, Function, list[Any], int]  # the last one: bytes of the arguments
@@ -97,7 +108,6 @@ class Caller:
             self._check_permission(function)
             bound = function.bind(args)
         except GatewayError as error:
-            self._client.penalize()
             reply(error)
             return
         if function.direct and self._pump is None:
@@ -283,5 +293,7 @@ class Caller:
             self._client.send(*ok(id, *result))
         else:
             self._counters.refused_calls += 1
+            if result.code in _REFUSALS:
+                self._client.penalize()
             self._client.send(err(id, result))
         self._under_way.end_call(size)

@@ -84,7 +84,7 @@ class TestRights:
 
     def test_a_call_too_many_is_refused(self) -> None:
         left = [True, True, False, True]
-        rights = Rights(ONE, lambda: left.pop(0))
+        rights = Rights(ONE, lambda count: left.pop(0))
         rights.check_rate()
         rights.check_rate()
         with pytest.raises(GatewayError, match="key shop") as refused:

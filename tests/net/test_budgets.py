@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from bullmq_proxy.gateway.sessions.budget import MESSAGE_OVERHEAD, Budget
 from bullmq_proxy.gateway.sessions.interfaces import Client
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
 from tests.net.conftest import MakeGateway
-from tests.net.support import CONT, PING, PONG, RawClient, call, frame, open_connections
+from tests.net.support import CONT, PING, PONG, RawClient, call, frame, open_connections, upgrade
 from tests.sessions.peer import until
+from tests.support.keys import entry, write_keys
 
 BAD = {
     "broken": frame('{"id":1,"data":'),
@@ -204,3 +206,70 @@ class TestUnreadOutput:
             assert (await slow.closed())[0] == 4002
             assert not shared.unread
             assert (await filler.ask("count"))["ok"] == 1
+
+
+class TestBeforeTheKey:
+    async def test_a_connection_too_many_is_told_so(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(max_connections=2)
+        async with await RawClient.open(gateway.port, "/queue/q") as first:
+            async with await RawClient.open(gateway.port, "/queue/q"):
+                refused = await upgrade(gateway.port, "/queue/q")
+                assert (refused.status, refused.error["code"]) == (429, "TOO_MANY_REQUESTS")
+                assert "max_connections = 2" in refused.error["message"]
+            assert (await first.ask("count"))["ok"] == 0
+
+    async def test_one_too_many_of_an_address_is_told_so(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(max_connections_per_address=1)
+        async with await RawClient.open(gateway.port, "/queue/q"):
+            refused = await upgrade(gateway.port, "/queue/q")
+            assert (refused.status, refused.error["code"]) == (429, "TOO_MANY_REQUESTS")
+
+    async def test_of_too_many_that_say_nothing_the_oldest_goes(
+        self, make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bullmq_proxy.gateway.net.unopened.UNOPENED", 3)
+        gateway = await make_gateway()
+        silent = [await RawClient.connect(gateway.port) for _ in range(5)]
+        for oldest in silent[:2]:
+            await oldest.gone()
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            assert (await client.ask("count"))["ok"] == 0
+        await silent[2].gone()
+        for client in silent:
+            client.abort()
+
+    async def test_a_head_that_does_not_come_is_given_up(
+        self, make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bullmq_proxy.gateway.net.unopened.HEAD_TIMEOUT", 0.05)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.shared._LOOK", 0.02)
+        gateway = await make_gateway()
+        client = await RawClient.connect(gateway.port)
+        client.write(b"GET /queue/q HTTP/1.1\r\nHost: ")
+        await client.gone()
+        await client.close()
+
+    async def test_being_out_of_descriptors_is_logged(
+        self, make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("bullmq_proxy.gateway.net.unopened._RESERVED", 10**9)
+        gateway = await make_gateway()
+        async with await RawClient.open(gateway.port, "/queue/q"):
+            refused = await RawClient.connect(gateway.port)
+            await refused.gone()
+            await refused.close()
+        assert "no descriptors are left: 2 connections are open" in caplog.text
+
+
+@pytest.mark.parametrize("fn", ["addBulk", "flows"])
+async def test_each_job_of_a_call_counts_for_its_key(make_gateway: MakeGateway, tmp_path: Path, fn: str) -> None:
+    keys = [entry(name, "produce", messages_per_second=5) for name in ("one", "other")]
+    gateway = await make_gateway(keys_file=write_keys(tmp_path / "keys.toml", *keys))
+    jobs = [{"name": "a", "queueName": "q"} if fn == "flows" else {"name": "a"}] * 6
+    where = "/flows" if fn == "flows" else "/queue/q"
+    async with await RawClient.open(gateway.port, where, "Authorization: Bearer one") as client:
+        refused = (await client.ask("addBulk", jobs))["err"]
+        assert refused["code"] == "TOO_MANY_REQUESTS"
+        assert "no room for 6 jobs" in refused["message"]
+    async with await RawClient.open(gateway.port, where, "Authorization: Bearer other") as client:
+        assert len((await client.ask("addBulk", jobs[:5]))["ok"]) == 5

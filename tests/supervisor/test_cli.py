@@ -30,6 +30,8 @@ BAD: dict[str, str] = {
     "max_queue_name": "0",
     "max_in_flight": "0",
     "bad_messages_per_second": "0",
+    "max_connections": "0",
+    "max_connections_per_address": "x",
     "max_write_buffer": "1",
     "drain_timeout": "soon",
     "shard_timeout": "2",

@@ -41,6 +41,8 @@ OTHER: dict[str, str] = {
     "max_concurrency": "5",
     "max_queue_name": "50",
     "max_in_flight": "10",
+    "max_connections": "1000",
+    "max_connections_per_address": "100",
     "bad_messages_per_second": "12",
     "max_write_buffer": "1M",
     "drain_timeout": "3",

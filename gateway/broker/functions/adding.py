@@ -64,6 +64,8 @@ def add_bulk(queue: Queue, jobs: list[BulkJob], *, sink: Sink, context: Context)
 
     One that BullMQ still refuses, as its parent is missing, shows as an object with `err` in its place.
     """
+    if len(jobs) > 1:
+        context.rights.check_rate(jobs=len(jobs) - 1)
     if len(jobs) > _AT_ONCE:
         return _add_slices(queue, jobs, sink, context)
     checked, parents = _checked(queue, jobs, 0, context)

@@ -107,6 +107,8 @@ def _store(
     producer: Flows, jobs: list[FlowJob], store: Store, sink: Sink, context: Context
 ) -> Coroutine[Any, Any, None] | None:
     """Store the jobs once it is certain that they take nothing of others."""
+    if len(jobs) > 1:
+        context.rights.check_rate(jobs=len(jobs) - 1)
     grant = context.grant
     grant.check_reach(producer.prefix, {job.qualified for job in jobs})
     parents: list[str] = []

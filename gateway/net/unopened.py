@@ -1,0 +1,116 @@
+"""Connections before their handshake is answered, when nobody knows yet whose they are: how many, and for how long."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+
+if TYPE_CHECKING:
+    from bullmq_proxy.gateway.net.connection import Connection
+
+log = logging.getLogger(__name__)
+
+UNOPENED: Final = 1024
+"""Connections of a shard whose handshake is not answered yet."""
+
+HEAD_TIMEOUT: Final = 5.0
+"""Seconds from accept to the end of the request's head."""
+
+_RESERVED: Final = 128  # descriptors for all else: links to Redis, the keys file, the control pipe, the log
+_LOG_PERIOD: Final = 60.0  # s between two warnings of one kind
+
+
+class Unopened:
+    """Counts connections by address, and gives up the oldest ones that say nothing when there are too many."""
+
+    def __init__(self, max_connections: int | None, max_per_address: int | None) -> None:
+        """Make one for a listener.
+
+        Args:
+            max_connections: of the shard; None for as many as there are descriptors.
+            max_per_address: of one client address; None for no limit. A proxy in front of us is one address.
+        """
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = max(soft - _RESERVED, 1)
+        self._max_connections = max_connections
+        self._max_per_address = max_per_address
+        self._since: dict[Connection, float] = {}  # monotonic time, the oldest one first
+        self._waiting: Counter[str] = Counter()  # of these, by address
+        self._open: Counter[str] = Counter()  # all connections, by address
+        self._count = 0
+        self._warned: dict[str, float] = {}
+
+    def enter(self, connection: Connection) -> None:
+        """Take in a connection that was just accepted; one too many is given up, the oldest of who has most."""
+        address = connection.address
+        self._count += 1
+        self._open[address] += 1
+        self._since[connection] = time.monotonic()
+        self._waiting[address] += 1
+        if self._count > self._most:
+            self._give_up(connection, f"no descriptors are left: {self._count} connections are open")
+        elif len(self._since) > UNOPENED:
+            most = max(self._waiting, key=self._waiting.__getitem__)
+            oldest = next(each for each in self._since if each.address == most)
+            self._give_up(oldest, f"{UNOPENED} connections have not asked for anything yet, most of them of {most}")
+
+    def opened(self, connection: Connection) -> None:
+        """Note that the handshake of a connection is answered, or will never be."""
+        if self._since.pop(connection, None) is not None:
+            _decrease(self._waiting, connection.address)
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self.opened(connection)
+        self._count -= 1
+        _decrease(self._open, connection.address)
+
+    def check(self, connection: Connection) -> None:
+        """Refuse a connection beyond the limits, once it has asked for something.
+
+        Raises:
+            GatewayError: TOO_MANY_REQUESTS.
+        """
+        if self._max_connections is not None and self._count > self._max_connections:
+            raise GatewayError(
+                ErrorCode.TOO_MANY_REQUESTS,
+                f"This shard has all its connections open (max_connections = {self._max_connections}): try again later",
+            )
+        if self._max_per_address is not None and self._open[connection.address] > self._max_per_address:
+            raise GatewayError(
+                ErrorCode.TOO_MANY_REQUESTS,
+                "Your address has all its connections to this shard open "
+                f"(max_connections_per_address = {self._max_per_address}): close one first",
+            )
+
+    def give_up_late(self) -> None:
+        """Give up those whose head has not come in time."""
+        latest = time.monotonic() - HEAD_TIMEOUT
+        for connection, since in list(self._since.items()):
+            if since > latest:
+                return
+            if connection.request is None:
+                connection.transport.abort()
+
+    def give_up_all(self) -> None:
+        """Give up all of them: the listener closes, and would wait for them."""
+        for connection in list(self._since):
+            connection.transport.abort()
+
+    def _give_up(self, connection: Connection, why: str) -> None:
+        now, kind = time.monotonic(), why[:2]
+        if now - self._warned.get(kind, float("-inf")) > _LOG_PERIOD:
+            self._warned[kind] = now
+            log.warning("connections are given up: %s", why)
+        connection.transport.abort()
+
+
+def _decrease(counter: Counter[str], address: str) -> None:
+    counter[address] -= 1
+    if not counter[address]:
+        del counter[address]
