@@ -43,6 +43,18 @@ def test_a_queue_without_workers_has_none_on_either_side(gateway: Gateway, peer:
         assert client.call("getWorkersCount") == peer.call(queue, "getWorkersCount") == 0
 
 
+def test_a_worker_that_is_busy_from_its_first_moment_on_is_listed_on_both_sides(
+    gateway: Gateway, peer: Peer, queue: str
+) -> None:
+    with gateway.queue(queue) as client:
+        client.call("addBulk", [{"name": "a"}] * 3)
+        with gateway.worker(queue, 1) as worker:
+            worker.receive()
+            wait_for(lambda: client.call("getWorkersCount") == 1, "it has a name")
+            assert peer.call(queue, "getWorkersCount") == 1
+        wait_for(lambda: client.call("getWorkersCount") == 0, "it has gone")
+
+
 def by_id(row: dict[str, Any]) -> int:
     return int(row["id"])
 

@@ -90,6 +90,7 @@ class Feed:
         consumer = Consumer(options, self._leases, holder, self, by_hand=by_hand, key=key)
         consumer.taking = taking
         self.consumers.add(consumer)
+        self._waiter.open()
         self._stalled.join(consumer)
         self.wake(consumer)
         return consumer

@@ -79,16 +79,25 @@ class MarkerWait:
     def _is_up(self) -> bool:
         return self._tracker.is_up if self._link is None else self._link.is_up
 
+    def open(self) -> None:
+        """Take a seat if one is free: workers that are busy do not wait, and yet are to be seen by `getWorkers`."""
+        if self._link is None and self._seat.take():
+            self._open()
+
     # With a seat
+
+    def _open(self) -> Link:
+        if self._link is None:
+            self._link = Link(self._queue.link.address, self._options, setup=self._ask_id)
+            self._link.open()
+        return self._link
 
     async def _block(self) -> Any:
         """Return the score of a marker, or None when the time is up.
 
         An idle Redis looks at the timeouts of blocked clients only ten times a second; our own timer is exact.
         """
-        if (link := self._link) is None:
-            link = self._link = Link(self._queue.link.address, self._options, setup=self._ask_id)
-            await link.start()
+        link = self._open()
         try:
             async with asyncio.timeout(self._seconds()):
                 await link.wait_up()

@@ -95,6 +95,12 @@ class Link:
         """The reason for the last outage, as a new exception each time: raising one adds to its traceback."""
         return GatewayError(self._last_error.code, self._last_error.message)
 
+    def open(self, *, give_in: bool = False) -> None:
+        """Start to connect, and try again until it works; `give_in` ends that when the server refuses the login."""
+        self._give_up_later()
+        self._task = asyncio.create_task(self._stay_connected(give_in=give_in), name="redis-link")
+        self._watch()
+
     async def start(self, timeout: float | None = None) -> None:
         """Start to connect.
 
@@ -105,11 +111,10 @@ class Link:
             RedisRefused: the server refuses the login or the database.
             GatewayError: REDIS_UNAVAILABLE, not connected in time; the text says why.
         """
-        self._give_up_later()
-        self._task = asyncio.create_task(self._stay_connected(give_in=timeout is not None), name="redis-link")
-        self._watch()
+        self.open(give_in=timeout is not None)
         if timeout is None:
             return
+        assert self._task is not None
         up = asyncio.create_task(self._up.wait())
         try:
             await asyncio.wait((up, self._task), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
