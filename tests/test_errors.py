@@ -84,5 +84,8 @@ def test_a_code_without_a_status_or_without_a_meaning_cannot_be_defined() -> Non
 
 
 def test_wrong_arguments_name_the_place() -> None:
-    error = invalid_arguments("Expected `int` >= 0 - at `args[2].delay`")
-    assert (error.code, error.message) == (ErrorCode.INVALID_ARGUMENTS, "Expected `int` >= 0 - at `args[2].delay`")
+    error = invalid_arguments("Expected a whole number >= 0 - at `args[2].delay`")
+    assert (error.code, error.message) == (
+        ErrorCode.INVALID_ARGUMENTS,
+        "Expected a whole number >= 0 - at `args[2].delay`",
+    )

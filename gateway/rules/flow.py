@@ -17,7 +17,8 @@ from bullmq_proxy.gateway.rules.ids import check_queue_name
 from bullmq_proxy.gateway.rules.jobs import EMPTY_OBJECT, created_job
 from bullmq_proxy.gateway.rules.options import NO_OPTIONS, JobOptions, OptionsCache, OptionsText, Prepared, now_ms
 from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode, error_json
-from bullmq_proxy.gateway.values.validation import describe
+from bullmq_proxy.gateway.values.reading import Reader
+from bullmq_proxy.gateway.values.validation import read
 
 MAX_DEPTH: Final = 200
 """Levels of a flow. A level is two of JSON; some 490 of these is what Python's JSON parsers can take."""
@@ -136,14 +137,12 @@ def _lay_out(roots: Sequence[tuple[FlowNode, str]], prefix: str, max_queue_name:
         depth += 1
 
 
-_options: Final = msgspec.json.Decoder(dict[str, Raw] | None)
+_options: Final[Reader[dict[str, Raw] | None]] = Reader(dict[str, Raw] | None)
 
 
 def _read_options(job: FlowJob) -> dict[str, Raw]:
-    try:
-        return _options.decode(job.node.opts) or {}
-    except UNREADABLE as error:
-        raise invalid_arguments(describe(error, frozenset(), f"{job.place}.opts")) from None
+    options = read(_options, job.node.opts, f"{job.place}.opts") or {}
+    return {name: text for name, text in options.items() if bytes(memoryview(text)[:5]) != b"null"}
 
 
 def _raw_members(options: JobOptions) -> dict[str, Raw]:
@@ -196,21 +195,24 @@ class _Deduplication(Struct, rename="camel"):
     keep_last_if_active: Any = None
 
 
-_deduplication: Final = msgspec.json.Decoder(_Deduplication)
+_deduplication: Final[Reader[_Deduplication]] = Reader(_Deduplication)
 
 
 def _keeps_last(deduplication: Raw | None) -> bool:
     if deduplication is None:
         return False
     try:
-        return bool(_deduplication.decode(deduplication).keep_last_if_active)
+        return bool(_deduplication.read(deduplication).keep_last_if_active)
     except UNREADABLE:  # the check of all options says what is wrong
         return False
 
 
 def _text(text: Raw | None) -> str:
     """Return a JSON string that has been checked."""
-    return "" if text is None else msgspec.json.decode(text, type=str)
+    return "" if text is None or bytes(text) == b"null" else _string.read(text)
+
+
+_string: Final[Reader[str]] = Reader(str)
 
 
 # What comes back

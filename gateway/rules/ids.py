@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Meta, Raw
 
 from bullmq_proxy.gateway.errors import invalid_arguments
-from bullmq_proxy.gateway.values.validation import decoded_by, matching
+from bullmq_proxy.gateway.values.reading import Reader
+from bullmq_proxy.gateway.values.validation import matching, read_by
 
 _KEYS: Final = (
     "active",
@@ -47,24 +48,26 @@ _RESERVED: Final = rf"(?:(?:{'|'.join(_KEYS)}){_END}|{'|'.join(_FAMILIES)}|[\s\S
 _is_reserved: Final = re.compile(_RESERVED).match
 
 
-class _IdDecoder:
+class _IdReader(Reader[str]):
     """Reads an id: a string, or a whole number, which JavaScript would put into the key as text."""
 
     def __init__(self, text: Any) -> None:
-        self._text: msgspec.json.Decoder[str] = msgspec.json.Decoder(text)
+        """Make a reader of ids, those of the type `text` among the strings."""
+        super().__init__(text | int)
+        self._text = self.decode
         self._number = msgspec.json.Decoder(int | float)
-        self._whole = msgspec.json.Decoder(int)
+        self.decode = self._decode
 
-    def decode(self, id: Raw) -> str:
-        """Return the id as text."""
+    def _decode(self, id: bytes | Raw) -> str:
         if memoryview(id)[0] in b"-0123456789":
             number = self._number.decode(id)
-            return str(int(number)) if number == number // 1 else str(self._whole.decode(id))  # which refuses it
-        return self._text.decode(id)
+            if number == number // 1:
+                return str(int(number))
+        return self._text(id)
 
 
 def _id(text: Any) -> Meta:
-    return decoded_by(_IdDecoder(text), shows=text | int)
+    return read_by(_IdReader(text), shows=text | int)
 
 
 JobIdText = Annotated[

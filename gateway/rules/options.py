@@ -12,10 +12,11 @@ from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.rules.effects import effects_of
 from bullmq_proxy.gateway.rules.ids import is_reserved
-from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode
+from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.numbers import Count, Milliseconds, Whole
+from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.text import bytes_of, with_texts
-from bullmq_proxy.gateway.values.validation import describe, shows
+from bullmq_proxy.gateway.values.validation import read, shows
 
 PRIORITY_LIMIT: Final = 2**21 - 1
 NO_OPTIONS: Final = Raw(b"{}")
@@ -23,6 +24,10 @@ NO_OPTIONS: Final = Raw(b"{}")
 # Read as any number, and checked in Node's words.
 _Priority = Annotated[float, shows(Annotated[int, Meta(ge=0, le=PRIORITY_LIMIT)])]
 _Jitter = Annotated[float, shows(Annotated[float, Meta(ge=0, le=1)])]
+
+
+Refused = Annotated[bool | int | float | str | list[Any] | dict[str, Any], shows(Never)]
+"""An option that is known only to be refused; null is none."""
 
 
 class _Options(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
@@ -115,7 +120,7 @@ class JobOptions(_Options, frozen=True):
     deduplication: Deduplication | UnsetType = UNSET
     telemetry: Telemetry | UnsetType = UNSET
     # Removed in BullMQ 6: known only to be refused with Node's words.
-    debounce: Annotated[Any, shows(Never)] = UNSET
+    debounce: Refused | UnsetType = UNSET
 
 
 OptionsText = Annotated[Raw, shows(JobOptions | None)]
@@ -154,7 +159,7 @@ _KNOWN: Final = frozenset(
     for struct in (JobOptions, KeepJobs, Backoff, Deduplication, Parent, Telemetry)
     for field in msgspec.structs.fields(struct)
 )
-_decoder: Final = msgspec.json.Decoder(JobOptions)
+_reader: Final[Reader[JobOptions]] = Reader(JobOptions)
 _pack: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -249,10 +254,7 @@ class OptionsCache:
 
 
 def _prepare(text: Raw, place: str, name: str, data: Raw, bulk: bool) -> Prepared:
-    try:
-        options = _decoder.decode(text) if bytes(text) != b"null" else JobOptions()
-    except UNREADABLE as error:
-        raise invalid_arguments(describe(error, _KNOWN, place)) from None
+    options = read(_reader, text, place, _KNOWN) if bytes(text) != b"null" else JobOptions()
     stored = msgspec.to_builtins(options)
     if not bulk:
         _check_reserved(stored.get("jobId", ""))

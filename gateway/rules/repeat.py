@@ -7,7 +7,7 @@ up and for the workers, who create the next job when they take one. For `every` 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, NamedTuple, Never, cast
+from typing import Annotated, Any, Final, NamedTuple, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -16,11 +16,10 @@ from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.rules.cron import LAST_INSTANT, next_fire
 from bullmq_proxy.gateway.rules.dates import javascript_instant
 from bullmq_proxy.gateway.rules.jobs import EMPTY_OBJECT, long_names, read_options
-from bullmq_proxy.gateway.rules.options import JobOptions, kept_parent, short_names, wrong_template
+from bullmq_proxy.gateway.rules.options import JobOptions, Refused, kept_parent, short_names, wrong_template
 from bullmq_proxy.gateway.rules.shapes import AddedJob
 from bullmq_proxy.gateway.values.numbers import Count
 from bullmq_proxy.gateway.values.text import text_of
-from bullmq_proxy.gateway.values.validation import shows
 
 # Lua writes 14 digits of a number into a job's id: dates from the year 5138 on would share one.
 LATEST_START: Final = 90_000_000_000_000
@@ -60,10 +59,10 @@ class TemplateOptions(JobOptions, frozen=True):
     """The options of a scheduler's jobs: those of a job, without what the scheduler decides."""
 
     # Known only to be refused.
-    job_id: Annotated[Any, shows(Never)] = UNSET
-    delay: Annotated[Any, shows(Never)] = UNSET
-    deduplication: Annotated[Any, shows(Never)] = UNSET
-    repeat: Annotated[Any, shows(Never)] = UNSET
+    job_id: Refused | UnsetType = UNSET  # type: ignore[assignment]
+    delay: Refused | UnsetType = UNSET  # type: ignore[assignment]
+    deduplication: Refused | UnsetType = UNSET  # type: ignore[assignment]
+    repeat: Refused | UnsetType = UNSET
 
 
 _DECIDED: Final = ("jobId", "delay", "deduplication", "repeat")
@@ -96,7 +95,7 @@ def given_repeat(options: RepeatOptions, place: str) -> dict[str, Any]:
             if instant > latest:
                 raise invalid_arguments(f"Expected a date up to {latest} ms - at `{place}.{name}`")
     if repeat.get("every") == 0 and repeat.get("pattern"):
-        raise invalid_arguments(f"Expected `int` >= 1 - at `{place}.every`")
+        raise invalid_arguments(f"Expected a whole number >= 1 - at `{place}.every`")
     return repeat
 
 

@@ -68,7 +68,7 @@ def described(message: Message, schemas: Schemas, id: Schema = ID) -> dict[str, 
 def error_message(schemas: Schemas) -> dict[str, Any]:
     """Return the reply that says what went wrong."""
     data = {"type": "object", "properties": {"err": schemas.of(ErrorObject)}, "required": ["err"]}
-    refusal = {"err": {"message": "Expected `int` >= 0 - at `args[2].delay`", "code": "INVALID_ARGUMENTS"}}
+    refusal = {"err": {"message": "Expected a whole number >= 0 - at `args[2].delay`", "code": "INVALID_ARGUMENTS"}}
     about = "The request, or the message, failed."
     shown = described(Message("error", {**data, "additionalProperties": False}, [refusal], id=1, about=about), schemas)
     # Where the id of a message could not be read it is null.

@@ -9,19 +9,21 @@ from typing import Final
 import msgspec
 
 from bullmq_proxy.gateway.broker.counters import Counters
+from bullmq_proxy.gateway.broker.functions import BY_PATH, SUBSCRIBING
 from bullmq_proxy.gateway.broker.functions.table import unknown_function
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.watching.event_reader import Cursor, EventReader
-from bullmq_proxy.gateway.errors import GatewayError, invalid_arguments
+from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.sessions.interfaces import Client
 from bullmq_proxy.gateway.values.json_text import encode
-from bullmq_proxy.gateway.values.validation import describe
+from bullmq_proxy.gateway.values.reading import Reader
+from bullmq_proxy.gateway.values.validation import read
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import EventsOptions
 from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, err, message, ok
 from bullmq_proxy.gateway.wire.events import StreamId, gap_data
 
-_name: Final = msgspec.json.Decoder(str)
+_name: Final[Reader[str]] = Reader(str)
 
 
 class EventsSession:
@@ -113,7 +115,7 @@ class EventsSession:
         try:
             change = {"on": self.subscription.on, "off": self.subscription.off}.get(request.data.fn)
             if change is None:
-                raise unknown_function(request.data.fn, ("on", "off"))
+                raise unknown_function(request.data.fn, SUBSCRIBING, BY_PATH)
             change(_read_names(request.data.args))
         except GatewayError as error:
             self._client.send(err(id, error))
@@ -122,11 +124,4 @@ class EventsSession:
 
 
 def _read_names(args: list[msgspec.Raw]) -> list[str]:
-    return [_read_name(place, text) for place, text in enumerate(args)]
-
-
-def _read_name(place: int, text: msgspec.Raw) -> str:
-    try:
-        return _name.decode(text)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise invalid_arguments(describe(error, frozenset(), f"args[{place}]")) from None
+    return [read(_name, text, f"args[{place}]") for place, text in enumerate(args) if bytes(text) != b"null"]

@@ -6,10 +6,15 @@ import difflib
 import re
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, TypeVar, cast
 
-import msgspec
 from msgspec import Meta, Raw
+
+from bullmq_proxy.gateway.errors import invalid_arguments
+from bullmq_proxy.gateway.values.json_text import UNREADABLE
+from bullmq_proxy.gateway.values.reading import Reader, Shape
+
+T = TypeVar("T")
 
 
 def shows(shape: Any) -> Meta:
@@ -20,24 +25,17 @@ def shows(shape: Any) -> Meta:
     return Meta(extra={"shows": shape})
 
 
-class Decoder(Protocol):
-    """Reads a value from JSON text."""
-
-    def decode(self, text: Raw, /) -> Any:
-        """Return the value; one that cannot be used is one of msgspec's errors."""
+def read_by(reader: Reader[Any], *, shows: Any) -> Meta:
+    """Mark the type of an argument that a reader of its own reads; documents show `shows` in its place."""
+    return Meta(extra={"reader": reader, "shows": shows})
 
 
-def decoded_by(decoder: Decoder, *, shows: Any) -> Meta:
-    """Mark the type of an argument that a decoder of its own reads; documents show `shows` in its place."""
-    return Meta(extra={"decoder": decoder, "shows": shows})
-
-
-def decoder_of(hint: Any) -> Decoder:
-    """Return what reads an argument of a type: msgspec's decoder, or that of `decoded_by`."""
+def reader_of(hint: Any) -> Reader[Any]:
+    """Return what reads an argument of a type: that of `read_by`, or the type's own."""
     for meta in getattr(hint, "__metadata__", ()):
-        if meta.extra and "decoder" in meta.extra:
-            return cast(Decoder, meta.extra["decoder"])
-    return msgspec.json.Decoder(hint)
+        if meta.extra and "reader" in meta.extra:
+            return cast("Reader[Any]", meta.extra["reader"])
+    return Reader(hint)
 
 
 def shortened(name: str) -> str:
@@ -85,17 +83,83 @@ def matching(pattern: str, wanted: str, **more: Any) -> Meta:
     return Meta(pattern=pattern, **more)
 
 
+def read(reader: Reader[T], text: bytes | Raw, root: str, known: frozenset[str] = frozenset()) -> T:
+    """Return the value of a text.
+
+    Args:
+        reader: of its type.
+        text: JSON.
+        root: its place in the arguments, such as `args[2]`.
+        known: names of options, for the nearest one to a name that is not known.
+
+    Raises:
+        GatewayError: INVALID_ARGUMENTS that names the place within.
+    """
+    try:
+        return reader.decode(text)
+    except UNREADABLE as error:
+        return read_again(reader, text, error, root, known)
+
+
+def read_again(
+    reader: Reader[T], text: bytes | Raw, error: Exception, root: str, known: frozenset[str] = frozenset()
+) -> T:
+    """Return the value of a text that the reader's `decode` has refused with `error`; else as `read`."""
+    try:
+        return reader.read_again(text, error)
+    except UNREADABLE as last:
+        raise invalid_arguments(describe(last, reader.shape, root, known)) from None
+
+
 _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
+_ENUM: Final = re.compile(r"Invalid enum value '(?P<value>.*)'", re.DOTALL)
+_TYPES: Final = re.compile(r"`(?P<wanted>[a-z]+(?: \| [a-z]+)*)`(?:, got `(?P<got>[a-z]+)`)?")
+_WORDS: Final = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a string",
+    "array": "an array",
+    "object": "an object",
+    "null": "null",
+}
+_ELSEWHERE: Final = {"repeat": "jobs that repeat are set up by `upsertJobScheduler`"}
+"""Options that are known in BullMQ, and what stands for them here."""
 
 
-def describe(error: Exception, known: frozenset[str], root: str = "args") -> str:
-    """Return a decoding error in the words of the wire: its place as `args[2].delay`, for a typo the nearest name."""
+def describe(error: Exception, shape: Shape, root: str, known: frozenset[str] = frozenset()) -> str:
+    """Return an error in the words of JSON: its place as `args[2].delay`, the values there may be, the nearest name."""
+    if isinstance(error, RecursionError):
+        return f"The value is nested too deeply - at `{root}`"
     text = str(error).replace(" - at `key` in `$", " as a key - at `$")
     what, _, place = text.partition(" - at `$")
+    place = place.rstrip("`")
     if unknown := _UNKNOWN_FIELD.match(what):
         field = shortened(unknown["field"])
-        what = f"Unknown option `{field}`{nearest(field, known - {field})}"  # known elsewhere in the arguments
-    if "matching regex" in what:
+        hint = f": {_ELSEWHERE[field]}" if field in _ELSEWHERE else nearest(field, known - {field})  # known elsewhere
+        what = f"Unknown option `{field}`{hint}"
+    elif (enum := _ENUM.match(what)) and (part := shape.at(place)):
+        value = shortened(enum["value"])
+        values = ", ".join(f"`{each}`" for each in part.enum)
+        what = f"Expected one of {values}, got `{value}`{nearest(value, part.enum)}"
+    elif "matching regex" in what:
         what = next(f"Expected {wanted}" for pattern, wanted in _WANTED.items() if repr(pattern) in what)
-    place = place.rstrip("`")
-    return f"{what} - at `{root}{place}`"
+    return f"{in_words(what)} - at `{root}{place}`"
+
+
+def in_words(what: str) -> str:
+    """Return an error of msgspec's with the types in the words of JSON."""
+    return _TYPES.sub(_types_in_words, what) if what.startswith("Expected `") else what
+
+
+def _types_in_words(found: re.Match[str]) -> str:
+    wanted = found["wanted"].split(" | ")
+    if not all(each in _WORDS for each in (*wanted, found["got"] or "null")):
+        return found[0]
+    words = [_WORDS[each] for each in wanted if each != "int" or "float" not in wanted]
+    words[-2:] = [" or ".join(words[-2:])]
+    text = ", ".join(words)
+    if found["got"] is None:
+        return text
+    got = "a number that is not whole" if found["got"] == "float" and "int" in wanted else _WORDS[found["got"]]
+    return f"{text}, got {got}"

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER
+from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import nearest
 from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_as
 
@@ -102,7 +102,7 @@ JobAnswer = Ack | Completed | Failed | Progress | Log | Release | Delay | WaitCh
 Answer = JobAnswer | Pause | Resume | Invoke
 
 _NULL: Final = Raw(b"null")
-_decoder: Final = msgspec.json.Decoder(WorkerMessage)
+_reader: Final[Reader[WorkerMessage]] = Reader(WorkerMessage)
 _TYPES: Final = ("ack", "progress", "log", "release", "delay", "waitChildren", "pause", "resume")
 
 
@@ -112,7 +112,7 @@ def decode_answer(message: bytes) -> tuple[bytes, Answer]:
     Raises:
         InvalidMessage: with the id where it could be read.
     """
-    envelope = decode_as(_decoder, message)
+    envelope = decode_as(_reader, message)
     id, data = bytes(envelope.id), envelope.data
     if data.type is UNSET:
         return id, _untyped(id, data) or _unsaid(id, message)
@@ -140,13 +140,13 @@ class _Unsaid(Struct):
     data: _Empty
 
 
-_unsaid_decoder: Final = msgspec.json.Decoder(_Unsaid)
+_unsaid_reader: Final[Reader[_Unsaid]] = Reader(_Unsaid)
 
 
 def _unsaid(id: bytes, message: bytes) -> Answer:
     """Take `{}` for a job that is done: JavaScript leaves out a `result` that is undefined."""
     try:
-        _unsaid_decoder.decode(message)
+        _unsaid_reader.read(message)
     except UNREADABLE:
         said = "Expected one of `result`, `err`, `fn`, or a `type` such as `ack` - at `$.data`"
         raise InvalidMessage(said, id) from None
@@ -176,7 +176,7 @@ def _typed(id: bytes, data: _Data, type: str) -> Answer:
         case "log":
             raise InvalidMessage("Object missing required field `row` - at `$.data`", id)
         case "delay":
-            raise InvalidMessage("Expected `int` >= 0 - at `$.data.delay`", id)
+            raise InvalidMessage("Expected a whole number >= 0 - at `$.data.delay`", id)
     if answer := _untyped(id, data):  # a client may label its answer as it likes: what is in it speaks for itself
         return answer
     raise InvalidMessage(f"Unknown type `{type[:100]}`{nearest(type, _TYPES)} - at `$.data.type`", id)
@@ -195,10 +195,14 @@ def read_failure(err: Raw) -> Failed:
 
 def _failed(err: Raw, unrecoverable: bool) -> Failed:
     try:
-        error = msgspec.json.decode(err, type=_Error)
+        error = _error.read(err)
     except UNREADABLE:  # `err` is a text, or anything else that can be shown as one
         return Failed(_text(err), None, unrecoverable)
     return Failed(_text(error.message), _stack(error.stack), error.unrecoverable or unrecoverable)
+
+
+_error: Final[Reader[_Error]] = Reader(_Error)
+_string: Final[Reader[str]] = Reader(str)
 
 
 def _text(value: Raw | UnsetType) -> str:
@@ -206,10 +210,9 @@ def _text(value: Raw | UnsetType) -> str:
     if value is UNSET:
         return ""
     try:
-        decoded = msgspec.json.decode(value)
+        return _string.read(value)
     except UNREADABLE:
-        decoded = None
-    return decoded if isinstance(decoded, str) else bytes(value).decode(errors="replace")
+        return bytes(value).decode(errors="replace")
 
 
 def _stack(value: Raw | UnsetType) -> str | None:

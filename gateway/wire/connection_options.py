@@ -14,6 +14,7 @@ from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.rules.effects import KEEPS_SOME, Acting
 from bullmq_proxy.gateway.rules.options import KeepJobs
 from bullmq_proxy.gateway.values.numbers import Whole
+from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import nearest
 from bullmq_proxy.gateway.wire.events import ALL, StreamId, Subscription, parse_stream_id
 
@@ -133,12 +134,12 @@ def _parse_flag(text: str) -> bool:
     raise ValueError("Expected 1 or 0")
 
 
-_keep_jobs_decoder: Final = msgspec.json.Decoder(bool | Whole | KeepJobs)
+_keep_jobs_reader: Final[Reader[bool | int | KeepJobs]] = Reader(bool | Whole | KeepJobs)
 
 
 def _parse_keep_jobs(text: str) -> bool | int | dict[str, Any]:
     try:
-        value: bool | int | dict[str, Any] = msgspec.to_builtins(_keep_jobs_decoder.decode(text.encode()))
+        value: bool | int | dict[str, Any] = msgspec.to_builtins(_keep_jobs_reader.read(text.encode()))
     except (msgspec.MsgspecError, RecursionError):
         raise ValueError('Expected true, false, a number, or JSON such as {"age":3600,"count":100}') from None
     return value
@@ -278,7 +279,7 @@ def _limiter(query: Mapping[str, str]) -> tuple[int, int] | None:
 
 _EVENTS: Final[QueryOption[tuple[str, ...]]] = QueryOption(
     name="events",
-    description="Names with commas between them, `*` for all, `custom:NAME` for an event of a producer's own.",
+    description="Names with commas between them, `*` for all, `custom:NAME` for an event of a producer's own; or none.",
     type=str,
     default=(ALL,),
     parse=lambda text: tuple(name.strip() for name in text.split(",") if name.strip()),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from typing import Final, TypeVar
 
-import msgspec
 from msgspec import Raw, Struct
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
-from bullmq_proxy.gateway.values.json_text import SURROGATE, UNREADABLE, error_json
+from bullmq_proxy.gateway.values.json_text import UNREADABLE, error_json
+from bullmq_proxy.gateway.values.reading import Reader
+from bullmq_proxy.gateway.values.validation import in_words
 
 NO_ID: Final = b"null"
 
@@ -41,8 +42,8 @@ class _Head(Struct, gc=False):
 
 M = TypeVar("M", bound=Struct)
 
-_request: Final = msgspec.json.Decoder(Request)
-_head: Final = msgspec.json.Decoder(_Head)
+_request: Final[Reader[Request]] = Reader(Request)
+_head: Final[Reader[_Head]] = Reader(_Head)
 
 
 class InvalidMessage(GatewayError):
@@ -65,16 +66,23 @@ def decode_request(message: bytes) -> Request:
     return decode_as(_request, message)
 
 
-def decode_as(decoder: msgspec.json.Decoder[M], message: bytes) -> M:
-    """Read `message` with the decoder of an envelope type that has an `id` of type `Raw`."""
+def decode_as(reader: Reader[M], message: bytes) -> M:
+    """Read `message` with the reader of an envelope type that has an `id` of type `Raw`."""
     try:
-        request = decoder.decode(message)
+        request = reader.decode(message)
     except UNREADABLE as error:
-        raise _refusal(_describe(error, message), _find_id(message)) from None
+        request = _decode_again(reader, message, error)
     id = bytes(request.id)  # type: ignore[attr-defined]
     if not is_id(id):
         raise InvalidMessage("Expected a number or a string as `id` - at `$.id`")
     return request
+
+
+def _decode_again(reader: Reader[M], message: bytes, error: Exception) -> M:
+    try:
+        return reader.read_again(message, error)
+    except UNREADABLE as last:
+        raise _refusal(_describe(last), _find_id(message)) from None
 
 
 _ARGUMENTS: Final = " - at `$.data.args`"
@@ -93,21 +101,18 @@ def is_id(text: bytes) -> bool:
     return text[:1] in b'"-0123456789' if text else False
 
 
-def _describe(error: Exception, message: bytes) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "The message is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
         return "The message is not UTF-8"
-    text = str(error)
-    if not isinstance(error, msgspec.ValidationError) and SURROGATE.search(message):
-        return f"{text}; note that half a surrogate pair, such as \\ud800 alone, is no character"
-    return text
+    return in_words(str(error))
 
 
 def _find_id(message: bytes) -> bytes:
     """Return the id of a message whose data is wrong: the sender can then tell which of its requests failed."""
     try:
-        id = bytes(_head.decode(message).id)
+        id = bytes(_head.read(message).id)
     except UNREADABLE:  # no JSON at all, such as a NaN in the data
         found = _LEADING_ID.match(message) or _TRAILING_ID.search(message[-_LONGEST_END:])
         return found["id"] if found else NO_ID

@@ -46,12 +46,12 @@ class Subscription:
     """The events that one connection wants."""
 
     def __init__(self, names: list[str]) -> None:
-        """Subscribe to `names`; an empty list or `*` is all of them.
+        """Subscribe to `names`; `*` is all of them.
 
         Raises:
             GatewayError: INVALID_ARGUMENTS that lists the known names.
         """
-        self._all = not names
+        self._all = False
         self._names: set[str] = set()
         self.on(names)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +12,7 @@ from msgspec import Meta, Raw, Struct
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable, camel_case, unknown_function
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import nearest
 from tests.wire.strategies import damaged, json_texts
 
@@ -60,11 +60,11 @@ def add(queue: object, name: str, data: Raw = EMPTY, *, sink: Any) -> None:
     """Add something."""
 
 
-_texts = msgspec.json.Decoder(list[Raw])
+_texts: Reader[list[Raw]] = Reader(list[Raw])
 
 
 def bind(name: str, args: str) -> tuple[Any, ...]:
-    return tuple(TABLE[name].bind(_texts.decode(args)))
+    return tuple(TABLE[name].bind(_texts.read(args.encode())))
 
 
 def refusal(name: str, args: str) -> str:
@@ -120,6 +120,16 @@ class TestBinding:
             ("cleanUp", '["7"]', ("7", 5, None)),
             ("cleanUp", '["7",0]', ("7", 0, None)),
             ("cleanUp", '["7",1,null]', ("7", 1, None)),
+            ("cleanUp", '["7",null]', ("7", 5, None)),
+            ("cleanUp", '["7",2.0,{"maxCount":null,"force":null}]', ("7", 2, Limits())),
+            ("cleanUp", '["7",1e3,[]]', ("7", 1000, Limits())),
+            ("cleanUp", '["7",-0.0,{"maxCount":3.0e0}]', ("7", 0, Limits(3))),
+            ("cleanUp", '["half a pair: \\ud83d"]', ("half a pair: \ufffd", 5, None)),
+            ("countTypes", '[null,"a",null]', ("a",)),
+            ("nameAll", "[[]]", ({},)),
+            ("nameAll", '[{"\\udc00":"\\udc00 \\ud83d\\ude00"}]', ({"\ufffd": "\ufffd \U0001f600"},)),
+            ("add", '["a", null]', ("a", Raw(b"null"))),
+            ("add", '["a", {"x":"\\ud83d"}]', ("a", Raw(b'{"x":"\\ud83d"}'))),
             ("cleanUp", '["7",1,{"maxCount":3}]', ("7", 1, Limits(3))),
             ("countTypes", "[]", ()),
             ("countTypes", '["a","b"]', ("a", "b")),
@@ -136,25 +146,26 @@ class TestBinding:
             (
                 "cleanUp",
                 "[]",
-                "Expected `array` of at least length 1, got 0 - at `args`: cleanUp(jobId, limit?, opts?)",
+                "Expected an array of at least length 1, got 0 - at `args`: cleanUp(jobId, limit?, opts?)",
             ),
             (
                 "cleanUp",
                 '["7",1,{},2]',
-                "Expected `array` of at most length 3 - at `args`: cleanUp(jobId, limit?, opts?)",
+                "Expected an array of at most length 3 - at `args`: cleanUp(jobId, limit?, opts?)",
             ),
-            ("isPaused", "[1]", "Expected `array` of at most length 0 - at `args`: isPaused()"),
-            ("cleanUp", '[""]', "Expected `str` of length >= 1 - at `args[0]`"),
-            ("cleanUp", "[7]", "Expected `str`, got `int` - at `args[0]`"),
-            ("cleanUp", '["7",-1]', "Expected `int` >= 0 - at `args[1]`"),
-            ("cleanUp", '["7",1.5]', "Expected `int`, got `float` - at `args[1]`"),
-            ("cleanUp", '["7",null]', "Expected `int`, got `null` - at `args[1]`"),
-            ("cleanUp", '["7",1,{"force":1}]', "Expected `bool`, got `int` - at `args[2].force`"),
+            ("isPaused", "[1]", "Expected an array of at most length 0 - at `args`: isPaused()"),
+            ("cleanUp", '[""]', "Expected a string of length >= 1 - at `args[0]`"),
+            ("cleanUp", "[7]", "Expected a string, got a whole number - at `args[0]`"),
+            ("cleanUp", '["7",-1]', "Expected a whole number >= 0 - at `args[1]`"),
+            ("cleanUp", '["7",1.5]', "Expected a whole number, got a number that is not whole - at `args[1]`"),
+            ("cleanUp", "[null]", "Expected a string, got null - at `args[0]`"),
+            ("nameAll", "[7]", "Expected an object, got a whole number - at `args[0]`"),
+            ("cleanUp", '["7",1,{"force":1}]', "Expected true or false, got a whole number - at `args[2].force`"),
             ("cleanUp", '["7",1,{"maxcount":1}]', "Unknown option `maxcount`, did you mean `maxCount`? - at `args[2]`"),
             ("cleanUp", '["7",1,{"zzz":1}]', "Unknown option `zzz` - at `args[2]`"),
-            ("countTypes", '["a",7]', "Expected `str`, got `int` - at `args[1]`"),
-            ("nameAll", '[{"a":1}]', "Expected `str`, got `int` - at `args[0][...]`"),
-            ("nameAll", '[{"long":""}]', "Expected `str` of length <= 3 as a key - at `args[0]`"),
+            ("countTypes", '["a",7]', "Expected a string, got a whole number - at `args[1]`"),
+            ("nameAll", '[{"a":1}]', "Expected a string, got a whole number - at `args[0][...]`"),
+            ("nameAll", '[{"long":""}]', "Expected a string of length <= 3 as a key - at `args[0]`"),
         ],
     )
     def test_what_is_wrong_is_said_with_its_place(self, name: str, args: str, message: str) -> None:

@@ -69,7 +69,7 @@ def test_a_whole_number_is_an_id_everywhere(name: str, sent: str, id: str) -> No
 @pytest.mark.parametrize("sent", ["1.5", "true", "null", "[]", "{}"])
 def test_what_is_neither_text_nor_a_whole_number_is_none(sent: str) -> None:
     for name in ("removeJob", "getJobState"):
-        with pytest.raises(GatewayError, match=r"Expected `(str|int)`.* at `args\[0\]`"):
+        with pytest.raises(GatewayError, match=r"Expected a (string|whole number).* at `args\[0\]`"):
             TABLE[name].bind([Raw(sent.encode())])
 
 

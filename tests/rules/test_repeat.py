@@ -176,11 +176,11 @@ class TestGivenOptions:
 
     def test_an_every_of_0_beside_a_pattern_is_refused(self) -> None:
         message = refusal(lambda: given_json({"pattern": "* * * * *", "every": 0}))
-        assert message == "Expected `int` >= 1 - at `args[1].every`"
+        assert message == "Expected a whole number >= 1 - at `args[1].every`"
 
     @pytest.mark.parametrize("name", ["jobId", "delay", "deduplication", "repeat"])
     def test_a_template_cannot_have_what_the_scheduler_decides(self, name: str) -> None:
-        value = {"jobId": "x", "delay": 0, "deduplication": {"id": "x"}, "repeat": None}[name]
+        value = {"jobId": "x", "delay": 0, "deduplication": {"id": "x"}, "repeat": {}}[name]
         options = msgspec.convert({name: value}, TemplateOptions)
         message = refusal(lambda: given_template(options, "args[2].opts"))
         assert message == f"The jobs of a scheduler cannot have this option - at `args[2].opts.{name}`"

@@ -238,7 +238,7 @@ class Gateway:
         return await self.connect(f"/queue/{quote(name, safe='')}/process/{concurrency}", **query)
 
     async def events(self, name: str = "q", /, *events: str, **query: Any) -> Peer:
-        return await self.connect(f"/queue/{quote(name, safe='')}/events", events=",".join(events), **query)
+        return await self.connect(f"/queue/{quote(name, safe='')}/events", events=",".join(events) or "*", **query)
 
 
 async def down(gateway: Gateway) -> None:

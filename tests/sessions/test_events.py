@@ -84,7 +84,7 @@ async def test_on_and_off_change_the_subscription_and_reply_with_what_is_in_forc
         ("x", "INVALID_MESSAGE"),
         ('{"id":1,"data":{"fn":"add","args":[]}}', "UNKNOWN_FUNCTION"),
         ('{"id":1,"data":{"fn":"on","args":[5]}}', "INVALID_ARGUMENTS"),
-        ('{"id":1,"data":{"fn":"on","args":{}}}', "INVALID_ARGUMENTS"),
+        ('{"id":1,"data":{"fn":"on","args":{"a":1}}}', "INVALID_ARGUMENTS"),
     ],
 )
 async def test_what_a_watcher_cannot_ask_for_is_refused(proxy: Gateway, frame: str, code: str) -> None:

@@ -166,9 +166,9 @@ async def test_a_page_for_prometheus(queue: Peer, redis: Redis, prefix: str) -> 
     [
         ("getMetrics", [], "args"),
         ("getMetrics", ["active"], "args[0]"),
-        ("getMetrics", ["completed", None], "args[1]"),
+        ("getMetrics", ["completed", True], "args[1]"),
         ("getMetrics", ["completed", 0, 2**60], "args[2]"),
-        ("exportPrometheusMetrics", [[]], "args[0]"),
+        ("exportPrometheusMetrics", [[1]], "args[0]"),
         ("exportPrometheusMetrics", [{"a": 1}], "args[0]"),
         ("exportPrometheusMetrics", [{"a-b": "x"}], "args[0]"),
         ("exportPrometheusMetrics", [{"1": "x"}], "args[0]"),

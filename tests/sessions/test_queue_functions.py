@@ -171,13 +171,14 @@ async def test_a_job_without_its_parent_is_refused(queue: Peer, prefix: str) -> 
 
 BAD_ADDS: list[tuple[list[Any], str]] = [
     ([], "at `args`"),
-    ([5], "Expected `str`, got `int` - at `args[0]`"),
-    (["a", {}, {"delay": -1}], "Expected `int` >= 0 - at `args[2].delay`"),
-    (["a", {}, {"delay": "5"}], "Expected `int`, got `str` - at `args[2].delay`"),
+    ([5], "Expected a string, got a whole number - at `args[0]`"),
+    (["a", {}, {"delay": -1}], "Expected a whole number >= 0 - at `args[2].delay`"),
+    (["a", {}, {"delay": "5"}], "Expected a whole number, got a string - at `args[2].delay`"),
     (["a", {}, {"attempts": 1.5}], "at `args[2].attempts`"),
     (["a", {}, {"backoff": {"type": 1}}], "at `args[2].backoff.type`"),
-    (["a", {}, []], "at `args[2]`"),
+    (["a", {}, [1]], "at `args[2]`"),
     (["a", {}, {}, 1], "at `args`"),
+    (["a", {}, {"repeat": {"every": 1000}}], "`upsertJobScheduler`"),
     (["a", {}, {"priority": 2**21}], "Priority should be between 0 and 2097151"),
     (["a", {}, {"priority": 1.5}], "Priority should not be float"),
     (["a", {}, {"jobId": "12"}], "Custom Id cannot be integers"),
@@ -356,7 +357,7 @@ async def test_delayed_jobs_are_promoted_together(queue: Peer) -> None:
 
 
 @pytest.mark.parametrize("fn", ["retryJobs", "promoteJobs", "obliterate"])
-@pytest.mark.parametrize("count", [0, -1, None, 1.5, "5"])
+@pytest.mark.parametrize("count", [0, -1, False, 1.5, "5"])
 async def test_a_count_that_would_never_end_is_refused(queue: Peer, fn: str, count: Any) -> None:
     code, message = await queue.refusal(fn, {"count": count})
     assert (code, "`args[0].count`" in message) == ("INVALID_ARGUMENTS", True)
@@ -452,7 +453,7 @@ async def test_a_missing_job_is_not_found(queue: Peer, fn: str, args: list[Any],
         ("getJobs", [["waitin"]], "args[0][0]"),
         ("getJobs", ["waiting", "0"], "args[1]"),
         ("getJobCounts", ["waiting", 5], "args[1]"),
-        ("getWaiting", [None], "args[0]"),
+        ("getWaiting", [True], "args[0]"),
         ("getWaiting", [0, 10**30], "args[1]"),
         ("getJobLogs", ["1", -(2**63)], "args[1]"),
         ("clean", [0], "args"),
@@ -491,6 +492,43 @@ async def test_an_unknown_function_gets_the_nearest_known_name(queue: Peer) -> N
         "UNKNOWN_FUNCTION",
         "Unknown function `getJbo`, did you mean `getJob`? - at `fn`",
     )
+
+
+async def test_a_function_of_another_kind_of_connection_is_said_to_be_there(proxy: Gateway, queue: Peer) -> None:
+    flows, events, worker = await proxy.connect("/flows"), await proxy.events(), await proxy.worker()
+    for peer, name, path in (
+        (queue, "getFlow", "/flows"),
+        (worker, "getFlow", "/flows"),
+        (events, "getFlow", "/flows"),
+        (flows, "getJob", "/queue/NAME"),
+        (events, "getJob", "/queue/NAME"),
+        (events, "add", "/queue/NAME and /flows"),
+        (queue, "on", "/queue/NAME/events"),
+        (flows, "off", "/queue/NAME/events"),
+    ):
+        message = f"Unknown function `{name}`: it is one of connections to {path} - at `fn`"
+        assert await peer.refusal(name) == ("UNKNOWN_FUNCTION", message)
+
+
+async def test_an_event_connection_may_begin_without_events(proxy: Gateway, queue: Peer) -> None:
+    watcher = await proxy.connect("/queue/q/events", events="")
+    assert await watcher.call("off") == []
+    assert await watcher.call("on", "added", None) == ["added"]
+    await queue.call("add", "after")
+    assert (await watcher.message())["data"]["args"][0]["name"] == "after"
+
+
+async def test_args_may_be_what_stands_for_none(queue: Peer) -> None:
+    stand_ins: list[Any] = [None, {}, []]
+    for args in stand_ins:
+        await queue.send(9, fn="count", args=args)
+        assert await queue.reply(9) == 0
+
+
+async def test_a_value_of_a_closed_set_is_listed(queue: Peer) -> None:
+    message = "Expected one of `completed`, `failed`, got `faild`, did you mean `failed`? - at `args[0].state`"
+    assert await queue.refusal("retryJobs", {"state": "faild"}) == ("INVALID_ARGUMENTS", message)
+    assert "`waiting-children`" in (await queue.refusal("getJobs", ["wait", "x"]))[1]
 
 
 @pytest.mark.parametrize(

@@ -117,26 +117,26 @@ async def test_no_job_is_null_and_leaves_nothing(queue: Peer, redis: Redis, pref
 @pytest.mark.parametrize(
     ("repeat", "message"),
     [
-        ({"every": -1}, "Expected `int` >= 0 - at `args[1].every`"),
-        ({"every": 1.5}, "Expected `int`, got `float` - at `args[1].every`"),
-        ({"every": "5000"}, "Expected `int`, got `str` - at `args[1].every`"),
-        ({"every": None}, "Expected `int`, got `null` - at `args[1].every`"),
-        ({"every": 5_000_000_000_001}, "Expected `int` <= 5000000000000 - at `args[1].every`"),
-        ({"every": 0, **YEARLY}, "Expected `int` >= 1 - at `args[1].every`"),
-        ({"every": HOUR, "offset": -1}, "Expected `int` >= 0 - at `args[1].offset`"),
-        ({"every": HOUR, "limit": -1}, "Expected `int` >= 0 - at `args[1].limit`"),
-        ({"every": HOUR, "limit": None}, "Expected `int`, got `null` - at `args[1].limit`"),
-        ({"every": HOUR, "count": 0.5}, "Expected `int`, got `float` - at `args[1].count`"),
+        ({"every": -1}, "Expected a whole number >= 0 - at `args[1].every`"),
+        ({"every": 1.5}, "Expected a whole number, got a number that is not whole - at `args[1].every`"),
+        ({"every": "5000"}, "Expected a whole number, got a string - at `args[1].every`"),
+        ({"every": True}, "Expected a whole number, got true or false - at `args[1].every`"),
+        ({"every": 5_000_000_000_001}, "Expected a whole number <= 5000000000000 - at `args[1].every`"),
+        ({"every": 0, **YEARLY}, "Expected a whole number >= 1 - at `args[1].every`"),
+        ({"every": HOUR, "offset": -1}, "Expected a whole number >= 0 - at `args[1].offset`"),
+        ({"every": HOUR, "limit": -1}, "Expected a whole number >= 0 - at `args[1].limit`"),
+        ({"every": HOUR, "limit": "1"}, "Expected a whole number, got a string - at `args[1].limit`"),
+        ({"every": HOUR, "count": 0.5}, "Expected a whole number, got a number that is not whole - at `args[1].count`"),
         ({"every": HOUR, "startDate": "soon"}, "Expected milliseconds or a date in ISO 8601 - at `args[1].startDate`"),
-        ({"every": HOUR, "endDate": "x" * 41}, "Expected `str` of length <= 40 - at `args[1].endDate`"),
-        ({"every": HOUR, "startDate": -1}, "Expected `int` >= 0 - at `args[1].startDate`"),
+        ({"every": HOUR, "endDate": "x" * 41}, "Expected a string of length <= 40 - at `args[1].endDate`"),
+        ({"every": HOUR, "startDate": -1}, "Expected a whole number >= 0 - at `args[1].startDate`"),
         ({"every": HOUR, "startDate": 10**14}, "Expected a date up to 90000000000000 ms - at `args[1].startDate`"),
-        ({"pattern": 5}, "Expected `str`, got `int` - at `args[1].pattern`"),
-        ({**YEARLY, "tz": 1}, "Expected `str`, got `int` - at `args[1].tz`"),
-        ({**YEARLY, "immediately": "yes"}, "Expected `bool`, got `str` - at `args[1].immediately`"),
+        ({"pattern": 5}, "Expected a string, got a whole number - at `args[1].pattern`"),
+        ({**YEARLY, "tz": 1}, "Expected a string, got a whole number - at `args[1].tz`"),
+        ({**YEARLY, "immediately": "yes"}, "Expected true or false, got a string - at `args[1].immediately`"),
         ({"evry": HOUR}, "Unknown option `evry`, did you mean `every`? - at `args[1]`"),
         ({**YEARLY, "key": "x"}, "Unknown option `key` - at `args[1]`"),
-        (None, "Expected `object`, got `null` - at `args[1]`"),
+        (None, "Expected an object, got null - at `args[1]`"),
     ],
 )
 async def test_bad_repeat_options_are_refused_with_their_place(queue: Peer, repeat: Any, message: str) -> None:
@@ -155,13 +155,13 @@ async def test_bad_repeat_options_are_refused_with_their_place(queue: Peer, repe
         ),
         ({"opts": {"priority": 1.5}}, "Priority should not be float"),
         ({"opts": {"priority": 2**21}}, "Priority should be between 0 and 2097151"),
-        ({"opts": {"priority": "1"}}, "Expected `float`, got `str` - at `args[2].opts.priority`"),
+        ({"opts": {"priority": "1"}}, "Expected a number, got a string - at `args[2].opts.priority`"),
         ({"opts": {"backoff": {"type": "fixed", "jitter": 9}}}, "Jitter should be between 0 and 1"),
         ({"opts": {"atempts": 1}}, "Unknown option `atempts`, did you mean `attempts`? - at `args[2].opts`"),
-        ({"opts": 5}, "Expected `object | null`, got `int` - at `args[2].opts`"),
-        ({"name": 5}, "Expected `str | null`, got `int` - at `args[2].name`"),
+        ({"opts": 5}, "Expected an object or null, got a whole number - at `args[2].opts`"),
+        ({"name": 5}, "Expected a string or null, got a whole number - at `args[2].name`"),
         ({"zz": 1}, "Unknown option `zz` - at `args[2]`"),
-        ("beat", "Expected `object | null`, got `str` - at `args[2]`"),
+        ("beat", "Expected an object or null, got a string - at `args[2]`"),
     ],
 )
 async def test_bad_templates_are_refused_with_their_place(queue: Peer, template: Any, message: str) -> None:
@@ -169,9 +169,9 @@ async def test_bad_templates_are_refused_with_their_place(queue: Peer, template:
 
 
 async def test_the_id_has_a_letter_at_least(queue: Peer) -> None:
-    assert await refusal(queue, "", YEARLY) == "Expected `str` of length >= 1 - at `args[0]`"
+    assert await refusal(queue, "", YEARLY) == "Expected a string of length >= 1 - at `args[0]`"
     signature = "upsertJobScheduler(jobSchedulerId, repeatOpts, jobTemplate?)"
-    assert await refusal(queue, "s") == f"Expected `array` of at least length 2, got 1 - at `args`: {signature}"
+    assert await refusal(queue, "s") == f"Expected an array of at least length 2, got 1 - at `args`: {signature}"
 
 
 async def test_the_checks_of_the_options_come_after_node_s(queue: Peer) -> None:

@@ -206,7 +206,7 @@ async def test_the_first_ack_starts_the_clocks_of_the_jobs_in_hand(proxy: Gatewa
     assert (cancelled["id"], cancelled["data"]["type"]) == (second.number, "cancel")
 
 
-@pytest.mark.parametrize("data", ['{"err":7,"type":7}', '{"result":NaN}', '{"type":"compelted"}', '{"result":', "[]"])
+@pytest.mark.parametrize("data", ['{"err":7,"type":7}', '{"result":NaN}', '{"type":"compelted"}', '{"result":', "[1]"])
 async def test_an_answer_that_cannot_be_read_has_its_error_and_starts_the_clock(proxy: Gateway, data: str) -> None:
     producer, worker = await proxy.queue(), await proxy.worker(ackTimeout=50)
     await add(producer, 1)
@@ -216,6 +216,16 @@ async def test_an_answer_that_cannot_be_read_has_its_error_and_starts_the_clock(
     assert (refused["id"], refused["data"]["err"]["code"]) == (job.number, "INVALID_MESSAGE")
     cancelled = await worker.message()
     assert (cancelled["id"], cancelled["data"]["type"]) == (job.number, "cancel")
+
+
+@pytest.mark.parametrize("data", ["{}", "[]", '{"result":null,"err":null,"type":null}'])
+async def test_what_stands_for_an_empty_answer_completes_the_job_with_null(proxy: Gateway, data: str) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker(confirm=1)
+    await add(producer, 1)
+    job = await worker.job()
+    await worker.socket.send(f'{{"id":{job.number},"data":{data}}}')
+    assert (await worker.data())["state"] == "completed"
+    assert (await producer.call("getJob", job.id))["returnvalue"] is None
 
 
 async def test_an_answer_that_can_be_read_stops_that_clock(proxy: Gateway) -> None:

@@ -82,11 +82,17 @@ class TestMessages:
     def test_arguments_may_be_left_out(self) -> None:
         assert decode_request(b'{"id":1,"data":{"fn":"count"}}').data.args == []
 
-    @pytest.mark.parametrize(("args", "kind"), [("{}", "object"), ("null", "null"), ("7", "int"), ('"x"', "str")])
+    @pytest.mark.parametrize("args", ["null", "{}", "[]", " { } "])
+    def test_so_may_be_what_stands_for_none(self, args: str) -> None:
+        assert decode_request(f'{{"id":1,"data":{{"fn":"count","args":{args}}}}}'.encode()).data.args == []
+
+    @pytest.mark.parametrize(
+        ("args", "kind"), [('{"a":1}', "an object"), ("7", "a whole number"), ('"x"', "a string"), ("7.5", "a number")]
+    )
     def test_arguments_that_are_no_array_are_the_calls_fault_not_the_envelopes(self, args: str, kind: str) -> None:
         refused = refusal(f'{{"id":1,"data":{{"fn":"add","args":{args}}}}}')
         assert (refused.code, refused.id) == (ErrorCode.INVALID_ARGUMENTS, b"1")
-        assert refused.message == f"Expected `array`, got `{kind}` - at `args`"
+        assert refused.message == f"Expected an array, got {kind} - at `args`"
 
     def test_unknown_members_are_ignored(self) -> None:
         request = decode_request(b'{"v":2,"id":1,"data":{"fn":"count","trace":"x","args":[1]},"more":[]}')
@@ -105,9 +111,11 @@ class TestMessages:
     def test_bytes_that_are_not_utf_8_are_refused_where_they_are_read(self) -> None:
         assert refusal(b'{"id":1,"data":{"fn":"\xff"}}').message == "The message is not UTF-8"
 
-    def test_half_a_surrogate_pair_is_refused_with_a_hint(self) -> None:
-        refused = refusal('{"id":1,"data":{"fn":"add","args":["a","\\ud800"]}}')
-        assert refused.message.endswith("half a surrogate pair, such as \\ud800 alone, is no character")
+    @pytest.mark.parametrize("half", ["\\ud800", "\\uDFFF", "\\udc00\\ud800", "\\\\\\uD83d \\ud83d\\ude00"])
+    def test_half_a_surrogate_pair_stays_the_text_that_was_sent(self, half: str) -> None:
+        request = decode_request(f'{{"id":"{half}","data":{{"fn":"add","args":["a", {{"b" :"{half}"}}]}}}}'.encode())
+        assert bytes(request.id) == f'"{half}"'.encode()
+        assert bytes(request.data.args[1]) == f'{{"b" :"{half}"}}'.encode()
 
     @given(st.binary(max_size=200))
     def test_no_bytes_raise_anything_else(self, text: bytes) -> None:

@@ -4,11 +4,14 @@ A row's signature is its validation and its documentation (see `broker/functions
 encoded as JSON: dicts, lists, numbers, `Raw` for text that goes out as it is stored; None where Node has undefined.
 """
 
+from typing import Final
+
 from bullmq_proxy.gateway.broker.functions import (
     adding,
     consuming,
     events,
     families,
+    flows,
     jobs,
     limits,
     managing,
@@ -17,13 +20,33 @@ from bullmq_proxy.gateway.broker.functions import (
     status,
 )
 from bullmq_proxy.gateway.broker.functions.base import TABLE
+from bullmq_proxy.gateway.broker.functions.flows import FLOWS
+from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint, shown
+
+SUBSCRIBING: Final = ("on", "off")
+"""The functions of an Events connection."""
+
+BY_PATH: Final = {
+    shown(endpoint.value.path): functions
+    for endpoint, functions in (
+        (SessionEndpoint.QUEUE, TABLE),
+        (SessionEndpoint.FLOWS, FLOWS),
+        (SessionEndpoint.EVENTS, SUBSCRIBING),
+    )
+}
+"""The functions of each kind of connection, which those of another kind are told of."""
+TABLE.elsewhere = FLOWS.elsewhere = BY_PATH
 
 __all__ = [
+    "BY_PATH",
+    "FLOWS",
+    "SUBSCRIBING",
     "TABLE",
     "adding",
     "consuming",
     "events",
     "families",
+    "flows",
     "jobs",
     "limits",
     "managing",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Final, TypedDict
 
-import msgspec
-
 from bullmq_proxy.gateway.broker.functions.base import MANAGE, TABLE
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.values.numbers import Count, number_text
-from bullmq_proxy.gateway.values.validation import decoded_by
+from bullmq_proxy.gateway.values.reading import Reader
+from bullmq_proxy.gateway.values.validation import read_by
 
 EventValue = str | float | bool | None
 
@@ -21,7 +20,7 @@ class PublishedEvent(TypedDict):
     eventName: str
 
 
-Event = Annotated[dict[str, EventValue], decoded_by(msgspec.json.Decoder(dict[str, EventValue]), shows=PublishedEvent)]
+Event = Annotated[dict[str, EventValue], read_by(Reader(dict[str, EventValue]), shows=PublishedEvent)]
 
 _NAME: Final = "eventName"
 _EXAMPLE: Final = {_NAME: "shipped", "order": "47-11"}

@@ -8,9 +8,9 @@ in camelCase. What stands behind the `*` comes from the gateway: `sink`, `contex
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Raw
@@ -18,7 +18,8 @@ from msgspec import Raw
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
 from bullmq_proxy.gateway.values.json_text import UNREADABLE
-from bullmq_proxy.gateway.values.validation import Decoder, decoder_of, describe, nearest, shortened
+from bullmq_proxy.gateway.values.reading import Reader
+from bullmq_proxy.gateway.values.validation import nearest, read_again, reader_of, shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,14 @@ class Parameter:
         type: of the argument; `Raw` is any JSON.
         required: whether the argument must be given.
         default: what stands for a missing one.
-        decoder: reads the argument; None leaves it text.
+        reader: reads the argument; None leaves it text.
     """
 
     name: str
     type: Any
     required: bool
     default: Any
-    decoder: Decoder | None
+    reader: Reader[Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,15 @@ class Function:
         return f"{self.permission} for a job that the caller holds, else manage" if self.held else self.permission
 
     def bind(self, args: Sequence[Raw]) -> list[Any]:
-        """Check and convert the arguments, each of them JSON text.
+        """Check and convert the arguments, each of them JSON text; null, where it is no value, is left out.
 
         Raises:
             GatewayError: INVALID_ARGUMENTS that names the place, as `args[2].delay`.
         """
-        parameters = self.parameters * len(args) if self.variadic else self.parameters
+        parameters = self.parameters
+        if self.variadic:
+            args = [text for text in args if bytes(memoryview(text)[:5]) != _NULL]
+            parameters *= len(args)
         given = len(args)
         if not self._least <= given <= len(parameters):
             raise self._refuse_count(given)
@@ -103,28 +107,37 @@ class Function:
         return bound
 
     def _decode(self, place: int, parameter: Parameter, text: Raw) -> Any:
-        if parameter.decoder is None:
+        reader = parameter.reader
+        if reader is None:
             return text
         try:
-            return parameter.decoder.decode(text)
+            return reader.decode(text)
         except UNREADABLE as error:
-            raise invalid_arguments(describe(error, self._known, f"args[{place}]")) from None
+            if not parameter.required and bytes(text) == _NULL:
+                return parameter.default
+            return read_again(reader, text, error, f"args[{place}]", self._known)
 
     def _refuse_count(self, given: int) -> GatewayError:
         wanted = f"at least length {self._least}, got {given}"
         if given > len(self.parameters):
             wanted = f"at most length {len(self.parameters)}"
-        return invalid_arguments(f"Expected `array` of {wanted} - at `args`: {self.signature}")
+        return invalid_arguments(f"Expected an array of {wanted} - at `args`: {self.signature}")
 
 
+_NULL: Final = b"null"
 Run = TypeVar("Run", bound=Callable[..., Any])
 
 
 class FunctionTable:
-    """Functions by their Node names; what is not in the table cannot be called."""
+    """Functions by their Node names; what is not in the table cannot be called.
+
+    Attributes:
+        elsewhere: functions of other kinds of connections, by their paths: for the hint in a refusal.
+    """
 
     def __init__(self) -> None:
         self._functions: dict[str, Function] = {}
+        self.elsewhere: Mapping[str, Container[str]] = {}
 
     def function(
         self,
@@ -187,7 +200,10 @@ class FunctionTable:
         try:
             return self._functions[name]
         except KeyError:
-            raise unknown_function(name, self._functions) from None
+            raise unknown_function(name, self._functions, self.elsewhere) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._functions
 
     def __iter__(self) -> Iterator[Function]:
         return iter(self._functions.values())
@@ -197,11 +213,11 @@ class FunctionTable:
         return self._functions.get(name)
 
 
-def unknown_function(name: str, known: Any) -> GatewayError:
-    """Return the refusal of a name that is not in the table, with the nearest known one."""
-    return GatewayError(
-        ErrorCode.UNKNOWN_FUNCTION, f"Unknown function `{shortened(name)}`{nearest(name, known)} - at `fn`"
-    )
+def unknown_function(name: str, known: Collection[str], elsewhere: Mapping[str, Container[str]] = {}) -> GatewayError:
+    """Return the refusal of a name that is not known, with the path where it is, or the nearest known one."""
+    paths = [path for path, functions in elsewhere.items() if name in functions]
+    hint = f": it is one of connections to {' and '.join(paths)}" if paths else nearest(name, known)
+    return GatewayError(ErrorCode.UNKNOWN_FUNCTION, f"Unknown function `{shortened(name)}`{hint} - at `fn`")
 
 
 def camel_case(name: str) -> str:
@@ -257,7 +273,7 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
         type=hint,
         required=missing and parameter.kind is not inspect.Parameter.VAR_POSITIONAL,
         default=None if missing else parameter.default,
-        decoder=None if _is_text(hint) else decoder_of(hint),
+        reader=None if _is_text(hint) else reader_of(hint),
     )
 
 
