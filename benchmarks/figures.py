@@ -46,6 +46,8 @@ class Run:
     redis_us: float | None
     client_us: float | None
     proxy_cores: float  # cores that the proxy kept busy
+    redis_cores: float
+    commands_per_second: float
     idle_mib: float | None  # PSS of the proxy before any client
     pss_mib: float | None  # and with all clients
     rss_mib: float | None
@@ -89,6 +91,8 @@ def figures(readings: Readings, *, has_proxy: bool) -> Run:
         redis_us=per_operation(readings.redis_cpu, 1e6),
         client_us=per_operation(readings.client_cpu, 1e6),
         proxy_cores=readings.proxy_cpu / readings.wall,
+        redis_cores=readings.redis_cpu / readings.wall,
+        commands_per_second=work.commands / readings.wall,
         idle_mib=of_proxy(readings.before.pss / MIB),
         pss_mib=of_proxy(readings.during.pss / MIB),
         rss_mib=of_proxy(readings.during.rss / MIB),

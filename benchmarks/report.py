@@ -141,9 +141,21 @@ def _extras(result: Result) -> list[str]:
         words = [f"{name} {value.median:,.2f}" for name, value in medians.items() if value is not None]
         if result.scenario.load.kind == "idle" and (busy := summary(run.proxy_cores for run in good)):
             words.append(f"share of a core {busy.median:.2%}, a tenth of that at the default ping interval")
+        if result.scenario.load.kind == "sleep":
+            words += _asleep(good)
         if words:
             lines.append(f"{peer}: {', '.join(words)}")
     return lines
+
+
+def _asleep(runs: list[Run]) -> list[str]:
+    """What goes on while nothing happens: shares of a core, and commands."""
+    shown: tuple[tuple[str, Figure], ...] = (
+        ("gateway {:.2%} of a core", lambda run: run.proxy_cores),
+        ("Redis {:.2%}", lambda run: run.redis_cores),
+        ("{:.0f} commands/s", lambda run: run.commands_per_second),
+    )
+    return [words.format(value.median) for words, figure in shown if (value := summary(map(figure, runs)))]
 
 
 def _cell(value: Summary | None, digits: int) -> str:

@@ -23,7 +23,7 @@ from benchmarks.lab.valkey import Valkey, Work
 from benchmarks.load.task import Load, Outcome, Task
 from benchmarks.scenarios import Scenario
 
-_CONNECT: Final = 60.0  # s until all connections are open and warm
+_CONNECT: Final = 240.0  # s until all connections are open and warm
 _LATE: Final = 0.5  # s that each further client of a peer may need to start
 _GRACE: Final = 20.0  # s beyond the measured time
 _END: Final = 3.0  # s for a client to leave by itself
@@ -209,4 +209,4 @@ def _expect(client: Process, what: str, deadline: float) -> dict[str, Any]:
 
 def _connections(load: Load) -> int:
     """Client connections that the memory is divided among: those of the kind that is measured."""
-    return {"events": load.watchers, "process": load.workers}.get(load.kind, load.connections)
+    return {"events": load.watchers, "process": load.workers, "sleep": 2 * load.queues}.get(load.kind, load.connections)

@@ -100,6 +100,18 @@ def _idle(kind: str, count: int, *, default: bool = False) -> Scenario:
     )
 
 
+def _sleep(count: int, *flags: str, name: str = "") -> Scenario:
+    return Scenario(
+        name=f"sleep-{count}{name}",
+        about=f"{count} queues with an idle worker and a watcher each; the latency is that of a first job",
+        unit="ping",
+        load=Load(kind="sleep", queues=count),
+        peers=("gateway",),
+        flags=flags,
+        least_duration=40.0,  # two rounds of pings, and more than one of the checks for stalled jobs
+    )
+
+
 def _round_trip(name: str, about: str, load: Load, *, default: bool = False) -> Scenario:
     return Scenario(name=name, about=about, unit="job", load=load, default=default)
 
@@ -146,6 +158,8 @@ SCENARIOS: Final = (
         for kind in ("queue", "worker", "events")
         for count in (1000, 10_000)
     ),
+    *(_sleep(count) for count in (1000, 10_000)),
+    _sleep(10_000, "--ping-interval", "3600", name="-unpinged"),
     Scenario(
         name="slow-client",
         about="8 connections add, 8 under way on each, beside 4 watchers: first these read, then they do not",

@@ -54,7 +54,7 @@ def _answered(state: str) -> Metric:
 
 
 METRICS: Final = (
-    Metric("connections", "gauge", "Open WebSocket connections.", lambda shard: len(shard.listener.connections)),
+    Metric("connections", "gauge", "Open WebSocket connections.", lambda shard: shard.listener.open),
     Metric(
         "connections_accepted_total",
         "counter",

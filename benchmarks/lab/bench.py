@@ -74,6 +74,8 @@ class Bench:
 
     def clients(self, peer: str, task: Task, stack: ExitStack) -> list[Process]:
         """Start the client of a peer, which for some is all there is of it; `raw-procs` has one for each shard."""
+        if task.load.kind == "sleep":  # twice as many connections as one process may have descriptors
+            return [self._client(peer, replace(task, load=load).to_json(), stack) for load in task.load.split(2)]
         if peer == "raw-procs":
             tasks = [replace(task, load=load) for load in task.load.split(self._procs)]
             return [self._client("raw", each.to_json(), stack) for each in tasks]

@@ -15,6 +15,10 @@ from benchmarks.load.stage import Driver, Phased, measure
 from benchmarks.load.task import Outcome, Task, job_data
 
 _STUCK, _AWAKE = 1.2, 0.1  # s that a slow client is stuck, longer than a close takes, and awake
+_QUEUES_AT_A_TIME: Final = 25
+_FIRST_PUSHES: Final = 250
+_LONGEST_PUSH: Final = 10.0  # s
+_FALL_ASLEEP: Final = 1.0  # s from the last connection
 _HEAD: Final = 48  # bytes of a reply in which an error would show
 _PROBE: Final = 0.05  # s between two probes
 _QUIET: Final = 0.15  # s without an event: nothing is on its way any more
@@ -236,6 +240,53 @@ class Idle(_Base):
             client.on_ping = self._meter.done
 
 
+class Sleeping(Idle):
+    """`sleep`: many queues with a worker and a watcher each; the latency is that of the first push into some of them.
+
+    It is taken before the measured time, in which nothing happens. An operation is a ping, as in `idle`.
+    """
+
+    async def start(self) -> None:
+        """Connect everybody, and let some queues have a job."""
+        load, base = self._load, self._path
+        workers: dict[int, Socket] = {}
+        for first in range(load.first, load.first + load.queues, _QUEUES_AT_A_TIME):
+            numbers = range(first, min(first + _QUEUES_AT_A_TIME, load.first + load.queues))
+            opened = await asyncio.gather(
+                *(self._open(1, f"{base}-{number}/process/1", _ignore) for number in numbers),
+                *(self._open(1, f"{base}-{number}/events?events=completed", _ignore) for number in numbers),
+            )
+            workers.update((number, client) for number, (client,) in zip(numbers, opened, strict=False))
+        for client in self._sockets:
+            client.on_ping = self._meter.done
+        await asyncio.sleep(_FALL_ASLEEP)
+        (adder,) = await self._open(1, "/flows", _ignore)
+        step = max(1, load.queues // _FIRST_PUSHES)
+        self._pushes = Histogram()
+        for number in range(load.first, load.first + load.queues, step):
+            self._pushes.record(await self._first_push(adder, number, workers[number]), 1)
+
+    async def _first_push(self, adder: Socket, number: int, worker: Socket) -> float:
+        pushed = asyncio.get_running_loop().create_future()
+
+        def push(client: Socket, messages: list[bytes]) -> None:
+            client.write(frame(b'%b,"data":{"result":1}}' % _id(messages[0])))
+            pushed.set_result(clock())
+
+        worker.on_messages = push
+        sent = clock()
+        node = b'{"name":"job","queueName":"%b-%d","data":{}}' % (self._task.queue.encode(), number)
+        adder.write(frame(b'{"id":1,"data":{"fn":"add","args":[%b]}}' % node))
+        async with asyncio.timeout(_LONGEST_PUSH):
+            return float(await pushed) - sent
+
+    async def measure(self, seconds: float) -> Outcome:
+        """Count pings while all sleep."""
+        outcome = await measure(self, self._meter, seconds)
+        outcome.latency = dict(self._pushes.counts)
+        return outcome
+
+
 class SlowClient(Adds):
     """`slow`: adds as in `add`, beside watchers that first read what they get and then get stuck, time and again.
 
@@ -339,6 +390,7 @@ _KINDS: Final = {
     "roundtrip": RoundTrips,
     "events": Deliveries,
     "idle": Idle,
+    "sleep": Sleeping,
     "slow": SlowClient,
 }
 

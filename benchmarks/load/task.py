@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 
@@ -12,7 +13,7 @@ class Load:
     """The data of a scenario. What a kind does not need stays at its default.
 
     Attributes:
-        kind: `add`, `process`, `roundtrip`, `events`, `idle` or `slow`; names the driver.
+        kind: `add`, `process`, `roundtrip`, `events`, `idle`, `sleep` or `slow`; names the driver.
         connections: Queue connections that add, or idle connections.
         window: unanswered adds per connection.
         payload: bytes of a job's data, as JSON text.
@@ -22,6 +23,8 @@ class Load:
         watchers: Events connections.
         idle: kind of the idle connections: `queue`, `worker` or `events`.
         slow: Events connections that read nothing.
+        queues: with an idle worker and a watcher each.
+        first: number of the first of them.
         rate: jobs per second that are put into the queue beforehand, for each second of the run: no peer is faster.
     """
 
@@ -35,10 +38,15 @@ class Load:
     watchers: int = 0
     idle: str = "queue"
     slow: int = 0
+    queues: int = 0
+    first: int = 0
     rate: int = 0
 
     def split(self, parts: int) -> list[Load]:
-        """The load of `add` or `process` from several clients; from fewer when there are not as many connections."""
+        """The load of `add`, `process` or `sleep` from several clients; from fewer where it is not enough for all."""
+        if self.kind == "sleep":
+            firsts = [self.queues * part // parts for part in range(parts + 1)]
+            return [replace(self, first=first, queues=end - first) for first, end in pairwise(firsts)]
         whole = self.workers if self.kind == "process" else self.connections
         parts = min(parts, whole)
         shares = [whole // parts + (part < whole % parts) for part in range(parts)]

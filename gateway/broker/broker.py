@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.recovery import Recovery
@@ -18,6 +19,8 @@ from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
 from bullmq_proxy.gateway.broker.redis.seats import Seats
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
+
+_TELLING: Final = 20e-6  # s for each queue between two reports of all of them, which cost about 1 us for each
 
 
 class Broker:
@@ -67,6 +70,9 @@ class Broker:
         self._services: dict[Queue, QueueServices] = {}
         self._on_served: Callable[[list[str]], None] | None = None
         self._served: list[str] = []
+        self._loop = asyncio.get_running_loop()
+        self._telling: asyncio.TimerHandle | None = None  # while the next report waits
+        self._is_told = True
         self.link.on_up.append(self._link_is_up)
 
     async def start(self, timeout: float | None) -> None:
@@ -90,7 +96,10 @@ class Broker:
             self._services.pop(services.queue, None)
         else:
             self._services[services.queue] = services
-        self._tell_served()
+        if self._telling is None:
+            self._tell_served()
+        else:
+            self._is_told = False
 
     # For the supervisor
 
@@ -100,10 +109,20 @@ class Broker:
         self._tell_served()
 
     def _tell_served(self) -> None:
+        """Tell at once, and what changes right after that together: a report names all queues."""
+        if self._on_served is None:
+            return
+        self._is_told = True
+        self._telling = self._loop.call_later(len(self._services) * _TELLING, self._tell_rest)
         served = [queue.name for queue, services in self._services.items() if services.is_consumed]
-        if self._on_served is not None and served != self._served:
+        if served != self._served:
             self._served = served
             self._on_served(served)
+
+    def _tell_rest(self) -> None:
+        self._telling = None
+        if not self._is_told:
+            self._tell_served()
 
     def adopt(self, queues: Iterable[str]) -> None:
         """Give back the jobs that our predecessor in this slot left in `active` of these queues."""
@@ -125,6 +144,8 @@ class Broker:
 
     async def close(self) -> None:
         """Give everything up: feeds and readers first, the command link last."""
+        if self._telling is not None:
+            self._telling.cancel()
         self._parts.renewer.close()
         self._parts.sleepers.close()
         await asyncio.gather(*(services.close() for services in list(self._services.values())), self.recovery.close())

@@ -171,9 +171,10 @@ class Connection(SendingConnection):
                     self._message(apply_mask(payload, data[start - 4 : start]))
                     at = stop
                     continue
-                if frames.is_whole_ping(data, at, start, stop) and self.protocol.state is _OPEN:
+                if frames.is_whole_ping_or_pong(data, at, start, stop) and self.protocol.state is _OPEN:
                     self.penalize()
-                    self.answer_ping(apply_mask(data[start:stop], data[start - 4 : start]))
+                    if data[at] == frames.WHOLE_PING:
+                        self.answer_ping(apply_mask(data[start:stop], data[start - 4 : start]))
                     at = stop
                     continue
                 if data[at] & frames.OPCODE == _CLOSE:  # RFC 6455 §5.4: a control frame may come between fragments

@@ -6,7 +6,7 @@ from typing import Final
 
 WHOLE_TEXT: Final = 0x81  # the first byte of a text frame that is a whole message, without extension bits
 WHOLE_PING: Final = 0x89
-_PONG: Final = 0x8A
+WHOLE_PONG: Final = 0x8A
 _FIN: Final = 0x80
 _RESERVED: Final = 0x70
 OPCODE: Final = 0x0F
@@ -60,14 +60,24 @@ def is_masked(data: bytes, at: int) -> bool:
     return data[at + 1] >= _MASKED
 
 
-def is_whole_ping(data: bytes, at: int, start: int, stop: int) -> bool:
-    """Return whether a frame at `at`, with its payload from `start` to `stop`, is a valid ping and all there."""
-    return data[at] == WHOLE_PING and is_masked(data, at) and stop - start <= _LONGEST_CONTROL and stop <= len(data)
+def is_whole_ping_or_pong(data: bytes, at: int, start: int, stop: int) -> bool:
+    """Return whether a frame at `at`, with its payload from `start` to `stop`, is a valid one of them and all there."""
+    return (
+        WHOLE_PING <= data[at] <= WHOLE_PONG
+        and is_masked(data, at)
+        and stop - start <= _LONGEST_CONTROL
+        and stop <= len(data)
+    )
+
+
+def ping(payload: bytes) -> bytes:
+    """Return a ping of at most 125 bytes."""
+    return bytes((WHOLE_PING, len(payload))) + payload
 
 
 def pong(payload: bytes) -> bytes:
     """Return the answer to a ping."""
-    return bytes((_PONG, len(payload))) + payload
+    return bytes((WHOLE_PONG, len(payload))) + payload
 
 
 def text_header(length: int) -> bytes:

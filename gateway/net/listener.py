@@ -96,6 +96,7 @@ class Listener:
         )
         self._draining = False
         self.accepted = 0
+        self.open = 0  # now; to count `connections` means to look at each of them
 
     async def start(self, where: Where) -> None:
         """Accept connections on a listening socket, or on a host and a port."""
@@ -221,8 +222,12 @@ class Listener:
         """Wait for the end of an open connection; all that happens on it happens in callbacks."""
         assert isinstance(connection, Connection)
         self.accepted += 1
-        connection.opened()
-        await closed(connection)
+        self.open += 1
+        try:
+            connection.opened()
+            await closed(connection)
+        finally:
+            self.open -= 1
 
     # Keys
 

@@ -95,8 +95,7 @@ class SendingConnection(OpeningConnection):
     def ping(self) -> None:  # type: ignore[override] # no waiter: the keepalive only asks whether anything was heard
         """Send a ping."""
         if self.protocol.state is _OPEN:
-            self.protocol.send_ping(os.urandom(4))  # two libraries of clients die of an empty one
-            self.send_data()
+            self.transport.write(frames.ping(os.urandom(4)))  # two libraries of clients die of an empty one
 
     def close_with(self, code: int, reason: str = "", timeout: float | None = None) -> None:
         """Send what is left and a close frame, and give the peer `timeout` seconds, or the usual ones, to answer it."""

@@ -261,6 +261,19 @@ async def test_queues_are_forgotten_when_nobody_uses_them(broker: Broker) -> Non
     await eventually(left, "no queue and no feed is left")
 
 
+async def test_queues_that_come_at_once_are_told_of_together(broker: Broker) -> None:
+    """Each report names all of them: 10,000 reports for 10,000 queues would be a gigabyte."""
+    reports: list[list[str]] = []
+    broker.tell_served(reports.append)
+    names = [f"q{number}" for number in range(300)]
+    workers = [Worker(broker, broker.queue(name)) for name in names]
+    await eventually(lambda: reports and reports[-1] == names, "all are told of")
+    for worker in workers:
+        worker.leave()
+    await eventually(lambda: reports[-1] == [], "none are left")
+    assert len(reports) < 10
+
+
 async def test_a_stopped_broker_takes_no_job_and_no_marker_from_others(
     broker: Broker, valkey: ValkeyProcess, prefix: str
 ) -> None:

@@ -307,10 +307,10 @@ async def test_what_nobody_uses_is_given_up(broker: Broker) -> None:
     served: list[list[str]] = []
     broker.tell_served(served.append)
     hands = broker.services(broker.queue("q")).manual_consumers()
-    assert served == [["q"]]
+    await eventually(lambda: served == [["q"]], "it is told")
     assert broker.services(broker.queue("q")).manual_consumers() is hands
     hands._on_idle(hands)
-    assert served[-1] == []
+    await eventually(lambda: served[-1] == [], "it is told")
     assert broker.services(broker.queue("q")).manual_consumers() is not hands
 
 

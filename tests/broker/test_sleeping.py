@@ -37,8 +37,8 @@ PROMPT = 2.0
 
 
 @asynccontextmanager
-async def shard(url: str, prefix: str, seats: int = 0, name: str = "1") -> AsyncIterator[Broker]:
-    broker = Broker(Address.from_url(url), prefix, replace(ASLEEP, seats=seats), Identity(f"{prefix}-{name}"))
+async def shard(url: str, prefix: str, *, name: str = "1", **options: Any) -> AsyncIterator[Broker]:
+    broker = Broker(Address.from_url(url), prefix, replace(ASLEEP, **options), Identity(f"{prefix}-{name}"))
     await broker.start(5.0)
     try:
         yield broker
@@ -295,20 +295,17 @@ async def test_a_marker_whose_reply_was_lost_costs_no_job(tmp_path: Path, prefix
 
 async def test_a_frozen_redis_is_missed_although_nothing_is_asked_of_it(tmp_path: Path, prefix: str) -> None:
     with ValkeyProcess(tmp_path, tcp=True) as server:
-        options = replace(ASLEEP, deadline=0.3)
-        broker = Broker(Address.from_url(server.url), prefix, options, Identity(prefix))
-        await broker.start(5.0)
-        worker = Worker(broker)
-        tracker = broker._parts.worker_seats.tracker
-        await worker.sleeps()
-        assert tracker.is_up
-        server.freeze()
-        await eventually(lambda: not tracker.is_up, "the silence is noticed")
-        server.thaw()
-        await eventually(lambda: tracker.is_up and broker.link.is_up, "it is back")
-        await add(broker.queue("q"))
-        await worker.has(1)
-        await broker.close()
+        async with shard(server.url, prefix, deadline=0.3) as broker:
+            worker = Worker(broker)
+            tracker = broker._parts.worker_seats.tracker
+            await worker.sleeps()
+            await eventually(lambda: tracker.is_up, "the queue sleeps")
+            server.freeze()
+            await eventually(lambda: not tracker.is_up, "the silence is noticed")
+            server.thaw()
+            await eventually(lambda: tracker.is_up and broker.link.is_up, "it is back")
+            await add(broker.queue("q"))
+            await worker.has(1)
 
 
 async def test_a_server_that_was_read_only_for_a_while_is_served_again(tmp_path: Path, prefix: str) -> None:

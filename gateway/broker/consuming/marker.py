@@ -50,6 +50,7 @@ class MarkerWait:
         self._change: asyncio.Future[None] | None = None  # of the marker, while it sleeps
         self._woken = False
         self._until = 0
+        self.suspects: list[str] = []  # while it sleeps: the keys that stand for jobs to fetch
         self.popped = False  # a marker was taken; for the feed to unset when it has made use of it
 
     async def wait(self, until: int) -> int:
@@ -143,6 +144,8 @@ class MarkerWait:
             self._link = None
         await self._tracker.start()
         self._woken = False
+        # A delayed job whose time is known needs no further look.
+        self.suspects = self._queue.keys("wait", "prioritized", *(() if self._until else ("delayed",)))
         self._sleepers.add(self)
         try:
             while not self._woken and not self._tracker.is_refused:
@@ -167,11 +170,6 @@ class MarkerWait:
         except asyncio.CancelledError:
             self._tracker.send(pack_command("ZADD", self._key, b"0", b"0"))  # behind what may have taken one
             raise
-
-    @property
-    def suspects(self) -> list[str]:
-        """The keys that stand for jobs to fetch; a time that is known needs no further look."""
-        return self._queue.keys("wait", "prioritized", *(() if self._until else ("delayed",)))
 
     def wake_up(self) -> None:
         """End the sleep."""

@@ -15,11 +15,13 @@ _AT_A_TIME: Final = 256  # queues in one command; that takes Redis 0.1 ms
 
 
 class Sleeper(Protocol):
-    """One that sleeps until a marker comes."""
+    """One that sleeps until a marker comes.
 
-    @property
-    def suspects(self) -> list[str]:
-        """The keys that stand for jobs to fetch, should they exist."""
+    Attributes:
+        suspects: the keys that stand for jobs to fetch, should they exist.
+    """
+
+    suspects: list[str]
 
     def wake_up(self) -> None:
         """End the sleep: there may be jobs."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.consuming.leases import Consumer
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.rules.options import now_ms
 
 log = logging.getLogger(__name__)
+
+_STEP: Final = 0.5  # s
+_SHORT: Final = 5000  # ms; for an interval up to this a step would be a long time
 
 _KEYS = ("stalled", "wait", "active", "stalled-check", "meta", "paused", "marker", "events", "repeat")
 
@@ -61,7 +65,10 @@ class StalledChecker:
             self._timer = None
 
     def _check(self) -> None:
-        self._timer = self._loop.call_later(self._interval / 1000, self._check)
+        due = self._loop.time() + self._interval / 1000
+        if self._interval > _SHORT:  # together with those of other queues, so that they leave in one write
+            due = math.ceil(due / _STEP) * _STEP
+        self._timer = self._loop.call_at(due, self._check)
         check_stalled(self._queue, self._interval, self._limit)
 
 

@@ -106,7 +106,8 @@ class Template:
     def __init__(self, script: Script, keys: Sequence[object], args: Sequence[object]) -> None:
         self._script = script
         self._keys_and_args = (keys, args)
-        self._first, *self._rest = _chunks(("EVALSHA", script.sha, len(keys), *keys, *args))
+        self._first = b""  # packed when it is first needed: most queues need few of their templates
+        self._rest: list[bytes] = []
 
     def send(self, values: tuple[Chunk, ...], sink: Sink) -> None:
         """Run the script and give its reply, or the GatewayError in its place, to `sink`.
@@ -115,10 +116,16 @@ class Template:
             values: one for each hole, in their order.
             sink: takes the reply.
         """
+        if not self._first:
+            self._first, *self._rest = _chunks(self._words())
         command: list[Chunk] = [self._first]
         for value, after in zip(values, self._rest, strict=True):
             command += (bulk_head(len(value)), value, after)
         self._script.link.send(command, partial(self._replied, values, sink))
+
+    def _words(self) -> tuple[object, ...]:
+        keys, args = self._keys_and_args
+        return "EVALSHA", self._script.sha, len(keys), *keys, *args
 
     def _replied(self, values: tuple[Chunk, ...], sink: Sink, reply: Any) -> None:
         if isinstance(reply, Exception):
