@@ -8,7 +8,9 @@
 
 const readline = require('node:readline');
 const Redis = require('ioredis');
-const { FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, Worker } = require('bullmq');
+const {
+  FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, WaitingChildrenError, Worker,
+} = require('bullmq');
 
 const common = { connection: JSON.parse(process.argv[2]), prefix: process.argv[3] };
 const redis = new Redis(common.connection);
@@ -182,7 +184,10 @@ const operations = {
     return handle;
   },
 
-  /** `data.fail`: so many attempts fail first, `data.hopeless`: for good. `gated`: no job ends before `release`. */
+  /**
+   * `data.fail`: so many attempts fail first, `data.hopeless`: for good. `data.park`: the job waits for its children.
+   * `gated`: no job ends before `release`.
+   */
   async work({ queue, options, gated }) {
     const handle = ++handles;
     let release = () => {};
@@ -192,6 +197,7 @@ const operations = {
       async job => {
         write({ note: handle, started: job.id });
         await gate;
+        if (job.data.park && (await job.moveToWaitingChildren(job.token))) throw new WaitingChildrenError();
         if (job.attemptsMade < (job.data.fail ?? 0)) throw failure(`no luck ${job.attemptsMade}`, job.data.hopeless);
         return { got: job.data };
       },

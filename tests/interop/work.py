@@ -12,7 +12,7 @@ from tests.interop.client import Client
 
 class GatewayWorker:
     """Answers every job that is pushed, until its block ends. `data.fail`: so many attempts fail first,
-    `data.hopeless`: for good.
+    `data.hopeless`: for good; `data.park`: the job waits for its children.
 
     Args:
         client: a Worker connection, not opened yet.
@@ -38,6 +38,7 @@ class GatewayWorker:
 
     def _serve(self) -> None:
         held: list[dict[str, Any]] = []
+        payloads: dict[int, Any] = {}
         while True:
             try:
                 pushed = self._client.receive(timeout=0.05 if held else None)
@@ -45,8 +46,11 @@ class GatewayWorker:
                 pushed = None
             except ConnectionClosed:
                 return
-            if pushed is not None:
+            if pushed is not None and pushed["data"].get("err", {}).get("code") == "CONFLICT":
+                self._client.send(pushed["id"], result={"got": payloads[pushed["id"]]})  # no children to wait for
+            elif pushed is not None:
                 assert pushed["data"]["type"] == "process", pushed
+                payloads[pushed["id"]] = pushed["data"]["payload"]
                 self._started.append(pushed["data"]["job"]["id"])
                 held.append(pushed)
             if self._gate.is_set():
@@ -70,4 +74,4 @@ def _outcome(pushed: dict[str, Any]) -> dict[str, Any]:
         message = f"no luck {attempts}"
         stack = f"Error: {message}\n    at work (work.js:1:1)"
         return {"err": {"message": message, "stack": stack, "unrecoverable": data.get("hopeless", False)}}
-    return {"result": {"got": data}}
+    return {"type": "waitChildren"} if data.get("park") else {"result": {"got": data}}
