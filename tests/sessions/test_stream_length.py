@@ -77,3 +77,29 @@ async def test_an_event_that_cannot_be_published_is_refused(
     code, message = await (await proxy.queue()).refusal("publishEvent", event)
     assert (code, wanted in message, "`args[0]" in message) == ("INVALID_ARGUMENTS", True, True), message
     assert not await redis.exists(f"{prefix}:q:events")
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        (r'{"eventName":"half \ud83d","f\udc00":"\ud800"}', {"event": "half \ufffd", "f\ufffd": "\ufffd"}),
+        ('{"eventName":"a","n":9007199254740993}', {"event": "a", "n": "9007199254740992"}),
+        ('{"eventName":"a","":""}', {"event": "a", "": ""}),
+        ('{"eventName":"a","eventName":"b"}', {"event": "b"}),
+    ],
+)
+async def test_an_event_is_stored_as_node_stores_it(
+    proxy: Gateway, redis: Redis, prefix: str, text: str, fields: dict[str, str]
+) -> None:
+    queue = await proxy.queue()
+    await queue.socket.send(f'{{"id":1,"data":{{"fn":"publishEvent","args":[{text}]}}}}')
+    assert await queue.message() == {"id": 1, "data": {"ok": None}}
+    [(_, stored)] = await redis.xrange(f"{prefix}:q:events")
+    assert stored == fields
+
+
+@pytest.mark.parametrize("number", ["1e400", "9" * 400])
+async def test_a_number_that_no_double_holds_is_refused(proxy: Gateway, number: str) -> None:
+    queue = await proxy.queue()
+    await queue.socket.send(f'{{"id":1,"data":{{"fn":"publishEvent","args":[{{"eventName":"a","n":{number}}}]}}}}')
+    assert (await queue.message())["data"]["err"]["code"] == "INVALID_ARGUMENTS"
