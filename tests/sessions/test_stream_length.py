@@ -94,7 +94,8 @@ async def test_an_event_is_stored_as_node_stores_it(
     queue = await proxy.queue()
     await queue.socket.send(f'{{"id":1,"data":{{"fn":"publishEvent","args":[{text}]}}}}')
     assert await queue.message() == {"id": 1, "data": {"ok": None}}
-    [(_, stored)] = await redis.xrange(f"{prefix}:q:events")
+    entries: Any = await redis.xrange(f"{prefix}:q:events")
+    [(_, stored)] = entries
     assert stored == fields
 
 
