@@ -86,7 +86,8 @@ class Schedules:
                     log.warning("the iteration after %s of %s is not created: %s", job_id, self._queue.name, error)
                     return
             except Exception:
-                # As in BullMQ: the job itself is processed all the same. Anything can be in its options.
+                # Anything can be in its options. The job itself is processed all the same; Node's worker would leave it
+                # in `active`, from where the stalled check brings it back for ever.
                 log.exception("the iteration after %s of %s is not created", job_id, self._queue.name)
                 return
             await asyncio.sleep(_PAUSE)
