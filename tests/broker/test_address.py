@@ -60,6 +60,16 @@ def test_anything_else_is_refused(url: str) -> None:
         Address.from_url(url)
 
 
+@pytest.mark.parametrize(
+    "url", ["redis://:hun/ter2@h", "redis://u:hun#ter2@h", "redis://u:hun?ter2@h", "redis://hun:x"]
+)
+def test_a_refusal_repeats_no_part_of_a_password(url: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        Address.from_url(url)
+    assert "hun" not in f"{refused.value} {refused.value.__cause__}"
+    assert "percent-encoded" in str(refused.value)
+
+
 def test_no_password_is_ever_shown() -> None:
     for url in ("redis://user:hidden@h/1", "rediss://:hidden@h", "unix://:hidden@/run/s"):
         address = Address.from_url(url)

@@ -136,7 +136,9 @@ async def test_a_server_that_is_full_is_tried_again() -> None:
     async with MisbehavingServer(lambda command: OK, login) as server:
         link = Link(local(server), OPTIONS)
         await link.start(None)
-        await eventually(lambda: "max number of clients" in link.last_error.message, "it has been refused")
+        await eventually(
+            lambda: "refuses the gateway's first commands" in link.last_error.message, "it has been refused"
+        )
         assert link.last_error.code is ErrorCode.REDIS_UNAVAILABLE
         full = False
         assert await link.call("GET", "x") == "OK"

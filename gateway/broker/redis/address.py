@@ -12,6 +12,10 @@ from redis.asyncio.connection import parse_url
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+_WANTED: Final = (
+    "expected a URL such as redis://host:6379/0 or rediss://user:password@host, in which `/`, `#`, `?`, `@` and `:` of"
+    " the password are percent-encoded"
+)
 _SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix", "redis+unix": "unix"}
 
 
@@ -39,11 +43,15 @@ class Address:
         """Read `redis://`, `rediss://`, `unix://` and their `valkey` spellings, options as redis-py has them.
 
         Raises:
-            ValueError: no URL of these schemes.
+            ValueError: no URL of these schemes; the text repeats nothing of it.
         """
-        parts = urlsplit(url)
-        known = parts._replace(scheme=_SCHEMES.get(parts.scheme, parts.scheme))
-        return cls.from_options(dict(parse_url(urlunsplit(known) if parts.netloc else _plain(url, known.scheme))))
+        try:
+            parts = urlsplit(url)
+            known = parts._replace(scheme=_SCHEMES.get(parts.scheme, parts.scheme))
+            options = dict(parse_url(urlunsplit(known) if parts.netloc else _plain(url, known.scheme)))
+        except ValueError:  # whose text may repeat a part of the password, such as what follows a `/` in it
+            raise ValueError(_WANTED) from None
+        return cls.from_options(options)
 
     @classmethod
     def from_client(cls, client: Redis) -> Address:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import hiredis
@@ -29,6 +30,10 @@ PERMANENT: Final = (
 )
 """Beginnings of error replies to a login that another try would not change."""
 
+# What clients are not told: the address of another node, and the gateway's name there.
+_ELSEWHERE: Final = re.compile(r"^(MOVED|ASK) .*", re.DOTALL)
+_USER: Final = re.compile(r"^NOPERM User .*? has")
+
 OUTAGE: Final = (ErrorCode.REDIS_UNAVAILABLE, ErrorCode.OUTCOME_UNKNOWN)
 """Codes of errors that end when Redis is back; a command that may be executed twice can be sent again."""
 
@@ -38,6 +43,17 @@ class RedisRefused(GatewayError):
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorCode.REDIS_UNAVAILABLE, message)
+
+
+class GreetingRefused(GatewayError):
+    """Redis does not take the first commands of a connection now. `why`, in its words, is for the log alone."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            ErrorCode.REDIS_UNAVAILABLE,
+            unavailable("it refuses the gateway's first commands, and the gateway's log says why").message,
+        )
+        self.why = why
 
 
 class LostReply(GatewayError):
@@ -62,7 +78,7 @@ def reply_error(error: Exception) -> GatewayError:
     """Turn an error reply of Redis into a GatewayError."""
     if isinstance(error, GatewayError):
         return error
-    text = str(error)
+    text = _ELSEWHERE.sub(r"\1 to another node of a cluster", _USER.sub("NOPERM The gateway's user has", str(error)))
     if text.startswith(_UNAVAILABLE):
         return GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"Redis cannot serve this now: {text[:200]}")
     if "WRONGTYPE" in text:  # the client has named a key of another type, such as one of BullMQ's own

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,7 +19,13 @@ from functools import partial
 from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.errors import PERMANENT, LostReply, RedisRefused, unavailable
+from bullmq_proxy.gateway.broker.redis.errors import (
+    PERMANENT,
+    GreetingRefused,
+    LostReply,
+    RedisRefused,
+    unavailable,
+)
 from bullmq_proxy.gateway.broker.redis.socket import Chunk, Entry, OnPush, RedisSocket, Sink, pack_command, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
@@ -307,19 +315,26 @@ class Link:
             log.debug("redis link: CLIENT SETNAME was refused", exc_info=True)  # some hosted servers do not have it
 
     def _refusal(self, error: GatewayError) -> GatewayError:
-        text = error.message.removeprefix("Redis refused the command: ")
+        text = self._masked(error.message.removeprefix("Redis refused the command: "))
         if text.startswith(PERMANENT):
             return RedisRefused(f"Redis at {self.address.shown} refused the login: {text[:100]}")
         if "DB index" in text:
             return RedisRefused(f"Redis at {self.address.shown} has no database {self.address.db}: {text[:100]}")
-        return error if error.code is ErrorCode.REDIS_UNAVAILABLE else unavailable(text[:200])
+        return error if error.code is ErrorCode.REDIS_UNAVAILABLE else GreetingRefused(text[:200])
 
-    def _note(self, error: Exception, *, starts: bool) -> None:
+    def _masked(self, text: str) -> str:
+        """Return an error of Redis' without the password: a server that does not know AUTH repeats its arguments."""
+        return text.replace(self.address.password, "***") if self.address.password else text
+
+    def _note(self, error: OSError | GatewayError, *, starts: bool) -> None:
         """Keep why there is no connection, and log each new reason; while the link `starts`, `start` reports it.
 
         Clients are not told where Redis is, nor how the gateway logs in there.
         """
-        reason = error.message if isinstance(error, GatewayError) else _why(error)
+        if isinstance(error, GreetingRefused):
+            reason = error.why
+        else:
+            reason = error.message if isinstance(error, GatewayError) else _why(error)
         if starts:
             self._refused = error if isinstance(error, RedisRefused) else None
         elif reason != self._reason:
@@ -374,10 +389,15 @@ class Link:
             self._drop(connection, timed_out=True)
 
 
-def _why(error: BaseException) -> str:
-    """Return the reason in the system's words, without numbers."""
+def _why(error: OSError) -> str:
+    """Return the reason in the system's words. They name no address: event loops put it into their own texts."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLError):
+        return "TLS has failed"
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "its name is not known"
+    if error.errno is not None:
+        return os.strerror(error.errno)
+    # Without a number: a word of ours or of the loop's on one connection, or on several at once, each with its address.
+    return str(error) if isinstance(error, ConnectionError) else "none of its addresses can be connected to"
