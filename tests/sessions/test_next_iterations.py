@@ -169,3 +169,18 @@ async def test_an_outage_delays_it_and_makes_no_job_twice(proxy: Gateway, relay:
     assert await iterations(queue) == (2, 1)
     await job.answer(result=1)
     assert (await worker.data())["type"] in (("finished", "lost", "cancel") if query else ("finished",))
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+async def test_a_gateway_that_stops_while_redis_is_away_does_not_wait_for_it(
+    proxy: Gateway, relay: Relay, by_hand: bool
+) -> None:
+    queue = await proxy.queue()
+    await queue.call("upsertJobScheduler", "s", {"every": HOUR})
+    relay.cut_after(UPDATE)
+    if by_hand:
+        await queue.request("getNextJob", "hand")
+    else:
+        await proxy.worker()
+    await asyncio.wait_for(relay.cut.wait(), 5)
+    await asyncio.wait_for(proxy.stop(), 5)
