@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from benchmarks.load.flooder import FLOODS
 from benchmarks.load.task import Load
 
 ALL: Final = ("gateway", "raw", "node", "python", "bun-proxy")
@@ -169,6 +170,17 @@ SCENARIOS: Final = (
         default=True,
         flags=("--max-write-buffer", "512KiB"),  # the default of 16 MiB takes longer to fill
         least_duration=3.0,
+    ),
+    *(
+        Scenario(
+            name=f"floods-{kind}",
+            about=f"a job at a time, from add until its completed event, beside {flood.clients} clients: {flood.about}",
+            unit="job",
+            load=Load(kind="floods", connections=1, window=1, workers=1, concurrency=1, watchers=1, flood=kind),
+            peers=("gateway",),
+            least_duration=2.0,
+        )
+        for kind, flood in FLOODS.items()
     ),
 )
 

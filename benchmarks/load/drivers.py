@@ -11,7 +11,7 @@ from benchmarks.load.frames import frame
 from benchmarks.load.histogram import Histogram
 from benchmarks.load.meter import Meter, clock
 from benchmarks.load.socket import OnMessages, Socket, connect, connect_many
-from benchmarks.load.stage import Driver, Phased, measure
+from benchmarks.load.stage import measure
 from benchmarks.load.task import Outcome, Task, job_data
 
 _STUCK, _AWAKE = 1.2, 0.1  # s that a slow client is stuck, longer than a close takes, and awake
@@ -382,19 +382,3 @@ def _ignore(client: Socket, messages: list[bytes]) -> None:
 
 def _never(client: Socket, messages: list[bytes]) -> None:
     raise AssertionError("a message before the first request")
-
-
-_KINDS: Final = {
-    "add": Adds,
-    "process": Processing,
-    "roundtrip": RoundTrips,
-    "events": Deliveries,
-    "idle": Idle,
-    "sleep": Sleeping,
-    "slow": SlowClient,
-}
-
-
-def make_driver(task: Task, meter: Meter) -> Driver | Phased:
-    """The driver of a task."""
-    return _KINDS[task.load.kind](task, meter)

@@ -13,7 +13,7 @@ class Load:
     """The data of a scenario. What a kind does not need stays at its default.
 
     Attributes:
-        kind: `add`, `process`, `roundtrip`, `events`, `idle`, `sleep` or `slow`; names the driver.
+        kind: `add`, `process`, `roundtrip`, `events`, `idle`, `sleep`, `slow` or `floods`; names the driver.
         connections: Queue connections that add, or idle connections.
         window: unanswered adds per connection.
         payload: bytes of a job's data, as JSON text.
@@ -25,6 +25,7 @@ class Load:
         slow: Events connections that read nothing.
         queues: with an idle worker and a watcher each.
         first: number of the first of them.
+        flood: kind of the flood beside which it is measured, one of `flooder.FLOODS`.
         rate: jobs per second that are put into the queue beforehand, for each second of the run: no peer is faster.
     """
 
@@ -40,6 +41,7 @@ class Load:
     slow: int = 0
     queues: int = 0
     first: int = 0
+    flood: str = ""
     rate: int = 0
 
     def split(self, parts: int) -> list[Load]:
