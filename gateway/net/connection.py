@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 _TEXT, _BINARY, _CONT, _CLOSE, _PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE, Opcode.PONG
 _OPEN = State.OPEN
 _UNAUTHORIZED_TIMEOUT: Final = 1.0  # s when its key is not valid any more: its jobs go back when the socket is closed
-_UNTIMED_FRAMES: Final = 16  # between two looks at the clock
+_UNTIMED_FRAMES: Final = 4  # between two looks at the clock
 _PENALTY_TIME: Final = 10.0  # s for which `bad_messages_per_second` can be used up at once
+_POLICY_TIMEOUT: Final = 1.0  # s then to read the close frame; what is still sent is not looked at
 _TINY: Final = 128  # bytes of a fragment that is smaller than any reason to send fragments
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
 _FIRST_PUSH_DELAY: Final = 0.02  # s; some clients set their handlers a tick after the handshake's answer has come
@@ -115,6 +116,8 @@ class Connection(SendingConnection):
     def data_received(self, data: bytes) -> None:
         """Bytes from the socket."""
         self.heard = True
+        if self._close_code == CloseCode.POLICY:
+            return  # it may go on with what it was closed for
         if self.head is not None:
             self.receive_head(self.head, data)
             return
@@ -145,6 +148,8 @@ class Connection(SendingConnection):
         while at < end:
             if self._reading_paused:
                 self._rest = data[at:]
+                return
+            if self._close_code == CloseCode.POLICY:
                 return
             if not untimed:
                 now = time.perf_counter()
@@ -307,7 +312,7 @@ class Connection(SendingConnection):
         self._penalties = max(0.0, self._penalties - (now - self._penalized_at) * rate) + 1
         self._penalized_at = now
         if self._penalties > rate * _PENALTY_TIME:
-            self.close_with(CloseCode.POLICY, "too many messages that are no successful calls")
+            self.close_with(CloseCode.POLICY, "too many messages that are no successful calls", _POLICY_TIMEOUT)
 
     def _close_for_bug(self, what: str) -> None:
         log.exception(what)

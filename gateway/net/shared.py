@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from bullmq_proxy.gateway.net.connection import Connection
     from bullmq_proxy.gateway.net.sending_connection import SendingConnection
 
-_TURN: Final = 0.002  # s that all connections together may take in one turn of the loop, before others get theirs
-_SHORTEST_TURN: Final = 0.0002  # s of one connection, however many there are
+_TURN: Final = 0.001  # s that all connections together may take in one turn of the loop, before others get theirs
+_SHORTEST_TURN: Final = 0.00005  # s of one connection, however many there are
 _LOOK: Final = 1.0  # s between two looks for those who do not get on
 _STALE: Final = 5.0  # s in which a message that is not whole must get on then
 

@@ -41,6 +41,7 @@ class UnderWay:
         self.calls = 0
         self.patient = 0
         self._size = 0
+        self._messages = 0
         self._client = client
         self._limits = limits
         self._budget = limits.budget
@@ -60,10 +61,13 @@ class UnderWay:
     def begin(self, size: int) -> None:
         """Count a message of `size` bytes."""
         size += MESSAGE_OVERHEAD
-        if not self._size:
-            self._budget.busy += 1
+        budget = self._budget
+        if not self._messages:
+            budget.busy += 1
+        self._messages += 1
+        budget.messages += 1
         self._size += size
-        self._budget.take(size)
+        budget.size += size
         if not self._paused and self._is_full():
             self._paused = True
             self._client.pause_reading()
@@ -71,9 +75,11 @@ class UnderWay:
     def end(self, size: int) -> None:
         """Count it no more: it has reached its end."""
         size += MESSAGE_OVERHEAD
-        self._size -= size
-        if not self._size:
+        self._messages -= 1
+        self._budget.messages -= 1
+        if not self._messages:
             self._budget.busy -= 1
+        self._size -= size
         self._budget.give_back(size)
         if self._paused:
             self.resume_if_room()
@@ -81,12 +87,14 @@ class UnderWay:
     def begin_patience(self, size: int) -> None:
         """Count a call of `size` bytes as one that may take as long as it likes: it keeps nobody else waiting."""
         self.patient += 1
+        self._budget.messages -= 1
         self._budget.give_back(size + MESSAGE_OVERHEAD)
         self.resume_if_room()
 
     def end_patience(self, size: int) -> None:
         """Count it as such no more: it has been replied to, or is about to be."""
         self.patient -= 1
+        self._budget.messages += 1
         self._budget.take(size + MESSAGE_OVERHEAD)
 
     @property
@@ -100,7 +108,7 @@ class UnderWay:
             self.calls - self.patient >= limits.calls
             or self._size >= limits.size
             or self.is_unread
-            or self._budget.is_over(self._size)
+            or self._budget.is_over(self._size, self._messages - self.patient)
         )
 
     def resume_if_room(self) -> None:
@@ -110,7 +118,7 @@ class UnderWay:
             self._paused
             and self.calls - self.patient <= limits.calls // 2
             and self._size <= limits.size // 2
-            and not self._budget.is_over(self._size)
+            and self._budget.has_room(self._size, self._messages - self.patient)
         ):
             self._paused = False
             if not self.is_unread:

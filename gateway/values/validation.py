@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import time
 from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
@@ -43,6 +44,26 @@ def shortened(name: str) -> str:
     return name if len(name) <= 100 else name[:100] + "…"
 
 
+class _Suggestions:
+    """Lets through so many searches a second, and as many at once: people read few, and a flood must not cost more."""
+
+    _RATE: Final = 200.0
+
+    def __init__(self) -> None:
+        self._left = self._RATE
+        self._at = 0.0
+
+    def take(self) -> bool:
+        now = time.monotonic()
+        self._left = min(self._RATE, self._left + (now - self._at) * self._RATE)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+_SUGGESTIONS: Final = _Suggestions()
 _CANDIDATES: Final = 3
 _LONGEST: Final = 64  # characters of a name that are compared
 
@@ -51,8 +72,10 @@ def nearest(name: str, known: Collection[str]) -> str:
     """Return `, did you mean …?` where a known name is near enough, else nothing.
 
     To compare a name with 100 others letter by letter takes 2 ms, and clients can be wrong a thousand times a second:
-    only the ones that share most pairs of letters are compared.
+    only the ones that share most pairs of letters are compared, and none when there is too much to compare.
     """
+    if not _SUGGESTIONS.take():
+        return ""
     pairs = _pairs(name[:_LONGEST])
 
     def share(other: str) -> float:
