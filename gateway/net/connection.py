@@ -366,9 +366,9 @@ class Connection(SendingConnection):
         for timer in (self._end, self.judgement, self._starting):
             if timer is not None:
                 timer.cancel()
-        # The parser and the protocol hold each other, and so does the error that ended it, by its traceback.
+        # The parser and the protocol hold each other, and so do the errors that ended it, by their tracebacks.
         self.protocol.parser.close()
-        self.protocol.parser_exc = None
+        self.protocol.parser_exc = self.protocol.handshake_exc = None
         if self.account is not None:
             self.account.leave(self)
         session, self.session = self.session, None

@@ -30,10 +30,13 @@ class Keepalive:
         """Look after the connections until cancelled."""
         while True:
             await asyncio.sleep(self._interval / 2)
-            for number, connection in enumerate(list(self._connections()), 1):
-                self._look(connection)
-                if number % _SLICE == 0:
-                    await asyncio.sleep(0)
+            await self._look_at_all()  # by itself: a name here would hold the last connection meanwhile
+
+    async def _look_at_all(self) -> None:
+        for number, connection in enumerate(list(self._connections()), 1):
+            self._look(connection)
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
 
     def _look(self, connection: Connection) -> None:
         if connection.is_reading_paused and connection.write_buffer_size:

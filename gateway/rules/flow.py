@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ Defaults = Mapping[str, JobOptions]
 _NONE_YET: Final = Prepared(packed=b"", shown=b"")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class FlowJob:
     """A checked node: one job to add.
 
@@ -55,7 +56,7 @@ class FlowJob:
         node: as the client sent it.
         prefix: of its queue.
         place: in the arguments.
-        parent: the node above; None for a root.
+        above: the node above, which is not held by those below; None for a root.
         id: chosen by the client, or made here.
         is_own_id: the client chose it, so that the job may be there already.
         key: of the job's hash.
@@ -68,7 +69,7 @@ class FlowJob:
     node: FlowNode
     prefix: str
     place: str
-    parent: FlowJob | None
+    above: weakref.ref[FlowJob] | None
     id: str = ""
     is_own_id: bool = False
     key: str = ""
@@ -76,6 +77,11 @@ class FlowJob:
     timestamp: int = 0
     children: list[FlowJob] = field(default_factory=list)
     own_options: dict[str, Raw] = field(default_factory=dict)
+
+    @property
+    def parent(self) -> FlowJob | None:
+        """The node above; None for a root."""
+        return self.above() if self.above is not None else None
 
     @property
     def queue(self) -> str:
@@ -129,7 +135,7 @@ def _lay_out(roots: Sequence[tuple[FlowNode, str]], prefix: str, max_queue_name:
             check_queue_name(job.queue, max_queue_name, f"`{job.place}.queueName`")
             job.own_options = _read_options(job)
             job.children = [
-                FlowJob(child, child.prefix or prefix, f"{job.place}.children[{index}]", job)
+                FlowJob(child, child.prefix or prefix, f"{job.place}.children[{index}]", weakref.ref(job))
                 for index, child in enumerate(job.node.children or ())
             ]
             level.extend(job.children)

@@ -69,6 +69,7 @@ class EventsSession:
         self._closed = True
         if self._following is not None:
             self._following.cancel()
+            self._following = None
         if self._cursor is not None:
             self._reader.leave(self._cursor)
             self._cursor = None

@@ -100,10 +100,12 @@ class WorkerSession:
         if self._consumer is not None:
             if self._unchoking is not None:
                 self._unchoking.cancel()
+                self._unchoking = None
                 self._take_back_unread()
             self._feed.leave(self._consumer, counted=not self._draining)
             self._consumer = None
         self._held.clear()
+        self._unheard.clear()
 
     def _take_back_unread(self) -> None:
         """Give back, uncounted, what the client may never have seen."""

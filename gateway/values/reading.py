@@ -151,13 +151,18 @@ class Reader(Generic[T]):
         raw = bytes(text)
         halves = SURROGATE.search(raw) is not None
         if not halves and not (isinstance(error, msgspec.ValidationError) and _HELPFUL.search(str(error))):
-            raise error
+            raise _copy(error)
         try:
             look = _LookAtHalves(raw) if halves else _Look(raw)
             value = look.value(look.text, self.shape)
         except UNREADABLE:
-            raise error from None
+            raise _copy(error) from None
         return cast("T", msgspec.convert(value, self._hint))
+
+
+def _copy(error: Exception) -> Exception:
+    """Return an error to raise in place of one that a caller's frame holds: its traceback would hold that frame."""
+    return type(error)(*error.args)
 
 
 # The kinds that something else can stand for.

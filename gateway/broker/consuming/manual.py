@@ -23,7 +23,7 @@ from bullmq_proxy.gateway.broker.consuming.stalled import check_stalled
 from bullmq_proxy.gateway.broker.jobs.moves import JobOfToken, Move, Moves, ScriptOptions
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, unavailable
-from bullmq_proxy.gateway.broker.redis.socket import resolve
+from bullmq_proxy.gateway.broker.redis.socket import Sink, future_of, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.rules.jobs import Hash, loaded_job, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
@@ -170,9 +170,7 @@ class ManualConsumers:
         Raises:
             GatewayError: BullMQ's error for a negative return code.
         """
-        done: asyncio.Future[Any] = self._loop.create_future()
-        move.send(fetch_next, partial(self._moved, job, move, done))
-        reply = await done
+        reply = await future_of(lambda sink: move.send(fetch_next, partial(self._moved, job, move, sink)))
         if isinstance(reply, int) and reply < 0:
             raise finished_error(reply, command=move.script, job_id=job.id, state="active")
         if isinstance(reply, list) and isinstance(reply[0], list):
@@ -182,14 +180,14 @@ class ManualConsumers:
             await stands
         return reply
 
-    def _moved(self, job: JobOfToken, move: Move, done: asyncio.Future[Any], reply: Any) -> None:
+    def _moved(self, job: JobOfToken, move: Move, sink: Sink, reply: Any) -> None:
         """Right when the reply comes: a renewal behind it finds no lock any more."""
         stays = move.script == "moveToWaitingChildren" and reply == 1
         try:
             if not isinstance(reply, Exception) and not stays and (isinstance(reply, list) or reply >= 0):
                 self.surroundings.job_moved(job.id, job.token)
         finally:
-            resolve(done, reply)
+            sink(reply)
 
     async def extend(self, id: str, token: str, duration: int) -> int:
         """Let a lock live for `duration` ms from now on: 1, or 0 when it is not under this token."""
@@ -364,9 +362,11 @@ class _FetchAttempt:
 
     def accept(self) -> Raw | None:
         """Return what was taken; from here on it is the caller's own."""
-        job = self.taken.result()
+        error = self.taken.exception()
+        if isinstance(error, GatewayError):
+            raise GatewayError(error.code, error.message)  # the traceback of the one that we keep would hold us
         self._lease = None
-        return job
+        return self.taken.result()
 
     def leave(self) -> None:
         """Stop waiting; a job that was fetched in this moment goes back."""
@@ -379,7 +379,8 @@ class _FetchAttempt:
             self._manual_consumers.give_back(lease)
         if not self.taken.cancel():
             self.taken.exception()  # seen, should it be one that the caller was too late for
-        self._leave()
+        leave, self._leave = self._leave, _nothing  # it knows the consumer, which knows us
+        leave()
 
 
 def _nothing() -> None:

@@ -108,12 +108,14 @@ class MarkerWait:
         popped = link.call("BZPOPMIN", self._key, f"{seconds:.3f}", decode=False)
         try:
             await asyncio.wait((popped,), timeout=seconds)
+            if not popped.done():
+                self._unblock()
+            marker = await popped
         except asyncio.CancelledError:
             popped.cancel()
             raise
-        if not popped.done():
-            self._unblock()
-        marker = await popped
+        finally:
+            del popped  # an error's traceback holds this frame
         return None if marker is None else marker[2]
 
     def _unblock(self) -> None:
@@ -194,6 +196,7 @@ class MarkerWait:
         self._unblock()
         self._queue.wake()
         await self._link.close()
+        self._link = None
 
 
 def milliseconds(score: Any) -> int:

@@ -145,6 +145,7 @@ class Link:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
+            self._task = None  # what cancelled it holds its frames, and they hold us
         for timer in (self._give_up, self._check):
             if timer is not None:
                 timer.cancel()

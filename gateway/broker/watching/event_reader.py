@@ -152,6 +152,7 @@ class EventReader:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
+            self._task = None
         if self._link is not None:
             await self._link.close()
 
@@ -234,6 +235,7 @@ class EventReader:
             if entries:
                 self._seat.stir()
                 await self._fan_out(entries)
+            del entries  # they can be large, and the next ones may take long
 
     async def _block(self) -> list[Any]:
         """Return the next entries, on a connection of its own; none when the time is up."""

@@ -56,6 +56,7 @@ class JobWaits:
             return await end
         finally:
             self._dismiss(id, end)
+            del end  # an error's traceback holds this frame
 
     def _dismiss(self, id: str, end: asyncio.Future[Raw]) -> None:
         if not end.cancel() and not end.cancelled():
