@@ -93,6 +93,8 @@ class Connection(SendingConnection):
         must not come in one segment with the answer.
         """
         self._shared.unopened.opened(self)
+        if self._end is None:
+            self._shared.open.add(self)
         self.forget_handshake()
         early, self.head = self.head, None
         if self.session is not None and not self._close_code:
@@ -359,6 +361,7 @@ class Connection(SendingConnection):
         """Release everything: the socket is gone."""
         super().connection_lost(exc)
         self._shared.unopened.leave(self)
+        self._shared.open.discard(self)
         self._shared.unfinished.discard(self)
         self._shared.note_unread(self, 0)
         self._let_go()

@@ -96,7 +96,6 @@ class Listener:
         )
         self._draining = False
         self.accepted = 0
-        self.open = 0  # now; to count `connections` means to look at each of them
 
     async def start(self, where: Where) -> None:
         """Accept connections on a listening socket, or on a host and a port."""
@@ -134,6 +133,11 @@ class Listener:
     def connections(self) -> set[Connection]:
         """All open connections."""
         return cast("set[Connection]", self._server.connections if self._server else set())
+
+    @property
+    def open(self) -> int:
+        """The number of open connections; to count `connections` means to look at each of them."""
+        return len(self._shared.open)
 
     @property
     def port(self) -> int:
@@ -222,12 +226,8 @@ class Listener:
         """Wait for the end of an open connection; all that happens on it happens in callbacks."""
         assert isinstance(connection, Connection)
         self.accepted += 1
-        self.open += 1
-        try:
-            connection.opened()
-            await closed(connection)
-        finally:
-            self.open -= 1
+        connection.opened()
+        await closed(connection)
 
     # Keys
 

@@ -111,4 +111,5 @@ class SendingConnection(OpeningConnection):
     def end_within(self, timeout: float | None = None) -> None:
         """Abort the connection unless the peer ends it in time; the first deadline counts."""
         if self._end is None:
+            self._shared.open.discard(self)
             self._end = self.loop.call_later(_CLOSE_TIMEOUT if timeout is None else timeout, self.transport.abort)

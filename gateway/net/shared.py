@@ -34,6 +34,7 @@ class Shared:
         bad_messages_per_second: of one connection; see `Connection.penalize`.
         budget: of the shard, to which bytes count that were read and are no whole message yet.
         unopened: connections whose handshake is not answered yet.
+        open: those whose handshake is answered, and that nobody has begun to close.
         unfinished: those with bytes that were read and are to be taken in the next turn of the loop.
         partial: those with a message that is not whole, and the loop time of its last bytes, the oldest one first.
         unread: those whose clients leave output unread, and how many bytes of it.
@@ -45,6 +46,7 @@ class Shared:
     budget: Budget
     unopened: Unopened
     max_unread: int = UNREAD
+    open: set[SendingConnection] = field(default_factory=set)
     unfinished: set[Connection] = field(default_factory=set)
     partial: OrderedDict[Connection, float] = field(default_factory=OrderedDict)
     unread: dict[SendingConnection, int] = field(default_factory=dict)

@@ -202,7 +202,7 @@ def app_of(proxy: Gateway) -> App:
 
 
 async def all_quiet(proxy: Gateway) -> None:
-    """Wait until all is connected and no queue is in use; what lingers for those who come again is told that nobody does."""
+    """Wait until all is connected and no queue is in use; what lingers for those who may come again is ended."""
     broker = app_of(proxy).broker
 
     def quiet() -> bool:
