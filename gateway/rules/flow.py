@@ -17,8 +17,9 @@ from bullmq_proxy.gateway.errors import GatewayError, invalid_arguments
 from bullmq_proxy.gateway.rules.ids import check_queue_name
 from bullmq_proxy.gateway.rules.jobs import EMPTY_OBJECT, created_job
 from bullmq_proxy.gateway.rules.options import NO_OPTIONS, JobOptions, OptionsCache, OptionsText, Prepared, now_ms
-from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode, error_json
+from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode, encode_as_node, error_json
 from bullmq_proxy.gateway.values.reading import Reader
+from bullmq_proxy.gateway.values.text import as_argument_of_node, as_packed_by_node, bytes_of
 from bullmq_proxy.gateway.values.validation import read
 
 MAX_DEPTH: Final = 200
@@ -86,7 +87,7 @@ class FlowJob:
     @property
     def queue(self) -> str:
         """The queue's name."""
-        return self.node.queue_name
+        return as_argument_of_node(self.node.queue_name)
 
     @property
     def qualified(self) -> str:
@@ -152,7 +153,7 @@ def _read_options(job: FlowJob) -> dict[str, Raw]:
 
 
 def _raw_members(options: JobOptions) -> dict[str, Raw]:
-    return {name: Raw(encode(value)) for name, value in msgspec.to_builtins(options).items()}
+    return {name: Raw(encode_as_node(value)) for name, value in msgspec.to_builtins(options).items()}
 
 
 def _prepare(job: FlowJob, defaults: dict[str, Raw], cache: OptionsCache) -> None:
@@ -163,13 +164,13 @@ def _prepare(job: FlowJob, defaults: dict[str, Raw], cache: OptionsCache) -> Non
         if name not in own:
             options.pop(name, None)
     if parent is not None:
-        options["parent"] = Raw(encode({"id": parent.id, "queue": parent.qualified}))
+        options["parent"] = Raw(encode_as_node({"id": parent.id, "queue": parent.qualified}))
     if "parent" in options and _keeps_last(options.get("deduplication")):
         raise invalid_arguments("keepLastIfActive deduplication cannot be used on flow nodes with a parent")
     prepared = cache.prepare(Raw(encode(options)), f"{job.place}.opts", name=node.name, data=node.data, bulk=True)
     if job.children and prepared.deduplication_id is not None:  # by the defaults: its children would find no parent
         raise _no_deduplication()
-    own_id = _text(own.get("jobId"))
+    own_id = as_packed_by_node(_text(own.get("jobId")))
     job.id = own_id or str(uuid.uuid4())
     job.is_own_id = bool(own_id)
     job.key = f"{job.qualified}:{job.id}"
@@ -218,7 +219,7 @@ def _text(text: Raw | None) -> str:
     return "" if text is None or bytes(text) == b"null" else _string.read(text)
 
 
-_string: Final[Reader[str]] = Reader(str)
+_string: Final[Reader[str]] = Reader(str, packed=True)
 
 
 # What comes back
@@ -253,7 +254,7 @@ def added_flow(root: FlowJob, outcome: Mapping[FlowJob, Added]) -> Iterator[byte
         added = outcome[job]
         yield b'{"job":'
         yield from created_job(
-            added.id.encode(),
+            bytes_of(added.id),
             job.node.name,
             job.node.data,
             job.options,

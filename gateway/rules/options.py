@@ -15,7 +15,7 @@ from bullmq_proxy.gateway.rules.ids import is_reserved
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.numbers import Count, Milliseconds, Whole
 from bullmq_proxy.gateway.values.reading import Reader
-from bullmq_proxy.gateway.values.text import bytes_of, with_texts
+from bullmq_proxy.gateway.values.text import as_packed_by_node, bytes_of, with_texts
 from bullmq_proxy.gateway.values.validation import read, shows
 
 PRIORITY_LIMIT: Final = 2**21 - 1
@@ -159,7 +159,7 @@ _KNOWN: Final = frozenset(
     for struct in (JobOptions, KeepJobs, Backoff, Deduplication, Parent, Telemetry)
     for field in msgspec.structs.fields(struct)
 )
-_reader: Final[Reader[JobOptions]] = Reader(JobOptions)
+_reader: Final[Reader[JobOptions]] = Reader(JobOptions, packed=True)
 _pack: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -169,6 +169,14 @@ def pack(value: Any) -> bytes:
         return _pack(value)
     except UnicodeEncodeError:
         return _pack(with_texts(value, _pack_text))
+
+
+def pack_given(value: Any) -> bytes:
+    """Write a value of a client's in msgpack, halves of surrogate pairs as Node writes them."""
+    try:
+        return _pack(value)
+    except UnicodeEncodeError:
+        return _pack(with_texts(value, lambda text: _pack_text(as_packed_by_node(text))))
 
 
 def _pack_text(text: str) -> Raw:
@@ -266,10 +274,12 @@ def _prepare(text: Raw, place: str, name: str, data: Raw, bulk: bool) -> Prepare
     stored = {"attempts": 0, **stored}
     deduplication = stored.get("deduplication")
     parent = stored.get("parent")
+    if parent:
+        parent["id"] = as_packed_by_node(parent["id"])
     return Prepared(
-        packed=pack(short_names(stored)),
+        packed=pack_given(short_names(stored)),
         shown=encode(stored),
-        job_id=stored.get("jobId", ""),
+        job_id=as_packed_by_node(stored.get("jobId", "")),
         priority=int(stored.get("priority", 0)),
         delay=stored.get("delay", 0),
         has_delay="delay" in stored,

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from bullmq_proxy.gateway.errors import GatewayError
-from bullmq_proxy.gateway.values.text import printable, valid_utf8, with_texts
+from bullmq_proxy.gateway.values.text import code_units, printable, valid_utf8, with_texts
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -29,6 +29,18 @@ def encode(value: Any) -> bytes:
         return _encode(value)
     except UnicodeEncodeError:
         return _encode(with_texts(value, printable))
+
+
+def encode_as_node(value: Any) -> bytes:
+    """Write a value as JSON as Node does, with an escape for each half of a surrogate pair."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        text = json.dumps(with_texts(value, code_units), ensure_ascii=False, separators=(",", ":"))
+        return _HALF.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+
+
+_HALF: Final = re.compile("[\ud800-\udfff]")
 
 
 def error_json(error: GatewayError) -> bytes:

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Raw, inspect
 
 from bullmq_proxy.gateway.values.json_text import SURROGATE, UNREADABLE
+from bullmq_proxy.gateway.values.text import in_half_pairs
 
 T = TypeVar("T")
 Many = TypeVar("Many", bound=Sized)
@@ -122,8 +123,13 @@ class Reader(Generic[T]):
         decode: the quick way, which is msgspec's: an error of UNREADABLE is for `read_again`.
     """
 
-    def __init__(self, hint: Any) -> None:
-        """Make a reader of values of the type `hint`."""
+    def __init__(self, hint: Any, *, packed: bool = False) -> None:
+        """Make a reader of values of the type `hint`.
+
+        Half a surrogate pair becomes U+FFFD, which Node writes where a text is an argument of Redis. With `packed` it
+        becomes three bytes of Redis, which Node writes where msgpackr packs the text.
+        """
+        self._packed = packed
         self.decode: Callable[[bytes | Raw], T] = msgspec.json.Decoder(hint).decode
         self._hint = hint
         self._made: Shape | None = None
@@ -153,7 +159,7 @@ class Reader(Generic[T]):
         if not halves and not (isinstance(error, msgspec.ValidationError) and _HELPFUL.search(str(error))):
             raise _copy(error)
         try:
-            look = _LookAtHalves(raw) if halves else _Look(raw)
+            look = _LookAtHalves(raw, packed=self._packed) if halves else _Look(raw)
             value = look.value(look.text, self.shape)
         except UNREADABLE:
             raise _copy(error) from None
@@ -244,7 +250,8 @@ class _LookAtHalves(_Look):
     Characters of a private area, one that the text does not use itself, stand in for their escapes meanwhile.
     """
 
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, text: bytes, *, packed: bool) -> None:
+        self._packed = packed
         self._first = next((first for first in _AREAS if not _uses(first).search(text)), 0)
         self._sent: list[bytes] = []
         self._numbers: dict[bytes, int] = {}  # of the escapes in `_sent`
@@ -265,8 +272,11 @@ class _LookAtHalves(_Look):
         return b"\\u%04x" % (self._first + number)
 
     def string(self, value: str) -> str:
-        """Return a string with U+FFFD for each half, as Node writes it into Redis."""
-        return self._character.sub("\ufffd", value)
+        """Return a string as Node writes it into Redis."""
+        return self._character.sub(self._half if self._packed else "\ufffd", value)
+
+    def _half(self, found: re.Match[str]) -> str:
+        return in_half_pairs(chr(int(self._sent[ord(found[0]) - self._first][2:], 16)))
 
     def as_sent(self, text: bytes) -> bytes:
         """Return a part of the text as its sender wrote it."""

@@ -33,6 +33,42 @@ def printable(text: str) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def in_half_pairs(text: str) -> str:
+    """Return a client's text, of JavaScript's code units, with each half of a pair as its three bytes of Redis."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", ERRORS)
+
+
+def code_units(text: str) -> str:
+    """Return a text in JavaScript's code units: the reverse of `in_half_pairs`; other bytes become U+FFFD."""
+    try:
+        return bytes_of(text).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return printable(text)
+
+
+def as_argument_of_node(text: str) -> str:
+    """Return a client's text as Node hands it to Redis: with U+FFFD for each half of a pair."""
+    return text if _is_utf_8(text) else _utf_16(text).decode("utf-16-le", "replace")
+
+
+def as_packed_by_node(text: str) -> str:
+    """Return a client's text as Node packs it: msgpackr leaves halves of pairs in texts of up to 63 code units."""
+    return text if _is_utf_8(text) or len(_utf_16(text)) < 2 * 64 else as_argument_of_node(text)
+
+
+def _is_utf_8(text: str) -> bool:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
+
+
+def _utf_16(text: str) -> bytes:
+    return code_units(text).encode("utf-16-le", "surrogatepass")
+
+
 def valid_utf8(raw: bytes) -> bytes:
     """Return bytes from Redis as UTF-8, with U+FFFD for what is none."""
     if raw.isascii():

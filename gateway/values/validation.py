@@ -31,12 +31,12 @@ def read_by(reader: Reader[Any], *, shows: Any) -> Meta:
     return Meta(extra={"reader": reader, "shows": shows})
 
 
-def reader_of(hint: Any) -> Reader[Any]:
-    """Return what reads an argument of a type: that of `read_by`, or the type's own."""
+def reader_of(hint: Any, *, packed: bool) -> Reader[Any]:
+    """Return what reads an argument of a type: that of `read_by`, or the type's own; `packed` as for `Reader`."""
     for meta in getattr(hint, "__metadata__", ()):
         if meta.extra and "reader" in meta.extra:
             return cast("Reader[Any]", meta.extra["reader"])
-    return Reader(hint)
+    return Reader(hint, packed=packed)
 
 
 def shortened(name: str) -> str:

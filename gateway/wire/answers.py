@@ -202,7 +202,7 @@ def _failed(err: Raw, unrecoverable: bool) -> Failed:
 
 
 _error: Final[Reader[_Error]] = Reader(_Error)
-_string: Final[Reader[str]] = Reader(str)
+_string: Final[Reader[str]] = Reader(str, packed=True)
 
 
 def _text(value: Raw | UnsetType) -> str:

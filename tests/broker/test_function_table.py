@@ -55,7 +55,7 @@ async def paused(queue: object) -> bool:
     return False
 
 
-@TABLE.direct(Permission.PRODUCE, writes=True, result=str)
+@TABLE.direct(Permission.PRODUCE, writes=True, packs=True, result=str)
 def add(queue: object, name: str, data: Raw = EMPTY, *, sink: Any) -> None:
     """Add something."""
 
@@ -130,6 +130,7 @@ class TestBinding:
             ("nameAll", '[{"\\udc00":"\\udc00 \\ud83d\\ude00"}]', ({"\ufffd": "\ufffd \U0001f600"},)),
             ("add", '["a", null]', ("a", Raw(b"null"))),
             ("add", '["a", {"x":"\\ud83d"}]', ("a", Raw(b'{"x":"\\ud83d"}'))),
+            ("add", '["a \\ud83d"]', ("a \udced\udca0\udcbd", EMPTY)),
             ("cleanUp", '["7",1,{"maxCount":3}]', ("7", 1, Limits(3))),
             ("countTypes", "[]", ()),
             ("countTypes", '["a","b"]', ("a", "b")),

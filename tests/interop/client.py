@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -47,7 +48,9 @@ class Client:
 
     def send(self, id: Any, **data: Any) -> None:
         """Send one message."""
-        self._socket.send(json.dumps({"id": id, "data": data}, ensure_ascii=False, separators=(",", ":")))
+        text = json.dumps({"id": id, "data": data}, ensure_ascii=False, separators=(",", ":"))
+        text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)  # as JavaScript writes it
+        self._socket.send(text)
 
     def receive(self, timeout: float | None = TIMEOUT) -> dict[str, Any]:
         """The next message."""

@@ -296,7 +296,7 @@ class Shard:
         self.table.function(OBSERVE, writes=True, name="write", heavy=True)(read)
         self.table.function(OBSERVE, writes=False, name="wait", waits=True)(read)
 
-        @self.table.direct(OBSERVE, writes=False, result=str)
+        @self.table.direct(OBSERVE, writes=False, packs=False, result=str)
         def hot(target: object, *, sink: Sink) -> None:
             sink(b'"hot"')
 

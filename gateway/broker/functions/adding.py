@@ -30,6 +30,7 @@ class BulkJob(Arguments, frozen=True):
 @TABLE.direct(
     PRODUCE,
     writes=True,
+    packs=True,
     result=AddedJob,
     example=["welcome", {"to": "ada@example.com"}, {"jobId": "welcome-7", "attempts": 3}],
 )
@@ -54,6 +55,7 @@ async def _add_child(queue: Queue, job: NewJob, parents: list[str], sink: Sink, 
 @TABLE.direct(
     PRODUCE,
     writes=True,
+    packs=True,
     result=list[AddedJob | RefusedJob],
     example=[
         [{"name": "welcome", "data": {"to": "ada@example.com"}}, {"name": "welcome", "data": {"to": "bob@example.com"}}]

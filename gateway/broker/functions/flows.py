@@ -17,6 +17,7 @@ from bullmq_proxy.gateway.rules.flow import MAX_DEPTH, FlowJob, FlowNode, Prefix
 from bullmq_proxy.gateway.rules.ids import JobIdText, check_queue_name
 from bullmq_proxy.gateway.rules.options import JobOptions
 from bullmq_proxy.gateway.rules.shapes import AddedFlow, Flow
+from bullmq_proxy.gateway.values.text import as_argument_of_node
 
 FLOWS: Final = FunctionTable()
 
@@ -46,6 +47,7 @@ class FlowQuery(Arguments, frozen=True):
 @FLOWS.direct(
     PRODUCE,
     writes=True,
+    packs=True,
     result=AddedFlow,
     example=[
         {
@@ -65,7 +67,7 @@ def add(
     """
     queues = (opts.queues_options if opts is not None else None) or {}
     defaults = {
-        name: options.default_job_options
+        as_argument_of_node(name): options.default_job_options
         for name, options in queues.items()
         if options is not None and options.default_job_options is not None
     }
@@ -76,6 +78,7 @@ def add(
 @FLOWS.direct(
     PRODUCE,
     writes=True,
+    packs=True,
     result=list[AddedFlow],
     example=[[{"name": "order", "queueName": "mails"}, {"name": "order", "queueName": "mails"}]],
 )

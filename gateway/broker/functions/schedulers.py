@@ -12,7 +12,7 @@ from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.jobs.replies import Reply
 from bullmq_proxy.gateway.errors import GatewayError, finished_error
 from bullmq_proxy.gateway.rules.jobs import EMPTY_OBJECT, to_hash
-from bullmq_proxy.gateway.rules.options import now_ms, pack
+from bullmq_proxy.gateway.rules.options import now_ms, pack_given
 from bullmq_proxy.gateway.rules.repeat import (
     RepeatOptions,
     TemplateOptions,
@@ -30,7 +30,7 @@ from bullmq_proxy.gateway.rules.repeat import (
 from bullmq_proxy.gateway.rules.schedulers import scheduler_json
 from bullmq_proxy.gateway.rules.shapes import AddedJob, JobScheduler
 from bullmq_proxy.gateway.values.json_text import encode
-from bullmq_proxy.gateway.values.text import text_of
+from bullmq_proxy.gateway.values.text import as_argument_of_node, text_of
 
 _PAGE: Final = 1000  # schedulers whose times are read by one command
 
@@ -59,7 +59,10 @@ class JobTemplate(Arguments, frozen=True):
 
 
 @TABLE.function(
-    MANAGE, writes=True, example=["nightly", {"pattern": "0 0 3 * * *", "tz": "Europe/Berlin"}, {"name": "report"}]
+    MANAGE,
+    writes=True,
+    packs=True,
+    example=["nightly", {"pattern": "0 0 3 * * *", "tz": "Europe/Berlin"}, {"name": "report"}],
 )
 async def upsert_job_scheduler(
     queue: Queue,
@@ -92,11 +95,11 @@ async def upsert_job_scheduler(
         queue.keys(*_ADD),
         [
             "" if iteration.due is None else iteration.due,
-            pack(scheduler_options(name, repeat, iteration)),
-            job_scheduler_id,
+            pack_given(scheduler_options(name, repeat, iteration)),
+            as_argument_of_node(job_scheduler_id),
             memoryview(data),
-            pack(stored_options(options)),
-            pack(stored_options(iteration.options)),
+            pack_given(stored_options(options)),
+            pack_given(stored_options(iteration.options)),
             now_ms(),
             queue.base,
             "",  # the job that asked for it: workers have a script of their own

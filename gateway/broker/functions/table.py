@@ -148,6 +148,7 @@ class FunctionTable:
         waits: bool = False,
         heavy: bool = False,
         held: bool = False,
+        packs: bool = False,
         example: Sequence[Any] = (),
     ) -> Callable[[Run], Run]:
         """Enter a coroutine function into the table.
@@ -159,6 +160,7 @@ class FunctionTable:
             waits: it may take as long as the client likes.
             heavy: it may go through a whole queue.
             held: the permission is for jobs that the caller holds; `manage` is for all. The first argument is the id.
+            packs: Node packs the texts of its arguments; see `Reader`.
             example: arguments for the documents.
         """
 
@@ -173,6 +175,7 @@ class FunctionTable:
                     waits=waits,
                     heavy=heavy,
                     held=held,
+                    packs=packs,
                     result=result,
                     example=example,
                 )
@@ -182,12 +185,12 @@ class FunctionTable:
         return enter
 
     def direct(
-        self, permission: Permission, *, writes: bool, result: Any, example: Sequence[Any] = ()
+        self, permission: Permission, *, writes: bool, packs: bool, result: Any, example: Sequence[Any] = ()
     ) -> Callable[[Run], Run]:
         """Enter a plain function that gives its result, of the type `result`, to the keyword argument `sink`."""
 
         def enter(run: Run) -> Run:
-            self._enter(_row(run, permission, writes=writes, result=result, direct=True, example=example))
+            self._enter(_row(run, permission, writes=writes, packs=packs, result=result, direct=True, example=example))
             return run
 
         return enter
@@ -236,13 +239,14 @@ def _row(
     waits: bool = False,
     heavy: bool = False,
     held: bool = False,
+    packs: bool = False,
     direct: bool = False,
     example: Sequence[Any] = (),
 ) -> Function:
     hints = get_type_hints(run, include_extras=True)
     taken = list(inspect.signature(run).parameters.values())[1:]  # the first one is the queue
     given = [parameter for parameter in taken if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
-    parameters = tuple(_parameter(parameter, hints[parameter.name]) for parameter in given)
+    parameters = tuple(_parameter(parameter, hints[parameter.name], packed=packs) for parameter in given)
     name = name or camel_case(run.__name__)
     return Function(
         name=name,
@@ -266,14 +270,14 @@ def _row(
     )
 
 
-def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
+def _parameter(parameter: inspect.Parameter, hint: Any, *, packed: bool) -> Parameter:
     missing = parameter.default is inspect.Parameter.empty
     return Parameter(
         name=camel_case(parameter.name),
         type=hint,
         required=missing and parameter.kind is not inspect.Parameter.VAR_POSITIONAL,
         default=None if missing else parameter.default,
-        reader=None if _is_text(hint) else reader_of(hint),
+        reader=None if _is_text(hint) else reader_of(hint, packed=packed),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.rules.options import Prepared
+from bullmq_proxy.gateway.values.text import as_packed_by_node
 
 RunScript = Callable[[str, list[Any], list[Any]], bytes]
 """Packs the call of a script, from its name, KEYS and ARGV."""
@@ -62,7 +63,7 @@ class AddIfAbsent:
 
     @property
     def _deduplication_key(self) -> str:
-        return f"{self._base}de:{self._options.deduplication_id}"
+        return as_packed_by_node(f"{self._base}de:{self._options.deduplication_id}")
 
     @property
     def _frees_child(self) -> bool:

@@ -13,7 +13,7 @@ from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Template
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.rules.jobs import Hash, stacktrace
-from bullmq_proxy.gateway.rules.options import now_ms, pack
+from bullmq_proxy.gateway.rules.options import now_ms, pack, pack_given
 from bullmq_proxy.gateway.rules.stored_options import (
     PARENT_FLAGS,
     StoredOptions,
@@ -22,9 +22,9 @@ from bullmq_proxy.gateway.rules.stored_options import (
     limited_traces,
     stored_options,
 )
-from bullmq_proxy.gateway.values.json_text import encode
+from bullmq_proxy.gateway.values.json_text import encode_as_node
 from bullmq_proxy.gateway.values.numbers import parse_int
-from bullmq_proxy.gateway.values.text import bytes_of
+from bullmq_proxy.gateway.values.text import as_argument_of_node, bytes_of, in_half_pairs, with_texts
 from bullmq_proxy.gateway.wire.answers import Failed
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
@@ -112,7 +112,7 @@ class Moves:
 
     def fail(self, job: ActiveJob, failure: Failed) -> Move:
         """Let the job fail: again if BullMQ's attempts allow it, after its backoff, else for good."""
-        fields = pack(_failure_fields(job, failure))
+        fields = pack_given(_failure_fields(job, failure))
         delay = None if failure.unrecoverable else _retry_delay(job)
         if delay is not None:
             if delay > 0:
@@ -152,7 +152,7 @@ class Moves:
         self._completing.send(self._finished(job, "completed", result, fetch), sink)
 
     def _failed(self, job: ActiveJob, message: str, fields: bytes, fetch: bool, sink: Sink) -> None:
-        self._failing.send((*self._finished(job, "failed", bytes_of(message), fetch), fields), sink)
+        self._failing.send((*self._finished(job, "failed", as_argument_of_node(message).encode(), fetch), fields), sink)
 
     def _finished(self, job: ActiveJob, target: str, value: bytes, fetch: bool) -> tuple[bytes, ...]:
         """Return what fills the holes of `_finishing`, without those at its end."""
@@ -209,9 +209,9 @@ def _retry_delay(job: ActiveJob) -> int | None:
 
 def _failure_fields(job: ActiveJob, failure: Failed) -> list[str]:
     """Return `failedReason` and `stacktrace` as the flat array that the scripts unpack, the newest trace last."""
-    traces = [*stacktrace(job.stacktrace), failure.stack or f"Error: {failure.message}"]
+    traces = [*with_texts(stacktrace(job.stacktrace), in_half_pairs), failure.stack or f"Error: {failure.message}"]
     kept = limited_traces(traces, job.options.stack_trace_limit)
-    return ["failedReason", failure.message, "stacktrace", encode(kept).decode()]
+    return ["failedReason", failure.message, "stacktrace", encode_as_node(kept).decode()]
 
 
 class ScriptOptions:

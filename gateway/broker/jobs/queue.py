@@ -22,6 +22,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.rules.jobs import created_job
 from bullmq_proxy.gateway.rules.options import OptionsCache, Prepared, now_ms, pack
 from bullmq_proxy.gateway.values.json_text import error_json
+from bullmq_proxy.gateway.values.text import as_packed_by_node
 
 # KEYS of the scripts that store a job (addStandardJob-9.lua and its siblings).
 _STANDARD: Final = ("wait", "paused", "meta", "id", "completed", "delayed", "active", "events", "marker")
@@ -218,20 +219,24 @@ class Queue:
         self._added(job, timestamp, sink, id, duplicate=duplicate)
 
     def add_args(self, id: str, name: str, data: Raw, options: Prepared, timestamp: int) -> AddArgs:
-        """Return what the scripts that store a job are told; an empty `id` makes them count one up."""
+        """Return what the scripts that store a job are told; an empty `id` makes them count one up.
+
+        The key of a parent has its id as that job has it. Node replaces halves of surrogate pairs in it where the whole
+        key is long: its scripts do not find the parent then, or a family waits for ever.
+        """
         parent_key, deduplication_id = options.parent_key, options.deduplication_id
         return (
             pack(
                 (
                     self.base,
                     id,
-                    name,
+                    as_packed_by_node(name),
                     timestamp,
                     parent_key,
                     f"{parent_key}:dependencies" if parent_key else None,
                     options.parent,
                     None,  # repeat job key: only schedulers have one
-                    f"{self.base}de:{deduplication_id}" if deduplication_id else None,
+                    as_packed_by_node(f"{self.base}de:{deduplication_id}") if deduplication_id else None,
                 )
             ),
             data,

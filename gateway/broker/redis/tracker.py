@@ -18,6 +18,7 @@ from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
 from bullmq_proxy.gateway.broker.redis.socket import pack_command, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.values.text import bytes_of
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +69,13 @@ class Tracker:
         this call: what changed before that is in what is read. Whoever waits no longer tells it by `forget`.
         """
         change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changes[key.encode()] = change
+        self._changes[bytes_of(key)] = change
         return change
 
     def forget(self, key: str, change: asyncio.Future[None]) -> None:
         """Drop what `expect` has returned for the key."""
-        if self._changes.get(key.encode()) is change:
-            del self._changes[key.encode()]
+        if self._changes.get(bytes_of(key)) is change:
+            del self._changes[bytes_of(key)]
 
     def call(self, *commands: bytes) -> asyncio.Future[Any]:
         """Send packed commands and get a future of the last one's reply, as RESP3 has it; error replies raise."""
