@@ -71,7 +71,7 @@ def adopt(resolution: Resolution, sockets: Sequence[socket.socket]) -> Resolutio
     else:
         host, port = sockets[0].getsockname()[:2]
     settings = replace(settings, procs=procs, host=host, port=port)
-    return Resolution(settings, places, (*resolution.ignored, *ignored))
+    return Resolution(settings, places, (*resolution.remarks, *ignored))
 
 
 def one_per_slot(sockets: Sequence[socket.socket], slots: int) -> list[socket.socket]:

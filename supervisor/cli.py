@@ -51,7 +51,7 @@ def serve(config: str | None, **flags: Any) -> int:
     keys_file = keys.open_keys_file(settings)
     settings, made_key = keys.require_keys(settings, keys_file)
     logs.configure(settings.log_level, settings.log_format)
-    for remark in (*resolution.ignored, *(keys_file.remarks if keys_file else ())):
+    for remark in (*resolution.remarks, *(keys_file.remarks if keys_file else ())):
         log.warning("%s", remark)
     return run_service(settings, made_key, keys_file, handed, Notifier.from_environment(os.environ))
 

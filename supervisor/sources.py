@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from bullmq_proxy.gateway.access.private import exposure
 from bullmq_proxy.gateway.settings import ENVIRONMENT_PREFIX, Option, SettingError, Settings, options
 from bullmq_proxy.gateway.value_types import InvalidValueError, ValueType, boolean, host, whole
 
@@ -47,10 +48,17 @@ DEFAULT = Place(Level.DEFAULT, "default")
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A parsed configuration file."""
+    """A parsed configuration file.
+
+    Attributes:
+        path: of the file.
+        values: by the names of the options.
+        exposed: how other users can get at it; None when they cannot.
+    """
 
     path: str
     values: Mapping[str, Any]
+    exposed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +67,8 @@ class Resolution:
 
     settings: Settings
     places: Mapping[str, Place]
-    ignored: tuple[str, ...] = field(default=())
-    """Remarks on what was given but is not in force, for the log."""
+    remarks: tuple[str, ...] = field(default=())
+    """For the log: on what was given but is not in force, and on secrets that others can read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ class _Found:
 def load(path: str) -> ConfigFile:
     """Read and parse the configuration file."""
     try:
-        return ConfigFile(path, tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        return ConfigFile(path, tomllib.loads(Path(path).read_text(encoding="utf-8")), exposure(os.stat(path), path))
     except OSError as error:
         raise UsageError(f"cannot read the configuration file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -99,7 +107,7 @@ def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], file: ConfigFi
         candidate = _find(option, flags, environ, file)
         if candidate is not None:
             found[option.name] = _Found(_checked(option, candidate), candidate.place)
-    ignored = _decide_no_auth(found)
+    remarks = [*_decide_no_auth(found), *_exposed_secrets(found, file)]
     if "data_dir" not in found:
         found["data_dir"] = _data_dir(environ)
     places = {option.name: DEFAULT for option in options()} | {name: hit.place for name, hit in found.items()}
@@ -107,7 +115,17 @@ def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], file: ConfigFi
         settings = Settings(**{name: hit.value for name, hit in found.items()})
     except SettingError as error:
         raise _bad(error, places[error.name]) from None
-    return Resolution(settings, places, tuple(ignored))
+    return Resolution(settings, places, tuple(remarks))
+
+
+def _exposed_secrets(found: Mapping[str, _Found], file: ConfigFile | None) -> list[str]:
+    """Return a remark on secrets that stand in a file of which other users can read or write."""
+    if file is None or file.exposed is None:
+        return []
+    secret = [option for option in options() if option.secret and option.name in file.values and option.name in found]
+    values = [(option, found[option.name].value) for option in secret]
+    names = [option.name for option, value in values if option.show(value) != option.value_type.show(value)]
+    return [f"the configuration file holds {' and '.join(names)}, and {file.exposed}"] if names else []
 
 
 def _bad(error: SettingError, place: Place) -> UsageError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from typing import Final
 
@@ -17,10 +18,11 @@ def exposure(found: os.stat_result, path: object) -> str | None:
         found: what `stat` says of it.
         path: for the message.
     """
+    shown = shlex.quote(str(path))
     if found.st_uid not in (_ROOT, os.geteuid()):
-        return f"{path} belongs to another user (uid {found.st_uid}): chown {os.geteuid()} {path}"
+        return f"{path} belongs to another user (uid {found.st_uid}): chown {os.geteuid()} {shown}"
     mode = stat.S_IMODE(found.st_mode)
     if mode & _LOOSE:
         right = "700" if stat.S_ISDIR(found.st_mode) else "600"
-        return f"other users can read or write {path} (mode {mode:04o}): chmod {right} {path}"
+        return f"other users can read or write {path} (mode {mode:04o}): chmod {right} {shown}"
     return None

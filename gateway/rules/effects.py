@@ -64,5 +64,8 @@ OF_JOBS: Final = {
 
 def effects_of(options: dict[str, Any]) -> tuple[Effect, ...]:
     """Return what the options of a job, by their names, do to the jobs of others."""
-    acting = ((name, OF_JOBS.get(name), value) for name, value in options.items())
-    return tuple(effect for name, each, value in acting if each is not None for effect in each.effects(name, value))
+    effects: tuple[Effect, ...] = ()
+    for name, acting in OF_JOBS.items():
+        if name in options:
+            effects += acting.effects(name, options[name])
+    return effects

@@ -156,14 +156,14 @@ class TestAdopting:
         port = listener.getsockname()[1]
         resolution = adopted([listener])
         assert (resolution.settings.host, resolution.settings.port) == ("127.0.0.2", port)
-        assert resolution.ignored == ()
+        assert resolution.remarks == ()
 
     def test_they_win_over_host_and_port_which_is_said(self) -> None:
         listener = listening()
         place = place_of(listener)
         resolution = adopted([listener], {"port": "9999"}, {"host": "0.0.0.0"})
         assert resolution.settings.host == "127.0.0.1"
-        assert resolution.ignored == (
+        assert resolution.remarks == (
             f"host (key host in proxy.toml) is overruled: systemd hands over the socket {place}",
             f"port (flag --port) is overruled: systemd hands over the socket {place}",
         )
@@ -171,7 +171,7 @@ class TestAdopting:
     def test_a_unix_socket_is_as_near_as_loopback(self, unix_path: str) -> None:
         resolution = adopted([listening_unix(unix_path)], {"host": "0.0.0.0"})
         assert resolution.settings.host == "127.0.0.1"
-        assert unix_path in resolution.ignored[0]
+        assert unix_path in resolution.remarks[0]
 
     @pytest.mark.parametrize("procs", [1, 4])
     def test_any_number_of_shards_can_share_one(self, procs: int) -> None:

@@ -258,4 +258,4 @@ class TestStart:
     def test_the_higher_level_wins_over_no_auth(self) -> None:
         resolution = resolve({"keys_file": "keys.toml"}, {"BULLMQ_PROXY_NO_AUTH": "1"}, None)
         assert (resolution.settings.keys_file, resolution.settings.no_auth) == ("keys.toml", False)
-        assert resolution.ignored == ("no_auth (environment variable BULLMQ_PROXY_NO_AUTH) is overruled",)
+        assert resolution.remarks == ("no_auth (environment variable BULLMQ_PROXY_NO_AUTH) is overruled",)

@@ -59,6 +59,31 @@ OTHER: dict[str, str] = {
 VARIABLES = [(name, option.name) for option in options() for name in option.environment]
 
 
+class TestSecretsInTheFile:
+    @pytest.mark.parametrize(
+        ("content", "mode", "remarks"),
+        [
+            ('auth_keys = ["hunter2"]', 0o644, ["auth_keys"]),
+            ('auth_keys = ["hunter2"]\nredis_url = "redis://:hunter3@h"', 0o666, ["redis_url and auth_keys"]),
+            ('redis_url = "redis://user@h"', 0o644, []),
+            ("port = 1", 0o644, []),
+            ('auth_keys = ["hunter2"]', 0o640, []),
+        ],
+    )
+    def test_secrets_that_others_can_read_are_remarked_on(
+        self, tmp_path: Path, content: str, mode: int, remarks: list[str]
+    ) -> None:
+        path = tmp_path / "my proxy.toml"
+        path.write_text(content)
+        path.chmod(mode)
+        found = resolve({}, {"HOME": "/home/u"}, load(str(path))).remarks
+        assert list(found) == [
+            f"the configuration file holds {names}, and other users can read or write {path} (mode 0{mode:o}):"
+            f" chmod 600 '{path}'"
+            for names in remarks
+        ]
+
+
 class TestOrder:
     def test_defaults_are_in_force_when_nothing_is_given(self) -> None:
         resolution = resolved()
@@ -224,7 +249,7 @@ class TestNoAuthAndKeys:
         resolution = resolved({"no_auth": True}, {"AUTH_KEYS": "a"})
         assert resolution.settings.no_auth
         assert resolution.settings.auth_keys == ()
-        assert resolution.ignored == ("auth_keys (environment variable AUTH_KEYS) is overruled",)
+        assert resolution.remarks == ("auth_keys (environment variable AUTH_KEYS) is overruled",)
 
     def test_keys_as_flags_overrule_the_environment(self) -> None:
         resolution = resolved({"auth_keys": ("a",)}, {"BULLMQ_PROXY_NO_AUTH": "1"})
