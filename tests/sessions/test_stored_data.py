@@ -10,8 +10,11 @@ from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.consuming import manual
 from bullmq_proxy.gateway.broker.consuming.leases import Lease
+from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait
 from bullmq_proxy.gateway.broker.consuming.schedules import Schedules
 from bullmq_proxy.gateway.broker.jobs.moves import ScriptOptions
+from bullmq_proxy.gateway.broker.watching.event_reader import Cursor
+from bullmq_proxy.gateway.sessions.events import EventsSession
 from bullmq_proxy.gateway.sessions.worker import WorkerSession
 from tests.sessions.peer import Gateway, Peer, until
 
@@ -294,4 +297,48 @@ class TestFailuresOfOurOwn:
         queue = await proxy.queue()
         assert (await queue.call("getNextJob", "mine", {"block": 5000}))["id"] == "good"
         await queue.until_state("bad", "failed")
+        background.clear()
+
+    async def test_a_waiting_that_fails_begins_again(
+        self, proxy: Gateway, monkeypatch: pytest.MonkeyPatch, background: list[str]
+    ) -> None:
+        waits: list[MarkerWait] = []
+        original = MarkerWait.wait
+
+        async def failing(self: MarkerWait, due: int) -> int:
+            waits.append(self)
+            if len(waits) == 1:
+                raise _Failure("wait")
+            return await original(self, due)
+
+        monkeypatch.setattr(MarkerWait, "wait", failing)
+        worker = await proxy.worker()
+
+        async def again() -> bool:
+            return len(waits) > 1
+
+        await until(again, "it waits again")
+        await (await proxy.queue()).call("add", "a")
+        assert (await worker.job()).name == "a"
+        background.clear()
+
+    @pytest.mark.parametrize("owner", [Cursor, EventsSession])
+    async def test_an_event_that_cannot_be_delivered_stops_neither_the_next_nor_the_others(
+        self, proxy: Gateway, monkeypatch: pytest.MonkeyPatch, background: list[str], owner: Any
+    ) -> None:
+        first, second, queue = await proxy.events("q", "added"), await proxy.events("q", "added"), await proxy.queue()
+        name = "hear" if owner is Cursor else "deliver"
+        original, calls = getattr(owner, name), []
+
+        def failing(self: Any, what: Any) -> None:
+            calls.append(what)
+            if len(calls) == 1:
+                raise _Failure(name)
+            original(self, what)
+
+        monkeypatch.setattr(owner, name, failing)
+        await queue.call("add", "a")
+        await queue.call("add", "b")
+        seen = [(await watcher.data())["args"][0]["name"] for watcher in (first, second)]
+        assert sorted(seen) == ["a", "b"]  # one of them has missed the first one
         background.clear()

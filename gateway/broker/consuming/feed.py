@@ -251,6 +251,11 @@ class Feed:
         try:
             while (due := await self._waiter.wait(self._due)) > now_ms() + 1:
                 self._due = due  # a delayed job's marker: it is known now, wait on until its time
+        except Exception as error:  # a bug must not leave all workers of the queue without jobs
+            log.exception("waiting for jobs of %s", self.queue.name)
+            self._waiting = None
+            self._failed(error)
+            return
         finally:
             self._waiting = None
         if self._stopped or not self._anybody_hungry():

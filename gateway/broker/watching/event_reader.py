@@ -232,6 +232,10 @@ class EventReader:
                     log.warning("reading the events of %s: %s", self.queue.name, error)
                     await asyncio.sleep(_RETRY)
                 continue
+            except Exception:  # a bug must not leave all watchers of the queue without a word
+                log.exception("reading the events of %s", self.queue.name)
+                await asyncio.sleep(_RETRY)
+                continue
             if entries:
                 self._seat.stir()
                 await self._fan_out(entries)
@@ -271,8 +275,15 @@ class EventReader:
         delivered = 0
         for listener in list(self._listeners):
             for event in events:
-                listener.hear(event)
+                self._give(listener, event)
             delivered += len(events)
             if delivered >= _BREATH:
                 delivered = 0
                 await asyncio.sleep(0)
+
+    def _give(self, listener: Listener, event: StreamEvent) -> None:
+        """Let a listener hear an event, and log if that fails: the other listeners, and the next events, come first."""
+        try:
+            listener.hear(event)
+        except Exception:
+            log.exception("an event of %s cannot be delivered", self.queue.name)
