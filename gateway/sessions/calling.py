@@ -125,8 +125,9 @@ class Caller:
         return self._under_way.calls
 
     def close(self) -> None:
-        """Start no more calls: the connection is gone. Of those under way the ones that write run to their end."""
+        """Start no more calls: the connection is gone. Of those under way the ones that write end with their slice."""
         self._waiting.clear()
+        self._context.has_ended = True
         self._context.rights.watchers.discard(self._rights_changed)
         self._end_waits()
         for task, function in self._tasks.items():

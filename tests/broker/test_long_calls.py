@@ -45,7 +45,7 @@ CALLS: list[tuple[str, str, Run]] = [
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """`clean` has no count of its own."""
-    monkeypatch.setattr("bullmq_proxy.gateway.broker.functions.managing._AT_A_TIME", 10)
+    monkeypatch.setattr("bullmq_proxy.gateway.broker.functions.managing.AT_A_TIME", 10)
 
 
 async def fill(redis: Redis, prefix: str, type: str) -> None:
@@ -85,9 +85,9 @@ async def test_resuming_a_long_list_of_an_old_version_goes_on_while_the_key_has_
     broker: Broker, redis: Redis, prefix: str
 ) -> None:
     await redis.rpush(f"{prefix}:q:wait", "first")
-    await redis.rpush(f"{prefix}:q:paused", *range(7001))  # one more than the script moves
+    await redis.rpush(f"{prefix}:q:paused", *range(1001))  # one more than the script moves
     with pytest.raises(GatewayError, match="may not go on with resume"):
         await resume(broker.queue("q"), context=Context(broker, Rights(Grant("manager"))))
     assert await redis.llen(f"{prefix}:q:paused") == 1
     await resume(broker.queue("q"), context=Context(broker, Rights(MANAGER)))
-    assert await redis.llen(f"{prefix}:q:wait") == 7002
+    assert await redis.llen(f"{prefix}:q:wait") == 1002

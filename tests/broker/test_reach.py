@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant, Permission, Rights
@@ -10,6 +11,7 @@ from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.families import get_dependencies
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.values.json_text import encode
 
 
 def under(broker: Broker, *queues: str) -> Context:
@@ -22,7 +24,7 @@ async def pages(queue: Queue, context: Context) -> list[int]:
         await get_dependencies(queue, "mother", "pending", 0, -1, context=context),
         await get_dependencies(queue, "mother", "processed", 0, -1, context=context),
     ]
-    return [sum(bool(job.get("name")) for job in page["jobs"]) for page in shown]
+    return [sum("name" in msgspec.json.decode(encode(job)) for job in page["jobs"]) for page in shown]
 
 
 async def put(queue: Queue, key: str, kind: str) -> None:

@@ -22,6 +22,8 @@ from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
 log = logging.getLogger(__name__)
 
+_LOOKED_AT: Final = 1000  # locks that one command reads
+
 IsOrphan = Callable[[str, str], bool]
 
 _MAX_STALLED_COUNT: Final = WorkerOptions().max_stalled_count  # nobody knows what a predecessor's clients asked for
@@ -91,7 +93,9 @@ async def give_back(queue: Queue, is_orphan: IsOrphan, *, limit: int | None = No
         GatewayError: Redis is not reachable.
     """
     ids: list[str] = await queue.link.call("LRANGE", queue.key("active"), 0, -1)
-    orphans = await _find(queue, ids, is_orphan) if ids else []
+    orphans: list[tuple[str, str]] = []
+    for first in range(0, len(ids), _LOOKED_AT):
+        orphans += await _find(queue, ids[first : first + _LOOKED_AT], is_orphan)
     for id, token in orphans:
         await _release(queue, id, token, limit)
     if orphans:

@@ -15,6 +15,8 @@ from bullmq_proxy.gateway.values.text import bytes_of
 
 log = logging.getLogger(__name__)
 
+_AT_A_TIME: Final = 1000  # locks that one script renews
+
 LOST: Final = "The lock of this job was lost"
 
 
@@ -65,8 +67,8 @@ class LockRenewer:
         for (queue, duration, again), line in list(self._lines.items()):
             # An eighth ahead of time: leases that fall due around the same time go in one batch.
             due = self._take_due(line, now + duration / 8000)
-            if due:
-                self._renew(queue, duration, due)
+            for first in range(0, len(due), _AT_A_TIME):
+                self._renew(queue, duration, due[first : first + _AT_A_TIME])
             if not line:
                 del self._lines[queue, duration, again]
         fronts = [next(iter(line)).renew_at for line in self._lines.values() if line]

@@ -11,6 +11,7 @@ from bullmq_proxy.gateway.access.grants import Grant, Permission, Rights
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER, Whole
 
 TABLE: Final = FunctionTable()
@@ -40,17 +41,19 @@ class Arguments(Struct, forbid_unknown_fields=True, rename="camel", frozen=True)
     """The base of option objects; unknown names are refused."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
-    """What a function can ask for beside its queue, by a keyword argument `context`.
+    """What a function of one connection can ask for beside its queue, by a keyword argument `context`.
 
     Attributes:
         broker: of this shard.
         rights: of the caller's key; they can change while the connection is open.
+        has_ended: whether the connection is gone: long calls then go on with nothing new.
     """
 
     broker: Broker
     rights: Rights
+    has_ended: bool = False
 
     @property
     def grant(self) -> Grant:
@@ -58,7 +61,7 @@ class Context:
         return self.rights.grant
 
     def check_still(self, permission: Permission, function: str, queue: Queue) -> None:
-        """Check between two scripts of a long call that the key may still do what it was allowed to begin.
+        """Check between two scripts of a long call that it may go on: what the earlier ones have done stays.
 
         Args:
             permission: that the function needs.
@@ -66,8 +69,10 @@ class Context:
             queue: of the connection.
 
         Raises:
-            GatewayError: FORBIDDEN; what the earlier scripts have done stays.
+            GatewayError: FORBIDDEN, the key may not do this any more; SHUTTING_DOWN, the connection has ended.
         """
+        if self.has_ended:
+            raise GatewayError(ErrorCode.SHUTTING_DOWN, "The connection has ended")
         self.grant.check_permission(permission, f"go on with {function}")
         self.grant.check_queue(queue.name)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Raw
@@ -190,28 +192,121 @@ async def remove_job_child_dependency(queue: Queue, job_id: JobId, *, context: C
 async def remove_job_unprocessed_children(queue: Queue, job_id: JobId, *, context: Context) -> None:
     """Remove a job's unfinished children, and theirs (Node's `job.removeUnprocessedChildren`).
 
-    Children that a worker holds stay. A job that has nothing more to wait for moves to wait.
+    Children that a worker holds stay. A job that has nothing more to wait for moves to wait. Many children are removed
+    some at a time.
     """
-    await check_children(queue, job_id, context, unfinished=True)
-    await queue.scripts["removeUnprocessedChildren"].run(queue.keys(job_id, "meta"), [queue.base, job_id])
+    await remove_family(queue, job_id, context, "removeJobUnprocessedChildren", unfinished=True)
 
 
-async def check_children(queue: Queue, job_id: str, context: Context, *, unfinished: bool = False) -> None:
-    """Refuse to remove a job's children, and theirs, where some are in queues that the caller's key is not for.
+_BUDGET: Final = 500_000  # entries of lists that one script searches for the jobs that it removes
+_LOOKED: Final = 500  # children that one script looks at
+_PLACES: Final = (
+    ("processed", "HSCAN"),
+    ("failed", "HSCAN"),
+    ("unsuccessful", "ZSCAN"),
+    ("dependencies", "SSCAN"),
+)
+"""Where the children of a job stand; the last one is where those stand that it waits for."""
+
+
+_TOO_LARGE: Final = -100  # removeFamily.lua
+
+
+async def remove_family(
+    queue: Queue,
+    job_id: str,
+    context: Context,
+    function: str,
+    *,
+    with_children: bool = True,
+    unfinished: bool = False,
+) -> int:
+    """Remove a job, with its children and theirs; a small family by one script, a large one some at a time.
 
     Args:
         queue: of the job.
-        job_id: the job whose children are to be removed.
+        job_id: the job.
         context: of the call.
-        unfinished: only those that are not finished are to be removed.
+        function: its name.
+        with_children: whether they are to be removed.
+        unfinished: only unfinished children are to be removed, and not the job.
+
+    Returns:
+        1; 0 when a worker holds the job or one of those that it waits for; or a code of removeJob's below 0.
 
     Raises:
-        GatewayError: FORBIDDEN.
+        GatewayError: FORBIDDEN, some are in queues that the caller's key is not for, or it has lost its rights.
     """
-    if context.grant.everything:
-        return
-    bases = await queue.scripts["familyQueues"].run(queue.keys(job_id), ["1" if unfinished else "0"])
+    script, keys = queue.scripts["removeFamily"], queue.keys(job_id, "repeat")
+    args = [job_id, int(with_children), queue.base, int(unfinished)]
+    if with_children and not context.grant.everything:
+        await _look_at_family(queue, job_id, context, function, unfinished=unfinished)
+    code: int = await script.run(keys, [*args, _BUDGET])
+    if code != _TOO_LARGE:
+        return code
+    is_held = await _look_at_family(queue, job_id, context, function, unfinished=unfinished)
+    if is_held and not unfinished:
+        return 0
+    code = await _remove_children(queue, job_id, context, function, unfinished=unfinished)
+    return await script.run(keys, [*args, 0]) if code == 1 else code
+
+
+async def _remove_children(queue: Queue, job_id: str, context: Context, function: str, *, unfinished: bool) -> int:
+    """Remove nearly all children of a job, and theirs; return a code as `remove_family`."""
+    script, keys = queue.scripts["removeChildren"], queue.keys(job_id, "repeat")
+    check = partial(context.check_still, MANAGE, function, queue)
+    for place, command in _PLACES[3:] if unfinished else _PLACES:
+        async for children in _scanned(queue, command, queue.key(f"{job_id}:{place}").encode(), check):
+            at = 0
+            while at < len(children):
+                args = [job_id, place, int(unfinished), _BUDGET, *children[at : at + _LOOKED]]
+                done = await script.run(keys, args)
+                if done < 0:
+                    return 0 if done == -1 else int(done)
+                at += done
+                check()
+    return 1
+
+
+async def _look_at_family(queue: Queue, job_id: str, context: Context, function: str, *, unfinished: bool) -> bool:
+    """Return whether a worker holds a job or one of those that it waits for, and these wait for.
+
+    Raises:
+        GatewayError: FORBIDDEN, some are in queues that the caller's key is not for, or it has lost its rights.
+    """
+    look, check = queue.scripts["lookAtFamily"], partial(context.check_still, MANAGE, function, queue)
+    held, first = await look.run([queue.key(job_id)], [int(unfinished)])
+    is_held, bases, seen = bool(held), {_base(queue.key(job_id).encode())}, set(first)
+    parents = dict.fromkeys(first, True)  # to go through, and whether the job waits for them
+    while parents:
+        parent, is_awaited = parents.popitem()
+        for place, command in _PLACES[3:] if unfinished else _PLACES:
+            async for children in _scanned(queue, command, parent + b":" + place.encode(), check):
+                bases.update(map(_base, children))
+                for at in range(0, len(children), _LOOKED):
+                    held, more = await look.run(children[at : at + _LOOKED], [int(unfinished)])
+                    is_pending = is_awaited and place == "dependencies"
+                    is_held |= bool(held) and is_pending
+                    parents.update({key: is_pending for key in more if key not in seen})
+                    seen.update(more)
     _check_reach(queue, [text_of(base) for base in bases], context)
+    return is_held
+
+
+async def _scanned(queue: Queue, command: str, key: bytes, check: Callable[[], None]) -> AsyncIterator[list[bytes]]:
+    """Yield the members of a set or sorted set, or names of a hash's fields, some at a time, with checks between."""
+    cursor = b"0"
+    while True:
+        cursor, found = await scan(queue, command, key, cursor, _SCANNED)
+        yield found[::2] if command == "ZSCAN" else found
+        if cursor == b"0":
+            return
+        check()
+
+
+def _base(key: bytes) -> bytes:
+    """Return the base key of a job's queue, as "bull:mails:": the id begins after the last colon, as in the scripts."""
+    return key.rpartition(b":")[0] + b":"
 
 
 def _check_reach(queue: Queue, bases: list[str], context: Context) -> None:

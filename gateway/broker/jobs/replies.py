@@ -13,7 +13,7 @@ MOST_BYTES: Final = 16 * 2**20
 """Of what one call reads, with `_OVERHEAD` for each entry. It is in memory about three times until it is sent."""
 
 _SMALL: Final = 2**16  # bytes that a reply has without a place among the large ones
-_PAGE: Final = 500  # entries that one script reads
+_PAGE: Final = 250  # entries that one script reads
 _PAGE_BYTES: Final = 2**20
 _OVERHEAD: Final = 128  # bytes, about, that an entry costs beside its own
 
@@ -88,8 +88,8 @@ class Reply:
                 yield pair
 
 
-async def scan(queue: Queue, command: str, key: str, cursor: Any, count: int) -> tuple[bytes, list[bytes]]:
-    """Return the next cursor in a set (SSCAN) or hash (HSCAN), and about `count` members, or names of fields."""
+async def scan(queue: Queue, command: str, key: str | bytes, cursor: Any, count: int) -> tuple[bytes, list[bytes]]:
+    """Return the next cursor in a set (SSCAN, ZSCAN) or hash (HSCAN), and about `count` members, or names of fields."""
     if command == "HSCAN":
         cursor, found = await queue.scripts["scanFields"].run([key], [cursor, count])
     else:

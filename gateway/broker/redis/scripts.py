@@ -19,6 +19,28 @@ HOLE: Final = object()
 
 _END: Final = b"\r\n"
 _OURS: Final = Path(__file__).parent / "lua"
+# Scripts of ours that go on from the functions of one of BullMQ's, where its work begins: they do the same in slices.
+_CONTINUED: Final = {
+    "cleanSlice": ("cleanJobsInSet", "\nlocal result\n"),
+    "removeChildren": ("removeJob", "\nlocal jobId = ARGV[1]\n"),
+    "removeFamily": ("removeJob", "\nlocal jobId = ARGV[1]\n"),
+}
+# Where one call of BullMQ's scripts goes through a whole queue, it does a part, and the next call goes on.
+_BOUNDED: Final = (
+    # A finished job sweeps a thousand older ones away, and leaves the rest to the next one that finishes.
+    (
+        "moveToFinished",
+        'rcall("ZREVRANGE", targetSet, start, -1)',
+        'rcall("ZREVRANGE", targetSet, math.max(start, rcall("ZCARD", targetSet) - 1000), -1)',
+    ),
+    (
+        "moveToFinished",
+        'rcall("ZREMRANGEBYRANK", targetSet, 0, -(maxCount + 1))',
+        'if #jobIds > 0 then rcall("ZREMRANGEBYRANK", targetSet, 0, #jobIds - 1) end',
+    ),
+    ("moveToFinished", "opts['keepJobs']['limit'] or 1000", "math.min(opts['keepJobs']['limit'] or 1000, 1000)"),
+    ("pause", "rcall('LRANGE', KEYS[1], 0, 6999)", "rcall('LRANGE', KEYS[1], 0, 999)"),
+)
 
 
 @cache
@@ -31,7 +53,18 @@ def script_texts() -> dict[str, str]:
     assert package is not None and package.submodule_search_locations
     commands = Path(package.submodule_search_locations[0], "commands")
     theirs = [path for path in sorted(commands.glob("*.lua")) if not path.name.startswith("relay")]
-    return {path.stem.partition("-")[0]: path.read_text() for path in (*theirs, *sorted(_OURS.glob("*.lua")))}
+    texts = {path.stem.partition("-")[0]: path.read_text() for path in theirs}
+    ours = {path.stem: path.read_text() for path in sorted(_OURS.glob("*.lua"))}
+    for name, (base, end) in _CONTINUED.items():
+        functions, found, _ = texts[base].partition(end)
+        assert found, f"{base} of the installed bullmq has no {end!r}: this version is not supported"
+        ours[name] = functions + ours[name]
+    for name, old, new in _BOUNDED:
+        assert texts[name].count(old) == 1, (
+            f"{name} of the installed bullmq has no {old!r}: this version is not supported"
+        )
+        texts[name] = texts[name].replace(old, new)
+    return texts | ours
 
 
 def sha_of(text: str) -> str:
