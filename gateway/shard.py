@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import json
 import logging
 import signal
@@ -20,14 +18,13 @@ from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.memory import Spikes
 from bullmq_proxy.gateway.shared_memory import ShardMemory
 from bullmq_proxy.gateway.start_message import StartMessage
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
 log = logging.getLogger(__name__)
 
-_M_TRIM_THRESHOLD: Final = -1  # malloc.h
-_M_MMAP_THRESHOLD: Final = -3
 _CHUNK: Final = 64 * 1024
 
 
@@ -46,22 +43,6 @@ def run(
     shard = _Shard(start, listener, control, unread, memory)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(shard.live())
-
-
-def tune_memory_management() -> None:
-    """Tune the garbage collector and malloc, once everything is imported.
-
-    What is loaded now stays, so the collector need not look at it, and what comes later holds few cycles: that saves 1
-    to 3 us per add and job. glibc returns each large block to the system at once and clears the pages of the next one:
-    that took 4 of 6 ms for a payload of 1 MB.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    with suppress(OSError, AttributeError):  # another C library than glibc has no mallopt
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 class _Shard:
@@ -91,6 +72,7 @@ class _Shard:
         loop.add_signal_handler(signal.SIGTERM, self._told_to_leave)
         self._control.setblocking(False)
         watch = asyncio.create_task(self._watch_parent(), name="parent")
+        spikes = asyncio.create_task(Spikes().watch(), name="memory")
         try:
             assert self._settings.redis_url is not None
             address = Address.from_url(self._settings.redis_url)
@@ -117,6 +99,7 @@ class _Shard:
             return Exit.DONE
         finally:
             watch.cancel()
+            spikes.cancel()
 
     def _told_to_leave(self) -> None:
         """Drain on SIGTERM; on a second one do not wait for the clients."""

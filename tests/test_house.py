@@ -23,6 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.settings": {"gateway.value_types"},
     "gateway.errors": set(),
     "gateway.shared_memory": set(),
+    "gateway.memory": set(),
     "gateway.access.grants": {"gateway.errors"},
     "gateway.values": {"gateway.errors"},
     "gateway.rules": {"gateway.access.grants", "gateway.errors", "gateway.values"},
@@ -96,6 +97,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.broker.redis",
         "gateway.errors",
         "gateway.exits",
+        "gateway.memory",
         "gateway.settings",
         "gateway.shared_memory",
         "gateway.start_message",
@@ -105,6 +107,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.shard_process": {
         "gateway.exits",
         "gateway.logs",
+        "gateway.memory",
         "gateway.shard",
         "gateway.shared_memory",
         "gateway.start_message",
