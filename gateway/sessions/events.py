@@ -18,7 +18,6 @@ from bullmq_proxy.gateway.sessions.interfaces import Client
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import read
-from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import EventsOptions
 from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, err, message, ok
 from bullmq_proxy.gateway.wire.events import StreamId, gap_data
@@ -97,10 +96,6 @@ class EventsSession:
     async def wait_writable(self) -> None:
         """Wait until the client has read most of what was sent."""
         await self._client.wait_writable()
-
-    def overrun(self) -> None:
-        """Close the connection: its client reads too slowly to ever catch up."""
-        self._client.close(CloseCode.SLOW_CONSUMER, "too slow to catch up with the events")
 
     # The client's side
 

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from websockets.exceptions import InvalidStatus
 
 from tests.sessions.peer import Gateway, Peer, until
+from tests.sessions.test_heavy_calls import watched
 
 
 async def names(watcher: Peer, count: int) -> list[str]:
@@ -255,20 +256,55 @@ async def test_a_watcher_that_does_not_read_is_closed_and_can_resume(
         assert len(rest) + seen == sent
 
 
-async def test_a_watcher_that_cannot_catch_up_with_what_comes_is_closed(
-    valkey_url: str, redis: Redis, prefix: str
-) -> None:
-    async with Gateway(valkey_url, prefix=prefix, max_write_buffer=1 << 29) as proxy:
-        key = f"{prefix}:q:events"
-        await _write(redis, key, 600, "x" * 20_000)
-        slow = await proxy.events("q", lastEventId="0-0")
-        slow.socket.transport.pause_reading()
-        await _write(redis, key, 11_000, "")
+async def test_a_watcher_that_falls_behind_reads_at_its_own_pace(proxy: Gateway, redis: Redis, prefix: str) -> None:
+    key = f"{prefix}:q:events"
+    await _write(redis, key, 600, "x" * 20_000)
+    slow, quick = await proxy.events("q", lastEventId="0-0"), await proxy.events()
+    slow.socket.transport.pause_reading()
+    await _write(redis, key, 3_000, "")
+    for _ in range(3_000):
+        await quick.text()
+    slow.socket.transport.resume_reading()
+    ids = [(await slow.data())["args"][1] for _ in range(3_600)]
+    assert ids == [id for id, _ in (await redis.xrange(key) or [])]
+    await redis.xadd(key, {"event": "live"})
+    assert await names(slow, 1) == ["live"]
 
-        async def closed() -> bool:
-            return await proxy.metric("connections") == 0
 
-        await until(closed, "it is given up")
+async def test_what_is_trimmed_while_a_watcher_falls_behind_is_a_gap(proxy: Gateway, redis: Redis, prefix: str) -> None:
+    key = f"{prefix}:q:events"
+    await _write(redis, key, 2000, "x" * 20_000)
+    slow = await proxy.events("q", lastEventId="0-0")
+    first = (await slow.data())["args"][1]
+    slow.socket.transport.pause_reading()
+    await redis.xtrim(key, maxlen=5, approximate=False)
+    slow.socket.transport.resume_reading()
+    seen, last = [await slow.data()], first
+    while seen[-1]["event"] != "gap":
+        last = seen[-1]["args"][-1]
+        seen.append(await slow.data())
+    left = [id for id, _ in (await redis.xrange(key) or [])]
+    assert seen[-1]["args"] == [{"from": last, "to": left[0]}]
+    assert [(await slow.data())["args"][1] for _ in left] == left
+
+
+async def test_large_events_are_resumed_and_read_few_at_a_time(valkey_url: str, redis: Redis, prefix: str) -> None:
+    async with Gateway(valkey_url, prefix=prefix, max_write_buffer=4 << 20) as proxy:
+        key, big = f"{prefix}:q:events", "x" * 2**20
+        await _write(redis, key, 30, big)
+        again = await proxy.events("q", lastEventId="0-0")
+        ids = [(await again.data())["args"][1] for _ in range(30)]
+        assert ids == [id for id, _ in (await redis.xrange(key) or [])]
+        async with watched(redis) as seen:
+            for _ in range(8):
+                await redis.xadd(key, {"event": "n", "x": big})
+                await again.text()
+            await _write(redis, key, 400, "")
+            await names(again, 400)
+    reads = [int(words[2]) for words in seen if words[0] == "XREAD"]
+    assert max(reads[:4]) <= 16
+    assert min(reads) <= 2
+    assert reads[-1] > 2  # small ones are read together again
 
 
 async def _write(redis: Redis, key: str, count: int, text: str) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
@@ -23,8 +24,10 @@ from bullmq_proxy.gateway.wire.events import StreamEvent, StreamId, Subscription
 log = logging.getLogger(__name__)
 
 _BLOCK: Final = 10.0  # s; BullMQ's blockingTimeout
-_BATCH: Final = 200  # entries per read
+_BATCH: Final = 16  # entries of the first read
+_LARGEST_BATCH: Final = 200
 _PAGE: Final = 500  # entries per page of a resumed stream
+_PAGE_BYTES: Final = 2**20  # of them, and of what is read at once, about
 _BREATH: Final = 2000  # deliveries after which other connections get their turn
 _RETRY: Final = 1.0  # s after an error reply
 _START: Final[StreamId] = (0, 0)
@@ -51,35 +54,24 @@ class Watcher(Protocol):
     async def wait_writable(self) -> None:
         """Wait until the client has read enough for more."""
 
-    def overrun(self) -> None:
-        """Give this watcher up: more live events came while it was catching up than are kept."""
-
 
 class Cursor:
     """Where one watcher stands in the stream."""
 
-    _KEPT = 10_000  # live events kept while it catches up
-
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher
         self.position: StreamId = _START
-        self._live: list[StreamEvent] | None = []  # None once it has caught up
+        self.is_live = False  # else it reads by itself what the others hear
 
     def hear(self, event: StreamEvent) -> None:
-        """Deliver a live event, or keep it until the watcher has caught up."""
-        if self._live is None:
-            if event.id > self.position and self.watcher.subscription.wants(event.name):
-                self.watcher.deliver(event.data)
-        elif len(self._live) < self._KEPT:
-            self._live.append(event)
-        else:
-            self.watcher.overrun()
+        """Deliver a live event."""
+        if self.is_live and event.id > self.position:
+            self.deliver(event)
 
-    def caught_up(self) -> None:
-        """Deliver what came meanwhile; from now on events go straight through."""
-        live, self._live = self._live or [], None
-        for event in live:
-            self.hear(event)
+    def deliver(self, event: StreamEvent) -> None:
+        """Deliver an event if the watcher wants it."""
+        if self.watcher.subscription.wants(event.name):
+            self.watcher.deliver(event.data)
 
 
 class EventReader:
@@ -105,6 +97,7 @@ class EventReader:
         self._on_empty = on_empty
         self._listeners: set[Listener] = set()
         self._position = _START
+        self._batch = _BATCH
         self._task: asyncio.Task[None] | None = None
 
     async def join(self, listener: Listener) -> StreamId:
@@ -137,8 +130,12 @@ class EventReader:
     async def follow(self, cursor: Cursor, after: StreamId | None) -> None:
         """Deliver what the watcher missed since `after`, if it says so, then let live events through."""
         if after is not None:
-            await self._catch_up(cursor, after)
-        cursor.caught_up()
+            await self._report_gap(cursor, after)
+            cursor.position = after
+            await self._catch_up(cursor)
+        while self._position > cursor.position:  # the others have heard more since
+            await self._catch_up(cursor)
+        cursor.is_live = True
 
     def leave(self, listener: Listener) -> None:
         """Let a listener, or a watcher's cursor, go."""
@@ -166,32 +163,38 @@ class EventReader:
 
     # Catching up
 
-    async def _catch_up(self, cursor: Cursor, after: StreamId) -> None:
-        await self._report_gap(cursor, after)
-        while True:
-            page = await self._page(after)
-            for id_text, flat in page:
+    async def _catch_up(self, cursor: Cursor) -> None:
+        """Deliver the entries behind the cursor, at the client's pace: what it does not read stays in Redis."""
+        more, is_first = True, True
+        while more:
+            heard = self._position
+            oldest, more, entries = await self._page(cursor.position)
+            begin = parse_stream_id(oldest.decode()) if oldest else heard
+            if begin > cursor.position and not is_first:  # trimmed meanwhile
+                cursor.watcher.gap(cursor.position, begin)
+            for id_text, flat in entries:
                 event = StreamEvent(id_text, to_hash(flat))
-                after = event.id
-                if cursor.watcher.subscription.wants(event.name):
-                    cursor.watcher.deliver(event.data)
-            cursor.position = max(cursor.position, after) if len(page) < _PAGE else after
+                cursor.deliver(event)
+                cursor.position = event.id
+            if not entries:
+                cursor.position = max(cursor.position, heard)
+            is_first = False
             await cursor.watcher.wait_writable()
-            if len(page) < _PAGE:
-                return
 
-    async def _page(self, after: StreamId) -> list[Any]:
-        """Entries behind `after`."""
-        return await self._patiently("XRANGE", self._key, f"({format_stream_id(after)}", "+", "COUNT", _PAGE)
+    async def _page(self, after: StreamId) -> tuple[bytes | None, bool, list[Any]]:
+        """Return the id of the oldest entry, whether there may be more than a page, and the entries behind `after`."""
+        script, args = self.queue.scripts["readEvents"], [format_stream_id(after), _PAGE, _PAGE_BYTES]
+        oldest, more, entries = await self._patiently(partial(script.run, [self._key], args)) or (None, False, [])
+        return oldest, bool(more), entries
 
-    async def _patiently(self, *command: Any) -> list[Any]:
+    async def _patiently(self, ask: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
         """Return the array that a reading command replies with; wait for Redis as long as it takes.
 
         The watcher can leave at any time. An error reply, such as that to XINFO when there is no stream, is no array.
         """
         while True:
             try:
-                reply: list[Any] = await self.queue.link.call(*command, decode=False)
+                reply = await ask()
             except GatewayError as error:
                 if error.code not in OUTAGE:
                     return []
@@ -217,7 +220,7 @@ class EventReader:
             cursor.watcher.gap(after, oldest)
 
     async def _info(self) -> dict[bytes, Any]:
-        flat = await self._patiently("XINFO", "STREAM", self._key)
+        flat = await self._patiently(partial(self.queue.link.call, "XINFO", "STREAM", self._key, decode=False))
         pairs = iter(flat)
         return dict(zip(pairs, pairs, strict=True))
 
@@ -266,12 +269,13 @@ class EventReader:
         return []
 
     def _command(self, *block: Any) -> tuple[Any, ...]:
-        return "XREAD", "COUNT", _BATCH, *block, "STREAMS", self._key, format_stream_id(self._position)
+        return "XREAD", "COUNT", self._batch, *block, "STREAMS", self._key, format_stream_id(self._position)
 
     async def _fan_out(self, entries: list[Any]) -> None:
         """Give each listener all entries of a read together: they then leave in one write (15 us against 5 us each)."""
         events = [StreamEvent(id_text, to_hash(flat)) for id_text, flat in entries]
         self._position = events[-1].id
+        self._fit_batch(entries)
         delivered = 0
         for listener in list(self._listeners):
             for event in events:
@@ -280,6 +284,13 @@ class EventReader:
             if delivered >= _BREATH:
                 delivered = 0
                 await asyncio.sleep(0)
+
+    def _fit_batch(self, entries: list[Any]) -> None:
+        """Read as many entries next time as have about `_PAGE_BYTES`, by the size of these; twice as many at most."""
+        size = sum([len(text) for _, flat in entries for text in flat])
+        fitting = _PAGE_BYTES * len(entries) // (size + 1) + 1
+        grown = 2 * self._batch if len(entries) == self._batch else self._batch
+        self._batch = min(fitting, grown, _LARGEST_BATCH)
 
     def _give(self, listener: Listener, event: StreamEvent) -> None:
         """Let a listener hear an event, and log if that fails: the other listeners, and the next events, come first."""
