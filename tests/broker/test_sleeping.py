@@ -19,6 +19,7 @@ from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
 from bullmq_proxy.gateway.broker.consuming.sleepers import Sleepers
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
+from bullmq_proxy.gateway.broker.functions.status import get_workers, get_workers_count
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
@@ -216,6 +217,34 @@ async def test_everybody_looks_again_when_all_keys_are_removed(broker: Broker, r
     await add(broker.queue("q"))
     await worker.has(1)
     await listener.hears_of(1)
+
+
+async def test_sleeping_workers_are_found_by_get_workers_while_they_are_there(
+    valkey: ValkeyProcess, prefix: str, broker: Broker, redis: Redis
+) -> None:
+    async with shard(valkey.url, prefix, name="2", seats=1) as other:
+        workers = [Worker(broker), Worker(other)]
+        for worker in workers:
+            await worker.sleeps()
+        queue = broker.queue("q")
+
+        async def are_found(count: int) -> None:
+            async with asyncio.timeout(5):
+                while await get_workers_count(queue) != count:
+                    pass
+
+        await are_found(2)
+        found = await get_workers(queue)
+        assert [worker["name"] for worker in found] == ["q", "q"]
+        assert sorted(worker["rawname"] for worker in found) == sorted([queue.client_name, f"{OPTIONS.name}:tracker"])
+        assert await get_workers_count(broker.queue("another")) == 0
+        (tracker,) = [each for each in await redis.client_list() if each["name"].endswith(":tracker")]
+        await redis.client_kill_filter(_id=tracker["id"])
+        await are_found(1)
+        await are_found(2)
+        for left, worker in enumerate(workers, 1):
+            worker.leave()
+            await are_found(2 - left)
 
 
 # The net

@@ -48,6 +48,7 @@ class MarkerWait:
         self._tracker = seats.tracker
         self._sleepers = sleepers
         self._change: asyncio.Future[None] | None = None  # of the marker, while it sleeps
+        self._is_shown = False  # as one that sleeps
         self._woken = False
         self._until = 0
         self.suspects: list[str] = []  # while it sleeps: the keys that stand for jobs to fetch
@@ -82,13 +83,17 @@ class MarkerWait:
 
     def open(self) -> None:
         """Take a seat if one is free: workers that are busy do not wait, and yet are to be seen by `getWorkers`."""
-        if self._link is None and self._seat.take():
-            self._open()
+        if self._link is None:
+            if self._seat.take():
+                self._open()
+            else:
+                self._show()
 
     # With a seat
 
     def _open(self) -> Link:
         if self._link is None:
+            self._hide()
             self._link = Link(self._queue.link.address, self._options, setup=self._ask_id)
             self._link.open()
         return self._link
@@ -144,7 +149,7 @@ class MarkerWait:
         if self._link is not None:  # another one has the seat now
             await self._link.close()
             self._link = None
-        await self._tracker.start()
+        self._show()
         self._woken = False
         # A delayed job whose time is known needs no further look.
         self.suspects = self._queue.keys("wait", "prioritized", *(() if self._until else ("delayed",)))
@@ -164,6 +169,17 @@ class MarkerWait:
                 self._tracker.forget(self._key, self._change)
                 self._change = None
         return None
+
+    def _show(self) -> None:
+        self._tracker.open()
+        if not self._is_shown:
+            self._is_shown = True
+            self._tracker.show(self._queue.client_name)
+
+    def _hide(self) -> None:
+        if self._is_shown:
+            self._is_shown = False
+            self._tracker.hide(self._queue.client_name)
 
     async def _pop(self) -> Any:
         """Return a marker, or an empty list: then its change is told, for which it must be read."""
@@ -189,6 +205,7 @@ class MarkerWait:
     async def close(self) -> None:
         """Leave without taking a marker along: that would let another shard's workers sleep on."""
         self._seat.leave()
+        self._hide()
         if self._link is None:
             self.pass_on()
             return

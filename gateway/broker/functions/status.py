@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Annotated, Final, cast
+from typing import Annotated, Any, Final, cast
 
 from bullmq_proxy.gateway.broker.functions.base import OBSERVE, TABLE, FinishedState, Index
 from bullmq_proxy.gateway.broker.functions.reading import get_job_counts
 from bullmq_proxy.gateway.broker.jobs.pages import BY_RANGE, window
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.jobs.replies import Reply
+from bullmq_proxy.gateway.broker.redis import tracker
+from bullmq_proxy.gateway.broker.redis.errors import OUTAGE
+from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.shapes import Metrics, MetricsMeta, QueueMeta
 from bullmq_proxy.gateway.values.numbers import parse_int, to_number
 from bullmq_proxy.gateway.values.validation import matching
@@ -57,7 +60,10 @@ async def get_deduplication_job_id(queue: Queue, id: str) -> str | None:
 
 @TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_workers(queue: Queue) -> list[dict[str, str]]:
-    """Return the Redis connections of the queue's workers; a shard is one worker, however many clients it serves."""
+    """Return the Redis connections of the queue's workers; a shard is one worker, however many clients it serves.
+
+    Where a shard's queues share a connection to wait on, that one stands here.
+    """
     workers = [dict(pair.partition("=")[::2] for pair in line.split(" ")) for line in await _worker_lines(queue)]
     return [{**worker, "name": queue.name, "rawname": worker["name"]} for worker in workers]
 
@@ -70,8 +76,27 @@ async def get_workers_count(queue: Queue) -> int:
 
 async def _worker_lines(queue: Queue) -> list[str]:
     text: str = await queue.link.call("CLIENT", "LIST")
-    name = f" name={queue.client_name}"
-    return [line for line in text.splitlines() if f"{name} " in line or f"{name}:w:" in line]
+    name, lines = f" name={queue.client_name}", text.splitlines()
+    own = [line for line in lines if f"{name} " in line or f"{name}:w:" in line]
+    return own + await _lines_of_sharers(queue, lines)
+
+
+async def _lines_of_sharers(queue: Queue, lines: list[str]) -> list[str]:
+    """Return the lines of the connections on which sleeping workers of the queue wait."""
+    trackers = {
+        tracker.channel(queue.client_name, line.partition("id=")[2].partition(" ")[0]): line
+        for line in lines
+        if f"{tracker.NAME} " in line
+    }
+    if not trackers:
+        return []
+    try:
+        counts: list[Any] = await queue.link.call("PUBSUB", "NUMSUB", *trackers)
+    except GatewayError as error:
+        if error.code in OUTAGE:
+            raise
+        return []  # not allowed to ask
+    return [trackers[channel] for channel, count in zip(counts[::2], counts[1::2], strict=True) if count]
 
 
 # Figures

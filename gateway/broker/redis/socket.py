@@ -140,6 +140,9 @@ class RedisSocket(asyncio.Protocol):
         return future
 
 
+_ANSWERS: Final = (b"subscribe", b"unsubscribe")  # the replies to these commands are no others
+
+
 class _PushReader:
     """A reader of replies that hands on what is none as it comes by."""
 
@@ -149,7 +152,7 @@ class _PushReader:
         self._on_push = on_push
 
     def gets(self, decode: bool) -> Any:
-        while isinstance(reply := self._gets(decode), hiredis.PushNotification):
+        while isinstance(reply := self._gets(decode), hiredis.PushNotification) and reply[0] not in _ANSWERS:
             _give(self._on_push, reply)
         return reply
 

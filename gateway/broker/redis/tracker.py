@@ -25,6 +25,15 @@ log = logging.getLogger(__name__)
 _PING: Final = pack_command("PING")
 
 
+NAME: Final = ":tracker"
+"""The end of the names of trackers' connections."""
+
+
+def channel(name: str, connection: str) -> str:
+    """Return the channel that a connection listens to while it waits on behalf of `name`: so others can see that."""
+    return f"{name}@{connection}"
+
+
 class Tracker:
     """Tells of changes to keys that were read on its connection; each is told once, until the key is read again.
 
@@ -36,10 +45,12 @@ class Tracker:
         """Make a tracker; it connects when it is first used. `options` are those of the command link."""
         self.is_refused = False
         self._heartbeat = options.deadline / 2
-        own = replace(options, name=f"{options.name}:tracker")
+        own = replace(options, name=f"{options.name}{NAME}")
         self._link = Link(address, own, setup=self._begin_tracking, on_push=self._pushed)
-        self._link.on_up.append(self._all_changed)
+        self._link.on_up += (self._all_changed, self._show_all)
         self._changes: dict[bytes, asyncio.Future[None]] = {}
+        self._shown: set[str] = set()
+        self._id = ""  # of the connection
         self._beat: asyncio.TimerHandle | None = None
         self._started = False
 
@@ -48,11 +59,11 @@ class Tracker:
         """Whether there is a connection, and changes are told on it."""
         return self._link.is_up and not self.is_refused
 
-    async def start(self) -> None:
+    def open(self) -> None:
         """Connect, unless it does so already."""
         if not self._started:
             self._started = True
-            await self._link.start()
+            self._link.open()
             self._send_heartbeat()
 
     async def close(self) -> None:
@@ -83,13 +94,30 @@ class Tracker:
         self._link.send(b"".join(commands), partial(resolve, future), replies=len(commands))
         return future
 
+    def show(self, name: str) -> None:
+        """Let others see that somebody waits here on behalf of `name`, as a connection of that name would."""
+        self._shown.add(name)
+        if self.is_up:
+            self.send(pack_command("SUBSCRIBE", channel(name, self._id)))
+
+    def hide(self, name: str) -> None:
+        """Show it no more."""
+        if name in self._shown:
+            self._shown.remove(name)
+            if self.is_up:
+                self.send(pack_command("UNSUBSCRIBE", channel(name, self._id)))
+
+    def _show_all(self) -> None:
+        for name in tuple(self._shown):
+            self.show(name)
+
     def send(self, command: bytes) -> None:
         """Send a packed command behind all others, and expect no reply."""
         self._link.send(command, _ignore)
 
     async def _begin_tracking(self, ask: Callable[..., Awaitable[Any]]) -> None:
         try:
-            await ask("HELLO", "3")
+            self._id = str((await ask("HELLO", "3"))["id"])
             await ask("CLIENT", "TRACKING", "ON", "NOLOOP")
         except GatewayError as error:
             if error.code is ErrorCode.REDIS_UNAVAILABLE:

@@ -258,7 +258,7 @@ class EventReader:
         if self._link is not None:  # another one has the seat now
             await self._link.close()
             self._link = None
-        await self._tracker.start()
+        self._tracker.open()
         change = self._tracker.expect(self._key)
         try:
             if self._tracker.is_up and (reply := await self._tracker.call(pack_command(*self._command()))):
