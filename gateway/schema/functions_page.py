@@ -26,7 +26,8 @@ This page is made from the code by `make docs`; `bullmq-proxy schema --functions
 
 * Arguments are given in this order, as the list `args`. Those with `?` may be left out; `...` stands for any number.
 * **Needs** is the permission that the key must have; some options need
-  [one more](keys.md#options-that-act-on-the-jobs-of-others).
+  [one more](keys.md#options-that-act-on-the-jobs-of-others). Whoever holds a job that was taken by hand shows it by its
+  `token`; with `manage` the token does not matter.
 * **Writes** says whether the function changes anything: when the link to Redis breaks before the reply, a function
   that writes fails with `OUTCOME_UNKNOWN`, any other one with `REDIS_UNAVAILABLE`.
 * Times are in milliseconds where nothing else is said. Where positions count, `0` is the first and `-1` the last.

@@ -277,7 +277,8 @@ class Caller:
         try:
             provided = {"context": self._context} if function.in_context else {}
             if function.held:
-                await check_held(self._target, bound[0], self._context.grant, f"call {function.name} for it")
+                token = bound.pop()
+                await check_held(self._target, bound[0], token, self._context.grant, f"call {function.name} for it")
             reply(encode(await function.run(self._target, *bound, **provided)))
         except GatewayError as error:
             reply(of_read(error) if not function.writes else error)

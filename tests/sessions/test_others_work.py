@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -263,12 +264,29 @@ async def test_a_missing_job_is_missing_and_not_forbidden(proxy: Gateway) -> Non
         assert (await rival.refusal(fn, "gone", *ON_JOBS[fn]))[0] == "NOT_FOUND"
 
 
-async def test_a_job_that_was_taken_by_hand_can_be_written_on(proxy: Gateway, owner: Peer) -> None:
+@pytest.mark.parametrize("taken", ["by hand", "by a worker of another program"])
+async def test_a_job_that_others_have_locked_is_written_on_with_its_token(
+    proxy: Gateway, owner: Peer, redis: Redis, prefix: str, taken: str
+) -> None:
     await owner.call("add", "work")
-    caller = await proxy.connect("/queue/q", token=WORKER)
-    job = await caller.call("getNextJob", "a-token-of-mine")
-    await caller.call("updateJobProgress", job["id"], 50)
-    assert (await owner.call("getJob", job["id"]))["progress"] == 50
+    holder, rival = [await proxy.connect("/queue/q", token=key) for key in (WORKER, RIVAL)]
+    token = "a-token-of-mine"
+    await holder.call("getNextJob", token)
+    if taken != "by hand":
+        token = str(uuid.uuid4()) + ":0"
+        await redis.set(f"{prefix}:q:1:lock", token)
+    before = await redis.hgetall(f"{prefix}:q:1")
+    for fn, args in ON_JOBS.items():
+        rest = [*args, None] if fn == "clearJobLogs" else args
+        for guess in ([], [None], ["guessed"], [token[:-1]]):
+            code, message = await rival.refusal(fn, "1", *rest, *guess)
+            assert code == "FORBIDDEN"
+            assert message.endswith("it needs the token of the job's lock, or the permission manage")
+    assert await redis.hgetall(f"{prefix}:q:1") == before
+    for fn, args in ON_JOBS.items():
+        rest = [*args, None] if fn == "clearJobLogs" else args
+        await holder.call(fn, "1", *rest, token)
+    assert (await owner.call("getJob", "1"))["progress"] == 99
 
 
 # Families

@@ -66,12 +66,6 @@ def parse_token(text: str) -> LockToken | None:
     return LockToken(Identity(run, slot, incarnation), key, int(fetch))
 
 
-def is_of_key(token: str, key: str) -> bool:
-    """Return whether a client with the key of this name may use a token: all but those that another key was given."""
-    parsed = parse_token(token)
-    return parsed is None or parsed.key == key
-
-
 def usable_token(token: str, key: str) -> str:
     """Return a client's token for a script: in place of one that was given to another key, one that fits no lock.
 
@@ -81,4 +75,5 @@ def usable_token(token: str, key: str) -> str:
         token: as the client gave it.
         key: the name of the client's key.
     """
-    return token if is_of_key(token, key) else secrets.token_hex(_SECRET_BYTES)
+    parsed = parse_token(token)
+    return token if parsed is None or parsed.key == key else secrets.token_hex(_SECRET_BYTES)

@@ -8,6 +8,7 @@ from msgspec import Meta, Raw
 
 from bullmq_proxy.gateway.broker.consuming.tokens import parse_token, usable_token
 from bullmq_proxy.gateway.broker.functions.base import CONSUME, TABLE, Arguments, Context
+from bullmq_proxy.gateway.broker.functions.table import JobToken
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.rules.ids import JobId
@@ -21,7 +22,6 @@ from bullmq_proxy.gateway.wire.connection_options import LONGEST_LOCK, SHORTEST_
 
 _LONGEST_BLOCK: Final = 3_600_000  # ms; a client that waits longer asks again
 
-JobToken = Annotated[str, Meta(min_length=1, max_length=1000)]
 LockDuration = Annotated[int, Meta(ge=SHORTEST_LOCK, le=LONGEST_LOCK)]
 _NO_CHECK: Final = "0"  # the scripts' word for: do not look at the lock
 

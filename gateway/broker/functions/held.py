@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bullmq_proxy.gateway.access.grants import MANAGERS, Grant, Permission
-from bullmq_proxy.gateway.broker.consuming.tokens import is_of_key
+from bullmq_proxy.gateway.broker.consuming.tokens import parse_token
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -19,22 +19,23 @@ _ADOPTERS: Final = MANAGERS | {Permission.CONSUME}  # a worker adds to the job t
 _ROUND: Final = 200  # jobs whose locks are read in one round trip
 
 
-async def check_held(queue: Queue, job_id: str, grant: Grant, action: str) -> None:
-    """Refuse what a key may do only with a job that it holds; arguments as for `check_all_held`."""
-    await check_all_held(queue.link, [queue.key(job_id)], grant, action)
+async def check_held(queue: Queue, job_id: str, token: str | None, grant: Grant, action: str) -> None:
+    """Refuse what a key may do only with a job that it holds; other arguments as for `check_all_held`."""
+    await check_all_held(queue.link, [queue.key(job_id)], grant, action, token)
 
 
-async def check_all_held(link: Link, keys: Sequence[str], grant: Grant, action: str) -> None:
+async def check_all_held(link: Link, keys: Sequence[str], grant: Grant, action: str, token: str | None = None) -> None:
     """Refuse what a key may do only with jobs that it holds.
 
-    A job that a Worker connection holds is its key's. What else has locked a job says nothing of a key: whoever may
-    consume may be it. A job that is missing is left to the function, which says so.
+    A job that a Worker connection holds is its key's. What else has locked a job says nothing of a key: it takes the
+    token. A job that is missing is left to the function, which says so.
 
     Args:
         link: to Redis.
         keys: of the jobs' hashes.
         grant: of the caller.
         action: such as `call updateJobData for it`, for the message.
+        token: under which the caller says that it has locked the jobs, by hand.
 
     Raises:
         GatewayError: FORBIDDEN.
@@ -44,13 +45,18 @@ async def check_all_held(link: Link, keys: Sequence[str], grant: Grant, action: 
     for first in range(0, len(keys), _ROUND):
         some = keys[first : first + _ROUND]
         locks = await link.call("MGET", *(f"{key}:lock" for key in some))
-        loose = [key for key, lock in zip(some, locks, strict=True) if lock is None or not is_of_key(lock, grant.key)]
+        loose = [key for key, lock in zip(some, locks, strict=True) if not _holds(grant.key, token, lock)]
         if loose and await link.call("EXISTS", *loose):
             raise GatewayError(
                 ErrorCode.FORBIDDEN,
                 f"The key {grant.key} does not hold the job {loose[0].rpartition(':')[2][:100]}, and may not {action}:"
-                f" it needs the permission {Permission.MANAGE}",
+                f" it needs the token of the job's lock, or the permission {Permission.MANAGE}",
             )
+
+
+def _holds(key: str, token: str | None, lock: str | None) -> bool:
+    owner = None if lock is None else parse_token(lock)
+    return (lock is not None and lock == token) if owner is None else owner.key == key
 
 
 def check_options(options: Prepared, place: str, prefix: str, grant: Grant) -> list[str]:

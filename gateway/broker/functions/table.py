@@ -49,7 +49,8 @@ class Function:
         name: the function's name in Node's BullMQ, which is its name on the wire.
         permission: what a key must be allowed to do.
         permissions: a key must have one of these: `permission`, or for a function of held jobs `manage`.
-        held: a key without the permission `manage` may call it for jobs that it holds, and no others.
+        held: a key without the permission `manage` may call it for jobs that it holds, and no others. The last
+            parameter is the token of a job that was taken by hand; it is not for `run`.
         writes: whether it changes anything: decides between REDIS_UNAVAILABLE and OUTCOME_UNKNOWN when a reply is lost.
         signature: for people, such as `clean(grace, limit, type?)`.
         direct: `run` is a plain function that gives its result, as JSON text, to a `sink`: the hot ones need no task.
@@ -159,7 +160,8 @@ class FunctionTable:
             name: the Node name, where it is not the Python name in camelCase.
             waits: it may take as long as the client likes.
             heavy: it may go through a whole queue.
-            held: the permission is for jobs that the caller holds; `manage` is for all. The first argument is the id.
+            held: the permission is for jobs that the caller holds; `manage` is for all. The first argument is the id;
+                a further one, the token, is added behind the others.
             packs: Node packs the texts of its arguments; see `Reader`.
             example: arguments for the documents.
         """
@@ -247,6 +249,8 @@ def _row(
     taken = list(inspect.signature(run).parameters.values())[1:]  # the first one is the queue
     given = [parameter for parameter in taken if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
     parameters = tuple(_parameter(parameter, hints[parameter.name], packed=packs) for parameter in given)
+    if held:
+        parameters += (_TOKEN,)
     name = name or camel_case(run.__name__)
     return Function(
         name=name,
@@ -254,7 +258,7 @@ def _row(
         permissions=frozenset({permission, Permission.MANAGE} if held else {permission}),
         held=held,
         writes=writes,
-        signature=f"{name}({', '.join(map(_shown, given))})",
+        signature=f"{name}({', '.join([*map(_shown, given), *(['token?'] if held else [])])})",
         doc=inspect.getdoc(run) or "",
         direct=direct,
         waits=waits,
@@ -279,6 +283,14 @@ def _parameter(parameter: inspect.Parameter, hint: Any, *, packed: bool) -> Para
         default=None if missing else parameter.default,
         reader=None if _is_text(hint) else reader_of(hint, packed=packed),
     )
+
+
+JobToken = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+"""The token of a job's lock."""
+
+_TOKEN: Final = Parameter(
+    "token", JobToken | None, required=False, default=None, reader=reader_of(JobToken | None, packed=False)
+)
 
 
 def _is_text(hint: Any) -> bool:
