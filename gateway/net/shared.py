@@ -106,7 +106,7 @@ class PartialMessage:
 
     def wait_for_room(self) -> None:
         """Read no more of a message that has just begun until the budget has room."""
-        if self._shared.budget.is_full:
+        if self._shared.budget.is_out_of_bytes:
             self.waits = True
             self._connection.pause_socket()
             self._shared.budget.wait(self._go_on)

@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from bullmq_proxy.gateway.rules.options import LONG_NAMES, Prepared
 from bullmq_proxy.gateway.rules.shapes import Job, RawJob
-from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode, json_text, read_json
+from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode, encode_utf8, json_text, read_json
 from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.values.text import text_of, valid_utf8
 
@@ -49,7 +49,7 @@ def created_job(
     parts = [
         b',"opts":%b,"progress":0,"returnvalue":null,"stacktrace":null,"priority":%d,"attemptsStarted":0'
         b',"attemptsMade":0,"stalledCounter":0,"timestamp":%d,"queueQualifiedName":%b'
-        % (options.shown, options.priority, timestamp, encode(queue))
+        % (options.shown, options.priority, timestamp, encode_utf8(queue))
     ]
     if options.has_delay:
         parts.append(b',"delay":%d' % options.delay)
@@ -65,7 +65,7 @@ def created_job(
 
 def _text(value: bytes) -> bytes:
     """Bytes from Redis as a JSON string."""
-    return encode(value.decode(errors="replace"))
+    return encode_utf8(value.decode(errors="replace"))
 
 
 def loaded_job(id: str, fields: Hash, queue: str) -> Job:
@@ -284,8 +284,8 @@ def pushed_job(id: str, fields: Hash, queue: str, token: str) -> bytes:
             parse_int(fields.get(b"processedOn")) or 0,
             parse_int(fields.get(b"delay")) or 0,
             parse_int(fields.get(b"priority")) or 0,
-            encode(token),
-            encode(queue),
+            encode_utf8(token),
+            encode_utf8(queue),
         )
     ]
     parts.extend(b',"%b":%b' % (name, _text(fields[field])) for field, name in _PUSHED_TEXTS if field in fields)

@@ -45,7 +45,12 @@ class Budget:
 
     @property
     def is_full(self) -> bool:
-        """Whether the limit is reached."""
+        """Whether a limit is reached."""
+        return self.messages >= self._most or self.size >= self.limit
+
+    @property
+    def is_out_of_bytes(self) -> bool:
+        """Whether the limit of bytes is reached."""
         return self.size >= self.limit
 
     def is_over(self, size: int, messages: int) -> bool:
@@ -67,6 +72,10 @@ class Budget:
     def give_back(self, size: int) -> None:
         """Count them no more, and let those begin who wait for room."""
         self.size -= size
+        self.let_in()
+
+    def let_in(self) -> None:
+        """Let those begin who wait for room, as far as there is some."""
         while self._waiting and self.size < self.limit:
             resume = next(iter(self._waiting))
             del self._waiting[resume]

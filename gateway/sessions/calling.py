@@ -76,6 +76,7 @@ class Caller:
             limits: of the calls under way.
             under_way: counts them, with what else is under way on the connection.
         """
+        self.in_flight = 0  # unanswered calls
         self._table = table
         self._target = target
         self._context = context
@@ -99,13 +100,16 @@ class Caller:
             args: its arguments, each as JSON text.
         """
         size = sum(map(len, args), len(id))
-        self._under_way.begin_call(size)
+        self.in_flight += 1
+        self._under_way.begin(size)
         self._counters.calls += 1
         reply = partial(self._reply, id, size)
+        rights = self._context.rights
         try:
-            self._context.rights.check_rate()
+            rights.check_rate()
             function = self._table[fn]
-            self._check_permission(function)
+            if not rights.grant.allows_any(function.permissions):
+                self._check_permission(function)
             bound = function.bind(args)
         except GatewayError as error:
             reply(error)
@@ -118,11 +122,6 @@ class Caller:
         self._waiting.append((reply, function, bound, size))
         if self._pump is None:
             self._pump = asyncio.create_task(self._run_waiting(), name="calls")
-
-    @property
-    def in_flight(self) -> int:
-        """Unanswered calls."""
-        return self._under_way.calls
 
     def close(self) -> None:
         """Start no more calls: the connection is gone. Of those under way the ones that write end with their slice."""
@@ -298,4 +297,5 @@ class Caller:
             if result.code in _REFUSALS:
                 self._client.penalize()
             self._client.send(err(id, result))
-        self._under_way.end_call(size)
+        self.in_flight -= 1
+        self._under_way.end(size)

@@ -15,8 +15,8 @@ class CallLimits:
     """How much of one connection may be under way; beyond it the socket is not read until half of it is done.
 
     Attributes:
-        calls: unanswered ones. Those that may take as long as they like are counted apart, and refused beyond it: with
-            them a connection that is not read might never be read again.
+        calls: unanswered ones, and answers to jobs. Calls that may take as long as they like are counted apart, and
+            refused beyond it: with them a connection that is not read might never be read again.
         size: bytes of their arguments and of answers to jobs, and as many of replies that the client has not read.
         heavy: places for the heavy calls of all connections of the shard.
         budget: of the shard.
@@ -29,58 +29,55 @@ class CallLimits:
 
 
 class UnderWay:
-    """Counts the calls and bytes of one connection, and stops reading from its socket while they are too many.
+    """Counts the messages and bytes of one connection, and stops reading its socket while they are too many.
 
     Attributes:
-        calls: unanswered ones.
-        patient: of these, calls that may take as long as they like.
+        patient: calls under way that may take as long as they like.
     """
 
     def __init__(self, client: Client, limits: CallLimits) -> None:
         """Make one for the connection of `client`."""
-        self.calls = 0
         self.patient = 0
-        self._size = 0
         self._messages = 0
+        self._size = 0
         self._client = client
         self._limits = limits
         self._budget = limits.budget
         self._paused = False
         self._resuming: asyncio.Task[None] | None = None  # waits until the client has read its replies
 
-    def begin_call(self, size: int) -> None:
-        """Count a call with arguments of `size` bytes."""
-        self.calls += 1
-        self.begin(size)
-
-    def end_call(self, size: int) -> None:
-        """Count it no more: it was replied to."""
-        self.calls -= 1
-        self.end(size)
-
     def begin(self, size: int) -> None:
         """Count a message of `size` bytes."""
         size += MESSAGE_OVERHEAD
-        budget = self._budget
+        budget, limits = self._budget, self._limits
         if not self._messages:
             budget.busy += 1
         self._messages += 1
         budget.messages += 1
         self._size += size
         budget.size += size
-        if not self._paused and self._is_full():
+        # Written out, as `end` is: each call comes by here.
+        if not self._paused and (
+            self._messages - self.patient >= limits.calls
+            or self._size >= limits.size
+            or self._client.write_buffer_size >= limits.size
+            or (budget.is_full and budget.is_over(self._size, self._messages - self.patient))
+        ):
             self._paused = True
             self._client.pause_reading()
 
     def end(self, size: int) -> None:
         """Count it no more: it has reached its end."""
         size += MESSAGE_OVERHEAD
+        budget = self._budget
         self._messages -= 1
-        self._budget.messages -= 1
+        budget.messages -= 1
         if not self._messages:
-            self._budget.busy -= 1
+            budget.busy -= 1
         self._size -= size
-        self._budget.give_back(size)
+        budget.size -= size
+        if budget.is_waited_for:
+            budget.let_in()
         if self._paused:
             self.resume_if_room()
 
@@ -102,21 +99,12 @@ class UnderWay:
         """Whether the client has so much to read that it gets no more to read for now."""
         return self._client.write_buffer_size >= self._limits.size
 
-    def _is_full(self) -> bool:
-        limits = self._limits
-        return (
-            self.calls - self.patient >= limits.calls
-            or self._size >= limits.size
-            or self.is_unread
-            or self._budget.is_over(self._size, self._messages - self.patient)
-        )
-
     def resume_if_room(self) -> None:
         """Read from the socket again once half is done; a client that asks for much reads its replies first."""
         limits = self._limits
         if (
             self._paused
-            and self.calls - self.patient <= limits.calls // 2
+            and self._messages - self.patient <= limits.calls // 2
             and self._size <= limits.size // 2
             and self._budget.has_room(self._size, self._messages - self.patient)
         ):

@@ -12,7 +12,8 @@ from msgspec import Raw
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.values.text import code_units, printable, valid_utf8, with_texts
 
-_encode: Final = msgspec.json.Encoder().encode
+encode_utf8: Final = msgspec.json.Encoder().encode
+"""Writes a value as JSON whose texts are known to be UTF-8."""
 
 
 # What decoding can raise. Text is checked for UTF-8 as it comes in, but not everything that is decoded came that way.
@@ -26,15 +27,15 @@ _raw: Final = msgspec.json.Decoder(Raw)
 def encode(value: Any) -> bytes:
     """Write a value as JSON, in valid UTF-8: texts of Redis may hold what is none, which becomes U+FFFD."""
     try:
-        return _encode(value)
+        return encode_utf8(value)
     except UnicodeEncodeError:
-        return _encode(with_texts(value, printable))
+        return encode_utf8(with_texts(value, printable))
 
 
 def encode_as_node(value: Any) -> bytes:
     """Write a value as JSON as Node does, with an escape for each half of a surrogate pair."""
     try:
-        return _encode(value)
+        return encode_utf8(value)
     except UnicodeEncodeError:
         text = json.dumps(with_texts(value, code_units), ensure_ascii=False, separators=(",", ":"))
         return _HALF.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()

@@ -109,14 +109,14 @@ class TestBytesOfAShard:
         budget = Budget(10 * MESSAGE_OVERHEAD)
         patient, socket = self.under_way(budget)
         for _ in range(30):
-            patient.begin_call(0)
+            patient.begin(0)
             patient.begin_patience(0)
         assert socket.is_read
         assert budget.size == 0
         for _ in range(30):
-            patient.end_call(0)
+            patient.end(0)
             patient.end_patience(0)
-        assert (budget.size, budget.busy, patient.calls, patient.patient) == (0, 0, 0, 0)
+        assert (budget.size, budget.busy, budget.messages, patient.patient) == (0, 0, 0, 0)
 
     def test_who_waits_for_room_goes_on_in_order_as_far_as_there_is_some(self) -> None:
         budget, went_on = Budget(10), []
@@ -174,7 +174,7 @@ class TestLongMessages:
             slow.write(whole[:300_000])
 
             async def full() -> bool:
-                return budget.is_full
+                return budget.is_out_of_bytes
 
             await until(full, "the budget is full")
             other.write(whole)

@@ -103,20 +103,24 @@ class Function:
         given = len(args)
         if not self._least <= given <= len(parameters):
             raise self._refuse_count(given)
-        bound = [self._decode(place, parameters[place], text) for place, text in enumerate(args)]
-        bound.extend([parameter.default for parameter in parameters[given:]])
+        bound: list[Any] = []
+        for parameter, text in zip(parameters, args, strict=False):  # nothing but a loop: each call comes by here
+            reader = parameter.reader
+            if reader is None:
+                bound.append(text)
+                continue
+            try:
+                bound.append(reader.decode(text))
+            except UNREADABLE as error:
+                bound.append(self._decode_again(len(bound), parameter, reader, text, error))
+        if given < len(parameters):
+            bound += [parameter.default for parameter in parameters[given:]]
         return bound
 
-    def _decode(self, place: int, parameter: Parameter, text: Raw) -> Any:
-        reader = parameter.reader
-        if reader is None:
-            return text
-        try:
-            return reader.decode(text)
-        except UNREADABLE as error:
-            if not parameter.required and bytes(text) == _NULL:
-                return parameter.default
-            return read_again(reader, text, error, f"args[{place}]", self._known)
+    def _decode_again(self, place: int, parameter: Parameter, reader: Reader[Any], text: Raw, error: Exception) -> Any:
+        if not parameter.required and bytes(text) == _NULL:
+            return parameter.default
+        return read_again(reader, text, error, f"args[{place}]", self._known)
 
     def _refuse_count(self, given: int) -> GatewayError:
         wanted = f"at least length {self._least}, got {given}"

@@ -230,7 +230,7 @@ class Queue:
                 (
                     self.base,
                     id,
-                    as_packed_by_node(name),
+                    name if name.isascii() else as_packed_by_node(name),
                     timestamp,
                     parent_key,
                     f"{parent_key}:dependencies" if parent_key else None,
