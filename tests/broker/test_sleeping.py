@@ -247,6 +247,27 @@ async def test_sleeping_workers_are_found_by_get_workers_while_they_are_there(
             await are_found(2 - left)
 
 
+async def test_a_sleeping_watcher_hears_large_events_and_the_shared_connection_does_not_carry_them(
+    broker: Broker, redis: Redis
+) -> None:
+    listener = Listener()
+    Worker(broker)
+    await broker.services(broker.queue("q")).event_reader().join(listener)
+
+    async def tracker() -> str:
+        (found,) = [client["id"] for client in await redis.client_list() if client["name"].endswith(":tracker")]
+        return str(found)
+
+    await eventually(lambda: broker._parts.reader_seats.tracker.is_up, "it sleeps")
+    before = await tracker()
+    async with redis.pipeline(transaction=True) as pipe:
+        for _ in range(40):
+            pipe.xadd(broker.queue("q").key("events"), {"event": "completed", "x": "x" * 1_000_000})
+        await pipe.execute()
+    await listener.hears_of(40)
+    assert await tracker() == before
+
+
 # The net
 
 
@@ -337,15 +358,28 @@ async def test_a_frozen_redis_is_missed_although_nothing_is_asked_of_it(tmp_path
             await worker.has(1)
 
 
-async def test_a_server_that_was_read_only_for_a_while_is_served_again(tmp_path: Path, prefix: str) -> None:
+async def test_a_read_only_server_is_not_beset_by_those_who_sleep_and_serves_them_later(
+    tmp_path: Path, prefix: str
+) -> None:
     with ValkeyProcess(tmp_path, tcp=True) as server:
         async with shard(server.url, prefix) as broker, Redis.from_url(server.url) as redis:
+
+            async def calls(name: str, what: str = "calls") -> int:
+                stats = await redis.info("commandstats")
+                return int(stats.get(f"cmdstat_{name}", {}).get(what, 0))
+
             worker = Worker(broker)
             await worker.sleeps()
             await redis.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
-            await redis.execute_command("CONFIG", "SET", "replica-serve-stale-data", "yes")  # type: ignore[no-untyped-call]
-            await redis.client_kill_filter(skipme=True, _type="normal")
-            await eventually(lambda: broker.link.is_up, "it is back")
+            fetches = await calls("evalsha")
+            for kind in ("normal", "pubsub"):
+                await redis.client_kill_filter(skipme=True, _type=kind)
+            async with asyncio.timeout(5):
+                while not await calls("zpopmin", "rejected_calls"):
+                    pass
+                for _ in range(50):
+                    await broker.link.call("PING")
+            assert await calls("evalsha") == fetches
             await redis.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
             await add(broker.queue("q"))
             await worker.has(1)

@@ -16,13 +16,16 @@ from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
 from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
-from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.rules.options import now_ms
 
 LONGEST_WAIT: Final = 5.0  # s without any job; BullMQ's drainDelay, its net for a lost marker
 LONGEST_DELAY: Final = 10.0  # s until a delayed job; BullMQ's maximumBlockTimeout
 _LONGEST_SLEEP: Final = 60.0  # s until a delayed job; the wall clock may be set meanwhile
 _RETRY: Final = 1.0  # s after an error reply
+_RETRY_LATE: Final = (
+    5.0  # s after one that says that Redis takes no writes now: a fetch would not help, and many may ask
+)
 _FAR_FUTURE: Final = 2.0**53  # ms since the epoch
 SHORTEST_WAIT: Final = 0.002  # s; a timeout of 0 would block for ever, and Redis < 7.0.8 rounds 1 ms down to it
 
@@ -157,9 +160,14 @@ class MarkerWait:
         try:
             while not self._woken and not self._tracker.is_refused:
                 change = self._change = self._tracker.expect(self._key)
-                if self._tracker.is_up and (marker := await self._pop()):
-                    return marker[1]
                 timeout = min(self._until_due, _LONGEST_SLEEP) if self._until else None
+                try:
+                    if self._tracker.is_up and (marker := await self._pop()):
+                        return marker[1]
+                except GatewayError as error:
+                    if error.code is not ErrorCode.REDIS_UNAVAILABLE or not self._tracker.is_up:
+                        raise
+                    timeout = _RETRY_LATE
                 await asyncio.wait((change,), timeout=timeout)
                 if self._until and self._until <= now_ms():
                     break

@@ -231,7 +231,7 @@ class EventReader:
             try:
                 entries = await (self._block() if self._seat.take() else self._sleep())
             except GatewayError as error:
-                if error.code not in OUTAGE:  # an error reply; the links themselves say when they are down
+                if self._is_up:  # an error reply; the links themselves say when they are down
                     log.warning("reading the events of %s: %s", self.queue.name, error)
                     await asyncio.sleep(_RETRY)
                 continue
@@ -243,6 +243,10 @@ class EventReader:
                 self._seat.stir()
                 await self._fan_out(entries)
             del entries  # they can be large, and the next ones may take long
+
+    @property
+    def _is_up(self) -> bool:
+        return self._link.is_up if self._link is not None else self._tracker.is_up and self.queue.link.is_up
 
     async def _block(self) -> list[Any]:
         """Return the next entries, on a connection of its own; none when the time is up."""
@@ -261,8 +265,13 @@ class EventReader:
         self._tracker.open()
         change = self._tracker.expect(self._key)
         try:
-            if self._tracker.is_up and (reply := await self._tracker.call(pack_command(*self._command()))):
-                return next(iter(reply.values()))
+            if self._tracker.is_up:
+                await self._tracker.call(pack_command("EXISTS", self._key))  # from here on a change is told
+                # Not on that connection: large events would hold up others, and Redis gives up those with much unread.
+                await self.queue.link.wait_up()
+                if reply := await self.queue.link.call(*self._command(), decode=False):
+                    entries: list[Any] = reply[0][1]
+                    return entries
             await change
         finally:
             self._tracker.forget(self._key, change)
