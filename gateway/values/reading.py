@@ -161,6 +161,8 @@ class Reader(Generic[T]):
         try:
             look = _LookAtHalves(raw, packed=self._packed) if halves else _Look(raw)
             value = look.value(look.text, self.shape)
+        except _TooMuch:
+            raise
         except UNREADABLE:
             raise _copy(error) from None
         return cast("T", msgspec.convert(value, self._hint))
@@ -174,7 +176,11 @@ def _copy(error: Exception) -> Exception:
 # The kinds that something else can stand for.
 _HELPFUL: Final = re.compile(r"got `(?:float|null|array|object)`")
 
-_MOST: Final = 50_000  # values taken apart, or halves, of one text: a client with more of them is told what is wrong
+_MOST: Final = 20_000  # values taken apart, or halves, of one text: some hundreds of them cost a millisecond
+
+
+class _TooMuch(msgspec.ValidationError):
+    """A text is too large for a second look."""
 
 
 class _Look:
@@ -212,7 +218,10 @@ class _Look:
     def _counted(self, values: Many) -> Many:
         self._looked += len(values)
         if self._looked > _MOST:
-            raise msgspec.ValidationError("too many values")
+            raise _TooMuch(
+                f"There are more than {_MOST} values beside one that is written in an uncommon way, such as 1.0 for 1,"
+                " or half a surrogate pair: send fewer at a time"
+            )
         return values
 
     def _fitting(self, value: Any, kinds: Container[str]) -> Any:
@@ -237,9 +246,20 @@ class _Look:
 
 
 _HEX: Final = rb"[0-9a-fA-F]"
-_HALVES: Final = re.compile(
-    rb"\\\\|\\u[dD][89abAB]%b{2}\\u[dD][c-fC-F]%b{2}|\\u([dD][89a-fA-F]%b{2})" % (_HEX, _HEX, _HEX)
-)
+_HALF: Final = rb"[dD][89a-fA-F]%b{2}" % _HEX
+_PAIR: Final = rb"\\u[dD][89abAB]%b{2}\\u[dD][c-fC-F]%b{2}" % (_HEX, _HEX)
+
+
+def _escapes(digits: bytes, passed: bytes = rb"(?!)") -> re.Pattern[bytes]:
+    """Return a pattern that takes JSON text up to and with each escape of some digits, and its rest.
+
+    Its first group is what stands before the escape, its second one the digits. What is `passed` is none. It takes all
+    of a text, in time that grows with the text and not with its square, whatever is in it.
+    """
+    return re.compile(rb"((?:[^\\]++|\\[^u]|\\u(?!%b)|%b)*+)(?:\\u(%b)|\\|\Z)" % (digits, passed, digits))
+
+
+_HALVES: Final = _escapes(_HALF, passed=_PAIR)
 _AREAS: Final = (0xE000, 0xE800, 0xF000)
 _AREA: Final = 2048  # characters
 
@@ -254,48 +274,51 @@ class _LookAtHalves(_Look):
         self._packed = packed
         self._first = next((first for first in _AREAS if not _uses(first).search(text)), 0)
         self._sent: list[bytes] = []
-        self._numbers: dict[bytes, int] = {}  # of the escapes in `_sent`
+        self._numbers: dict[bytes, int] = {}  # of the digits in `_sent`
         super().__init__(b"")
         self.text = _HALVES.sub(self._stand_in, text)
         if not self._first or len(self._sent) > _AREA:
             raise msgspec.DecodeError("nothing can stand in for all of them")
-        self._escape = re.compile(rb"\\\\|\\u(%b)" % _escapes(self._first))
+        self._escape = _escapes(_digits(self._first))
         self._character = re.compile(f"[{chr(self._first)}-{chr(self._first + _AREA - 1)}]")
 
     def _stand_in(self, found: re.Match[bytes]) -> bytes:
-        if found[1] is None:
+        if found[2] is None:
             return found[0]
         self._counted(b"1")
-        number = self._numbers.setdefault(found[0], len(self._sent))
+        number = self._numbers.setdefault(found[2], len(self._sent))
         if number == len(self._sent):
-            self._sent.append(found[0])
-        return b"\\u%04x" % (self._first + number)
+            self._sent.append(found[2])
+        return b"%b\\u%04x" % (found[1], self._first + number)
 
     def string(self, value: str) -> str:
         """Return a string as Node writes it into Redis."""
         return self._character.sub(self._half if self._packed else "\ufffd", value)
 
     def _half(self, found: re.Match[str]) -> str:
-        return in_half_pairs(chr(int(self._sent[ord(found[0]) - self._first][2:], 16)))
+        return in_half_pairs(chr(int(self._sent[ord(found[0]) - self._first], 16)))
 
     def as_sent(self, text: bytes) -> bytes:
         """Return a part of the text as its sender wrote it."""
         return self._escape.sub(self._restored, text) if b"\\u" in text else text
 
     def _restored(self, found: re.Match[bytes]) -> bytes:
-        return found[0] if found[1] is None else self._sent[int(found[1], 16) - self._first]
+        if found[2] is None:
+            return found[0]
+        return b"%b\\u%b" % (found[1], self._sent[int(found[2], 16) - self._first])
 
 
 @cache
 def _uses(first: int) -> re.Pattern[bytes]:
     """Return a pattern that finds a use of an area: a character as such (64 begin alike), or as an escape."""
     characters = b"|".join(re.escape(chr(first + each).encode()[:2]) for each in range(0, _AREA, 64))
-    return re.compile(rb"%b|\\u%b" % (characters, _escapes(first)))
+    return re.compile(rb"%b|\\u%b" % (characters, _digits(first)))
 
 
-def _escapes(first: int) -> bytes:
-    digits = b"89a-fA-F" if first & 0x800 else b"0-7"
-    return (b"[eE]" if first < 0xF000 else b"[fF]") + b"[%b]%b{2}" % (digits, _HEX)
+def _digits(first: int) -> bytes:
+    """Return a pattern of the digits of an area's escapes."""
+    letter = b"[eE]" if first < 0xF000 else b"[fF]"
+    return b"%b[%b]%b{2}" % (letter, b"89a-fA-F" if first & 0x800 else b"0-7", _HEX)
 
 
 _ANYTHING: Final = Shape({"raw"})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -114,7 +116,11 @@ def test_what_is_no_json_is_none_with_half_a_pair_either(text: str) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters()),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters()),
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(), max_size=3), inner, max_size=4)
     ),
@@ -137,7 +143,17 @@ def test_a_second_look_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_MOST", 100)
     reader = Reader[list[int]](list[int])
     assert len(reader.read(b"[" + b"1,1.0," * 49 + b"2.0,2]")) == 100
-    with pytest.raises(msgspec.ValidationError):
-        reader.read(b"[" + b"1,1.0," * 50 + b"2.0]")
-    with pytest.raises(msgspec.DecodeError):
-        Reader[str](str).read(b'"' + b"\\ud800" * 101 + b'"')
+    for text in (b"[" + b"1,1.0," * 50 + b"2.0]", b'["' + b"\\ud800" * 101 + b'"]'):
+        with pytest.raises(msgspec.ValidationError, match=r"more than 100 values .* send fewer at a time"):
+            Reader[list[Any]](list[int | str]).read(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\\\\" * 50_000 + "\\ud800", "x" * 100_000 + "\\ud8zz", "\\ud83d\\ude00" * 10_000 + "\\udc00", "\\ud8" * 50_000],
+)
+def test_its_time_grows_with_the_text_and_not_with_its_square(text: str) -> None:
+    begin = time.process_time()
+    with suppress(*UNREADABLE):
+        Reader[list[str]](list[str]).read(f'["{text}"]'.encode())
+    assert time.process_time() - begin < 1  # minutes, if it did
