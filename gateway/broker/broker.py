@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
+from bullmq_proxy.gateway.broker.consuming.marker import LONGEST_WAIT
 from bullmq_proxy.gateway.broker.consuming.recovery import Recovery
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
-from bullmq_proxy.gateway.broker.consuming.sleepers import Sleepers
+from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
+from bullmq_proxy.gateway.broker.consuming.stalled import CHECK_PERIOD
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.counters import Counters
 from bullmq_proxy.gateway.broker.jobs.queue import Queue, Queues
@@ -62,7 +64,8 @@ class Broker:
             options,
             Seats(options.seats, tracker),
             Seats(options.seats, tracker),
-            Sleepers(self.link),
+            SafetyNet(self.link, LONGEST_WAIT),
+            SafetyNet(self.link, CHECK_PERIOD),
             self.leases,
             LockRenewer(),
             self.recovery,
@@ -147,7 +150,8 @@ class Broker:
         if self._telling is not None:
             self._telling.cancel()
         self._parts.renewer.close()
-        self._parts.sleepers.close()
+        self._parts.sleeping.close()
+        self._parts.unchecked.close()
         await asyncio.gather(*(services.close() for services in list(self._services.values())), self.recovery.close())
         await self._tracker.close()
         await self.link.close()

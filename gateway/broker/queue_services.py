@@ -13,7 +13,8 @@ from bullmq_proxy.gateway.broker.consuming.manual import ManualConsumers
 from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait
 from bullmq_proxy.gateway.broker.consuming.recovery import Recovery
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
-from bullmq_proxy.gateway.broker.consuming.sleepers import Sleepers
+from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
+from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.seats import Seats
@@ -32,7 +33,8 @@ class ShardParts:
         options: of the command link; blocking links derive theirs from them.
         worker_seats: of those that wait for jobs.
         reader_seats: of those that wait for events.
-        sleepers: those that wait for jobs without a seat.
+        sleeping: finds jobs without a marker for those that wait without a seat.
+        unchecked: finds queues that a check for stalled jobs may be for.
         leases: of the shard.
         renewer: keeps their locks.
         recovery: finds jobs whose fetch was lost.
@@ -41,7 +43,8 @@ class ShardParts:
     options: LinkOptions
     worker_seats: Seats
     reader_seats: Seats
-    sleepers: Sleepers
+    sleeping: SafetyNet
+    unchecked: SafetyNet
     leases: Leases
     renewer: LockRenewer
     recovery: Recovery
@@ -86,8 +89,9 @@ class QueueServices:
 
     def _make_feed(self) -> Feed:
         shard = self._shard
-        waiter = MarkerWait(self.queue, shard.options, shard.worker_seats, shard.sleepers)
-        return Feed(self.queue, waiter, shard.renewer, shard.leases, self._retire)
+        waiter = MarkerWait(self.queue, shard.options, shard.worker_seats, shard.sleeping)
+        stalled = StalledChecker(self.queue, shard.unchecked)
+        return Feed(self.queue, waiter, stalled, shard.renewer, shard.leases, self._retire)
 
     def _make_manual_consumers(self) -> ManualConsumers:
         return ManualConsumers(self.queue, self._shard.leases, self, self._retire)

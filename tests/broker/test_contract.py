@@ -26,8 +26,8 @@ from bullmq_proxy.gateway.broker.consuming.feed import Feed
 from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
 from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
+from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
 from bullmq_proxy.gateway.broker.consuming.settling import Settler
-from bullmq_proxy.gateway.broker.consuming.sleepers import Sleepers
 from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions import TABLE
@@ -216,8 +216,10 @@ async def test_fetching_a_job(limiter: tuple[int, int] | None) -> None:
     theirs, ours = Theirs(), Ours(limiter=limiter, name="worker-1")
     await theirs.scripts.moveToActive("token", {"lockDuration": 30_000, "limiter": LIMITER if limiter else None})
     seats = Seats(1, Tracker(Address(), OPTIONS))
-    waiter = MarkerWait(ours.queue, OPTIONS, seats, Sleepers(ours.link))
-    feed = Feed(ours.queue, waiter, LockRenewer(), ours.leases, _nothing)
+    waiter = MarkerWait(ours.queue, OPTIONS, seats, SafetyNet(ours.link, 5.0))
+    feed = Feed(
+        ours.queue, waiter, StalledChecker(ours.queue, SafetyNet(ours.link, 5.0)), LockRenewer(), ours.leases, _nothing
+    )
     consumer = feed.join(ours.options, ours)
     their_keys, their_args = theirs.calls["moveToActive"]
     our_keys, our_args = ours.sent("moveToActive")
@@ -331,7 +333,7 @@ async def test_renewing_locks() -> None:
 async def test_looking_for_stalled_jobs() -> None:
     theirs, ours = Theirs(), Ours(max_stalled_count=2, stalled_interval=5000)
     theirs.scripts.moveStalledJobsToWait(2, 5000)
-    checker = StalledChecker(ours.queue)
+    checker = StalledChecker(ours.queue, SafetyNet(ours.link, 5.0))
     checker.join(ours.consumer)
     checker.close()
     their_keys, their_args = theirs.calls["moveStalledJobsToWait"]
@@ -384,7 +386,10 @@ def add(ours: Ours, opts: dict[str, Any]) -> None:
         (lambda ours: ours.settler.delay(ours.lease, 1, _nothing), "moveToDelayed"),
         (lambda ours: ours.settler.release(ours.lease, _nothing), "moveJobFromActiveToWait"),
         (lambda ours: ours.settler.wait_children(ours.lease, _nothing), "moveToWaitingChildren"),
-        (lambda ours: StalledChecker(ours.queue).join(ours.consumer), "moveStalledJobsToWait"),
+        (
+            lambda ours: StalledChecker(ours.queue, SafetyNet(ours.link, 5.0)).join(ours.consumer),
+            "moveStalledJobsToWait",
+        ),
         (lambda ours: ours.queue.scripts["moveToActive"].run(ours.queue.active_keys, []), "moveToActive"),
     ],
 )

@@ -17,7 +17,8 @@ from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
-from bullmq_proxy.gateway.broker.consuming.sleepers import Sleepers
+from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
+from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.status import get_workers, get_workers_count
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
@@ -285,7 +286,7 @@ class Asleep:
 async def test_the_net_wakes_exactly_those_who_have_jobs_without_a_marker(
     broker: Broker, redis: Redis, prefix: str
 ) -> None:
-    net = Sleepers(broker.link, period=0.02)
+    net = SafetyNet(broker.link, period=0.02)
     sleepers = [Asleep(f"{prefix}:{number}") for number in range(600)]
     for sleeper in sleepers:
         net.add(sleeper)
@@ -293,6 +294,32 @@ async def test_the_net_wakes_exactly_those_who_have_jobs_without_a_marker(
     await redis.set(f"{prefix}:599", 1)
     await eventually(lambda: sleepers[7].woken and sleepers[599].woken, "both are found")
     assert [n for n, sleeper in enumerate(sleepers) if sleeper.woken] == [7, 599]
+    net.close()
+
+
+async def test_the_check_for_stalled_jobs_runs_only_where_there_may_be_some(
+    broker: Broker, redis: Redis, prefix: str
+) -> None:
+    net = SafetyNet(broker.link, period=0.02)
+    queue = broker.queue("q")
+    checker = StalledChecker(queue, net)
+    worker = Worker(broker)
+    await worker.sleeps()
+
+    async def calls(name: str) -> int:
+        return int((await redis.info("commandstats"))[f"cmdstat_{name}"]["calls"])
+
+    checker.join(worker.consumer)
+    await broker.link.call("PING")
+    scripts, looks = await calls("evalsha"), await calls("exists")
+    while await calls("exists") < looks + 5:
+        pass
+    assert await calls("evalsha") == scripts
+    await redis.lpush(queue.key("active"), "gone")
+    async with asyncio.timeout(5):
+        while await calls("evalsha") == scripts:
+            pass
+    checker.close()
     net.close()
 
 
@@ -304,7 +331,7 @@ async def test_a_job_without_a_marker_is_fetched_when_the_net_finds_it(broker: B
         pipe.hset(queue.key("1"), mapping={"name": "n", "data": "{}", "opts": "{}", "timestamp": "1"})
         pipe.lpush(queue.key("wait"), "1")
         await pipe.execute()
-    waiter = next(iter(broker._parts.sleepers._sleeping))
+    waiter = next(iter(broker._parts.sleeping._idle))
     assert queue.key("wait") in waiter.suspects
     waiter.wake_up()
     await worker.has(1)

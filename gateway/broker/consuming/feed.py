@@ -46,6 +46,7 @@ class Feed:
         self,
         queue: Queue,
         waiter: MarkerWait,
+        stalled: StalledChecker,
         renewer: LockRenewer,
         leases: Leases,
         on_empty: Callable[[Feed], None],
@@ -55,6 +56,7 @@ class Feed:
         Args:
             queue: where the jobs come from.
             waiter: on which to wait while there are none.
+            stalled: checks for jobs whose workers died.
             renewer: keeps the locks of what has been handed out.
             leases: of the shard.
             on_empty: is told when the last consumer has left.
@@ -69,7 +71,7 @@ class Feed:
         self._on_empty = on_empty
         self._loop = asyncio.get_running_loop()
         self._schedules = Schedules(queue)
-        self._stalled = StalledChecker(queue)
+        self._stalled = stalled
         self._line: OrderedDict[Consumer, None] = OrderedDict()  # who may want a job, the next one first
         self._fetching = 0
         self._window = 1  # doubles with each job that a fetch brings, is 1 again when there is none

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from bullmq_proxy.gateway.broker.consuming.sleepers import Sleepers
+from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
 from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
@@ -33,14 +33,14 @@ SHORTEST_WAIT: Final = 0.002  # s; a timeout of 0 would block for ever, and Redi
 class MarkerWait:
     """Waits on a queue's marker until there may be a job."""
 
-    def __init__(self, queue: Queue, options: LinkOptions, seats: Seats, sleepers: Sleepers) -> None:
+    def __init__(self, queue: Queue, options: LinkOptions, seats: Seats, net: SafetyNet) -> None:
         """Make a waiter for `queue`.
 
         Args:
             queue: on whose marker to wait.
             options: those of the command link.
             seats: of the shard's waiters.
-            sleepers: those among them that have none.
+            net: finds jobs without a marker while this one sleeps.
         """
         self._queue = queue
         self._key = queue.key("marker")
@@ -49,7 +49,7 @@ class MarkerWait:
         self._link: Link | None = None  # while it has a seat
         self._id: int | None = None  # of that connection, by which another one can unblock it
         self._tracker = seats.tracker
-        self._sleepers = sleepers
+        self._net = net
         self._change: asyncio.Future[None] | None = None  # of the marker, while it sleeps
         self._is_shown = False  # as one that sleeps
         self._woken = False
@@ -156,7 +156,7 @@ class MarkerWait:
         self._woken = False
         # A delayed job whose time is known needs no further look.
         self.suspects = self._queue.keys("wait", "prioritized", *(() if self._until else ("delayed",)))
-        self._sleepers.add(self)
+        self._net.add(self)
         try:
             while not self._woken and not self._tracker.is_refused:
                 change = self._change = self._tracker.expect(self._key)
@@ -172,7 +172,7 @@ class MarkerWait:
                 if self._until and self._until <= now_ms():
                     break
         finally:
-            self._sleepers.discard(self)
+            self._net.discard(self)
             if self._change is not None:
                 self._tracker.forget(self._key, self._change)
                 self._change = None

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import Counter
 from functools import partial
 from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.consuming.leases import Consumer
+from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.rules.options import now_ms
 
 log = logging.getLogger(__name__)
 
-_STEP: Final = 0.5  # s
-_SHORT: Final = 5000  # ms; for an interval up to this a step would be a long time
+CHECK_PERIOD: Final = 10.0
+"""Seconds between two looks at queues that have been checked: the next check comes so much late at most."""
 
 _KEYS = ("stalled", "wait", "active", "stalled-check", "meta", "paused", "marker", "events", "repeat")
 
 
 class StalledChecker:
-    """Runs the check of one queue for as long as it has consumers; the script sees to once per interval and queue."""
+    """Runs the check of one queue for as long as it has consumers; the script sees to once per interval and queue.
 
-    def __init__(self, queue: Queue) -> None:
+    A queue that has no jobs in `active`, and none marked by the last check, needs none: the safety net looks.
+    For those who ask for short intervals the check runs whatever there is.
+    """
+
+    def __init__(self, queue: Queue, net: SafetyNet) -> None:
+        """Make a checker of `queue`; `net` is that of the shard's checkers."""
+        self.suspects = queue.keys("active", "stalled")
         self._queue = queue
+        self._net = net
         self._loop = asyncio.get_running_loop()
         self._asked: Counter[tuple[int, int]] = Counter()  # how many consumers ask for an interval and a limit
         self._interval = 0  # ms; 0: nobody to serve
@@ -60,15 +67,20 @@ class StalledChecker:
     def close(self) -> None:
         """Stop checking."""
         self._interval = 0
+        self._net.discard(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _check(self) -> None:
-        due = self._loop.time() + self._interval / 1000
-        if self._interval > _SHORT:  # together with those of other queues, so that they leave in one write
-            due = math.ceil(due / _STEP) * _STEP
-        self._timer = self._loop.call_at(due, self._check)
+        if self._interval > CHECK_PERIOD * 1000:
+            self._net.add(self)
+        else:
+            self._timer = self._loop.call_later(self._interval / 1000, self._check)
+        self.wake_up()
+
+    def wake_up(self) -> None:
+        """Run the check, unless somebody has within the interval."""
         check_stalled(self._queue, self._interval, self._limit)
 
 
