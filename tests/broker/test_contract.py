@@ -346,10 +346,8 @@ CONTEXT: Any = Context(None, Rights(EVERYTHING))  # type: ignore[arg-type] # the
 CALLS: list[tuple[str, list[Any], str, Callable[[Scripts], Any]]] = [
     ("pause", [], "pause", lambda scripts: scripts.pause(True)),
     ("resume", [], "pause", lambda scripts: scripts.pause(False)),
-    ("drain", [True], "drain", lambda scripts: scripts.drain(True)),
     ("retryJobs", [RetryJobsOptions(count=5)], "moveJobsToWait", lambda scripts: scripts.retryJobs("failed", 5, 0)),
     ("promoteJobs", [PromoteJobsOptions(count=5)], "moveJobsToWait", lambda scripts: scripts.promoteJobs(5)),
-    ("remove", ["7", None], "removeJob", lambda scripts: scripts.remove("7", True)),
     ("getJobCounts", ["waiting", "failed"], "getCounts", lambda scripts: scripts.getCounts(["waiting", "failed"])),
     ("getJobState", ["7"], "getStateV2", lambda scripts: scripts.getState("7")),
     ("promoteJob", ["7"], "promote", lambda scripts: scripts.promote("7")),

@@ -97,7 +97,7 @@ class Lease:
 
     def begin_settling(self) -> None:
         """Note that a final answer is on its way; one that was overtaken stays so."""
-        if self.state in (HELD, PENDING):
+        if self.state is HELD or self.state is PENDING:
             self.state = SETTLING
 
     def go_on(self) -> None:
@@ -265,7 +265,7 @@ class Consumer:
 
     def overtake(self, lease: Lease) -> None:
         """End a lease whose job somebody has moved by its token; a final answer under way finds out by itself."""
-        if lease.state in (HELD, PENDING):
+        if lease.state is HELD or lease.state is PENDING:
             self.end(lease)
             tell(self.holder.forget, lease)
             self.ended(lease)
