@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import Raw
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant, Permission, Rights
 from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.consuming.stalled import check_stalled
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.families import remove_job_unprocessed_children
 from bullmq_proxy.gateway.broker.functions.managing import RemoveOptions, clean, drain, remove
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from tests.sessions.peer import until
 
 MANY = 40
 NOW = 1_700_000_000_000
@@ -263,3 +267,60 @@ async def test_a_family_in_a_circle_is_removed(broker: Broker, redis: Redis, pre
     context = Context(broker, Rights(Grant("manager", frozenset({Permission.MANAGE}), ("q",))))
     assert await remove(broker.queue("q"), "root", RemoveOptions(), context=context) == 1
     assert await redis.keys(f"{base}[0-9r]*") == []
+
+
+# What happens by itself
+
+
+@pytest.mark.parametrize("many", [1001, 1700])
+async def test_stalled_jobs_among_many_active_ones_go_back_to_wait(
+    broker: Broker, redis: Redis, prefix: str, many: int
+) -> None:
+    queue = broker.queue("q")
+    ids = [str(number) for number in range(many)]
+    for id in ids:
+        await redis.hset(queue.key(id), mapping={"name": "a", "stc": "1" if id == "7" else "0"})
+    await redis.lpush(queue.key("active"), *ids)
+    held = set(ids[::3])
+    for id in held:
+        await redis.set(queue.key(f"{id}:lock"), "token")
+
+    async def checked(stalled: int) -> bool:
+        return await redis.scard(queue.key("stalled")) == stalled
+
+    check_stalled(queue, 1, 1)
+    await until(lambda: checked(many), "all active jobs are under suspicion")
+    assert await redis.llen(queue.key("wait")) == 0
+    await until(lambda: _is_gone(redis, queue.key("stalled-check")), "the next check may come")
+    check_stalled(queue, 60_000, 1)
+    await until(lambda: checked(len(held)), "those without a lock are back")
+    assert set(await redis.lrange(queue.key("active"), 0, -1)) == held
+    assert set(await redis.lrange(queue.key("wait"), 0, -1)) == set(ids) - held
+    assert await redis.hmget(queue.key("7"), "stc", "defa") == ["2", "job stalled more than allowable limit"]
+    assert await redis.hmget(queue.key("8"), "stc", "defa") == ["1", None]
+    check_stalled(queue, 60_000, 1)  # within the interval nothing is done
+    assert (await queue.link.call("LLEN", queue.key("active"))) == len(held)
+
+
+async def _is_gone(redis: Redis, key: str) -> bool:
+    return not await redis.exists(key)
+
+
+@pytest.mark.parametrize("kept", [{"count": 5}, {"age": 1, "limit": 100_000}])
+async def test_a_finished_job_sweeps_a_thousand_others_away_and_the_next_one_goes_on(
+    broker: Broker, redis: Redis, prefix: str, kept: dict[str, int]
+) -> None:
+    queue = broker.queue("q")
+    await redis.zadd(queue.key("completed"), {f"old{number}": number for number in range(2000)})
+    sizes = []
+    for id in ("1", "2", "3"):
+        await redis.hset(
+            queue.key(id), mapping={"name": "a", "data": "{}", "opts": json.dumps({"removeOnComplete": kept})}
+        )
+        await redis.lpush(queue.key("active"), id)
+        await redis.set(queue.key(f"{id}:lock"), "token")
+        manual = broker.services(queue).manual_consumers()
+        await manual.complete(await manual.load(id, "token"), Raw(b"1"), False)
+        sizes.append(await redis.zcard(queue.key("completed")))
+    assert sizes == ([1001, 5, 5] if "count" in kept else [1001, 2, 3])
+    assert await redis.zscore(queue.key("completed"), "3") is not None

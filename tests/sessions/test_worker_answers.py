@@ -194,6 +194,30 @@ async def test_log_rows_are_kept_up_to_keep_logs(proxy: Gateway) -> None:
     assert await producer.call("getJobLogs", job.id) == {"logs": ["two ✓", ""], "count": 2}
 
 
+async def test_a_row_and_a_log_grow_to_a_limit(proxy: Gateway, redis: Redis, prefix: str) -> None:
+    producer, job, worker = await held(proxy, opts={"keepLogs": 10**6})
+    key = f"{prefix}:q:{job.id}:logs"
+    await redis.rpush(key, *["x"] * 10_000)
+    await job.answer(type="log", row="é" * 32769)
+    message = "A row of a job's log has at most 64 KiB"
+    assert (await worker.data())["err"] == {"message": message, "code": "INVALID_ARGUMENTS"}
+    assert await producer.refusal("addJobLog", job.id, "x" * 65537) == ("INVALID_ARGUMENTS", message)
+    assert await producer.call("addJobLog", job.id, "é" * 32768) == 10_000
+    assert await redis.llen(key) == 10_000
+
+
+async def test_stack_traces_grow_to_a_limit(proxy: Gateway, redis: Redis, prefix: str) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker()
+    await producer.call("add", "work", {}, {"attempts": 30})
+    for number in range(12):
+        await (await worker.job()).answer(err={"message": "no", "stack": f"{number} " + "x" * 60_000})
+    await worker.job()
+    stored = await redis.hget(f"{prefix}:q:1", "stacktrace")
+    assert stored is not None
+    assert len(stored) < 2**18
+    assert json.loads(stored)[-1].startswith("11 ")
+
+
 async def test_progress_and_logs_before_a_result_are_stored_before_it(proxy: Gateway) -> None:
     _, job, worker = await held(proxy, confirm=1)
     await job.answer(type="progress", progress=99)

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 CHECK_PERIOD: Final = 10.0
 """Seconds between two looks at queues that have been checked: the next check comes so much late at most."""
 
+_AT_A_TIME = 500  # active jobs that one script checks, where they are many
+_TOO_MANY = -1  # moveStalledJobsToWait, for more than 1000: see `redis/scripts.py`
 _KEYS = ("stalled", "wait", "active", "stalled-check", "meta", "paused", "marker", "events", "repeat")
 
 
@@ -93,10 +95,30 @@ def check_stalled(queue: Queue, interval: int, limit: int) -> None:
         limit: a job that stalls more often than this fails.
     """
     args = [limit, queue.base, now_ms(), interval]
-    queue.scripts["moveStalledJobsToWait"].send(queue.keys(*_KEYS), args, partial(_checked, queue))
+    queue.scripts["moveStalledJobsToWait"].send(queue.keys(*_KEYS), args, partial(_checked, queue, args))
 
 
-def _checked(queue: Queue, reply: Any) -> None:
+def _checked(queue: Queue, args: list[Any], reply: Any) -> None:
+    if reply == _TOO_MANY:
+        _check_slice(queue, args, 0)
+    else:
+        _tell(queue, reply)
+
+
+def _check_slice(queue: Queue, args: list[Any], passed: int) -> None:
+    def checked(reply: Any) -> None:
+        if isinstance(reply, Exception):
+            _tell(queue, reply)
+            return
+        passed, stalled = reply
+        _tell(queue, stalled)
+        if passed >= 0:
+            _check_slice(queue, args, passed)
+
+    queue.scripts["stalledSlice"].send(queue.keys(*_KEYS), [*args, passed, _AT_A_TIME], checked)
+
+
+def _tell(queue: Queue, reply: Any) -> None:
     if isinstance(reply, Exception):
         log.warning("stalled check of %s: %s", queue.name, reply)
     elif reply:

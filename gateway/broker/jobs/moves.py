@@ -28,6 +28,9 @@ from bullmq_proxy.gateway.values.text import as_argument_of_node, bytes_of, in_h
 from bullmq_proxy.gateway.wire.answers import Failed
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 
+MOST_TRACES: Final = 2**18
+"""Bytes of the stack traces that a job keeps; the newest one stays, however long."""
+
 
 class ActiveJob(Protocol):
     """A job in somebody's hands: what moving it on needs to know of it."""
@@ -211,7 +214,11 @@ def _failure_fields(job: ActiveJob, failure: Failed) -> list[str]:
     """Return `failedReason` and `stacktrace` as the flat array that the scripts unpack, the newest trace last."""
     traces = [*with_texts(stacktrace(job.stacktrace), in_half_pairs), failure.stack or f"Error: {failure.message}"]
     kept = limited_traces(traces, job.options.stack_trace_limit)
-    return ["failedReason", failure.message, "stacktrace", encode_as_node(kept).decode()]
+    text = encode_as_node(kept)
+    while len(text) > MOST_TRACES and len(kept) > 1:
+        kept = kept[len(kept) // 2 :]  # an attempt in so many costs more than it would to find the last one that fits
+        text = encode_as_node(kept)
+    return ["failedReason", failure.message, "stacktrace", text.decode()]
 
 
 class ScriptOptions:

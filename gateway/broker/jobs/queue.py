@@ -18,11 +18,11 @@ from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Script
 from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable, resolve
-from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
 from bullmq_proxy.gateway.rules.jobs import created_job
 from bullmq_proxy.gateway.rules.options import OptionsCache, Prepared, now_ms, pack
 from bullmq_proxy.gateway.values.json_text import error_json
-from bullmq_proxy.gateway.values.text import as_packed_by_node
+from bullmq_proxy.gateway.values.text import as_packed_by_node, bytes_of
 
 # KEYS of the scripts that store a job (addStandardJob-9.lua and its siblings).
 _STANDARD: Final = ("wait", "paused", "meta", "id", "completed", "delayed", "active", "events", "marker")
@@ -66,6 +66,12 @@ _RELEASE: Final = (
     "marker",
     "events",
 )
+MOST_ROW: Final = 2**16
+"""Bytes of one row of a job's log."""
+
+MOST_ROWS: Final = 10_000
+"""Of a job's log; the last ones stay."""
+
 LARGE_REPLIES: Final = 2
 """Places of a shard for replies that are being put together; each may have some ten MiB."""
 
@@ -252,7 +258,10 @@ class Queue:
 
     def add_log(self, id: str, row: str, keep: int | None, sink: Sink) -> None:
         """Add a row to a job's log, of which the last `keep` stay; `sink` gets their number, or a GatewayError."""
-        self._write("addLog", id, self.keys(id, f"{id}:logs"), [id, row, keep or ""], sink)
+        if len(row) > MOST_ROW // 4 and len(bytes_of(row)) > MOST_ROW:
+            sink(invalid_arguments(f"A row of a job's log has at most {MOST_ROW >> 10} KiB"))
+            return
+        self._write("addLog", id, self.keys(id, f"{id}:logs"), [id, row, min(keep or MOST_ROWS, MOST_ROWS)], sink)
 
     def _write(self, script: str, id: str, keys: list[str], args: list[Any], sink: Sink) -> None:
         def written(reply: Any) -> None:

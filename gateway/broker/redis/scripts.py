@@ -23,6 +23,7 @@ _OURS: Final = Path(__file__).parent / "lua"
 _CONTINUED: Final = {
     "cleanSlice": ("cleanJobsInSet", "\nlocal result\n"),
     "removeChildren": ("removeJob", "\nlocal jobId = ARGV[1]\n"),
+    "stalledSlice": ("moveStalledJobsToWait", "\nlocal stalledKey = KEYS[1]\n"),
     "removeFamily": ("removeJob", "\nlocal jobId = ARGV[1]\n"),
 }
 # Where one call of BullMQ's scripts goes through a whole queue, it does a part, and the next call goes on.
@@ -39,6 +40,12 @@ _BOUNDED: Final = (
         'if #jobIds > 0 then rcall("ZREMRANGEBYRANK", targetSet, 0, #jobIds - 1) end',
     ),
     ("moveToFinished", "opts['keepJobs']['limit'] or 1000", "math.min(opts['keepJobs']['limit'] or 1000, 1000)"),
+    # Of many active jobs it checks none: stalledSlice does.
+    (
+        "moveStalledJobsToWait",
+        "\nlocal stalledKey = KEYS[1]\n",
+        "\nif rcall('LLEN', KEYS[3]) > 1000 then return -1 end\nlocal stalledKey = KEYS[1]\n",
+    ),
     ("pause", "rcall('LRANGE', KEYS[1], 0, 6999)", "rcall('LRANGE', KEYS[1], 0, 999)"),
 )
 

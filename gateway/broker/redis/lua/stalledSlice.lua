@@ -1,0 +1,52 @@
+--[[
+  Goes on from the functions of moveStalledJobsToWait: checks a slice of the active jobs. That script looks for each
+  stalled job in the whole list.
+
+  KEYS as there
+  ARGV[1...4] as there
+  ARGV[5] how many active jobs to pass over: the oldest ones, which are checked
+  ARGV[6] how many to check
+
+  Returns how many to pass over next time, -1 when all are checked; and the ids of the jobs that are back in wait.
+]]
+local stalledKey, activeKey, checkKey = KEYS[1], KEYS[3], KEYS[4]
+local passed, most = tonumber(ARGV[5]), tonumber(ARGV[6])
+if passed == 0 then
+  if rcall("EXISTS", checkKey) == 1 then
+    return {-1, {}}
+  end
+  rcall("SET", checkKey, ARGV[3], "PX", ARGV[4])
+  trimEvents(KEYS[5], KEYS[8])
+end
+
+local GONE = ""
+local ids = rcall("LRANGE", activeKey, -(passed + most), -(passed + 1))
+local stalled, kept = {}, 0
+for n, id in ipairs(ids) do
+  local key = ARGV[2] .. id
+  if rcall("SISMEMBER", stalledKey, id) == 0 then
+    rcall("SADD", stalledKey, id)
+    kept = kept + 1
+  elseif rcall("EXISTS", key .. ":lock") == 1 then
+    kept = kept + 1
+  else
+    rcall("LSET", activeKey, n - #ids - passed - 1, GONE)
+    rcall("SREM", stalledKey, id)
+    stalled[#stalled + 1] = id
+  end
+end
+if #stalled > 0 then
+  rcall("LREM", activeKey, 0, GONE)
+end
+for _, id in ipairs(stalled) do
+  local key = ARGV[2] .. id
+  local count, scheduler = rcall("HINCRBY", key, "stc", 1), rcall("HGET", key, "rjk")
+  local isScheduled = scheduler
+    and (rcall("EXISTS", KEYS[9] .. ":" .. scheduler) == 1 or rcall("ZSCORE", KEYS[9], scheduler))
+  if count > tonumber(ARGV[1]) and not isScheduled then
+    rcall("HSET", key, "defa", "job stalled more than allowable limit")
+  end
+  moveJobToWait(KEYS[5], activeKey, KEYS[2], KEYS[6], KEYS[7], KEYS[8], id, "RPUSH")
+  rcall("XADD", KEYS[8], "*", "event", "stalled", "jobId", id)
+end
+return {#ids < most and -1 or passed + kept, stalled}
