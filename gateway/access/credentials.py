@@ -50,7 +50,13 @@ def is_origin_allowed(headers: Headers, allowed: Iterable[str]) -> bool:
     origin, listed = origins[0], list(allowed)
     if listed:
         return origin in listed or "*" in listed
-    return [_host_of(origin)] == [host.lower() for host in headers.get_all("Host")]
+    scheme, host = _parts_of(origin)
+    port = _DEFAULT_PORTS.get(scheme, "")  # some clients write it, others leave it out
+    host = host.removesuffix(port)
+    return bool(host) and [each.lower().removesuffix(port) for each in headers.get_all("Host")] == [host]
+
+
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 def is_host_allowed(headers: Headers, allowed: Iterable[str]) -> bool:
@@ -68,9 +74,10 @@ def _name_of(host: str) -> str:
     return name.removesuffix(".").lower()
 
 
-def _host_of(origin: str) -> str | None:
-    """Return the host and port of an origin; None where it has none, as `null`."""
+def _parts_of(origin: str) -> tuple[str, str]:
+    """Return the scheme of an origin, and its host with the port; nothing where it has none, as `null`."""
     try:
-        return urlsplit(origin).netloc.lower() or None
+        parts = urlsplit(origin)
     except ValueError:  # brackets that hold no IPv6 address
-        return None
+        return "", ""
+    return parts.scheme, parts.netloc.lower()

@@ -12,7 +12,7 @@ from bullmq_proxy.gateway import Proxy
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.access.keys_file import digest
 from tests.net.conftest import MakeGateway
-from tests.net.support import KEY, RawClient, fetch, get, upgrade
+from tests.net.support import KEY, RawClient, fetch, get, handshake, upgrade
 from tests.net.test_http import WEBSOCKET_PATHS
 from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
@@ -161,6 +161,25 @@ class TestOrigins:
         for origin, status in (("http://gateway:8080", 101), ("http://gateway", 403)):
             answer = await upgrade(gateway.port, "/queue/q", f"Origin: {origin}", "Host: gateway:8080")
             assert answer.status == status
+
+    @pytest.mark.parametrize(
+        ("origin", "host", "status"),
+        [
+            ("http://gateway:80", "gateway", 101),
+            ("http://gateway", "gateway:80", 101),
+            ("https://gateway", "gateway:443", 101),
+            ("HTTP://gateway/", "gateway:80", 101),
+            ("https://gateway", "gateway:80", 403),
+            ("http://gateway", "gateway:443", 403),
+            ("http://", "", 403),
+            ("http://:80", ":80", 403),
+        ],
+    )
+    async def test_the_port_of_its_scheme_may_be_left_out(
+        self, gateway: Proxy, origin: str, host: str, status: int
+    ) -> None:
+        request = handshake("/queue/q", f"Origin: {origin}").replace(b"Host: gateway", f"Host: {host}".encode())
+        assert (await fetch(gateway.port, request)).status == status
 
     async def test_a_list_replaces_the_rule_of_the_same_host(self, make_gateway: MakeGateway) -> None:
         gateway = await make_gateway(allowed_origins=("https://app.example.org",))
