@@ -56,7 +56,7 @@ def is_origin_allowed(headers: Headers, allowed: Iterable[str]) -> bool:
     return bool(host) and [each.lower().removesuffix(port) for each in headers.get_all("Host")] == [host]
 
 
-_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 
 
 def is_host_allowed(headers: Headers, allowed: Iterable[str]) -> bool:

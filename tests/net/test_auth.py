@@ -169,6 +169,7 @@ class TestOrigins:
             ("http://gateway", "gateway:80", 101),
             ("https://gateway", "gateway:443", 101),
             ("HTTP://gateway/", "gateway:80", 101),
+            ("ws://gateway:80", "gateway", 101),
             ("https://gateway", "gateway:80", 403),
             ("http://gateway", "gateway:443", 403),
             ("http://", "", 403),

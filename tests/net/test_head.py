@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from bullmq_proxy.gateway import Proxy
+from bullmq_proxy.gateway.net import opening
 from tests.net.support import RawClient, fetch, get, upgrade
 
 PAGES = ["/", "/health", "/ready", "/metrics"]
@@ -240,3 +242,17 @@ class TestConnections:
             client.write(b"GET /health HTTP/1.1\r\n")
             client.writer.write_eof()
             await asyncio.wait_for(client.gone(), 1)
+
+
+def test_each_byte_of_a_head_is_looked_at_once() -> None:
+    """A client that sends byte by byte costs by the bytes that it sends, and not by their square."""
+    for text in (
+        b"GET /" + b"x" * 8000,
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 2000,
+        b"GET / HTTP/1.1\r\nX:" + b"x" * 15_000,
+    ):
+        head, begin = bytearray(), time.process_time()
+        for byte in text:
+            head.append(byte)
+            assert opening.judge(head, bytes([byte])) is None
+        assert time.process_time() - begin < 2
