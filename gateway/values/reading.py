@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Sized
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, Generic, TypeVar, cast
@@ -38,6 +39,7 @@ class Shape:
         optional: names of members that may be left out, and for which `null` is no value.
         values: of any other members.
         items: of a list.
+        decode: the quick way to read an object; None for one without a fixed type.
     """
 
     kinds: set[str] = field(default_factory=set)
@@ -46,6 +48,7 @@ class Shape:
     optional: set[str] = field(default_factory=set)
     values: Shape | None = None
     items: Shape | None = None
+    decode: Callable[[bytes], Any] | None = None
 
     def at(self, place: str) -> Shape | None:
         """Return the shape of a part, by its place in an error of msgspec's, such as `.children[...].name`."""
@@ -106,6 +109,7 @@ def _add(shape: Shape, type: inspect.Type, structs: dict[Any, Shape]) -> None:
             shape.values = _shape(type.value_type, structs)
         case inspect.StructType():
             structs[type.cls] = shape
+            shape.decode = msgspec.json.Decoder(type.cls).decode
             shape.kinds.add("object")
             shape.members.update({each.encode_name: _shape(each.type, structs) for each in type.fields})
             shape.optional.update(
@@ -205,7 +209,15 @@ class _Look:
     def _array(self, text: bytes, items: Shape) -> list[Any]:
         if not items.kinds & {"raw", "object", "array"}:
             return [self._fitting(item, items.kinds) for item in self._counted(_any(text))]
-        return [self.value(bytes(item), items) for item in self._counted(_items(text))]
+        return [self._item(bytes(item), items) for item in _items(text)]
+
+    def _item(self, text: bytes, shape: Shape) -> Any:
+        """Return an element of a list: nearly all are written as the type is, and only the others are taken apart."""
+        if shape.decode is not None and not self.may_stand_in(text):
+            with suppress(*UNREADABLE):
+                return shape.decode(text)
+        self._counted(b"1")
+        return self.value(text, shape)
 
     def _object(self, members: dict[str, Raw], shape: Shape) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -235,6 +247,10 @@ class _Look:
         if value == {} and "array" in kinds:
             return []
         return value
+
+    def may_stand_in(self, text: bytes) -> bool:
+        """Return whether something in a part of the text may stand for something else."""
+        return False
 
     def string(self, value: str) -> str:
         """Return a string as its sender meant it."""
@@ -291,6 +307,10 @@ class _LookAtHalves(_Look):
             self._sent.append(found[2])
         return b"%b\\u%04x" % (found[1], self._first + number)
 
+    def may_stand_in(self, text: bytes) -> bool:
+        """Return whether something in a part of the text may stand for something else."""
+        return b"\\u" in text
+
     def string(self, value: str) -> str:
         """Return a string as Node writes it into Redis."""
         return self._character.sub(self._half if self._packed else "\ufffd", value)
@@ -300,7 +320,7 @@ class _LookAtHalves(_Look):
 
     def as_sent(self, text: bytes) -> bytes:
         """Return a part of the text as its sender wrote it."""
-        return self._escape.sub(self._restored, text) if b"\\u" in text else text
+        return self._escape.sub(self._restored, text) if self.may_stand_in(text) else text
 
     def _restored(self, found: re.Match[bytes]) -> bytes:
         if found[2] is None:

@@ -138,6 +138,15 @@ def test_any_json_stays_as_it_was_sent_whatever_characters_are_in_it(value: Any,
     assert [bytes(each) for each in read] == [b'"\\udead"', text]
 
 
+def test_only_the_elements_that_need_it_are_looked_at_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_MOST", 20)
+    plain, odd = '{"count":1,"data":[1.0, "\u00fc"]}', '{"names":["\\ud83d"],"data":"\\ud83d"}'
+    read = Reader[list[Outer]](list[Outer]).read(f"[{','.join([plain] * 1000 + [odd] + [plain] * 1000)}]".encode())
+    assert len(read) == 2001
+    assert (read[1000].names, bytes(read[1000].data)) == (["\ufffd"], b'"\\ud83d"')
+    assert (read[2000].count, bytes(read[2000].data)) == (1, '[1.0, "\u00fc"]'.encode())
+
+
 def test_a_second_look_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client could keep the shard from others with texts of nothing but values that need it."""
     monkeypatch.setattr(reading, "_MOST", 100)
