@@ -58,7 +58,7 @@ def show() -> None:
 @click.option(
     "--connections",
     type=click.IntRange(1, 15_000),
-    help="Instead of the scenario's own number (of watchers, in `events`).",
+    help="Instead of the scenario's own number (of watchers in `events`, of queues in `sleep`).",
 )
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every run there.")
 @click.option("--svg", "svg_dir", type=click.Path(file_okay=False, path_type=Path), help="Write charts there.")

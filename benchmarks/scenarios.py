@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.load.flooder import FLOODS
 from benchmarks.load.task import Load
@@ -49,10 +49,11 @@ class Scenario:
         return KIN.get(peer, peer) in self.peers and (peer != "raw-procs" or self.load.kind in ("add", "process"))
 
     def with_connections(self, count: int) -> Scenario:
-        """The same with another number of connections (of watchers, where those are the subject)."""
+        """The same with another number of connections (of watchers or queues, where those are the subject)."""
         load = self.load
-        changed = replace(load, watchers=count) if load.kind == "events" else replace(load, connections=count)
-        return replace(self, load=changed)
+        name = {"events": "watchers", "sleep": "queues"}.get(load.kind, "connections")
+        change: dict[str, Any] = {name: count}
+        return replace(self, load=replace(load, **change))
 
 
 def _add(connections: int, window: int, payload: int = 100, *, default: bool = False) -> Scenario:

@@ -59,9 +59,11 @@ class Keepalive:
 
 
 def _ask_again(connection: Connection, timeout: float) -> None:
-    if not connection.heard:
+    if connection.heard:
+        connection.judgement = None
+    else:
         connection.ping()
-    connection.judgement = connection.loop.call_later(timeout, _judge, connection)
+        connection.judgement = connection.loop.call_later(timeout, _judge, connection)
 
 
 def _judge(connection: Connection) -> None:

@@ -92,6 +92,16 @@ def test_idle_connections_answer_pings() -> None:
     assert runs["gateway"].kib_per_connection is not None
 
 
+def test_queues_that_sleep_share_connections_and_have_a_first_push() -> None:
+    scenario = _scenario("sleep-1000").with_connections(40)
+    result, runs = _run(replace(scenario, flags=("--ping-interval", "0.1", "--queue-links", "2")), duration=0.4)
+    run = runs["gateway"]
+    _assert_sane(run, is_proxy=True)
+    assert run.p50_ms is not None and run.p50_ms > 0
+    assert run.redis_connections == 1 + 2 + 2 + 1  # for commands, for jobs, for events, the one that is shared
+    assert "commands/s" in table(result)
+
+
 def test_a_stuck_client_has_neighbours_with_figures() -> None:
     _, runs = _run(_scenario("slow-client"))
     _assert_sane(runs["gateway"], is_proxy=True)
