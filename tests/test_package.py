@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import bullmq_proxy.gateway
+from tests.support.node import INSTALL_TIMEOUT
 
 ROOT = Path(__file__).parents[1]
 
