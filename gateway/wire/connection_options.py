@@ -221,7 +221,7 @@ _MAX_DATA_POINTS: Final = _whole(
     "metrics.maxDataPoints",
     "Minutes for which `getMetrics` keeps the numbers of this worker's finished jobs; 0: none are kept.",
     least=0,
-    most=1_000_000,  # nearly two years
+    most=100_000,  # ten weeks: after a pause moveToFinished writes a zero for each minute of it, at once
     default=_DEFAULTS.max_data_points,
     does="cuts the figures of all workers to these minutes",
 )

@@ -218,8 +218,8 @@ class TestWorkerOptions:
             ("limiter.duration=1", "limiter.max and limiter.duration go together - at `?limiter.max`"),
             ("limiter.max=0&limiter.duration=1", "Expected a whole number from 1 to 1000000000 - at `?limiter.max`"),
             ("limiter.max=1&limiter.duration=0", "Expected a whole number from 1 to 86400000 - at `?limiter.duration`"),
-            ("metrics.maxDataPoints=-1", "Expected a whole number from 0 to 1000000 - at `?metrics.maxDataPoints`"),
-            ("metrics.maxDataPoints=1.5", "Expected a whole number from 0 to 1000000 - at `?metrics.maxDataPoints`"),
+            ("metrics.maxDataPoints=-1", "Expected a whole number from 0 to 100000 - at `?metrics.maxDataPoints`"),
+            ("metrics.maxDataPoints=1.5", "Expected a whole number from 0 to 100000 - at `?metrics.maxDataPoints`"),
             ("confirm=maybe", "Expected 1 or 0 - at `?confirm`"),
         ],
     )

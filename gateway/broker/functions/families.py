@@ -248,7 +248,28 @@ async def remove_family(
     if is_held and not unfinished:
         return 0
     code = await _remove_children(queue, job_id, context, function, unfinished=unfinished)
-    return await script.run(keys, [*args, 0]) if code == 1 else code
+    if code != 1 or unfinished:
+        return code
+    code = await script.run(keys, [*args, _BUDGET])
+    return await _remove_chain(queue, job_id) if code == _TOO_LARGE else code
+
+
+async def _remove_chain(queue: Queue, job_id: str) -> int:
+    """Remove a job and those that it waits for, one each, from above: who waits for nobody does not move to wait."""
+    chain = [queue.key(job_id).encode()]
+    while True:
+        child = await queue.link.call("SRANDMEMBER", chain[-1] + b":dependencies", decode=False)
+        if not child or child in chain:
+            break
+        chain.append(child)
+    for key in chain:
+        base = _base(key)
+        code: int = await queue.scripts["removeFamily"].run(
+            [key, base + b"repeat"], [key.removeprefix(base), 0, base, 0, 0]
+        )
+        if code != 1:
+            return code
+    return 1
 
 
 async def _remove_children(queue: Queue, job_id: str, context: Context, function: str, *, unfinished: bool) -> int:
