@@ -12,7 +12,7 @@ for the same thing:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Sized
+from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,7 +25,6 @@ from bullmq_proxy.gateway.values.json_text import SURROGATE, UNREADABLE
 from bullmq_proxy.gateway.values.text import in_half_pairs
 
 T = TypeVar("T")
-Many = TypeVar("Many", bound=Sized)
 
 
 @dataclass(slots=True)
@@ -183,6 +182,9 @@ _HELPFUL: Final = re.compile(r"got `(?:float|null|array|object)`")
 _MOST: Final = 20_000  # values taken apart, or halves, of one text: some hundreds of them cost a millisecond
 
 
+_BYTES: Final = 4096  # of a part that is taken apart count as a value: each level of it is looked through again
+
+
 class _TooMuch(msgspec.ValidationError):
     """A text is too large for a second look."""
 
@@ -195,46 +197,51 @@ class _Look:
         self._looked = 0
 
     def value(self, text: bytes, shape: Shape) -> Any:
-        """Return what msgspec can convert to the type of a shape, of a text that stands for that."""
+        """Return what msgspec can convert to the type of a shape, of a text that stands for that.
+
+        A level of a flow is two calls deep: its 200 levels have to stay below Python's limit.
+        """
+        self._count(1 + len(text) // _BYTES)
         kinds = shape.kinds
         if "raw" in kinds:
             return Raw(self.as_sent(text))
         start = text.lstrip()[:1]
         if start == b"{" and "object" in kinds:
-            return self._object(_members(text), shape)
+            found: dict[str, Any] = {}
+            for name, member in _members(text).items():
+                value = self.value(bytes(member), shape.members.get(name) or shape.values or _ANYTHING)
+                if value is not None or name not in shape.optional:
+                    found[self.string(name)] = value
+            return found
         if start == b"[" and "array" in kinds and shape.items is not None:
-            return self._array(text, shape.items)
+            if not shape.items.kinds & {"raw", "object", "array"}:
+                return self._plain_items(text, shape.items.kinds)
+            items: list[Any] = []
+            for item in map(bytes, _items(text)):
+                quick = self._as_it_is(item, shape.items)
+                items.append(self.value(item, shape.items) if quick is None else quick)
+            return items
         return self._fitting(_any(text), kinds)
 
-    def _array(self, text: bytes, items: Shape) -> list[Any]:
-        if not items.kinds & {"raw", "object", "array"}:
-            return [self._fitting(item, items.kinds) for item in self._counted(_any(text))]
-        return [self._item(bytes(item), items) for item in _items(text)]
+    def _plain_items(self, text: bytes, kinds: Container[str]) -> list[Any]:
+        values = _any(text)
+        self._count(len(values))
+        return [self._fitting(value, kinds) for value in values]
 
-    def _item(self, text: bytes, shape: Shape) -> Any:
-        """Return an element of a list: nearly all are written as the type is, and only the others are taken apart."""
+    def _as_it_is(self, text: bytes, shape: Shape) -> Any:
+        """Return an element of a list that is written as its type is, as nearly all are, or None."""
         if shape.decode is not None and not self.may_stand_in(text):
             with suppress(*UNREADABLE):
                 return shape.decode(text)
-        self._counted(b"1")
-        return self.value(text, shape)
+        return None
 
-    def _object(self, members: dict[str, Raw], shape: Shape) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, text in self._counted(members).items():
-            value = self.value(bytes(text), shape.members.get(name) or shape.values or _ANYTHING)
-            if value is not None or name not in shape.optional:
-                found[self.string(name)] = value
-        return found
-
-    def _counted(self, values: Many) -> Many:
-        self._looked += len(values)
+    def _count(self, values: int) -> None:
+        self._looked += values
         if self._looked > _MOST:
             raise _TooMuch(
                 f"There are more than {_MOST} values beside one that is written in an uncommon way, such as 1.0 for 1,"
                 " or half a surrogate pair: send fewer at a time"
             )
-        return values
 
     def _fitting(self, value: Any, kinds: Container[str]) -> Any:
         """Return what stands for a value where one of some kinds is wanted."""
@@ -301,7 +308,7 @@ class _LookAtHalves(_Look):
     def _stand_in(self, found: re.Match[bytes]) -> bytes:
         if found[2] is None:
             return found[0]
-        self._counted(b"1")
+        self._count(1)
         number = self._numbers.setdefault(found[2], len(self._sent))
         if number == len(self._sent):
             self._sent.append(found[2])

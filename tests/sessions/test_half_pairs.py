@@ -9,6 +9,7 @@ import pytest
 
 from bullmq_proxy.gateway.broker.functions import FLOWS, TABLE
 from bullmq_proxy.gateway.broker.functions.table import Function
+from bullmq_proxy.gateway.rules.flow import MAX_DEPTH
 from tests.sessions.peer import Gateway, Peer
 
 HALF = "\ud83d"
@@ -74,3 +75,13 @@ async def test_a_job_with_them_goes_all_the_way(proxy: Gateway) -> None:
         assert "ok" in await answer(producer, fn, args)
     while (await events.data())["event"] != "completed":
         pass
+
+
+async def test_a_flow_of_as_many_levels_as_there_may_be_takes_them(proxy: Gateway) -> None:
+    flow: dict[str, Any] = {"name": HALF, "queueName": "q", "data": HALF}
+    for level in range(MAX_DEPTH - 1):
+        flow = {"name": f"{level}", "queueName": "q", "children": [flow]}
+    answered = (await answer(await proxy.connect("/flows"), "add", [flow]))["ok"]
+    while "children" in answered:
+        [answered] = answered["children"]
+    assert answered["job"]["data"] == HALF

@@ -139,7 +139,7 @@ def test_any_json_stays_as_it_was_sent_whatever_characters_are_in_it(value: Any,
 
 
 def test_only_the_elements_that_need_it_are_looked_at_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_MOST", 20)
+    monkeypatch.setattr(reading, "_MOST", 100)
     plain, odd = '{"count":1,"data":[1.0, "\u00fc"]}', '{"names":["\\ud83d"],"data":"\\ud83d"}'
     read = Reader[list[Outer]](list[Outer]).read(f"[{','.join([plain] * 1000 + [odd] + [plain] * 1000)}]".encode())
     assert len(read) == 2001
@@ -147,11 +147,23 @@ def test_only_the_elements_that_need_it_are_looked_at_twice(monkeypatch: pytest.
     assert (read[2000].count, bytes(read[2000].data)) == (1, '[1.0, "\u00fc"]'.encode())
 
 
+@pytest.mark.parametrize("value", ['["\\ud83d"]', "{}", "null"])
+def test_it_goes_as_deep_as_a_flow(value: str) -> None:
+    text = '{"children":[' * 199 + f'{{"names":{value}}}' + "]}" * 199
+    assert Reader[Outer](Outer).read(text.encode()).children
+
+
+def test_what_is_deep_and_large_is_not_looked_through_level_by_level() -> None:
+    text = '{"children":[' * 200 + f'{{"names":{{}},"data":"{"x" * 900_000}"}}' + "]}" * 200
+    with pytest.raises(msgspec.ValidationError, match="send fewer at a time"):
+        Reader[Outer](Outer).read(text.encode())
+
+
 def test_a_second_look_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client could keep the shard from others with texts of nothing but values that need it."""
     monkeypatch.setattr(reading, "_MOST", 100)
     reader = Reader[list[int]](list[int])
-    assert len(reader.read(b"[" + b"1,1.0," * 49 + b"2.0,2]")) == 100
+    assert len(reader.read(b"[" + b"1,1.0," * 49 + b"2.0]")) == 99
     for text in (b"[" + b"1,1.0," * 50 + b"2.0]", b'["' + b"\\ud800" * 101 + b'"]'):
         with pytest.raises(msgspec.ValidationError, match=r"more than 100 values .* send fewer at a time"):
             Reader[list[Any]](list[int | str]).read(text)
