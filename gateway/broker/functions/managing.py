@@ -53,7 +53,7 @@ class PromoteJobsOptions(Arguments, frozen=True):
     count: BatchSize = 1000
 
 
-AT_A_TIME: Final = 500
+AT_A_TIME: Final = 250
 """Jobs that one script moves or removes while everybody else waits."""
 
 _CLEANED: Final = 10_000  # jobs that Node's `clean` looks at in one go; it ends where fewer were removed
