@@ -327,6 +327,9 @@ class TestFailuresOfOurOwn:
         self, proxy: Gateway, monkeypatch: pytest.MonkeyPatch, background: list[str], owner: Any
     ) -> None:
         first, second, queue = await proxy.events("q", "added"), await proxy.events("q", "added"), await proxy.queue()
+        await queue.call("add", "both watch from now on")
+        for watcher in (first, second):
+            await watcher.data()
         name = "hear" if owner is Cursor else "deliver"
         original, calls = getattr(owner, name), []
 
