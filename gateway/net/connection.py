@@ -31,6 +31,7 @@ _TEXT, _BINARY, _CONT, _CLOSE, _PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, 
 _OPEN = State.OPEN
 _UNAUTHORIZED_TIMEOUT: Final = 1.0  # s when its key is not valid any more: its jobs go back when the socket is closed
 _UNTIMED_FRAMES: Final = 4  # between two looks at the clock
+_PENALTY_SIZE: Final = 4096  # bytes of a long message that count as one more
 _PENALTY_TIME: Final = 10.0  # s for which `bad_messages_per_second` can be used up at once
 _POLICY_TIMEOUT: Final = 1.0  # s then to read the close frame; what is still sent is not looked at
 _TINY: Final = 128  # bytes of a fragment that is smaller than any reason to send fragments
@@ -308,10 +309,10 @@ class Connection(SendingConnection):
             except Exception:
                 self._close_for_bug("a message could not be taken")
 
-    def penalize(self) -> None:
-        """Count a message that was no successful call, nor an answer to a job; too many close the connection."""
+    def penalize(self, size: int = 0) -> None:
+        """Count a message of `size` bytes that was no successful call, nor an answer to a job; too many close it."""
         now, rate = self.loop.time(), self._shared.bad_messages_per_second
-        self._penalties = max(0.0, self._penalties - (now - self._penalized_at) * rate) + 1
+        self._penalties = max(0.0, self._penalties - (now - self._penalized_at) * rate) + 1 + size // _PENALTY_SIZE
         self._penalized_at = now
         if self._penalties > rate * _PENALTY_TIME:
             self.close_with(CloseCode.POLICY, "too many messages that are no successful calls", _POLICY_TIMEOUT)

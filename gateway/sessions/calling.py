@@ -295,7 +295,7 @@ class Caller:
         else:
             self._counters.refused_calls += 1
             if result.code in _REFUSALS:
-                self._client.penalize()
+                self._client.penalize(size)
             self._client.send(err(id, result))
         self.in_flight -= 1
         self._under_way.end(size)

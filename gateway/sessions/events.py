@@ -101,7 +101,7 @@ class EventsSession:
 
     def message_received(self, message: bytes) -> None:
         """Change the subscription: `on` or `off` with event names."""
-        self._client.penalize()
+        self._client.penalize(len(message))
         try:
             request = decode_request(message)
         except InvalidMessage as error:

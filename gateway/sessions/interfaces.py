@@ -18,8 +18,11 @@ class Client(Protocol):
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Close the connection."""
 
-    def penalize(self) -> None:
-        """Count a message that was no successful call, nor an answer to a job; too many close the connection."""
+    def penalize(self, size: int = 0) -> None:
+        """Count a message that was no successful call, nor an answer to a job; too many close the connection.
+
+        A long one, of `size` bytes, counts more.
+        """
 
     def pause_reading(self) -> None:
         """Stop reading from the socket; TCP then slows the client down."""

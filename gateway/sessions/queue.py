@@ -34,7 +34,7 @@ class QueueSession:
         try:
             request = decode_request(message)
         except InvalidMessage as error:
-            self._client.penalize()
+            self._client.penalize(len(message))
             self._client.send(err(error.id, error))
             return
         self._caller.call(bytes(request.id), request.data.fn, request.data.args)

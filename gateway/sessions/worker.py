@@ -204,7 +204,7 @@ class WorkerSession:
         try:
             id, answer = decode_answer(message)
         except InvalidMessage as error:
-            self._client.penalize()
+            self._client.penalize(len(message))
             self._client.send(err(error.id, error))
             if error.id != NO_ID and (lease := self._find(error.id)) is not None:
                 self._start_clock(lease)  # it may have been the final answer

@@ -46,6 +46,12 @@ class TestMessagesThatAreNoSuccessfulCalls:
             client.write(bad * (FEW * 11))
             assert await client.closed() == (1008, "too many messages that are no successful calls")
 
+    async def test_long_ones_count_more(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway()
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            client.write(frame('{"id":1,"data":"%s"}' % ("x" * 1_000_000)) * 5)
+            assert (await client.closed())[0] == 1008
+
     @pytest.mark.parametrize("data", [{"type": "pause"}, {"type": "ack"}, {"result": 1}, {"type": "nonsense"}])
     async def test_workers_too(self, make_gateway: MakeGateway, data: dict[str, Any]) -> None:
         gateway = await make_gateway(bad_messages_per_second=FEW)
