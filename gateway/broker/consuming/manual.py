@@ -20,7 +20,7 @@ from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
 from bullmq_proxy.gateway.broker.consuming.schedules import Schedules
 from bullmq_proxy.gateway.broker.consuming.settling import Settler
 from bullmq_proxy.gateway.broker.consuming.stalled import check_stalled
-from bullmq_proxy.gateway.broker.jobs.moves import JobOfToken, Move, Moves, ScriptOptions
+from bullmq_proxy.gateway.broker.jobs.moves import JobOfToken, Move, ScriptOptions
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, unavailable
 from bullmq_proxy.gateway.broker.redis.socket import Sink, future_of, resolve
@@ -78,8 +78,8 @@ class ManualConsumers:
         self._on_idle = on_idle
         self._interval = stalled_interval
         self._loop = asyncio.get_running_loop()
-        self._moves = Moves(queue)
         self._settler = Settler(queue)
+        self._moves = self._settler.moves
         self._schedules = Schedules(queue)
         self._scripts = ScriptOptions(_DEFAULTS)
         self._watched_until = 0.0  # loop time

@@ -56,34 +56,38 @@ class _Settlement:
 
 
 class Settler:
-    """Ends the leases of one queue."""
+    """Ends the leases of one queue.
+
+    Attributes:
+        moves: that end them.
+    """
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._loop = asyncio.get_running_loop()
-        self._moves = Moves(queue)
+        self.moves = Moves(queue)
 
     # The answers
 
     def complete(self, lease: Lease, result: Raw, done: Done) -> None:
         """Store the job's return value: JSON text, as the client wrote it."""
-        self._settle(lease, self._moves.complete(lease, bytes(result)), done)
+        self._settle(lease, self.moves.complete(lease, bytes(result)), done)
 
     def fail(self, lease: Lease, failure: Failed, done: Done) -> None:
         """Let the job fail: again if BullMQ's attempts allow it, after its backoff, else for good."""
-        self._settle(lease, self._moves.fail(lease, failure), done)
+        self._settle(lease, self.moves.fail(lease, failure), done)
 
     def release(self, lease: Lease, done: Done) -> None:
         """Give the job back: first in line, no attempt charged."""
-        self._settle(lease, self._moves.release(lease), done)
+        self._settle(lease, self.moves.release(lease), done)
 
     def delay(self, lease: Lease, milliseconds: int, done: Done) -> None:
         """Give the job back to wait for some time, no attempt charged."""
-        self._settle(lease, self._moves.delay(lease, milliseconds), done)
+        self._settle(lease, self.moves.delay(lease, milliseconds), done)
 
     def wait_children(self, lease: Lease, done: Done) -> None:
         """Let the job wait for its children. With none pending the lease goes on, and `done` gets a CONFLICT."""
-        self._settle(lease, self._moves.wait_children(lease), done)
+        self._settle(lease, self.moves.wait_children(lease), done)
 
     def vanish(self, lease: Lease, *, last: bool = False) -> None:
         """Give the job of a holder that is gone back, or fail it when its holders vanish over and over.
