@@ -327,19 +327,15 @@ class TestFailuresOfOurOwn:
         self, proxy: Gateway, monkeypatch: pytest.MonkeyPatch, background: list[str], owner: Any
     ) -> None:
         first, second, queue = await proxy.events("q", "added"), await proxy.events("q", "added"), await proxy.queue()
-        await queue.call("add", "both watch from now on")
-        for watcher in (first, second):
-            await watcher.data()
-        name = "hear" if owner is Cursor else "deliver"
-        original, calls = getattr(owner, name), []
+        original, calls = owner.deliver, []
 
         def failing(self: Any, what: Any) -> None:
             calls.append(what)
             if len(calls) == 1:
-                raise _Failure(name)
+                raise _Failure("deliver")
             original(self, what)
 
-        monkeypatch.setattr(owner, name, failing)
+        monkeypatch.setattr(owner, "deliver", failing)
         await queue.call("add", "a")
         await queue.call("add", "b")
         seen = [(await watcher.data())["args"][0]["name"] for watcher in (first, second)]

@@ -174,7 +174,7 @@ class EventReader:
                 cursor.watcher.gap(cursor.position, begin)
             for id_text, flat in entries:
                 event = StreamEvent(id_text, to_hash(flat))
-                cursor.deliver(event)
+                self._give(cursor.deliver, event)
                 cursor.position = event.id
             if not entries:
                 cursor.position = max(cursor.position, heard)
@@ -288,7 +288,7 @@ class EventReader:
         delivered = 0
         for listener in list(self._listeners):
             for event in events:
-                self._give(listener, event)
+                self._give(listener.hear, event)
             delivered += len(events)
             if delivered >= _BREATH:
                 delivered = 0
@@ -301,9 +301,9 @@ class EventReader:
         grown = 2 * self._batch if len(entries) == self._batch else self._batch
         self._batch = min(fitting, grown, _LARGEST_BATCH)
 
-    def _give(self, listener: Listener, event: StreamEvent) -> None:
+    def _give(self, hear: Callable[[StreamEvent], None], event: StreamEvent) -> None:
         """Let a listener hear an event, and log if that fails: the other listeners, and the next events, come first."""
         try:
-            listener.hear(event)
+            hear(event)
         except Exception:
             log.exception("an event of %s cannot be delivered", self.queue.name)
