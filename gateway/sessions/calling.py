@@ -43,6 +43,7 @@ _REFUSALS: Final = frozenset(
 )
 """Codes of calls that were not carried out because of the client: a flood of them closes its connection."""
 
+_SLICE: Final = 100  # entries of a long result that are written as JSON in one turn of the loop
 _AT_A_TIME: Final = 4  # calls of one connection that run in tasks: each may read much, in Redis and for us
 
 _Waiting = tuple[Sink, Function, list[Any], int]  # the last one: bytes of the arguments
@@ -278,7 +279,7 @@ class Caller:
             if function.held:
                 token = bound.pop()
                 await check_held(self._target, bound[0], token, self._context.grant, f"call {function.name} for it")
-            reply(encode(await function.run(self._target, *bound, **provided)))
+            reply(await _encoded(await function.run(self._target, *bound, **provided)))
         except GatewayError as error:
             reply(of_read(error) if not function.writes else error)
         except asyncio.CancelledError:  # the connection is gone or will be, or, for those that wait, the permission is
@@ -299,3 +300,14 @@ class Caller:
             self._client.send(err(id, result))
         self.in_flight -= 1
         self._under_way.end(size)
+
+
+async def _encoded(result: Any) -> bytes:
+    """Write a result as JSON; a long list in slices, between which others have their turns."""
+    if not isinstance(result, list) or len(result) <= _SLICE:
+        return encode(result)
+    slices = []
+    for first in range(0, len(result), _SLICE):
+        slices.append(encode(result[first : first + _SLICE])[1:-1])
+        await asyncio.sleep(0)
+    return b"[%b]" % b",".join(slices)

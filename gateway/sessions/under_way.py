@@ -46,14 +46,14 @@ class UnderWay:
         self._paused = False
         self._resuming: asyncio.Task[None] | None = None  # waits until the client has read its replies
 
-    def begin(self, size: int) -> None:
-        """Count a message of `size` bytes."""
+    def begin(self, size: int, messages: int = 1) -> None:
+        """Count a message of `size` bytes; with `messages` 0 only its bytes, where something else limits the number."""
         size += MESSAGE_OVERHEAD
         budget, limits = self._budget, self._limits
-        if not self._messages:
+        if not self._size:
             budget.busy += 1
-        self._messages += 1
-        budget.messages += 1
+        self._messages += messages
+        budget.messages += messages
         self._size += size
         budget.size += size
         # Written out, as `end` is: each call comes by here.
@@ -66,15 +66,15 @@ class UnderWay:
             self._paused = True
             self._client.pause_reading()
 
-    def end(self, size: int) -> None:
+    def end(self, size: int, messages: int = 1) -> None:
         """Count it no more: it has reached its end."""
         size += MESSAGE_OVERHEAD
         budget = self._budget
-        self._messages -= 1
-        budget.messages -= 1
-        if not self._messages:
-            budget.busy -= 1
+        self._messages -= messages
+        budget.messages -= messages
         self._size -= size
+        if not self._size:
+            budget.busy -= 1
         budget.size -= size
         if budget.is_waited_for:
             budget.let_in()

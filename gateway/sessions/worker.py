@@ -272,7 +272,8 @@ class WorkerSession:
         """Carry out what a client says about a job, in a message of `size` bytes."""
         if isinstance(answer, Ack):
             return
-        self._under_way.begin(size)
+        # A final answer comes once for each job in hand: those need no other limit.
+        self._under_way.begin(size, messages=not isinstance(answer, _FINAL))
         settler = self._feed.settler
         done = partial(self._settled, id, lease, size)
         match answer:
@@ -311,7 +312,7 @@ class WorkerSession:
 
     def _settled(self, id: bytes, lease: Lease, size: int, outcome: Outcome) -> None:
         """Tell the client that its final answer is in Redis, or why it could not be stored."""
-        self._under_way.end(size)
+        self._under_way.end(size, messages=0)
         if lease.state is ENDED:
             self.forget(lease)
         if not isinstance(outcome, GatewayError):

@@ -16,7 +16,7 @@ from bullmq_proxy.gateway.rules.jobs import EMPTY_OBJECT
 from bullmq_proxy.gateway.rules.options import NO_OPTIONS, OptionsText
 from bullmq_proxy.gateway.rules.shapes import AddedJob, RefusedJob
 
-_AT_ONCE: Final = 100  # jobs of an `addBulk` in one turn of the loop: others have their turns in between
+_AT_ONCE: Final = 50  # jobs of an `addBulk` in one turn of the loop: others have their turns in between
 
 
 class BulkJob(Arguments, frozen=True):
