@@ -80,7 +80,10 @@ class App:
         self._budget = Budget()
         self.listener = Listener(admission(settings, keys, row), self._budget, self._open_session, self._read_page)
         self._metrics = Metrics(self.broker, self.listener, row)
-        self._heavy = asyncio.Semaphore(HEAVY_CALLS)
+        # A quarter of what a client may leave unread: replies to what has been read still find room.
+        self._call_limits = CallLimits(
+            settings.max_in_flight, settings.max_write_buffer // 4, asyncio.Semaphore(HEAVY_CALLS), self._budget
+        )
         self._draining = False
         self._hurried = False
         self._answered_at = float("-inf")
@@ -169,8 +172,7 @@ class App:
         self, endpoint: SessionEndpoint, parameters: RouteParameters, rights: Rights, client: Client
     ) -> Session:
         broker, context = self.broker, Context(self.broker, rights)
-        # A quarter of what a client may leave unread: replies to what has been read still find room.
-        limits = CallLimits(self.settings.max_in_flight, self.settings.max_write_buffer // 4, self._heavy, self._budget)
+        limits = self._call_limits
         match endpoint:
             case SessionEndpoint.QUEUE:
                 return QueueSession(broker.queue(parameters.queue), context, client, limits)

@@ -16,6 +16,8 @@ from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, e
 class QueueSession:
     """A client that calls functions of one queue, or of what else has a table of functions."""
 
+    __slots__ = ("__weakref__", "_caller", "_client")  # thousands of them do nothing for hours
+
     def __init__(
         self, target: Any, context: Context, client: Client, limits: CallLimits, table: FunctionTable = TABLE
     ) -> None:

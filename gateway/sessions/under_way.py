@@ -35,6 +35,8 @@ class UnderWay:
         patient: calls under way that may take as long as they like.
     """
 
+    __slots__ = ("_budget", "_client", "_limits", "_messages", "_paused", "_resuming", "_size", "patient")
+
     def __init__(self, client: Client, limits: CallLimits) -> None:
         """Make one for the connection of `client`."""
         self.patient = 0
