@@ -149,7 +149,7 @@ def _extras(result: Result) -> list[str]:
 
 
 def _asleep(runs: list[Run]) -> list[str]:
-    """What goes on while nothing happens: shares of a core, and commands."""
+    """Describe the cost of an idle gateway: shares of a core, and commands."""
     shown: tuple[tuple[str, Figure], ...] = (
         ("gateway {:.2%} of a core", lambda run: run.proxy_cores),
         ("Redis {:.2%}", lambda run: run.redis_cores),

@@ -43,7 +43,6 @@ class Flood:
         payload: sent again and again; empty for clients that only connect.
         path: that they connect to.
         clients: how many there are.
-        first: sent once on each connection.
         reads: whether they read what comes back.
         jobs: that the queue must hold.
     """
@@ -52,7 +51,6 @@ class Flood:
     payload: bytes
     path: str = _QUEUE
     clients: int = 8
-    first: bytes = b""
     reads: bool = True
     jobs: int = 0
 
@@ -145,7 +143,6 @@ class Flooder:
 
     async def _send(self, writer: asyncio.StreamWriter) -> None:
         flood = self._flood
-        writer.write(flood.first)
         if len(flood.payload) == _PIECE:
             writer.write(flood.payload)
             await asyncio.sleep(1)

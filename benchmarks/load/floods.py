@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Final
 
 from benchmarks.load.drivers import RoundTrips
-from benchmarks.load.flooder import FLOODS
 from benchmarks.load.histogram import Histogram
 from benchmarks.load.stage import measure
 from benchmarks.load.task import Outcome
@@ -89,6 +88,3 @@ class Probe:
 
 def _quantile(outcome: Outcome, share: float) -> float:
     return Histogram(outcome.latency).quantile(share) or 0.0
-
-
-KINDS: Final = tuple(FLOODS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Never
 
 import msgspec
@@ -165,18 +166,19 @@ _pack: Final = msgspec.msgpack.Encoder().encode
 
 def pack(value: Any) -> bytes:
     """Write a value in msgpack, as the scripts read it; texts from Redis that are no UTF-8 as the bytes they were."""
-    try:
-        return _pack(value)
-    except UnicodeEncodeError:
-        return _pack(with_texts(value, _pack_text))
+    return _pack_with(value, _pack_text)
 
 
 def pack_given(value: Any) -> bytes:
     """Write a value of a client's in msgpack, halves of surrogate pairs as Node writes them."""
+    return _pack_with(value, lambda text: _pack_text(as_packed_by_node(text)))
+
+
+def _pack_with(value: Any, pack_text: Callable[[str], Raw]) -> bytes:
     try:
         return _pack(value)
     except UnicodeEncodeError:
-        return _pack(with_texts(value, lambda text: _pack_text(as_packed_by_node(text))))
+        return _pack(with_texts(value, pack_text))
 
 
 def _pack_text(text: str) -> Raw:

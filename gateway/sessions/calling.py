@@ -127,8 +127,8 @@ class Caller:
         try:
             rights.check_rate()
             function = self._table[fn]
-            if not rights.grant.allows_any(function.permissions):
-                self._check_permission(function)
+            if refusal := self._refusal(function):
+                raise refusal
             bound = function.bind(args)
         except GatewayError as error:
             reply(error)
@@ -163,14 +163,12 @@ class Caller:
         self._draining = True
         self._end_waits()
 
-    def _check_permission(self, function: Function) -> None:
-        grant = self._context.grant
-        if not grant.allows_any(function.permissions):  # the words of the refusal are made only for one: this is hot
-            grant.check_any_permission(function.permissions, f"call {function.name}")
-
     def _refusal(self, function: Function) -> GatewayError | None:
+        grant = self._context.grant
+        if grant.allows_any(function.permissions):  # the words of a refusal are made only for one: this is hot
+            return None
         try:
-            self._check_permission(function)
+            grant.check_any_permission(function.permissions, f"call {function.name}")
         except GatewayError as error:
             return error
         return None

@@ -124,7 +124,7 @@ def answers(call: Callable[..., Any]) -> dict[str, Any]:
 
 
 def comparable(answers: dict[str, Any]) -> Any:
-    """What can be compared: half a surrogate pair is the replacement, as in UTF-8.
+    """Return what can be compared: half a surrogate pair is the replacement, as in UTF-8.
 
     Node does not find the hash of a job whose id is no UTF-8; we show it.
     """

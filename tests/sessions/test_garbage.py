@@ -1,4 +1,4 @@
-"""Whatever has ended is freed at once: no cycle of references is left for the collector, which hardly ever runs."""
+"""Connections, jobs and calls that have ended are freed at once: no cycle is left for the collector."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ async def queue(proxy: Gateway) -> Peer:
 
 
 async def sent_bytes(redis: Redis) -> int:
-    """What Redis has sent to all its clients so far."""
+    """Return the bytes that Redis has sent to all its clients so far."""
     total: int = (await redis.info("stats"))["total_net_output_bytes"]
     return total
 

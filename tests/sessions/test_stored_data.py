@@ -1,4 +1,4 @@
-"""Whatever stands in Redis: a job that nobody expected is its own trouble, and never that of the jobs behind it."""
+"""Jobs in Redis that nobody expected: each is its own trouble, and never that of the jobs behind it."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ async def test_a_job_that_breaks_the_script_is_lost_to_its_worker_and_the_others
 
 
 class _Failure(Exception):
-    """What is injected."""
+    """The failure that the tests inject."""
 
 
 def fail_for(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, id: str) -> None:

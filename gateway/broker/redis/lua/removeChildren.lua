@@ -59,7 +59,7 @@ local function someOf(key, from)
   return names.err and rcall("HKEYS", key) or names -- Redis before 6.2 has no HRANDFIELD
 end
 
--- Remove the children of a job but for the last one that it waits for.
+-- Remove the children of a job, except the last one that it waits for.
 shrink = function(parent)
   path[parent] = true
   for _, from in ipairs(places) do
