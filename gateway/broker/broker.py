@@ -16,6 +16,7 @@ from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.counters import Counters
 from bullmq_proxy.gateway.broker.jobs.queue import Queue, Queues
 from bullmq_proxy.gateway.broker.queue_services import QueueServices, ShardParts
+from bullmq_proxy.gateway.broker.reach import Reach
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
@@ -34,6 +35,7 @@ class Broker:
         leases: the jobs in clients' hands.
         recovery: finds jobs in `active` that nobody holds.
         counters: of what was done for clients.
+        reach: leads to the clients of other shards.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Broker:
         self.recovery = Recovery(self.queue, self.leases)
         self.counters = Counters()
         self._tracker = tracker = Tracker(address, options)
+        self.reach = Reach(self.link, tracker, prefix, self.leases)
         self._parts = ShardParts(
             options,
             Seats(options.seats, tracker),
@@ -85,6 +88,7 @@ class Broker:
             GatewayError: not connected in time, or not let in.
         """
         await self.link.start(timeout)
+        self._tracker.open()
 
     def queue(self, name: str) -> Queue:
         """Return the queue of this name and the gateway's prefix."""

@@ -82,6 +82,11 @@ class SendingConnection(OpeningConnection):
         self._shared.note_unread(self, self.transport.get_write_buffer_size())
 
     @property
+    def is_open(self) -> bool:
+        """Whether what is sent goes out: nobody has begun to close the connection."""
+        return self.protocol.state is _OPEN
+
+    @property
     def write_buffer_size(self) -> int:
         """Bytes that were sent, or are to be in this turn of the loop, and that the client has not taken yet."""
         size: int = self.transport.get_write_buffer_size()

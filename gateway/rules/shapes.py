@@ -5,7 +5,7 @@ Members that Node leaves out when they are undefined are `NotRequired`.
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from msgspec import Raw
 
@@ -218,6 +218,17 @@ class Dependencies(TypedDict):
     items: list[Dependency]
     jobs: list[RawJob]
     total: int
+
+
+class CancelledJob(TypedDict):
+    """What has become of a job that was taken from its holder.
+
+    Attributes:
+        delivered: whether the client that held it was sent `cancel`.
+    """
+
+    delivered: bool
+    state: Literal["failed", "waiting"]
 
 
 class SchedulerTemplate(TypedDict):

@@ -31,6 +31,10 @@ class Client(Protocol):
         """Read from the socket again."""
 
     @property
+    def is_open(self) -> bool:
+        """Whether what is sent goes out: nobody has begun to close the connection."""
+
+    @property
     def write_buffer_size(self) -> int:
         """Bytes that were sent and that the client has not read yet."""
 

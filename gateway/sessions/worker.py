@@ -155,10 +155,11 @@ class WorkerSession:
         self._next_number += 1
         return number
 
-    def cancel(self, lease: Lease, reason: str) -> None:
-        """Tell the client that a job is not its any more."""
+    def cancel(self, lease: Lease, reason: str) -> bool:
+        """Tell the client that a job is not its any more; return whether its connection still takes that."""
         self.forget(lease)
         self._client.send(message(lease.number, cancel(reason)))
+        return self._client.is_open
 
     def forget(self, lease: Lease) -> None:
         """Expect no answer for a job any more."""

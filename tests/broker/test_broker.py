@@ -63,8 +63,9 @@ class Worker:
     def take(self, lease: Lease, fields: Hash) -> None:
         self.leases.append(lease)
 
-    def cancel(self, lease: Lease, reason: str) -> None:
+    def cancel(self, lease: Lease, reason: str) -> bool:
         self.cancelled.append(lease.id)
+        return True
 
     def forget(self, lease: Lease) -> None: ...
 

@@ -124,7 +124,8 @@ class Ours:
 
     def take(self, lease: Lease, fields: Hash) -> None: ...
 
-    def cancel(self, lease: Lease, reason: str) -> None: ...
+    def cancel(self, lease: Lease, reason: str) -> bool:
+        return False
 
     def forget(self, lease: Lease) -> None: ...
 

@@ -18,6 +18,7 @@ from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE
 from bullmq_proxy.gateway.broker.consuming.manual import ManualConsumers
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
+from bullmq_proxy.gateway.broker.jobs.moves import load_job
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
@@ -128,7 +129,7 @@ async def test_whenever_a_caller_goes_its_job_is_either_its_own_or_back(broker: 
         if caller.cancelled():
             await is_back(queue, id)
             assert await take(broker, LONG) is not None
-        await hands.complete(await hands.load(id, TOKEN), Raw(b"1"), False)
+        await hands.complete(await load_job(hands.queue, id, TOKEN), Raw(b"1"), False)
     assert outcomes == {True, False}
 
 
@@ -274,7 +275,7 @@ async def test_hands_that_took_nothing_are_over_as_well(broker: Broker) -> None:
     idle: list[ManualConsumers] = []
     hands = unattended(broker, idle)
     with pytest.raises(GatewayError, match="Missing key"):
-        await hands.release(await hands.load("1", TOKEN))
+        await hands.release(await load_job(hands.queue, "1", TOKEN))
     await eventually(lambda: idle == [hands], "nobody is watched any more")
     await hands.close()
 

@@ -40,7 +40,8 @@ PROMPT = 2.0
 
 @asynccontextmanager
 async def shard(url: str, prefix: str, *, name: str = "1", **options: Any) -> AsyncIterator[Broker]:
-    broker = Broker(Address.from_url(url), prefix, replace(ASLEEP, **options), Identity(f"{prefix}-{name}"))
+    own = replace(ASLEEP, **options, name=f"{prefix}-{name}")
+    broker = Broker(Address.from_url(url), prefix, own, Identity(own.name))
     await broker.start(5.0)
     try:
         yield broker
@@ -67,7 +68,8 @@ class Worker:
         self.done.append(lease.id)
         self.feed.settler.complete(lease, Raw(b"1"), lambda outcome: None)
 
-    def cancel(self, lease: Lease, reason: str) -> None: ...
+    def cancel(self, lease: Lease, reason: str) -> bool:
+        return False
 
     def forget(self, lease: Lease) -> None: ...
 
@@ -105,8 +107,14 @@ async def add(queue: Queue, **options: Any) -> None:
     assert isinstance(await done, tuple | bytes)
 
 
-async def connections(redis: Redis, name: str = "") -> int:
-    return sum(name in client["name"] for client in await redis.client_list()) - (not name)
+async def connections(redis: Redis, name: str) -> int:
+    return sum(name in client["name"] for client in await redis.client_list())
+
+
+async def tracker_of(redis: Redis, prefix: str) -> str:
+    """The id of the connection on which the first shard is told of changes."""
+    (found,) = [each["id"] for each in await redis.client_list() if each["name"] == f"{prefix}-1:tracker"]
+    return str(found)
 
 
 # Many queues
@@ -126,7 +134,7 @@ async def test_queues_beyond_the_seats_share_one_connection(valkey: ValkeyProces
         for worker, listener in zip(workers, listeners, strict=True):
             await worker.has(1)
             await listener.hears_of(1)
-        assert await connections(redis) == 1 + 2 + 2 + 1  # commands, seats for jobs and for events, the tracker
+        assert await connections(redis, prefix) == 1 + 2 + 2 + 1  # commands, seats for jobs and for events, the tracker
         assert await connections(redis, f"{prefix}:") == 4
 
 
@@ -237,10 +245,9 @@ async def test_sleeping_workers_are_found_by_get_workers_while_they_are_there(
         await are_found(2)
         found = await get_workers(queue)
         assert [worker["name"] for worker in found] == ["q", "q"]
-        assert sorted(worker["rawname"] for worker in found) == sorted([queue.client_name, f"{OPTIONS.name}:tracker"])
+        assert sorted(worker["rawname"] for worker in found) == sorted([queue.client_name, f"{prefix}-1:tracker"])
         assert await get_workers_count(broker.queue("another")) == 0
-        (tracker,) = [each for each in await redis.client_list() if each["name"].endswith(":tracker")]
-        await redis.client_kill_filter(_id=tracker["id"])
+        await redis.client_kill_filter(_id=await tracker_of(redis, prefix))
         await are_found(1)
         await are_found(2)
         for left, worker in enumerate(workers, 1):
@@ -249,24 +256,20 @@ async def test_sleeping_workers_are_found_by_get_workers_while_they_are_there(
 
 
 async def test_a_sleeping_watcher_hears_large_events_and_the_shared_connection_does_not_carry_them(
-    broker: Broker, redis: Redis
+    broker: Broker, redis: Redis, prefix: str
 ) -> None:
     listener = Listener()
     Worker(broker)
     await broker.services(broker.queue("q")).event_reader().join(listener)
 
-    async def tracker() -> str:
-        (found,) = [client["id"] for client in await redis.client_list() if client["name"].endswith(":tracker")]
-        return str(found)
-
     await eventually(lambda: broker._parts.reader_seats.tracker.is_up, "it sleeps")
-    before = await tracker()
+    before = await tracker_of(redis, prefix)
     async with redis.pipeline(transaction=True) as pipe:
         for _ in range(40):
             pipe.xadd(broker.queue("q").key("events"), {"event": "completed", "x": "x" * 1_000_000})
         await pipe.execute()
     await listener.hears_of(40)
-    assert await tracker() == before
+    assert await tracker_of(redis, prefix) == before
 
 
 # The net
@@ -346,8 +349,8 @@ async def test_changes_that_a_lost_connection_has_missed_are_found(broker: Broke
     await broker.services(broker.queue("q")).event_reader().join(listener)
     for number in range(1, 6):
         await worker.sleeps()
-        (tracker,) = [each for each in await redis.client_list() if each["name"].endswith(":tracker")]
-        await asyncio.gather(redis.client_kill_filter(_id=tracker["id"]), add(broker.queue("q")))
+        tracker = await tracker_of(redis, prefix)
+        await asyncio.gather(redis.client_kill_filter(_id=tracker), add(broker.queue("q")))
         await worker.has(number)
         await listener.hears_of(number)
 

@@ -16,6 +16,7 @@ from bullmq_proxy.gateway.broker.consuming.stalled import check_stalled
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.families import remove_job_unprocessed_children
 from bullmq_proxy.gateway.broker.functions.managing import RemoveOptions, clean, drain, remove
+from bullmq_proxy.gateway.broker.jobs.moves import load_job
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from tests.sessions.peer import until
@@ -336,7 +337,7 @@ async def test_a_finished_job_sweeps_a_thousand_others_away_and_the_next_one_goe
         await redis.lpush(queue.key("active"), id)
         await redis.set(queue.key(f"{id}:lock"), "token")
         manual = broker.services(queue).manual_consumers()
-        await manual.complete(await manual.load(id, "token"), Raw(b"1"), False)
+        await manual.complete(await load_job(manual.queue, id, "token"), Raw(b"1"), False)
         sizes.append(await redis.zcard(queue.key("completed")))
     assert sizes == ([1001, 5, 5] if "count" in kept else [1001, 2, 3])
     assert await redis.zscore(queue.key("completed"), "3") is not None

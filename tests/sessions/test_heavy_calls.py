@@ -275,6 +275,8 @@ async def test_a_call_adds_a_thousand_jobs_of_flows_at_most(proxy: Gateway, redi
 class Client:
     """The other end of a caller: keeps what is sent."""
 
+    is_open = True
+
     def __init__(self) -> None:
         self.write_buffer_size = 0
         self.has_read = asyncio.Event()

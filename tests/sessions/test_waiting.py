@@ -219,6 +219,7 @@ class Client:
     """The other end of a caller: keeps what is sent."""
 
     write_buffer_size = 0
+    is_open = True
 
     def __init__(self) -> None:
         self.sent: list[Any] = []

@@ -115,6 +115,11 @@ class Leases:
     def __len__(self) -> int:
         return len(self._leases)
 
+    @property
+    def address(self) -> str:
+        """Of the shard, as `Identity.address`."""
+        return self._identity.address
+
     def new_consumer_token(self, key: str) -> str:
         """Return the start of a consumer's tokens, as `Identity.new_consumer_token`."""
         return self._identity.new_consumer_token(key)
@@ -153,8 +158,8 @@ class Holder(Protocol):
     def take(self, lease: Lease, fields: Hash) -> None:
         """Take a new lease, with the job's hash; one that raises cannot show the job, which then fails."""
 
-    def cancel(self, lease: Lease, reason: str) -> None:
-        """Stop working on a job: its lease was lost."""
+    def cancel(self, lease: Lease, reason: str) -> bool:
+        """Stop working on a job: its lease was lost. Returns whether a client was told."""
 
     def forget(self, lease: Lease) -> None:
         """Drop a lease without a word to the client: somebody has moved the job by its token."""
@@ -255,27 +260,43 @@ class Consumer:
         if self._source is not None:
             self._source.ended(lease, reply, fetched=fetched)
 
-    def lose(self, lease: Lease, reason: str) -> None:
-        """Tell the client that a job is not its any more, and make room for another one."""
+    def lose(self, lease: Lease, reason: str) -> bool:
+        """Tell the client that a job is not its any more, and make room for another one.
+
+        Returns:
+            Whether it was told; not so when it does not know of the job yet.
+        """
         is_known = lease.state is not PENDING
         self.end(lease)
-        if is_known:
-            tell(self.holder.cancel, lease, reason)
+        told = is_known and bool(tell(self.holder.cancel, lease, reason))
         self.ended(lease)
+        return told
 
-    def overtake(self, lease: Lease) -> None:
-        """End a lease whose job somebody has moved by its token; a final answer under way finds out by itself."""
-        if lease.state is HELD or lease.state is PENDING:
-            self.end(lease)
-            tell(self.holder.forget, lease)
-            self.ended(lease)
-        else:
+    def overtake(self, lease: Lease, reason: str | None = None) -> bool:
+        """End a lease whose job somebody has moved by its token; a final answer under way finds out by itself.
+
+        Args:
+            lease: of the job.
+            reason: that the client is told; None tells it nothing, since it is its own key that has moved the job.
+
+        Returns:
+            Whether the client was told.
+        """
+        if lease.state is not HELD and lease.state is not PENDING:
             lease.state = OVERTAKEN
+            return False
+        if reason is not None:
+            return self.lose(lease, reason)
+        self.end(lease)
+        tell(self.holder.forget, lease)
+        self.ended(lease)
+        return False
 
 
-def tell(client: Callable[..., None], *what: Any) -> None:
-    """Call the client's side, and log if it fails: the queue's side has to go on."""
+def tell(client: Callable[..., Any], *what: Any) -> Any:
+    """Call the client's side and return its answer; log if it fails: the queue's side has to go on."""
     try:
-        client(*what)
+        return client(*what)
     except Exception:
         log.exception("a client could not be told")
+        return None

@@ -20,7 +20,7 @@ from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
 from bullmq_proxy.gateway.broker.consuming.schedules import Schedules
 from bullmq_proxy.gateway.broker.consuming.settling import Settler
 from bullmq_proxy.gateway.broker.consuming.stalled import check_stalled
-from bullmq_proxy.gateway.broker.jobs.moves import JobOfToken, Move, ScriptOptions
+from bullmq_proxy.gateway.broker.jobs.moves import JobOfToken, Move
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, unavailable
 from bullmq_proxy.gateway.broker.redis.socket import Sink, future_of, resolve
@@ -81,7 +81,6 @@ class ManualConsumers:
         self._settler = Settler(queue)
         self._moves = self._settler.moves
         self._schedules = Schedules(queue)
-        self._scripts = ScriptOptions(_DEFAULTS)
         self._watched_until = 0.0  # loop time
         self._next_check: asyncio.TimerHandle | None = None
         self._watch(0)  # so that it is over one day, whatever is done by hand
@@ -126,15 +125,6 @@ class ManualConsumers:
         return None
 
     # Moving a job on
-
-    async def load(self, id: str, token: str) -> JobOfToken:
-        """Return what is stored of a job that somebody wants to move; the scripts find out whether it may be."""
-        key = self.queue.key(id)
-        values = await self.queue.link.call("HMGET", key, *JobOfToken.FIELDS, decode=False)
-        fields = {
-            name.encode(): value for name, value in zip(JobOfToken.FIELDS, values, strict=True) if value is not None
-        }
-        return JobOfToken(id, token, fields, self._scripts)
 
     async def complete(self, job: JobOfToken, result: Raw, fetch_next: bool) -> Any:
         """Store the return value; gives what `move` gives."""
@@ -320,13 +310,14 @@ class _FetchAttempt:
         self._lease = lease
         self._hand_over(lease)
 
-    def cancel(self, lease: Lease, reason: str) -> None:
+    def cancel(self, lease: Lease, reason: str) -> bool:
         """Wait for another job, or say that there is none: the lock was lost before it could be handed over."""
         if self._lease is lease:
             self._lease = None
             self._stop_trying()
         if not self._waits:
             resolve(self.taken, None)
+        return False
 
     def forget(self, lease: Lease) -> None:
         """Wait for another job: this one was moved by its token."""

@@ -39,7 +39,12 @@ class Identity:
         Args:
             key: the name of the key that its client has shown; empty for a key that may do everything.
         """
-        return f"{self.run}:{self.slot}:{self.incarnation}:{key}:{secrets.token_urlsafe(_SECRET_BYTES)}"
+        return f"{self.address}:{key}:{secrets.token_urlsafe(_SECRET_BYTES)}"
+
+    @property
+    def address(self) -> str:
+        """The name by which other shards reach this one; no secret."""
+        return f"{self.run}:{self.slot}:{self.incarnation}"
 
     def precedes(self, other: Identity) -> bool:
         """Return whether this is an earlier process in the slot of `other`."""

@@ -9,6 +9,7 @@ from msgspec import Meta, Raw
 from bullmq_proxy.gateway.broker.consuming.tokens import parse_token, usable_token
 from bullmq_proxy.gateway.broker.functions.base import CONSUME, TABLE, Arguments, Context
 from bullmq_proxy.gateway.broker.functions.table import JobToken
+from bullmq_proxy.gateway.broker.jobs.moves import load_job
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.rules.ids import JobId
@@ -75,7 +76,7 @@ async def move_job_to_completed(
     token = _usable(token, 2, context)
     _check_fetch(token, fetch_next)
     manual_consumers = context.broker.services(queue).manual_consumers()
-    return _next_job(await manual_consumers.complete(await manual_consumers.load(job_id, token), result, fetch_next))
+    return _next_job(await manual_consumers.complete(await load_job(queue, job_id, token), result, fetch_next))
 
 
 @TABLE.function(
@@ -92,7 +93,7 @@ async def move_job_to_failed(
     token = _usable(token, 2, context)
     _check_fetch(token, fetch_next)
     manual_consumers = context.broker.services(queue).manual_consumers()
-    reply = await manual_consumers.fail(await manual_consumers.load(job_id, token), read_failure(err), fetch_next)
+    reply = await manual_consumers.fail(await load_job(queue, job_id, token), read_failure(err), fetch_next)
     return None if reply is None else _next_job(reply)
 
 
@@ -103,7 +104,7 @@ async def move_job_to_delayed(
     """Give a job back until `timestamp`, in ms since 1970; no attempt is charged (Node's `job.moveToDelayed`)."""
     token = _usable(token, 2, context)
     manual_consumers = context.broker.services(queue).manual_consumers()
-    await manual_consumers.delay(await manual_consumers.load(job_id, token), max(0, timestamp - now_ms()))
+    await manual_consumers.delay(await load_job(queue, job_id, token), max(0, timestamp - now_ms()))
 
 
 @TABLE.function(CONSUME, writes=True, example=["active-1", "token-1"])
@@ -114,7 +115,7 @@ async def move_job_to_wait(queue: Queue, job_id: JobId, token: JobToken, *, cont
     """
     token = _usable(token, 1, context)
     manual_consumers = context.broker.services(queue).manual_consumers()
-    limited: int = await manual_consumers.release(await manual_consumers.load(job_id, token))
+    limited: int = await manual_consumers.release(await load_job(queue, job_id, token))
     return limited
 
 
@@ -130,7 +131,7 @@ async def move_job_to_waiting_children(
     token = _usable(token, 1, context)
     manual_consumers = context.broker.services(queue).manual_consumers()
     child = opts.child if opts is not None else None
-    job = await manual_consumers.load(job_id, token)
+    job = await load_job(queue, job_id, token)
     return await manual_consumers.wait_children(job, f"{child.queue}:{child.id}" if child is not None else "")
 
 

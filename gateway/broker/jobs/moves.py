@@ -65,14 +65,21 @@ class JobOfToken:
 
     FIELDS: Final = ("opts", "atm", "priority", "stacktrace")
 
-    def __init__(self, id: str, token: str, fields: Hash, scripts: ScriptOptions) -> None:
+    def __init__(self, id: str, token: str, fields: Hash) -> None:
         self.id = id
         self.token = token
         self.options = stored_options(fields.get(b"opts"))
         self.attempts_made = parse_int(fields.get(b"atm")) or 0
         self.priority = parse_int(fields.get(b"priority")) or 0
         self.stacktrace = fields.get(b"stacktrace")
-        self.scripts = scripts
+        self.scripts = _OF_NOBODY
+
+
+async def load_job(queue: Queue, id: str, token: str) -> JobOfToken:
+    """Return what is stored of a job that somebody wants to move; the scripts find out whether it may be."""
+    values = await queue.link.call("HMGET", queue.key(id), *JobOfToken.FIELDS, decode=False)
+    named = zip(JobOfToken.FIELDS, values, strict=True)
+    return JobOfToken(id, token, {name.encode(): value for name, value in named if value is not None})
 
 
 class Move:
@@ -282,3 +289,6 @@ def _open_map(**options: Any) -> bytes:
 def with_token(token: str, open_map: bytes) -> bytes:
     """Return the map with its token: cheaper than packing all of it for each job."""
     return open_map + pack(token)
+
+
+_OF_NOBODY: Final = ScriptOptions(WorkerOptions())  # of one who holds a job by its token alone

@@ -1,4 +1,4 @@
-"""Changes of keys as the server reports them, on one connection for any number of keys.
+"""What the server tells unasked, on one connection: changes of any number of keys, and messages of channels.
 
 BZPOPMIN or XREAD cost a connection for each queue; with many keys in one command each change costs a search through all
 of them (0.5 ms for 256 keys, 2.8 ms for 1,024). The server's tracking of keys for client-side caching costs one message
@@ -14,7 +14,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+import hiredis
+
 from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.errors import reply_error
 from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
 from bullmq_proxy.gateway.broker.redis.socket import pack_command, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -34,8 +37,14 @@ def channel(name: str, connection: str) -> str:
     return f"{name}@{connection}"
 
 
+Hear = Callable[[bytes], None]
+"""Takes what was published on a channel."""
+
+
 class Tracker:
     """Tells of changes to keys that were read on its connection; each is told once, until the key is read again.
+
+    It also hands on what is published on the channels that somebody listens to.
 
     Attributes:
         is_refused: the server has no such tracking, or does not let us use it.
@@ -47,9 +56,11 @@ class Tracker:
         self._heartbeat = options.deadline / 2
         own = replace(options, name=f"{options.name}{NAME}")
         self._link = Link(address, own, setup=self._begin_tracking, on_push=self._pushed)
-        self._link.on_up += (self._all_changed, self._show_all)
+        self._link.on_up += (self._all_changed, self._show_all, self._listen_to_all)
         self._changes: dict[bytes, asyncio.Future[None]] = {}
         self._shown: set[str] = set()
+        self._hears: dict[bytes, Hear] = {}  # by channel
+        self._may_hear = True  # the connection speaks RESP3, in which messages can be told from replies
         self._id = ""  # of the connection
         self._beat: asyncio.TimerHandle | None = None
         self._started = False
@@ -111,13 +122,28 @@ class Tracker:
         for name in tuple(self._shown):
             self.show(name)
 
+    def listen(self, channel: str, hear: Hear) -> None:
+        """Give `hear` what is published on a channel from now on; what is while the connection is down is missed."""
+        self._hears[bytes_of(channel)] = hear
+        self._subscribe(bytes_of(channel))
+
+    def _listen_to_all(self) -> None:
+        for name in self._hears:
+            self._subscribe(name)
+
+    def _subscribe(self, name: bytes) -> None:
+        if self._link.is_up and self._may_hear:
+            self._link.send(pack_command("SUBSCRIBE", name), _subscribed)
+
     def send(self, command: bytes) -> None:
         """Send a packed command behind all others, and expect no reply."""
         self._link.send(command, _ignore)
 
     async def _begin_tracking(self, ask: Callable[..., Awaitable[Any]]) -> None:
+        self._may_hear = False
         try:
             self._id = str((await ask("HELLO", "3"))["id"])
+            self._may_hear = True
             await ask("CLIENT", "TRACKING", "ON", "NOLOOP")
         except GatewayError as error:
             if error.code is ErrorCode.REDIS_UNAVAILABLE:
@@ -126,7 +152,11 @@ class Tracker:
             log.info("redis does not track keys (%s): each queue gets a connection of its own", error)
 
     def _pushed(self, message: list[Any]) -> None:
-        """Take note of changed keys: `[b"invalidate", keys]`, where None stands for all of them."""
+        """Take note of changed keys, `[b"invalidate", keys]`, where None stands for all of them; hand on messages."""
+        if message[0] == b"message":
+            if (hear := self._hears.get(message[1])) is not None:
+                hear(message[2])
+            return
         keys = message[1]
         if keys is None:
             self._all_changed()
@@ -145,6 +175,12 @@ class Tracker:
         self._beat = asyncio.get_running_loop().call_later(self._heartbeat, self._send_heartbeat)
         if self._link.is_up:
             self.send(_PING)
+
+
+def _subscribed(reply: Any) -> None:
+    """Say why nothing is heard, should the server not allow it."""
+    if isinstance(reply, hiredis.ReplyError):
+        log.warning("redis does not let the gateway listen to other gateways: %s", reply_error(reply).message)
 
 
 def _ignore(reply: Any) -> None:
