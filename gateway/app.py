@@ -75,6 +75,7 @@ class App:
             link_options(settings, identity.slot),
             identity,
             max_len_events=settings.max_len_events,
+            gateway_timeout=settings.gateway_timeout,
         )
         row = row or SharedMemory(1).row(0)
         self._budget = Budget()

@@ -91,8 +91,6 @@ class _Shard:
             self._report(event="failed", message=str(error))
             return Exit.BAD_START
         try:
-            app.broker.tell_served(lambda queues: self._report(event="serving", queues=queues))
-            app.broker.adopt(self._start.orphaned)
             self._report(event="ready")
             await self._leave.wait()
             await app.drain(self._settings.drain_timeout, CloseCode.GOING_AWAY)

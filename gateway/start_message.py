@@ -17,7 +17,7 @@ from bullmq_proxy.gateway.settings import SettingError, Settings, options
 
 log = logging.getLogger(__name__)
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Number of the messages between supervisor and shard. Count up with any change that one side could misread."""
 
 
@@ -40,7 +40,6 @@ class StartMessage:
         slot: the shard's place among its siblings.
         incarnation: number of processes that have served the slot before.
         gateway_id: of this run of the service, the same for all its shards.
-        orphaned: queues that the slot's last shard served when it died.
         keys: those of the keys file; later lists are messages of their own.
         listener: descriptor of the slot's listening socket, which the shard inherits.
         memory: descriptor of the shared memory, which the shard inherits.
@@ -50,7 +49,6 @@ class StartMessage:
     slot: int
     incarnation: int
     gateway_id: str
-    orphaned: tuple[str, ...]
     keys: tuple[Key, ...]
     listener: int
     memory: int
@@ -65,7 +63,6 @@ class StartMessage:
             "slot": self.slot,
             "incarnation": self.incarnation,
             "gateway_id": self.gateway_id,
-            "orphaned": self.orphaned,
             "keys": [key.to_json() for key in self.keys],
             "listener": self.listener,
             "memory": self.memory,
@@ -98,7 +95,6 @@ class StartMessage:
             slot=message["slot"],
             incarnation=message["incarnation"],
             gateway_id=message["gateway_id"],
-            orphaned=tuple(message["orphaned"]),
             keys=tuple(map(Key.from_json, message["keys"])),
             listener=message["listener"],
             memory=message["memory"],

@@ -109,8 +109,6 @@ class Master:
         self._shards: dict[int, ShardProcess] = {}
         # No process id: it comes again, in a container even in each run, and clients see this in their tokens.
         self._gateway_id = secrets.token_hex(8)
-        # The queues that each slot's shard said it serves: if it dies, its successor looks for its jobs there.
-        self._served: dict[int, tuple[str, ...]] = {}
         self._fleet = Fleet(
             len(listeners),
             start_timeout=settings.redis_start_timeout + 20,
@@ -212,7 +210,6 @@ class Master:
             slot=spawn.slot,
             incarnation=spawn.incarnation,
             gateway_id=self._gateway_id,
-            orphaned=self._served.get(spawn.slot, ()),
             keys=self._keys_file.keys if self._keys_file else (),
             listener=self._listeners[spawn.slot].fileno(),
             memory=self._memory.fd,
@@ -279,8 +276,6 @@ class Master:
                     self._fleet.ready(shard.slot, time.monotonic())
                     log.info("shard %d is ready, pid %d", shard.slot, shard.pid)
                     self._announce()
-                case {"event": "serving", "queues": [*queues]}:
-                    self._served[shard.slot] = tuple(map(str, queues))
                 case {"event": "failed", "message": str(reason)}:
                     self._fleet.failed(shard.slot, reason)
         if not open_still:

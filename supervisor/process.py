@@ -20,7 +20,7 @@ from bullmq_proxy.supervisor.signals import WATCHED
 
 log = logging.getLogger(__name__)
 
-# A shard's message is one line, the longest a list of queue names; more without a line end is none of ours.
+# A shard's message is one line, the longest the reason of a failed start; more without a line end is none of ours.
 _LONGEST_LINE = 4 << 20
 _CHUNK = 64 * 1024
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import Final
 
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.marker import LONGEST_WAIT
+from bullmq_proxy.gateway.broker.consuming.presence import Presence
 from bullmq_proxy.gateway.broker.consuming.recovery import Recovery
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
 from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
@@ -23,8 +22,6 @@ from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
 from bullmq_proxy.gateway.broker.redis.seats import Seats
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 
-_TELLING: Final = 20e-6  # s for each queue between two reports of all of them, which cost about 1 us for each
-
 
 class Broker:
     """Everything that a shard has to do with Redis.
@@ -34,6 +31,7 @@ class Broker:
         queues: those in use, of whatever prefix.
         leases: the jobs in clients' hands.
         recovery: finds jobs in `active` that nobody holds.
+        presence: shows others that this shard lives, and acts for those that do not.
         counters: of what was done for clients.
         reach: leads to the clients of other shards.
     """
@@ -46,6 +44,7 @@ class Broker:
         identity: Identity,
         *,
         max_len_events: int | None = None,
+        gateway_timeout: float = 5.0,
     ) -> None:
         """Make a broker; `start` connects it.
 
@@ -55,12 +54,18 @@ class Broker:
             options: limits of the links; those are the command link's, and the others derive theirs from it.
             identity: who takes the jobs.
             max_len_events: see `Queues`.
+            gateway_timeout: seconds without a sign of life after which another gateway is taken for dead; 0 for never.
         """
         self.link = Link(address, options, setup=load_scripts)
-        self.queues = Queues(prefix, self.link, scripts_on(self.link), max_len_events)
+        scripts = scripts_on(self.link)
+        self.queues = Queues(prefix, self.link, scripts, max_len_events)
         self.leases = Leases(identity)
         self.recovery = Recovery(self.queue, self.leases)
         self.counters = Counters()
+        renewer = LockRenewer()
+        self.presence = Presence(
+            prefix, self.link, scripts["showLife"], self.leases, renewer, self.queue, gateway_timeout
+        )
         self._tracker = tracker = Tracker(address, options)
         self.reach = Reach(self.link, tracker, prefix, self.leases)
         self._parts = ShardParts(
@@ -70,15 +75,10 @@ class Broker:
             SafetyNet(self.link, LONGEST_WAIT),
             SafetyNet(self.link, CHECK_PERIOD),
             self.leases,
-            LockRenewer(),
+            renewer,
             self.recovery,
         )
         self._services: dict[Queue, QueueServices] = {}
-        self._on_served: Callable[[list[str]], None] | None = None
-        self._served: list[str] = []
-        self._loop = asyncio.get_running_loop()
-        self._telling: asyncio.TimerHandle | None = None  # while the next report waits
-        self._is_told = True
         self.link.on_up.append(self._link_is_up)
 
     async def start(self, timeout: float | None) -> None:
@@ -103,41 +103,14 @@ class Broker:
             self._services.pop(services.queue, None)
         else:
             self._services[services.queue] = services
-        if self._telling is None:
-            self._tell_served()
+        if services.is_consumed:
+            self.presence.serve(services.queue.name)
         else:
-            self._is_told = False
-
-    # For the supervisor
-
-    def tell_served(self, on_served: Callable[[list[str]], None]) -> None:
-        """Tell `on_served` which queues are consumed, from now on at each change: a successor searches these."""
-        self._on_served = on_served
-        self._tell_served()
-
-    def _tell_served(self) -> None:
-        """Tell at once, and what changes right after that together: a report names all queues."""
-        if self._on_served is None:
-            return
-        self._is_told = True
-        self._telling = self._loop.call_later(len(self._services) * _TELLING, self._tell_rest)
-        served = [queue.name for queue, services in self._services.items() if services.is_consumed]
-        if served != self._served:
-            self._served = served
-            self._on_served(served)
-
-    def _tell_rest(self) -> None:
-        self._telling = None
-        if not self._is_told:
-            self._tell_served()
-
-    def adopt(self, queues: Iterable[str]) -> None:
-        """Give back the jobs that our predecessor in this slot left in `active` of these queues."""
-        self.recovery.expect_predecessors(queues)
-        if self.link.is_up:  # else as soon as it is
-            self.recovery.search()
+            self.presence.retire(services.queue.name)
 
     def _link_is_up(self) -> None:
+        self.presence.link_is_up()
+        self.recovery.expect_lost_fetches(self.presence.served)
         for services in list(self._services.values()):
             services.link_is_up()
         self.recovery.search()
@@ -151,11 +124,10 @@ class Broker:
 
     async def close(self) -> None:
         """Give everything up: feeds and readers first, the command link last."""
-        if self._telling is not None:
-            self._telling.cancel()
         self._parts.renewer.close()
         self._parts.sleeping.close()
         self._parts.unchecked.close()
         await asyncio.gather(*(services.close() for services in list(self._services.values())), self.recovery.close())
+        await self.presence.close()
         await self._tracker.close()
         await self.link.close()

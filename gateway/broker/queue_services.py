@@ -122,7 +122,6 @@ class QueueServices:
     def link_is_up(self) -> None:
         """Go on after the command link was down."""
         if (feed := self._services.get(Feed)) is not None:
-            self.expect_lost_fetch()
             feed.poke()
         if (job_waits := self._services.get(JobWaits)) is not None:
             job_waits.ask_again()
@@ -137,7 +136,7 @@ class QueueServices:
 
     def expect_lost_fetch(self) -> None:
         """Remember that the reply to a fetch may have been lost."""
-        self._shard.recovery.expect_lost_fetch(self.queue.name)
+        self._shard.recovery.expect_lost_fetches((self.queue.name,))
 
     async def close(self) -> None:
         """Close all of them."""

@@ -16,7 +16,7 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], then: Callable[[], None] | None = None) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None], then: Callable[[], object] | None = None) -> None:
         """Run a coroutine in a task, and call `then` when it has ended, however."""
 
         def ended(task: asyncio.Task[None]) -> None:

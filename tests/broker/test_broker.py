@@ -17,9 +17,9 @@ from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE, Feed
-from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
-from bullmq_proxy.gateway.broker.consuming.settling import STALLED_TOO_OFTEN, Outcome
-from bullmq_proxy.gateway.broker.consuming.tokens import Identity, new_run, parse_token, usable_token
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming.settling import Outcome
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity, new_run, parse_identity, parse_token, usable_token
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.errors import GatewayError
@@ -101,23 +101,22 @@ async def counts(queue: Queue) -> dict[str, int]:
 
 def test_a_predecessor_is_an_earlier_process_in_our_slot_of_the_same_run() -> None:
     me = Identity("run", 2, 5)
-    leases = Leases(me)
-    secret = "a" * 22
-    assert leases.is_predecessors(f"run:2:4:shop:{secret}:1", "7")
-    for other in (
-        *("run:2:5:shop:S:1", "run:2:6:shop:S:1", "run:1:4:shop:S:1", "other:2:4:shop:S:1"),
-        *(
-            "",
-            "x",
-            "run:2",
-            "run:2:4:shop:x:1",
-            "run:2:x:shop:S:1",
-            "run:2:-4:shop:S:1",
-            "run:2:4:shop:S:",
-            "run:2:4:S:1",
-        ),
-    ):
-        assert not leases.is_predecessors(other.replace("S", secret), "7")
+    assert parse_identity("run:2:4") == Identity("run", 2, 4)
+    assert Identity("run", 2, 4).precedes(me)
+    for other in ("run:2:5", "run:2:6", "run:1:4", "other:2:4"):
+        identity = parse_identity(other)
+        assert identity is not None and identity.address == other and not identity.precedes(me)
+
+
+@pytest.mark.parametrize("text", ["", "x", "run:2", "run:2:x", "run:-2:4", "run:2:\u0664"])
+def test_what_is_no_shard_is_none(text: str) -> None:
+    assert parse_identity(text) is None
+    assert parse_token(f"{text}:shop:{'a' * 22}:1") is None
+
+
+@pytest.mark.parametrize("rest", ["shop:x:1", "shop:S:", "S:1", "shop:S:x"])
+def test_what_is_no_token_of_a_gateway_is_none(rest: str) -> None:
+    assert parse_token("run:2:4:" + rest.replace("S", "a" * 22)) is None
 
 
 @pytest.mark.parametrize("gateway", ["run", "host:6379-1-ab", ""])
@@ -143,67 +142,6 @@ def test_a_token_of_a_worker_is_usable_for_its_key_alone() -> None:
     assert token not in (usable_token(token, key) for key in ("", "sho", "shop2"))
     for of_the_clients_own in ("token-1", "", "run:0:0:shop:1", "00000000-0000-0000-0000-000000000000:1"):
         assert usable_token(of_the_clients_own, "other") == of_the_clients_own
-
-
-# Orphans
-
-
-async def test_the_jobs_of_a_killed_predecessor_are_given_back_first_in_line(
-    valkey: ValkeyProcess, prefix: str, redis: Redis
-) -> None:
-    async with started(valkey, prefix, Identity(prefix, 0, 1)) as old:
-        queue = old.queue("q")
-        await add(queue, 3)
-        dead = Worker(old, queue)
-        id = (await dead.lease()).id
-        async with started(valkey, prefix, Identity(prefix, 0, 2)) as new:
-            new.adopt(["q"])
-            heir = Worker(new, new.queue("q"))
-            assert (await heir.lease()).id in (id, "2")
-            await eventually(lambda: heir.leases, "it has a job")
-            assert await redis.hget(f"{prefix}:q:{id}", "stc") == "1"
-            heir.leave(counted=False)
-        dead.consumer.leases.clear()
-
-
-async def test_a_predecessor_that_still_drains_keeps_its_jobs_when_redis_comes_back(
-    valkey: ValkeyProcess, prefix: str, redis: Redis
-) -> None:
-    async with started(valkey, prefix, Identity(prefix, 0, 1)) as old:
-        queue = old.queue("q")
-        await add(queue)
-        draining = Worker(old, queue)
-        lease = await draining.lease()
-        async with started(valkey, prefix, Identity(prefix, 0, 2)) as new:
-            heir = Worker(new, new.queue("q"))
-            ups: list[bool] = []
-            new.link.on_up.append(lambda: ups.append(True))
-            await new.link.call("CLIENT", "KILL", "ID", await new.link.call("CLIENT", "ID"), "SKIPME", "no")
-            await eventually(lambda: ups, "the link is back")
-            assert await counts(new.queue("q")) == {"active": 1, "wait": 0}
-            draining.feed.settler.complete(lease, Raw(b"1"), draining.outcomes.append)
-            assert await draining.outcome() == "completed"
-            assert heir.leases == []
-
-
-async def test_a_job_that_kills_its_shards_over_and_over_is_failed(
-    valkey: ValkeyProcess, prefix: str, redis: Redis
-) -> None:
-    id = "1"
-    for incarnation in range(5):
-        async with started(valkey, prefix, Identity(prefix, 0, incarnation)) as shard:
-            queue = shard.queue("q")
-            if not incarnation:
-                await add(queue)
-            shard.adopt(["q"])
-            worker = Worker(shard, queue)
-            if incarnation == 4:
-                await eventually_field(redis, f"{prefix}:q:{id}", "failedReason", STALLED_TOO_OFTEN)
-                assert worker.leases == []
-                worker.leave()
-            else:
-                await worker.lease()
-                worker.consumer.leases.clear()  # the process dies with it
 
 
 async def eventually_field(redis: Redis, key: str, field: str, value: str) -> None:
@@ -260,19 +198,6 @@ async def test_queues_are_forgotten_when_nobody_uses_them(broker: Broker) -> Non
         return not any(isinstance(thing, Queue | Feed) for thing in gc.get_objects())
 
     await eventually(left, "no queue and no feed is left")
-
-
-async def test_queues_that_come_at_once_are_told_of_together(broker: Broker) -> None:
-    """Each report names all of them: 10,000 reports for 10,000 queues would be a gigabyte."""
-    reports: list[list[str]] = []
-    broker.tell_served(reports.append)
-    names = [f"q{number}" for number in range(300)]
-    workers = [Worker(broker, broker.queue(name)) for name in names]
-    await eventually(lambda: reports and reports[-1] == names, "all are told of")
-    for worker in workers:
-        worker.leave()
-    await eventually(lambda: reports[-1] == [], "none are left")
-    assert len(reports) < 10
 
 
 async def test_a_stopped_broker_takes_no_job_and_no_marker_from_others(

@@ -111,7 +111,7 @@ class Ours:
         self.queue = Queue("p", "q", self.link, scripts_on(self.link))
         self.options = WorkerOptions(**options)
         self.leases = Leases(Identity("p"))
-        self.consumer = Consumer(self.options, self.leases, self, self)
+        self.consumer = Consumer("q", self.options, self.leases, self, self)
         fields = {b"opts": encode(opts or {}), b"atm": b"%d" % atm}
         self.lease = Lease("7", self.consumer, "token", 0.0)
         self.lease.read(fields)

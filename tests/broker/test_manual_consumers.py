@@ -305,13 +305,10 @@ async def test_hands_watch_while_a_lock_that_was_extended_lives(broker: Broker) 
 
 
 async def test_what_nobody_uses_is_given_up(broker: Broker) -> None:
-    served: list[list[str]] = []
-    broker.tell_served(served.append)
     hands = broker.services(broker.queue("q")).manual_consumers()
-    await eventually(lambda: served == [["q"]], "it is told")
+    assert broker.presence.served == {"q"}
     assert broker.services(broker.queue("q")).manual_consumers() is hands
     hands._on_idle(hands)
-    await eventually(lambda: served[-1] == [], "it is told")
     assert broker.services(broker.queue("q")).manual_consumers() is not hands
 
 

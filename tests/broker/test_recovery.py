@@ -1,4 +1,4 @@
-"""Orphans: jobs that a predecessor in our slot was killed with, and how often they may lose their holders."""
+"""Orphans: jobs that a shard was killed with, and how often they may lose their holders."""
 
 from __future__ import annotations
 
@@ -6,32 +6,75 @@ import pytest
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.broker import Broker
-from bullmq_proxy.gateway.broker.consuming.recovery import give_back
+from bullmq_proxy.gateway.broker.consuming.recovery import take_back
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "limit", "reason"),
+    ("scheduler", "times", "reason"),
     [
-        ("none", 1, None),
-        ("none", 0, "job stalled more than allowable limit"),
-        ("gone", 0, "job stalled more than allowable limit"),
-        ("its hash", 0, None),
-        ("its place in the order", 0, None),
+        ("none", 2, None),
+        ("none", 3, "job stalled more than allowable limit"),
+        ("gone", 3, "job stalled more than allowable limit"),
+        ("its hash", 3, None),
+        ("its place in the order", 3, None),
     ],
 )
 async def test_an_orphan_fails_when_holders_were_killed_too_often_unless_a_scheduler_made_it(
-    broker: Broker, redis: Redis, prefix: str, scheduler: str, limit: int, reason: str | None
+    broker: Broker, redis: Redis, prefix: str, scheduler: str, times: int, reason: str | None
 ) -> None:
     base = f"{prefix}:q:"
     await redis.hset(
         f"{base}1", mapping={"name": "a", "data": "{}", **({} if scheduler == "none" else {"rjk": "tick"})}
     )
     await redis.lpush(f"{base}active", "1")
-    await redis.set(f"{base}1:lock", "token")
+    await redis.set(f"{base}1:lock", f"dead:0:3:key:{'a' * 22}:1")
     if scheduler == "its hash":
         await redis.hset(f"{base}repeat:tick", "ic", "1")
     elif scheduler == "its place in the order":
         await redis.zadd(f"{base}repeat", {"tick": 1})
-    assert await give_back(broker.queue("q"), lambda token, id: True, limit=limit) == 1
-    assert await redis.hmget(f"{base}1", "stc", "defa") == ["1", reason]
+    await redis.hset(f"{base}1", "stc", times)
+    assert await take_back(broker.queue("q"), Identity("dead", 0, 3)) == 1
+    assert await redis.hmget(f"{base}1", "stc", "defa") == [str(times + 1), reason]
     assert await redis.lrange(f"{base}wait", 0, -1) == ["1"]
+
+
+async def test_only_the_jobs_of_the_dead_are_taken_back_and_those_without_a_lock(
+    broker: Broker, redis: Redis, prefix: str
+) -> None:
+    secret = "a" * 22
+    tokens = {
+        "predecessor's": f"dead:1:2:key:{secret}:1",
+        "its own": f"dead:1:3:key:{secret}:1",
+        "expired": None,
+        "successor's": f"dead:1:4:key:{secret}:1",
+        "another slot's": f"dead:11:3:key:{secret}:1",
+        "another gateway's": f"other:1:3:key:{secret}:1",
+        "Node's": "0b5c2f4e-0000-0000-0000-000000000000:7",
+        "being taken by an old version": None,
+    }
+    base = f"{prefix}:q:"
+    for id, token in tokens.items():
+        is_taken = id != "being taken by an old version"
+        await redis.hset(f"{base}{id}", "processedOn" if is_taken else "name", "1")
+        await redis.lpush(f"{base}active", id)
+        if token:
+            await redis.set(f"{base}{id}:lock", token)
+    await redis.sadd(f"{base}stalled", "its own", "Node's")
+
+    assert await take_back(broker.queue("q"), Identity("dead", 1, 3)) == 3
+
+    assert await redis.lrange(f"{base}wait", 0, -1) == ["expired", "its own", "predecessor's"], "the oldest is first"
+    assert len(await redis.lrange(f"{base}active", 0, -1)) == len(tokens) - 3
+    assert not await redis.exists(f"{base}its own:lock")
+    assert await redis.smembers(f"{base}stalled") == {"Node's"}
+    assert await redis.zcard(f"{base}marker") == 1
+
+
+async def test_a_thousand_jobs_are_taken_back_among_as_many_others(broker: Broker, redis: Redis, prefix: str) -> None:
+    base = f"{prefix}:q:"
+    for number in range(2200):
+        await redis.lpush(f"{base}active", number)
+    await redis.mset({f"{base}{n}:lock": f"{'dead' if n % 2 else 'alive'}:0:0:key:{'a' * 22}:1" for n in range(2200)})
+    assert await take_back(broker.queue("q"), Identity("dead")) == 1100
+    assert (await redis.llen(f"{base}active"), await redis.llen(f"{base}wait")) == (1100, 1100)

@@ -409,7 +409,7 @@ async def test_a_read_only_server_is_not_beset_by_those_who_sleep_and_serves_the
                     pass
                 for _ in range(50):
                     await broker.link.call("PING")
-            assert await calls("evalsha") == fetches
+            assert await calls("evalsha") <= fetches + 2, "signs of life alone"
             await redis.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
             await add(broker.queue("q"))
             await worker.has(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec import Raw
@@ -12,13 +12,16 @@ from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant, Permission, Rights
 from bullmq_proxy.gateway.broker.broker import Broker
-from bullmq_proxy.gateway.broker.consuming.stalled import check_stalled
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Holder
+from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
+from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker, check_stalled
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.families import remove_job_unprocessed_children
 from bullmq_proxy.gateway.broker.functions.managing import RemoveOptions, clean, drain, remove
 from bullmq_proxy.gateway.broker.jobs.moves import load_job
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 from tests.sessions.peer import until
 
 MANY = 40
@@ -305,17 +308,17 @@ async def test_stalled_jobs_among_many_active_ones_go_back_to_wait(
     async def checked(stalled: int) -> bool:
         return await redis.scard(queue.key("stalled")) == stalled
 
-    check_stalled(queue, 1, 1)
+    check_stalled(queue, 1, 1, lambda: None)
     await until(lambda: checked(many), "all active jobs are under suspicion")
     assert await redis.llen(queue.key("wait")) == 0
     await until(lambda: _is_gone(redis, queue.key("stalled-check")), "the next check may come")
-    check_stalled(queue, 60_000, 1)
+    check_stalled(queue, 60_000, 1, lambda: None)
     await until(lambda: checked(len(held)), "those without a lock are back")
     assert set(await redis.lrange(queue.key("active"), 0, -1)) == held
     assert set(await redis.lrange(queue.key("wait"), 0, -1)) == set(ids) - held
     assert await redis.hmget(queue.key("7"), "stc", "defa") == ["2", "job stalled more than allowable limit"]
     assert await redis.hmget(queue.key("8"), "stc", "defa") == ["1", None]
-    check_stalled(queue, 60_000, 1)  # within the interval nothing is done
+    check_stalled(queue, 60_000, 1, lambda: None)  # within the interval nothing is done
     assert (await queue.link.call("LLEN", queue.key("active"))) == len(held)
 
 
@@ -341,3 +344,20 @@ async def test_a_finished_job_sweeps_a_thousand_others_away_and_the_next_one_goe
         sizes.append(await redis.zcard(queue.key("completed")))
     assert sizes == ([1001, 5, 5] if "count" in kept else [1001, 2, 3])
     assert await redis.zscore(queue.key("completed"), "3") is not None
+
+
+async def test_every_check_for_stalled_jobs_takes_place(broker: Broker, redis: Redis) -> None:
+    checker = StalledChecker(broker.queue("q"), SafetyNet(broker.link, 10.0))
+    consumer = Consumer("q", WorkerOptions(stalled_interval=20), broker.leases, cast(Holder, None), None)
+    await redis.config_resetstat()
+    checker.join(consumer)
+
+    async def calls(command: str) -> int:
+        return int((await redis.info("commandstats")).get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+    async def has_checked_often() -> bool:
+        return await calls("xtrim") + await calls("exists") >= 40  # a check that comes too early only looks
+
+    await until(has_checked_often, "it checks over and over")
+    checker.leave(consumer)
+    assert await calls("set") >= 0.95 * await calls("exists") > 15

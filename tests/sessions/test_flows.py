@@ -42,7 +42,7 @@ def chain(levels: int, **last: Any) -> dict[str, Any]:
 
 
 async def keys(redis: Redis, prefix: str) -> list[str]:
-    return sorted([key async for key in redis.scan_iter(match=f"{prefix}:*")])
+    return sorted([key async for key in redis.scan_iter(match=f"{prefix}:[^{{]*")])
 
 
 # What comes back

@@ -35,6 +35,7 @@ BAD: dict[str, str] = {
     "max_write_buffer": "1",
     "drain_timeout": "soon",
     "shard_timeout": "2",
+    "gateway_timeout": "1",
     "ping_interval": "0",
     "ping_timeout": "-1",
     "redis_timeout": "0",

@@ -47,6 +47,7 @@ OTHER: dict[str, str] = {
     "max_write_buffer": "1M",
     "drain_timeout": "3",
     "shard_timeout": "11",
+    "gateway_timeout": "7",
     "ping_interval": "4",
     "ping_timeout": "5",
     "redis_timeout": "6",

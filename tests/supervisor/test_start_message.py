@@ -31,7 +31,6 @@ START = StartMessage(
     slot=1,
     incarnation=7,
     gateway_id="host-1",
-    orphaned=("q", "r"),
     keys=(KEY,),
     listener=11,
     memory=12,

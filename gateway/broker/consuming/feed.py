@@ -89,7 +89,7 @@ class Feed:
         self, options: WorkerOptions, holder: Holder, *, by_hand: bool = False, taking: bool = True, key: str = ""
     ) -> Consumer:
         """Return a new consumer, which gets jobs from now on if it is `taking`; other arguments as in `Consumer`."""
-        consumer = Consumer(options, self._leases, holder, self, by_hand=by_hand, key=key)
+        consumer = Consumer(self.queue.name, options, self._leases, holder, self, by_hand=by_hand, key=key)
         consumer.taking = taking
         self.consumers.add(consumer)
         self._waiter.open()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity, parse_token
@@ -106,23 +106,30 @@ class Lease:
 
 
 class Leases:
-    """All leases of a shard by their tokens: no two leases have one token at a time."""
+    """All leases of a shard by their tokens: no two leases have one token at a time.
+
+    Attributes:
+        identity: of the shard.
+    """
 
     def __init__(self, identity: Identity) -> None:
-        self._identity = identity
+        self.identity = identity
         self._leases: dict[str, Lease] = {}
 
     def __len__(self) -> int:
         return len(self._leases)
 
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(self._leases.values())
+
     @property
     def address(self) -> str:
         """Of the shard, as `Identity.address`."""
-        return self._identity.address
+        return self.identity.address
 
     def new_consumer_token(self, key: str) -> str:
         """Return the start of a consumer's tokens, as `Identity.new_consumer_token`."""
-        return self._identity.new_consumer_token(key)
+        return self.identity.new_consumer_token(key)
 
     def add(self, lease: Lease) -> None:
         """Take a new lease in."""
@@ -138,18 +145,10 @@ class Leases:
         lease = self._leases.get(token)
         return lease if lease is not None and lease.id == id else None
 
-    def is_predecessors(self, token: str, id: str) -> bool:
-        """Return whether a lock was left behind by an earlier process in our slot."""
-        parsed = parse_token(token)
-        return parsed is not None and parsed.identity.precedes(self._identity)
-
     def is_lost(self, token: str, id: str) -> bool:
-        """Return whether a lock is of a fetch whose reply was lost: it is ours, but no lease knows of the job.
-
-        A predecessor's are not: it may still be draining.
-        """
+        """Return whether a lock is of a fetch whose reply was lost: it is ours, but no lease knows of the job."""
         parsed = parse_token(token)
-        return parsed is not None and parsed.identity == self._identity and self.find(token, id) is None
+        return parsed is not None and parsed.identity == self.identity and self.find(token, id) is None
 
 
 class Holder(Protocol):
@@ -186,6 +185,7 @@ class Consumer:
 
     def __init__(
         self,
+        queue: str,
         options: WorkerOptions,
         leases: Leases,
         holder: Holder,
@@ -197,6 +197,7 @@ class Consumer:
         """Describe a consumer.
 
         Args:
+            queue: whose jobs it takes, by its name.
             options: of its connection.
             leases: of the shard.
             holder: gets its leases.
@@ -204,6 +205,7 @@ class Consumer:
             by_hand: a caller who wants one job.
             key: the name of its client's key, for its tokens; a caller never sees these.
         """
+        self.queue = queue
         self.options = options
         self.token = leases.new_consumer_token(key)
         self.holder = holder

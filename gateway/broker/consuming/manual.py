@@ -19,7 +19,7 @@ from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE, Feed
 from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease, Leases
 from bullmq_proxy.gateway.broker.consuming.schedules import Schedules
 from bullmq_proxy.gateway.broker.consuming.settling import Settler
-from bullmq_proxy.gateway.broker.consuming.stalled import check_stalled
+from bullmq_proxy.gateway.broker.consuming.stalled import LATE, check_stalled
 from bullmq_proxy.gateway.broker.jobs.moves import JobOfToken, Move
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, unavailable
@@ -83,6 +83,7 @@ class ManualConsumers:
         self._schedules = Schedules(queue)
         self._watched_until = 0.0  # loop time
         self._next_check: asyncio.TimerHandle | None = None
+        self._closed = False
         self._watch(0)  # so that it is over one day, whatever is done by hand
 
     # Taking a job
@@ -222,11 +223,16 @@ class ManualConsumers:
         if self._loop.time() >= self._watched_until:
             self._on_idle(self)
             return
-        check_stalled(self.queue, self._interval, _DEFAULTS.max_stalled_count)
-        self._next_check = self._loop.call_later(self._interval / 1000, self._check)
+        check_stalled(self.queue, self._interval, _DEFAULTS.max_stalled_count, self._check_later)
+
+    def _check_later(self) -> None:
+        """Check again when the interval has passed for Redis, too; it begins to count when it checks."""
+        if self._next_check is None and not self._closed:
+            self._next_check = self._loop.call_later(self._interval / 1000 + LATE, self._check)
 
     async def close(self) -> None:
         """End the checks."""
+        self._closed = True
         if self._next_check is not None:
             self._next_check.cancel()
         await self._schedules.close()
@@ -252,7 +258,8 @@ class _FetchAttempt:
 
     def fetch(self) -> None:
         """Look for a job once."""
-        consumer = Consumer(self._options, self._manual_consumers.leases, self, None, by_hand=True)
+        leases = self._manual_consumers.leases
+        consumer = Consumer(self._queue.name, self._options, leases, self, None, by_hand=True)
         self._leave = partial(setattr, consumer, "open", False)
         token = consumer.new_token()
         args = [self._queue.base, now_ms(), consumer.scripts.fetch(token)]

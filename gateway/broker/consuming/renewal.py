@@ -39,6 +39,14 @@ class LockRenewer:
         """Renew the lock of `lease` from now on, until it has ended."""
         self._enter(queue, lease, again=False)
 
+    def renew_all(self) -> None:
+        """Renew all locks now, and so find out which of them are lost."""
+        now = self._loop.time()
+        for line in self._lines.values():
+            for lease in line:
+                lease.renew_at = now
+        self._arm(now)
+
     def close(self) -> None:
         """Stop renewing."""
         self._closed = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -18,9 +19,16 @@ log = logging.getLogger(__name__)
 CHECK_PERIOD: Final = 10.0
 """Seconds between two looks at queues that have been checked: the next check comes so much late at most."""
 
-_AT_A_TIME = 500  # active jobs that one script checks, where they are many
+LATE: Final = 0.005
+"""Seconds after the interval that the next check comes: Redis must have forgotten the last one."""
+
+AT_A_TIME: Final = 500
+"""Active jobs that one script checks, where they are many."""
+
+CHECK_KEYS: Final = ("stalled", "wait", "active", "stalled-check", "meta", "paused", "marker", "events", "repeat")
+"""KEYS of moveStalledJobsToWait-9.lua."""
+
 _TOO_MANY = -1  # moveStalledJobsToWait, for more than 1000: see `redis/scripts.py`
-_KEYS = ("stalled", "wait", "active", "stalled-check", "meta", "paused", "marker", "events", "repeat")
 
 
 class StalledChecker:
@@ -40,6 +48,7 @@ class StalledChecker:
         self._interval = 0  # ms; 0: nobody to serve
         self._limit = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # loop time: within the interval after a check Redis would refuse the next one
 
     def join(self, consumer: Consumer) -> None:
         """Check for this consumer too."""
@@ -64,41 +73,63 @@ class StalledChecker:
         if interval != self._interval:
             self.close()
             self._interval = interval
+            self._due = 0.0
+            if not self._checks_always:
+                self._net.add(self)
             self._check()
 
     def close(self) -> None:
         """Stop checking."""
         self._interval = 0
         self._net.discard(self)
+        self._disarm()
+
+    def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _check(self) -> None:
-        if self._interval > CHECK_PERIOD * 1000:
-            self._net.add(self)
-        else:
-            self._timer = self._loop.call_later(self._interval / 1000, self._check)
-        self.wake_up()
-
     def wake_up(self) -> None:
+        """Run the check as soon as it is due: at once, or before the net looks again."""
+        wait = self._due - self._loop.time()
+        if wait <= 0:
+            self._check()
+        elif wait < CHECK_PERIOD and self._timer is None:
+            self._timer = self._loop.call_later(wait, self._check)
+
+    def _check(self) -> None:
         """Run the check, unless somebody has within the interval."""
-        check_stalled(self._queue, self._interval, self._limit)
+        self._disarm()
+        check_stalled(self._queue, self._interval, self._limit, partial(self._checked, self._interval))
+
+    def _checked(self, interval: int) -> None:
+        """Set the time of the next check: counted from now, when Redis has begun to count, too, and no earlier."""
+        if interval != self._interval:  # closed, or served by another check
+            return
+        self._due = self._loop.time() + interval / 1000 + LATE
+        if self._checks_always and self._timer is None:
+            self._timer = self._loop.call_at(self._due, self._check)
+
+    @property
+    def _checks_always(self) -> bool:
+        return self._interval <= CHECK_PERIOD * 1000
 
 
-def check_stalled(queue: Queue, interval: int, limit: int) -> None:
+def check_stalled(queue: Queue, interval: int, limit: int, then: Callable[[], None]) -> None:
     """Run the check now, unless somebody has run it within the last `interval` ms.
 
     Args:
         queue: to check.
         interval: in ms.
         limit: a job that stalls more often than this fails.
+        then: is called when Redis has replied.
     """
     args = [limit, queue.base, now_ms(), interval]
-    queue.scripts["moveStalledJobsToWait"].send(queue.keys(*_KEYS), args, partial(_checked, queue, args))
+    queue.scripts["moveStalledJobsToWait"].send(queue.keys(*CHECK_KEYS), args, partial(_checked, queue, args, then))
 
 
-def _checked(queue: Queue, args: list[Any], reply: Any) -> None:
+def _checked(queue: Queue, args: list[Any], then: Callable[[], None], reply: Any) -> None:
+    then()
     if reply == _TOO_MANY:
         _check_slice(queue, args, 0)
     else:
@@ -115,7 +146,7 @@ def _check_slice(queue: Queue, args: list[Any], passed: int) -> None:
         if passed >= 0:
             _check_slice(queue, args, passed)
 
-    queue.scripts["stalledSlice"].send(queue.keys(*_KEYS), [*args, passed, _AT_A_TIME], checked)
+    queue.scripts["stalledSlice"].send(queue.keys(*CHECK_KEYS), [*args, passed, AT_A_TIME], checked)
 
 
 def _tell(queue: Queue, reply: Any) -> None:

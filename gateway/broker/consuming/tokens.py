@@ -51,6 +51,15 @@ class Identity:
         return (self.run, self.slot) == (other.run, other.slot) and self.incarnation < other.incarnation
 
 
+def parse_identity(text: str) -> Identity | None:
+    """Return the shard that has this address, or None."""
+    run, *place = text.rsplit(":", 2)
+    if len(place) != 2 or not all(part.isascii() and part.isdecimal() for part in place):
+        return None
+    slot, incarnation = map(int, place)
+    return Identity(run, slot, incarnation)
+
+
 class LockToken(NamedTuple):
     """A token of a gateway: that of one fetch of one consumer, whose client has shown the key of this name."""
 
@@ -61,14 +70,14 @@ class LockToken(NamedTuple):
 
 def parse_token(text: str) -> LockToken | None:
     """Return what a lock's token says, or None when no gateway wrote it: every other program has tokens of its own."""
-    run, *rest = text.rsplit(":", 5)
-    if len(rest) != 5:
+    shard, *rest = text.rsplit(":", 3)
+    if len(rest) != 3:
         return None
-    *place, key, secret, fetch = rest
-    if len(secret) != _SECRET_LENGTH or not all(part.isascii() and part.isdecimal() for part in (*place, fetch)):
+    key, secret, fetch = rest
+    identity = parse_identity(shard)
+    if identity is None or len(secret) != _SECRET_LENGTH or not (fetch.isascii() and fetch.isdecimal()):
         return None
-    slot, incarnation = map(int, place)
-    return LockToken(Identity(run, slot, incarnation), key, int(fetch))
+    return LockToken(identity, key, int(fetch))
 
 
 def usable_token(token: str, key: str) -> str:

@@ -2,37 +2,65 @@
   Goes on from the functions of moveStalledJobsToWait: checks a slice of the active jobs. That script looks for each
   stalled job in the whole list.
 
+  With ARGV[7] it gives back the jobs of shards that have died, at once: those with a lock of theirs, and those whose
+  lock has expired, whoever's it was.
+
   KEYS as there
   ARGV[1...4] as there
   ARGV[5] how many active jobs to pass over: the oldest ones, which are checked
   ARGV[6] how many to check
+  ARGV[7] how the tokens of the dead begin, up to the incarnation
+  ARGV[8] the incarnation that still lives, or is the next one to live
 
   Returns how many to pass over next time, -1 when all are checked; and the ids of the jobs that are back in wait.
 ]]
 local stalledKey, activeKey, checkKey = KEYS[1], KEYS[3], KEYS[4]
 local passed, most = tonumber(ARGV[5]), tonumber(ARGV[6])
+local dead, living = ARGV[7], tonumber(ARGV[8])
 if passed == 0 then
-  if rcall("EXISTS", checkKey) == 1 then
-    return {-1, {}}
+  if not dead then
+    if rcall("EXISTS", checkKey) == 1 then
+      return {-1, {}}
+    end
+    rcall("SET", checkKey, ARGV[3], "PX", ARGV[4])
   end
-  rcall("SET", checkKey, ARGV[3], "PX", ARGV[4])
   trimEvents(KEYS[5], KEYS[8])
 end
 
+-- Return whether the check takes a job: it was active at the last one, and has no lock.
+local function isStalled(id, key)
+  if rcall("SISMEMBER", stalledKey, id) == 0 then
+    rcall("SADD", stalledKey, id)
+    return false
+  end
+  return rcall("EXISTS", key .. ":lock") == 0
+end
+
+-- Return whether a job was a dead shard's, or anybody's who has let its lock expire.
+local function isLeft(id, key)
+  local token = rcall("GET", key .. ":lock")
+  if not token then
+    return rcall("HEXISTS", key, "processedOn") == 1
+  end
+  local incarnation = string.sub(token, 1, #dead) == dead and string.match(token, "^(%d+):", #dead + 1)
+  if incarnation and tonumber(incarnation) < living then
+    rcall("DEL", key .. ":lock")
+    return true
+  end
+  return false
+end
+
 local GONE = ""
+local isTaken = dead and isLeft or isStalled
 local ids = rcall("LRANGE", activeKey, -(passed + most), -(passed + 1))
 local stalled, kept = {}, 0
 for n, id in ipairs(ids) do
-  local key = ARGV[2] .. id
-  if rcall("SISMEMBER", stalledKey, id) == 0 then
-    rcall("SADD", stalledKey, id)
-    kept = kept + 1
-  elseif rcall("EXISTS", key .. ":lock") == 1 then
-    kept = kept + 1
-  else
+  if isTaken(id, ARGV[2] .. id) then
     rcall("LSET", activeKey, n - #ids - passed - 1, GONE)
     rcall("SREM", stalledKey, id)
     stalled[#stalled + 1] = id
+  else
+    kept = kept + 1
   end
 end
 if #stalled > 0 then

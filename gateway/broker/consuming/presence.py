@@ -1,0 +1,236 @@
+"""Presence: each shard's sign of life in Redis with the queues that it serves; jobs of silent shards are given back.
+
+A shard counts its signs up, and the others look whether the count grows: nobody's clock matters. All keys of a prefix
+have one hash tag, so that they are on one node of a cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from bullmq_proxy.gateway.broker.consuming.leases import Leases
+from bullmq_proxy.gateway.broker.consuming.recovery import take_back
+from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity, parse_identity
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.errors import OUTAGE
+from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.scripts import Script
+from bullmq_proxy.gateway.broker.redis.socket import pack_command
+from bullmq_proxy.gateway.broker.tasks import Tasks
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.values.text import text_of
+
+log = logging.getLogger(__name__)
+
+PERIOD: Final = 1.0
+"""Seconds between two signs of life, each with a look at those of the others."""
+
+_CLAIM: Final = 5000  # ms in which one shard alone gives back the jobs of another
+_AT_A_TIME: Final = 64  # queues
+_NAMES: Final = 1000  # queues that one command names
+_FORGETTING: Final = 10  # looks between two searches for queues that are served no more
+
+
+class Presence:
+    """The sign of life of one shard, and its eye on the others of its prefix.
+
+    Attributes:
+        served: names of the queues in which this shard may hold jobs.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        link: Link,
+        show_life: Script,
+        leases: Leases,
+        renewer: LockRenewer,
+        queue: Callable[[str], Queue],
+        timeout: float,
+    ) -> None:
+        """Make it; it begins when `link_is_up` is called.
+
+        Args:
+            prefix: of BullMQ's keys.
+            link: for commands.
+            show_life: the script of this name.
+            leases: of the shard.
+            renewer: of their locks.
+            queue: gives the queue of a name.
+            timeout: seconds without a sign after which a shard of another gateway is taken for dead; 0 for never.
+        """
+        self.served: set[str] = set()
+        self._base = f"{prefix}:{{gateways}}:"  # no name of a queue: BullMQ puts no braces around one by itself
+        self._link = link
+        self._show_life = show_life
+        self._leases = leases
+        self._own = leases.identity
+        self._renewer = renewer
+        self._queue = queue
+        self._patience = round(timeout / PERIOD)  # looks
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._asked = False  # a sign is on its way
+        self._is_known = False
+        self._trouble = ""
+        self._seen: dict[Identity, tuple[int, int]] = {}  # signs of the others, and for how many looks it is the number
+        self._idle: set[str] = set()  # served queues that nobody consumes now: a job may still be on its way back
+        self._looks = 0
+        self._takeovers: dict[Identity, int] = {}  # under way: signs that the dead one had given
+        self._tasks = Tasks()
+        self._closed = False
+
+    # Its own
+
+    def serve(self, name: str) -> None:
+        """Write down that this shard may hold jobs of a queue, before it takes the first one."""
+        self._idle.discard(name)
+        if name not in self.served:
+            self.served.add(name)
+            self._link.send(pack_command("SADD", self._key("served", self._own), name), _ignore)
+
+    def retire(self, name: str) -> None:
+        """Note that nobody here takes jobs of a queue any more."""
+        if name in self.served:
+            self._idle.add(name)
+
+    def link_is_up(self) -> None:
+        """Write down again what is served, and give a sign: Redis may have lost them, and others may act for us."""
+        self._asked = False
+        self._register()
+        self._give_sign()
+
+    def _register(self) -> None:
+        names = list(self.served)
+        for first in range(0, len(names), _NAMES):
+            some = names[first : first + _NAMES]
+            self._link.send(pack_command("SADD", self._key("served", self._own), *some), _ignore)
+
+    def _give_sign(self) -> None:
+        if self._closed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(PERIOD, self._give_sign)
+        if self._link.is_up and not self._asked:
+            self._asked = True
+            self._show_life.send([self._key("signs"), self._key("claim", self._own)], [self._own.address], self._looked)
+
+    def _key(self, kind: str, shard: Identity | None = None) -> str:
+        return f"{self._base}{kind}" if shard is None else f"{self._base}{kind}:{shard.address}"
+
+    def _looked(self, reply: Any) -> None:
+        self._asked = False
+        if self._closed:
+            return
+        if isinstance(reply, Exception):
+            self._note(reply)
+            return
+        self._trouble = ""
+        count, is_claimed, signs = reply
+        if (count == 1 and self._is_known) or is_claimed:
+            self._given_up()
+        elif not self._is_known:
+            self._register()
+        self._is_known = True
+        pairs = iter(signs)
+        self._judge({parse_identity(text_of(shard)): int(given) for shard, given in zip(pairs, pairs, strict=True)})
+        self._looks += 1
+        if self._idle and not self._looks % _FORGETTING:
+            self._forget_idle()
+
+    def _note(self, error: Exception) -> None:
+        """Log a trouble that is not the link's once."""
+        text = str(error)
+        if text != self._trouble and not (isinstance(error, GatewayError) and error.code in OUTAGE):
+            log.warning("no sign of life can be given: %s", text)
+            self._trouble = text
+
+    def _given_up(self) -> None:
+        """Find out at once which jobs are not ours any more: we were silent, and others have acted for us."""
+        self._register()
+        if len(self._leases):
+            log.warning("this shard was taken for dead: looking which of its %d jobs it still holds", len(self._leases))
+            self._renewer.renew_all()
+
+    def _forget_idle(self) -> None:
+        idle = self._idle - {lease.consumer.queue for lease in self._leases}
+        self._idle -= idle
+        self.served -= idle
+        names = list(idle)
+        for first in range(0, len(names), _NAMES):
+            some = names[first : first + _NAMES]
+            self._link.send(pack_command("SREM", self._key("served", self._own), *some), _ignore)
+
+    # Those of others
+
+    def _judge(self, signs: Mapping[Identity | None, int]) -> None:
+        """Act for those that are silent: a predecessor in our slot at once, others when we have been patient."""
+        before, self._seen = self._seen, {}
+        for shard, count in signs.items():
+            if shard is None or shard == self._own:
+                continue
+            seen, looks = before.get(shard, (None, 0))
+            looks = looks + 1 if count == seen else 0
+            self._seen[shard] = (count, looks)
+            if shard in self._takeovers:
+                continue
+            if shard.precedes(self._own) or (self._patience and looks >= self._patience):
+                self._seen[shard] = (count, 0)  # should another one have claimed it, and die meanwhile
+                self._takeovers[shard] = count
+                self._tasks.spawn(self._take_over(shard), then=partial(self._takeovers.pop, shard))
+
+    def _is_dead(self, shard: Identity) -> bool:
+        """Return whether no sign has come since it was taken for dead."""
+        seen = self._seen.get(shard)
+        return not self._closed and (seen is None or seen[0] == self._takeovers[shard])
+
+    async def _take_over(self, dead: Identity) -> None:
+        """Give back what a dead shard held, unless another one does so. What is left undone is done by the next."""
+        served, claim = self._key("served", dead), self._key("claim", dead)
+        count = 0
+        try:
+            if not await self._link.call("SET", claim, self._own.address, "NX", "PX", _CLAIM):
+                return
+            while names := await self._link.call("SRANDMEMBER", served, _AT_A_TIME):
+                if not self._is_dead(dead):
+                    break
+                count += sum(await asyncio.gather(*(self._take_back(name, dead) for name in names)))
+                await self._link.call("SREM", served, *names)
+            else:
+                await self._link.call("HDEL", self._key("signs"), dead.address)
+            await self._link.call("DEL", claim)
+        except GatewayError as error:
+            log.warning("the jobs of shard %s, which is dead, are not given back yet: %s", dead.address, error)
+        if count:
+            log.warning("shard %s is dead: %d jobs of its are back in wait", dead.address, count)
+
+    async def _take_back(self, name: str, dead: Identity) -> int:
+        try:
+            return await take_back(self._queue(name), dead)
+        except GatewayError as error:
+            if error.code in OUTAGE:
+                raise
+            log.error("the jobs of shard %s in %s cannot be given back: %s", dead.address, name, error)
+            return 0
+
+    # The end
+
+    async def close(self) -> None:
+        """Take the sign away, unless jobs are left in hand: then others are to find them."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._tasks.wait()
+        if self._link.is_up and not len(self._leases):
+            self._link.send(pack_command("DEL", self._key("served", self._own)), _ignore)
+            self._link.send(pack_command("HDEL", self._key("signs"), self._own.address), _ignore)
+
+
+def _ignore(reply: Any) -> None:
+    """Expect no reply: what a broken link has swallowed is said again when it is back."""
