@@ -68,7 +68,8 @@ class ErrorCode(enum.StrEnum):
     OUTCOME_UNKNOWN = (
         "OUTCOME_UNKNOWN",
         HTTPStatus.BAD_GATEWAY,  # not 503, after which clients try again
-        "the link to Redis broke while a write was under way: it may have happened, or not",
+        "the link to Redis broke while a write was under way, or another gateway does not answer: it may have happened"
+        ", or not",
     )
     TIMEOUT = (
         "TIMEOUT",

@@ -9,6 +9,7 @@ from bullmq_proxy.gateway.broker.consuming.marker import LONGEST_WAIT
 from bullmq_proxy.gateway.broker.consuming.presence import Presence
 from bullmq_proxy.gateway.broker.consuming.recovery import Recovery
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
+from bullmq_proxy.gateway.broker.consuming.roster import Roster
 from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
 from bullmq_proxy.gateway.broker.consuming.stalled import CHECK_PERIOD
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
@@ -33,6 +34,7 @@ class Broker:
         recovery: finds jobs in `active` that nobody holds.
         presence: shows others that this shard lives, and acts for those that do not.
         counters: of what was done for clients.
+        roster: the Worker connections.
         reach: leads to the clients of other shards.
     """
 
@@ -67,7 +69,8 @@ class Broker:
             prefix, self.link, scripts["showLife"], self.leases, renewer, self.queue, gateway_timeout
         )
         self._tracker = tracker = Tracker(address, options)
-        self.reach = Reach(self.link, tracker, prefix, self.leases)
+        self.roster = Roster(identity.address)
+        self.reach = Reach(self.link, tracker, prefix, self.leases, self.roster)
         self._parts = ShardParts(
             options,
             Seats(options.seats, tracker),

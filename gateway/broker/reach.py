@@ -6,14 +6,15 @@ import logging
 from typing import Final, assert_never
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
+from bullmq_proxy.gateway.broker.consuming.roster import Roster, address_of
 from bullmq_proxy.gateway.broker.consuming.tokens import parse_token
 from bullmq_proxy.gateway.broker.redis.channel import Channel
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
-from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +27,46 @@ class Overtaken(Struct, frozen=True, tag="overtaken"):
     reason: str
 
 
-Question = Overtaken
+class WhoWorks(Struct, frozen=True, tag="whoWorks"):
+    """Who works on a queue?"""
 
+    queue: str
+
+
+class Retire(Struct, frozen=True, tag="retire"):
+    """A worker is to take no new jobs; is it there?"""
+
+    queue: str
+    worker: str
+
+
+class SendAway(Struct, frozen=True, tag="sendAway"):
+    """A worker is to be disconnected; is it there?"""
+
+    queue: str
+    worker: str
+
+
+Question = Overtaken | WhoWorks | Retire | SendAway
+
+MOST_SHOWN: Final = 1000
+"""Workers of a queue that a shard shows."""
+
+_PIECE: Final = 100  # of these in one message
 _NO, _YES = b"false", b"true"
+
+
+class _Shown(Struct, frozen=True):
+    """A piece of the answer to `WhoWorks`."""
+
+    workers: list[Raw]
+    omitted: int = 0
 
 
 class Reach:
     """One shard's way to the clients of all shards, its own among them."""
 
-    def __init__(self, link: Link, tracker: Tracker, prefix: str, leases: Leases) -> None:
+    def __init__(self, link: Link, tracker: Tracker, prefix: str, leases: Leases, roster: Roster) -> None:
         """Make one.
 
         Args:
@@ -42,9 +74,11 @@ class Reach:
             tracker: on whose connection messages come.
             prefix: of the queues' keys.
             leases: of the shard.
+            roster: of the shard.
         """
         self._leases = leases
-        self._channel = Channel(link, tracker, prefix, leases.address, self._answer)
+        self._roster = roster
+        self._channel = Channel(link, tracker, prefix, leases.identity.address, self._answer)
 
     async def tell_holder(self, job: str, token: str, reason: str) -> bool:
         """Tell the client that holds a job that it was taken away: return whether it was told.
@@ -66,6 +100,36 @@ class Reach:
             return False
         return answers.pieces == [_YES]
 
+    async def workers(self, queue: str) -> tuple[list[Raw], int, int]:
+        """Return the workers of a queue on all shards, as `ShownConsumer`.
+
+        Returns:
+            Them, how many more there are, and how many shards have not answered in time.
+
+        Raises:
+            GatewayError: Redis is not reachable.
+        """
+        answers = await self._channel.ask(msgspec.json.encode(WhoWorks(queue)))
+        pieces = [_shown.decode(piece) for piece in answers.pieces]
+        workers = [worker for piece in pieces for worker in piece.workers]
+        return workers, sum(piece.omitted for piece in pieces), answers.silent
+
+    async def act_on(self, question: Retire | SendAway) -> None:
+        """Have something done to a worker, on whatever shard it is.
+
+        Raises:
+            GatewayError: NOT_FOUND; OUTCOME_UNKNOWN, its shard has not answered; or Redis is not reachable.
+        """
+        answers = await self._channel.ask(msgspec.json.encode(question), to=address_of(question.worker))
+        if answers.silent:
+            raise GatewayError(
+                ErrorCode.OUTCOME_UNKNOWN, f"The gateway of {question.worker} does not answer: try again, or see there"
+            )
+        if answers.pieces != [_YES]:
+            raise GatewayError(ErrorCode.NOT_FOUND, f"There is no consumer {question.worker} of this queue")
+
+    # For others
+
     def _answer(self, text: bytes) -> list[bytes]:
         """Answer a question of another shard; one that this version does not know gets no answer."""
         try:
@@ -77,8 +141,26 @@ class Reach:
             case Overtaken(job, token, reason):
                 lease = self._leases.find(token, job)
                 return [_YES if lease is not None and lease.consumer.overtake(lease, reason) else _NO]
+            case WhoWorks(queue):
+                return self._show(queue)
+            case Retire(queue, id):
+                if (worker := self._roster.find(queue, id)) is not None:
+                    worker.retire()
+                return [_NO if worker is None else _YES]
+            case SendAway(queue, id):
+                if (worker := self._roster.find(queue, id)) is not None:
+                    worker.send_away()
+                return [_NO if worker is None else _YES]
             case _:
                 assert_never(question)
 
+    def _show(self, queue: str) -> list[bytes]:
+        workers = list(self._roster.of(queue))
+        shown = [Raw(msgspec.json.encode(worker.show(id))) for id, worker in workers[:MOST_SHOWN]]
+        pieces = [_Shown(shown[first : first + _PIECE]) for first in range(0, len(shown), _PIECE)]
+        pieces.append(_Shown([], len(workers) - len(shown)))
+        return [msgspec.json.encode(piece) for piece in pieces]
+
 
 _reader: Final = msgspec.json.Decoder(Question)
+_shown: Final = msgspec.json.Decoder(_Shown)

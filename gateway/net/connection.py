@@ -52,6 +52,7 @@ class Connection(SendingConnection):
         self.address = ""  # of the client; empty on a Unix socket
         self.account: Account | None = None  # of the client's key, once the connection is counted
         self.heard = True  # anything at all since the last look of the keepalive
+        self.heard_at = self.loop.time()  # at the look that has last found something
         self.stuck_at = 0  # unread bytes at the keepalive's last look, while the connection is not read
         self.judgement: asyncio.TimerHandle | None = None  # runs while a ping of the keepalive is unanswered
         self._owed = 0  # bytes of the current frame that the library's parser has not seen yet
@@ -336,6 +337,11 @@ class Connection(SendingConnection):
     def is_reading_paused(self) -> bool:
         """Whether the socket is not read, so that nothing can be heard from the client."""
         return self._reading_paused or bool(self._rest) or (self._partial is not None and self._partial.waits)
+
+    @property
+    def last_heard(self) -> float:
+        """The loop time at which something came last, to half of `ping_interval`: each read is not timed."""
+        return self.loop.time() if self.heard else self.heard_at
 
     # The end
 

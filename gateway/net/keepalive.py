@@ -47,6 +47,7 @@ class Keepalive:
             return
         connection.stuck_at = 0
         if connection.heard or connection.is_reading_paused:  # while it is held it is we who do not listen
+            connection.heard_at = connection.last_heard
             connection.heard = False
             if connection.judgement is not None:
                 connection.judgement.cancel()

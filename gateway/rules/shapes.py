@@ -231,6 +231,41 @@ class CancelledJob(TypedDict):
     state: Literal["failed", "waiting"]
 
 
+class ShownConsumer(TypedDict):
+    """A Worker connection. Times in milliseconds since 1970.
+
+    Attributes:
+        key: the name of its key; empty for one of `auth_keys`.
+        name: the connection's option, at most 100 characters of it, or null.
+        concurrency: how many jobs it may hold.
+        inHand: how many it holds.
+        takesJobs: whether it gets new ones: it has not paused, is not silent, and nobody has drained it.
+        lastHeard: when anything came from it last, a pong for example, to half of `ping_interval`.
+    """
+
+    id: str
+    key: str
+    name: str | None
+    connectedSince: int
+    concurrency: int
+    inHand: int
+    takesJobs: bool
+    lastHeard: int
+
+
+class Consumers(TypedDict):
+    """The Worker connections of a queue.
+
+    Attributes:
+        omitted: how many more there are, on shards that have more than 1000 of them.
+        silent: how many shards have not answered in time; their consumers are missing here.
+    """
+
+    consumers: list[ShownConsumer]
+    omitted: int
+    silent: int
+
+
 class SchedulerTemplate(TypedDict):
     """What a job scheduler makes its jobs of; members that are empty are left out."""
 

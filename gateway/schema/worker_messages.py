@@ -83,10 +83,14 @@ class Cancel(TypedDict):
 
 
 class Drain(TypedDict):
-    """The gateway goes away within `deadline` milliseconds: finish what is in hand, nothing new comes."""
+    """Finish what is in hand, nothing new comes.
+
+    Attributes:
+        deadline: the gateway goes away within so many milliseconds; missing where `drainConsumer` was called.
+    """
 
     type: Literal["drain"]
-    deadline: int
+    deadline: NotRequired[int]
 
 
 class Ack(TypedDict):
@@ -193,7 +197,7 @@ _LOST: Final = {
 PUSHED: Final = (Message("process", Process, [_PUSHED]),)
 TOLD: Final = (
     Message("cancel", Cancel, [{"type": "cancel", "reason": "The lock of this job was lost"}]),
-    Message("drain", Drain, [{"type": "drain", "deadline": 30000}]),
+    Message("drain", Drain, [{"type": "drain", "deadline": 30000}, {"type": "drain"}]),
 )
 SETTLED: Final = (
     Message(

@@ -35,6 +35,10 @@ class Client(Protocol):
         """Whether what is sent goes out: nobody has begun to close the connection."""
 
     @property
+    def last_heard(self) -> float:
+        """The loop time at which something came from the client last, to half of `ping_interval`."""
+
+    @property
     def write_buffer_size(self) -> int:
         """Bytes that were sent and that the client has not read yet."""
 

@@ -21,6 +21,8 @@ from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash, pushed_job
+from bullmq_proxy.gateway.rules.options import now_ms
+from bullmq_proxy.gateway.rules.shapes import ShownConsumer
 from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.interfaces import Client
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
@@ -44,12 +46,14 @@ from bullmq_proxy.gateway.wire.answers import (
     finished,
     lost,
 )
+from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 from bullmq_proxy.gateway.wire.envelope import NO_ID, InvalidMessage, err, message, ok
 
 log = logging.getLogger(__name__)
 
 
+_SHOWN_NAME: Final = 100  # characters
 _FINAL: Final = (Completed, Failed, Release, Delay, WaitChildren)
 
 
@@ -71,6 +75,8 @@ class WorkerSession:
         self._caller = Caller(TABLE, queue, context, client, limits, self._under_way)
         self._feed: Feed
         self._consumer: Consumer | None = None
+        self._id = ""  # in the roster, once it has a consumer
+        self._since = now_ms()
         self._held: dict[bytes, Lease] = {}  # by the id of the message that pushed it, as text
         self._next_number = 0
         self._unheard: dict[Lease, None] = {}  # pushed, and nothing heard of it yet
@@ -91,6 +97,7 @@ class WorkerSession:
         if not self._draining:
             self._feed = self._broker.services(self._queue).feed()
             self._consumer = self._feed.join(self._options, self, taking=not self._paused, key=self._key)
+            self._id = self._broker.roster.enter(self._queue, self)
 
     def connection_lost(self) -> None:
         """Give back what the client did not answer; it counts as vanished unless we sent it away."""
@@ -102,6 +109,7 @@ class WorkerSession:
                 self._unchoking.cancel()
                 self._unchoking = None
                 self._take_back_unread()
+            self._broker.roster.leave(self._id)
             self._feed.leave(self._consumer, counted=not self._draining)
             self._consumer = None
         self._held.clear()
@@ -125,6 +133,36 @@ class WorkerSession:
     def is_idle(self) -> bool:
         """Whether the client holds no job and no request is under way."""
         return not self._caller.in_flight and not (self._consumer and self._consumer.leases)
+
+    # For those who look after workers
+
+    def show(self, id: str) -> ShownConsumer:
+        """Return who works here, and what it does now; `id` is that of the roster."""
+        assert self._consumer is not None
+        name = self._options.name
+        return {
+            "id": id,
+            "key": self._key,
+            "name": None if name is None else name[:_SHOWN_NAME],
+            "connectedSince": self._since,
+            "concurrency": self._options.concurrency,
+            "inHand": len(self._consumer.leases),
+            "takesJobs": self._consumer.taking,
+            "lastHeard": now_ms() - int((self._loop.time() - self._client.last_heard) * 1000),
+        }
+
+    def retire(self) -> None:
+        """Take no new jobs any more, and tell the client so; what it has in hand goes on."""
+        if not self._draining:
+            self._draining = True
+            self._set_taking()
+            self._client.send(message(self._number(), drain(None)))
+
+    def send_away(self) -> None:
+        """Close the connection; what its client has not answered goes back, and the loss is not counted."""
+        self._draining = True
+        self._set_taking()
+        self._client.close(CloseCode.SENT_AWAY, "disconnectConsumer was called")
 
     # Jobs out
 

@@ -235,6 +235,10 @@ def cancel(reason: str) -> bytes:
     return encode({"type": "cancel", "reason": reason})
 
 
-def drain(deadline: int) -> bytes:
-    """Return the `data` that says: finish what you have, this shard is going away in `deadline` milliseconds."""
-    return encode({"type": "drain", "deadline": deadline})
+def drain(deadline: int | None) -> bytes:
+    """Return the `data` that says: finish what you have, nothing new comes.
+
+    Args:
+        deadline: the shard is going away in so many milliseconds; None when it stays.
+    """
+    return encode({"type": "drain"} if deadline is None else {"type": "drain", "deadline": deadline})

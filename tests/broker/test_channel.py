@@ -53,7 +53,7 @@ async def make(valkey: ValkeyProcess, prefix: str, redis: Redis) -> AsyncIterato
             shard.tracker.open()
             stack.push_async_callback(shard.link.close)
             stack.push_async_callback(shard.tracker.close)
-            await listens(redis, f"{prefix}:gateways@{shard.link.address.db}:{address}")
+            await listens(redis, f"{prefix}:{{gateways}}:channel@{shard.link.address.db}:{address}")
             return shard
 
         yield make
@@ -126,7 +126,7 @@ async def calls(redis: Redis) -> int:
 
 async def test_what_cannot_be_read_is_dropped(make: Make, redis: Redis, prefix: str) -> None:
     a, _ = await make("a"), await make("b")
-    name = f"{prefix}:gateways@0"
+    name = f"{prefix}:{{gateways}}:channel@0"
     for text in ("", "no JSON", "[]", '{"sender":1}', '{"sender":"b","number":1}', b"\xff"):
         await redis.publish(name, text)
     await redis.publish(name, f'{{"sender":"b","number":1,"question":"{"x" * 2**16}"}}')
@@ -153,5 +153,5 @@ async def test_it_listens_again_after_its_connection_broke(make: Make, redis: Re
         if client["name"].endswith(":tracker"):
             await redis.client_kill_filter(client["id"])
     await eventually(lambda: a.tracker.is_up and b.tracker.is_up, "both are connected again")
-    await listens(redis, f"{prefix}:gateways@0:b")
+    await listens(redis, f"{prefix}:{{gateways}}:channel@0:b")
     assert await a.channel.ask(b"1", to="b") == Answers([b'"b"'])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
+from bullmq_proxy.gateway.broker.functions.reaching import EXAMPLE_CONSUMER
 from tests.sessions.peer import Gateway, Peer
 
 _CONSUMED = {
@@ -35,12 +37,21 @@ async def prepare(queue: Peer, flows: Peer, name: str) -> None:
     await queue.call("upsertJobScheduler", "nightly", {"pattern": "0 0 3 * * *"})
 
 
+async def real(example: Sequence[Any], proxy: Gateway, queue: Peer, name: str) -> list[Any]:
+    """The arguments of an example, with the id of a consumer that is there."""
+    if EXAMPLE_CONSUMER not in example:
+        return list(example)
+    await (await proxy.worker(name)).pause()
+    [consumer] = (await queue.call("getConsumers"))["consumers"]
+    return [consumer["id"] if argument == EXAMPLE_CONSUMER else argument for argument in example]
+
+
 async def test_the_example_of_every_function_can_be_called(proxy: Gateway) -> None:
     flows = await proxy.connect("/flows")
     for function in TABLE:
         queue = await proxy.queue(function.name)
         await prepare(queue, flows, function.name)
-        await queue.call(function.name, *function.example)
+        await queue.call(function.name, *await real(function.example, proxy, queue, function.name))
         await queue.close()
     await prepare(await proxy.queue("mails"), flows, "mails")
     for function in FLOWS:

@@ -276,6 +276,7 @@ class Client:
     """The other end of a caller: keeps what is sent."""
 
     is_open = True
+    last_heard = 0.0
 
     def __init__(self) -> None:
         self.write_buffer_size = 0

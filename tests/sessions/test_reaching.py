@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from bullmq_proxy.gateway.broker import reach
 from bullmq_proxy.gateway.broker.redis import channel
 from tests.sessions.peer import Gateway, Job, Peer, Refused, until
 from tests.support.keys import entry, write_keys
@@ -40,7 +42,7 @@ async def listening(here: Gateway, there: Gateway, redis: Redis, prefix: str) ->
     """Both gateways hear each other."""
 
     async def look() -> bool:
-        return bool((await redis.pubsub_numsub(f"{prefix}:gateways@0"))[0][1] == 2)
+        return bool((await redis.pubsub_numsub(f"{prefix}:{{gateways}}:channel@0"))[0][1] == 2)
 
     await until(look, "both gateways listen")
 
@@ -118,7 +120,7 @@ class TestCancelling:
             run, slot, _, *rest = job.shown["token"].split(":")
             address = f"{run}:{slot}:99"
             token = ":".join([address, *rest])
-            await frozen.subscribe(f"{prefix}:gateways@0:{address}")
+            await frozen.subscribe(f"{prefix}:{{gateways}}:channel@0:{address}")
             await redis.set(f"{prefix}:q:{job.id}:lock", token)
             assert await queue.call("cancelJob", job.id) == {"delivered": False, "state": "failed"}
 
@@ -131,6 +133,93 @@ class TestCancelling:
         cancelled = await queue.call("cancelJob", job.id)
         worker.socket.transport.resume_reading()
         assert cancelled == {"delivered": False, "state": "failed"}
+
+
+class TestConsumers:
+    async def test_they_are_found_on_all_gateways_with_what_they_do(self, here: Gateway, there: Gateway) -> None:
+        queue = await here.queue()
+        before = time.time() * 1000
+        first = await here.worker(token="consume", name="w" * 200, concurrency=3)
+        await held(first, queue)
+        second = await there.worker("q", 2)
+        await second.pause()
+        await (await there.worker("another")).pause()
+        found = await queue.call("getConsumers")
+        assert (found["omitted"], found["silent"]) == (0, 0)
+        mine, other = sorted(found["consumers"], key=lambda each: -each["inHand"])
+        for each in (mine, other):
+            assert before - 1 <= each.pop("connectedSince") <= each.pop("lastHeard") + 1 <= time.time() * 1000 + 2
+            assert len(each.pop("id").split(":")) == 4
+        assert mine == {"key": "consume", "name": "w" * 100, "concurrency": 3, "inHand": 1, "takesJobs": True}
+        assert other == {"key": "", "name": None, "concurrency": 2, "inHand": 0, "takesJobs": False}
+        await second.close()
+        await until(lambda: self._are(queue, 1), "the other is gone")
+
+    async def test_a_shard_shows_so_many_in_pieces_and_counts_the_rest(
+        self, here: Gateway, there: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reach, "MOST_SHOWN", 5)
+        monkeypatch.setattr(reach, "_PIECE", 2)
+        for _ in range(7):
+            await (await there.worker()).pause()
+        found = await (await here.queue()).call("getConsumers")
+        assert (len({each["id"] for each in found["consumers"]}), found["omitted"]) == (5, 2)
+
+    async def test_one_that_is_drained_gets_no_more_jobs_and_finishes_what_it_has(
+        self, here: Gateway, there: Gateway
+    ) -> None:
+        queue, worker = await here.queue(), await there.worker(concurrency=5, confirm=1)
+        job = await held(worker, queue)
+        [consumer] = (await queue.call("getConsumers"))["consumers"]
+        for _ in range(2):
+            assert await queue.call("drainConsumer", consumer["id"]) is None
+        assert await worker.data() == {"type": "drain"}
+        await queue.call("add", "work", {}, {"jobId": "next"})
+        await worker.resume()
+        await job.answer(result=1)
+        assert (await worker.data())["type"] == "finished"
+        await worker.nothing_more()
+        [consumer] = (await queue.call("getConsumers"))["consumers"]
+        assert (consumer["takesJobs"], consumer["inHand"]) == (False, 0)
+        assert (await (await there.worker()).job()).id == "next"
+
+    async def test_one_that_is_disconnected_gives_back_its_jobs_uncounted(self, here: Gateway, there: Gateway) -> None:
+        queue, worker = await here.queue(), await there.worker()
+        job = await held(worker, queue)
+        [consumer] = (await queue.call("getConsumers"))["consumers"]
+        assert await queue.call("disconnectConsumer", consumer["id"]) is None
+        assert await worker.closed() == 4001
+        again = await (await here.worker()).job()
+        assert (again.id, again.shown["stalledCounter"], again.shown["attemptsMade"]) == (job.id, 0, 0)
+
+    @pytest.mark.parametrize("function", ["drainConsumer", "disconnectConsumer"])
+    async def test_one_of_another_queue_and_one_that_is_gone_are_not_found(
+        self, here: Gateway, there: Gateway, function: str
+    ) -> None:
+        queue = await here.queue()
+        worker = await there.worker("another")
+        await worker.pause()
+        [consumer] = (await (await here.queue("another")).call("getConsumers"))["consumers"]
+        for id in (consumer["id"], f"{consumer['id']}1", "x", "a:b:c:d", ":::"):
+            assert (await queue.refusal(function, id))[0] == "NOT_FOUND"
+        assert (await queue.refusal(function, ""))[0] == "INVALID_ARGUMENTS"
+        await worker.nothing_more()
+
+    async def test_a_shard_that_does_not_answer_is_said_to_be_silent(
+        self, here: Gateway, redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(channel, "DEADLINE", 0.1)
+        queue = await here.queue()
+        async with redis.pubsub() as frozen:
+            for name in ("", ":a:0:0"):
+                await frozen.subscribe(f"{prefix}:{{gateways}}:channel@0{name}")
+            found = await queue.call("getConsumers")
+            assert (found["consumers"], found["silent"]) == ([], 1)
+            assert (await queue.refusal("drainConsumer", "a:0:0:1"))[0] == "OUTCOME_UNKNOWN"
+
+    @staticmethod
+    async def _are(queue: Peer, count: int) -> bool:
+        return len((await queue.call("getConsumers"))["consumers"]) == count
 
 
 async def _is_closing(gateway: Gateway) -> bool:

@@ -220,6 +220,7 @@ class Client:
 
     write_buffer_size = 0
     is_open = True
+    last_heard = 0.0
 
     def __init__(self) -> None:
         self.sent: list[Any] = []

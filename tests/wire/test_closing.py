@@ -49,6 +49,7 @@ def test_the_codes_are_those_that_rfc_6455_and_the_protocol_name() -> None:
         "RESTART": 1012,
         "OVERLOADED": 1013,
         "INVALID_AUTHENTICATION": 4000,
+        "SENT_AWAY": 4001,
         "SLOW_CONSUMER": 4002,
         "NO_PONG": 4003,
     }
@@ -60,7 +61,7 @@ def test_every_code_has_a_meaning() -> None:
 
 def test_what_a_client_sends_before_it_hears_of_the_end_counts_unless_it_did_something_wrong() -> None:
     late = {code.name for code in CloseCode if code.takes_late_messages}
-    assert late == {"GOING_AWAY", "RESTART", "SLOW_CONSUMER", "NO_PONG"}
+    assert late == {"GOING_AWAY", "RESTART", "SENT_AWAY", "SLOW_CONSUMER", "NO_PONG"}
 
 
 def test_a_code_with_a_column_missing_cannot_be_defined() -> None:

@@ -122,11 +122,6 @@ class Leases:
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._leases.values())
 
-    @property
-    def address(self) -> str:
-        """Of the shard, as `Identity.address`."""
-        return self.identity.address
-
     def new_consumer_token(self, key: str) -> str:
         """Return the start of a consumer's tokens, as `Identity.new_consumer_token`."""
         return self.identity.new_consumer_token(key)

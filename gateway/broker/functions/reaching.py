@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 from msgspec import Meta
 
-from bullmq_proxy.gateway.broker.functions.base import MANAGE, TABLE, Arguments, Context
+from bullmq_proxy.gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, Context
 from bullmq_proxy.gateway.broker.functions.reading import get_job_state
 from bullmq_proxy.gateway.broker.jobs.moves import Move, Moves, load_job
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.reach import Retire, SendAway
 from bullmq_proxy.gateway.broker.redis.socket import future_of
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.rules.ids import JobId
-from bullmq_proxy.gateway.rules.shapes import CancelledJob
+from bullmq_proxy.gateway.rules.shapes import CancelledJob, Consumers, ShownConsumer
 from bullmq_proxy.gateway.wire.answers import Failed
 
 LONGEST_REASON: Final = 1000
 _TRIES: Final = 5  # to take a job away that changes hands meanwhile
 _MISSING: Final = -1  # as in `finished_error`
 
+EXAMPLE_CONSUMER: Final = "9f3b61c0d2a84e57:0:0:12"
+"""An id as `getConsumers` shows it, for the documents."""
+
 Reason = Annotated[str, Meta(max_length=LONGEST_REASON)]
+ConsumerId = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class CancelOptions(Arguments, frozen=True):
@@ -62,6 +67,34 @@ async def cancel_job(
     if state == "unknown":
         raise finished_error(_MISSING, command="cancelJob", job_id=job_id)
     raise GatewayError(ErrorCode.CONFLICT, f"Job {job_id} is in nobody's hands: it is {state}")
+
+
+@TABLE.function(OBSERVE, writes=False)
+async def get_consumers(queue: Queue, *, context: Context) -> Consumers:
+    """Return who works on the queue over Worker connections, on all shards and hosts.
+
+    The others of its workers, of BullMQ's own libraries, are among those of `getWorkers`.
+    """
+    workers, omitted, silent = await context.broker.reach.workers(queue.name)
+    return {"consumers": cast("list[ShownConsumer]", workers), "omitted": omitted, "silent": silent}
+
+
+@TABLE.function(MANAGE, writes=True, example=[EXAMPLE_CONSUMER])
+async def drain_consumer(queue: Queue, id: ConsumerId, *, context: Context) -> None:
+    """Give a Worker connection no new jobs any more; `id` is that of `getConsumers`.
+
+    Its client gets `drain`, without a deadline, and can finish what it has in hand. This lasts until it connects again.
+    """
+    await context.broker.reach.act_on(Retire(queue.name, id))
+
+
+@TABLE.function(MANAGE, writes=True, example=[EXAMPLE_CONSUMER])
+async def disconnect_consumer(queue: Queue, id: ConsumerId, *, context: Context) -> None:
+    """Close a Worker connection with the code 4001; `id` is that of `getConsumers`.
+
+    The jobs that it has not answered go back, first in line, with no attempt charged and no loss counted.
+    """
+    await context.broker.reach.act_on(SendAway(queue.name, id))
 
 
 async def _has_moved(job_id: str, move: Move) -> bool:

@@ -3,9 +3,9 @@
 It is Redis' pub/sub: whoever does not listen at that moment misses a message for good. So nothing travels here that
 must not be lost; what has to be true stands in Redis before somebody is told of it.
 
-Each shard listens to two names, one of all shards and one of its own, on the connection of its tracker. They have the
-prefix of the queues' keys, and so the hash tag, where it stands there. They name the database, too: pub/sub knows none,
-and the same prefix in another one is another set of queues.
+Each shard listens to two names, one of all shards and one of its own, on the connection of its tracker. They begin as
+the keys of the shards' presence do, with one hash tag. They name the database, too: pub/sub knows none, and the same
+prefix in another one is another set of queues.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Channel:
         self.address = address
         self._link = link
         self._answer = answer
-        self._everybody = f"{prefix}:gateways@{link.address.db}"
+        self._everybody = f"{prefix}:{{gateways}}:channel@{link.address.db}"
         self._inquiries: dict[int, _Inquiry] = {}
         self._numbers = itertools.count(1)
         for name in (self._everybody, self._name_of(address)):

@@ -1,0 +1,59 @@
+"""The roster of a shard: its Worker connections, by ids under which other shards can speak of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Protocol
+
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.rules.shapes import ShownConsumer
+
+
+class Worker(Protocol):
+    """A Worker connection as those see it who look after the workers of a queue."""
+
+    def show(self, id: str) -> ShownConsumer:
+        """Return who it is, and what it does now; `id` is that of the roster."""
+
+    def retire(self) -> None:
+        """Take no new jobs any more, and tell the client so; what it has in hand goes on."""
+
+    def send_away(self) -> None:
+        """Close the connection; what its client has not answered goes back."""
+
+
+class Roster:
+    """The Worker connections of a shard."""
+
+    def __init__(self, address: str) -> None:
+        """Make a roster; `address` is that of the shard."""
+        self._address = address
+        self._numbers = itertools.count(1)
+        self._workers: dict[str, tuple[Queue, Worker]] = {}
+
+    def enter(self, queue: Queue, worker: Worker) -> str:
+        """Take a worker of a queue in, and return its id; this is no secret."""
+        id = f"{self._address}:{next(self._numbers)}"
+        self._workers[id] = queue, worker
+        return id
+
+    def leave(self, id: str) -> None:
+        """Let a worker go; one that was never in changes nothing."""
+        self._workers.pop(id, None)
+
+    def find(self, queue: str, id: str) -> Worker | None:
+        """Return the worker with an id, if it is one of the queue."""
+        entry = self._workers.get(id)
+        return entry[1] if entry is not None and entry[0].name == queue else None
+
+    def of(self, queue: str) -> Iterator[tuple[str, Worker]]:
+        """Yield the ids and the workers of a queue."""
+        for id, (theirs, worker) in self._workers.items():
+            if theirs.name == queue:
+                yield id, worker
+
+
+def address_of(id: str) -> str:
+    """Return the address of the shard in whose roster a worker's id stands."""
+    return id.rpartition(":")[0]
