@@ -19,9 +19,9 @@ from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
-from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.address import Address, Target
+from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import of_read
-from bullmq_proxy.gateway.broker.redis.link import LinkOptions
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.metrics import Metrics
 from bullmq_proxy.gateway.net import http
@@ -54,7 +54,7 @@ class App:
     def __init__(
         self,
         settings: Settings,
-        address: Address,
+        where: Address | Target,
         identity: Identity,
         keys: Iterable[Key] = (),
         row: ShardMemory | None = None,
@@ -63,14 +63,14 @@ class App:
 
         Args:
             settings: complete.
-            address: of Redis.
+            where: Redis is.
             identity: of this shard.
             keys: those of the keys file.
             row: where this shard counts their connections and shows its figures; None for the only shard of a gateway.
         """
         self.settings = settings
         self.broker = Broker(
-            address,
+            where,
             settings.prefix,
             link_options(settings, identity.slot),
             identity,
@@ -234,6 +234,7 @@ def link_options(settings: Settings, slot: int) -> LinkOptions:
     return LinkOptions(
         name=f"bullmq-proxy:{slot}",
         deadline=settings.redis_timeout,
+        silence=settings.redis_timeout,
         backlog=settings.redis_backlog,
         backlog_size=_MAX_BACKLOG_SIZE,
         backlog_timeout=settings.redis_backlog_timeout,

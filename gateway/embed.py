@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
 from bullmq_proxy.gateway.app import App
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity, new_run
-from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.address import Address, Target
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
@@ -26,10 +26,10 @@ class Proxy:
         port: that it listens on, once it has started.
     """
 
-    def __init__(self, settings: Settings, address: Address, keys_file: KeysFile | None = None) -> None:
+    def __init__(self, settings: Settings, where: Address | Target, keys_file: KeysFile | None = None) -> None:
         """Make a proxy; entering the context starts it. The keys file has been read."""
         self._settings = settings
-        self._address = address
+        self._where = where
         self._keys_file = keys_file
         self._app: App | None = None
         self.port = settings.port
@@ -48,7 +48,7 @@ class Proxy:
             OSError: the port is taken.
         """
         identity = Identity(new_run())
-        app = App(self._settings, self._address, identity, self._keys_file.keys if self._keys_file else ())
+        app = App(self._settings, self._where, identity, self._keys_file.keys if self._keys_file else ())
         await app.start((self._settings.host, self._settings.port), redis_timeout=self._settings.redis_start_timeout)
         self._app = app
         self.port = app.listener.port
@@ -83,8 +83,8 @@ def start_proxy(connection: str | Redis, auth_keys: str | Iterable[str] = (), **
     """Return a gateway for `async with`, or to be started and stopped by hand.
 
     Args:
-        connection: a Redis URL, or a `redis.asyncio.Redis` whose server and login are used; the client itself is left
-            alone and stays yours.
+        connection: a URL, as for `redis_url`, or a `redis.asyncio.Redis` whose server and login are used; the client
+            itself is left alone and stays yours.
         auth_keys: a key, or several, that clients come in with and that may do everything. None at all needs
             `keys_file` with a key in it, or `no_auth=True`.
         settings: any field of `bullmq_proxy.gateway.settings.Settings`, such as `host`, `prefix` or `port`, of which 0
@@ -99,15 +99,18 @@ def start_proxy(connection: str | Redis, auth_keys: str | Iterable[str] = (), **
     keys = (auth_keys,) if isinstance(auth_keys, str) else tuple(auth_keys)
     if not keys and not settings.get("no_auth") and not settings.get("keys_file"):
         raise ValueError("start_proxy needs auth_keys or keys_file; no_auth=True lets everybody in")
-    address = Address.from_url(connection) if isinstance(connection, str) else Address.from_client(connection)
     checked = Settings(auth_keys=keys, procs=1, **settings)
+    if isinstance(connection, str):
+        where: Address | Target = Target.from_url(connection, checked.redis_password_file)
+    else:
+        where = Address.from_client(connection)
     keys_file = None
     if checked.keys_file is not None:
         keys_file = KeysFile(checked.keys_file, keys)
         _read(keys_file)
         if not keys_file.keys and not keys:
             raise ValueError(f"{checked.keys_file} holds no key, and there are no auth_keys: nobody could connect")
-    return Proxy(checked, address, keys_file)
+    return Proxy(checked, where, keys_file)
 
 
 _NOT_HERE: Final = {

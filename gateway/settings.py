@@ -110,11 +110,17 @@ class Settings:
     # Redis and BullMQ.
     redis_url: str | None = option(
         None,
-        "Redis or Valkey server; REDIS_HOST, _PORT, _USERNAME, _PASSWORD and _TLS together make one, too.",
+        "Redis or Valkey, sentinels or a cluster; REDIS_HOST, _PORT, _USERNAME, _PASSWORD and _TLS make one, too.",
         value_types.optional(value_types.redis_url),
         also=("REDIS_URL",),
         secret=True,
         by_default="an embedded Valkey",
+    )
+    redis_password_file: str | None = option(
+        None,
+        "File that holds the password of Redis, where the URL has none; it is read for each new connection.",
+        value_types.optional(_PATH),
+        by_default="redis_password in $CREDENTIALS_DIRECTORY, if it is there",
     )
     prefix: str = option(
         "bull", "Prefix of BullMQ's keys, the same as in your other BullMQ programs.", _WORD, also=("QUEUE_PREFIX",)

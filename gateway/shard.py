@@ -15,7 +15,7 @@ import uvloop
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.app import App
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
-from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.address import Target
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.memory import Spikes
@@ -75,9 +75,9 @@ class _Shard:
         spikes = asyncio.create_task(Spikes().watch(), name="memory")
         try:
             assert self._settings.redis_url is not None
-            address = Address.from_url(self._settings.redis_url)
+            where = Target.from_url(self._settings.redis_url, self._settings.redis_password_file)
             identity = Identity(self._start.gateway_id, self._start.slot, self._start.incarnation)
-            app = App(self._settings, address, identity, self._start.keys, self._memory)
+            app = App(self._settings, where, identity, self._start.keys, self._memory)
             self._app = app
             # Later incarnations serve at once and wait for Redis meanwhile.
             timeout = self._settings.redis_start_timeout if self._start.incarnation == 0 else None

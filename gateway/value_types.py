@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from bullmq_proxy.gateway.redis_url import WANTED as WANTED_REDIS_URL
+from bullmq_proxy.gateway.redis_url import parse as parse_redis_url
+
 
 class InvalidValueError(ValueError):
     """A value is not of the value_type that was wanted; `wanted` completes the sentence "expected …"."""
@@ -218,25 +221,18 @@ def is_loopback(name: str) -> bool:
 
 
 def _read_redis_url(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable() or " " in value:
-        raise ValueError
-    parts = urlsplit(value)
-    if parts.scheme in ("unix", "valkey+unix"):
-        if not parts.path.startswith("/") or parts.path == "/":
-            raise ValueError
-    elif parts.scheme not in ("redis", "rediss", "valkey", "valkeys") or not parts.hostname or parts.port == 0:
-        raise ValueError  # reading `port` also raises ValueError when it is no number up to 65535
-    elif parts.path not in ("", "/") and not re.fullmatch(r"/\d{1,9}", parts.path, re.ASCII):
+    if not isinstance(value, str):
+        raise TypeError
+    try:
+        found = parse_redis_url(value)
+    except ValueError as error:
+        raise InvalidValueError(str(error), value) from None
+    if not found.hosts and found.path is None:
         raise ValueError
     return value
 
 
-redis_url = ValueType(
-    "a URL such as redis://host:6379/0, rediss://user:password@host or unix:///path/to/socket",
-    "URL",
-    _read_redis_url,
-    quoted,
-)
+redis_url = ValueType(WANTED_REDIS_URL, "URL", _read_redis_url, quoted)
 
 
 def _read_origin(value: Any) -> str:

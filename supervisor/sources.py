@@ -1,6 +1,7 @@
 """Where settings come from: flags, environment and a file in, `Settings` and the place of each value out.
 
-Flag beats environment beats file beats default. `resolve` is a pure function; `load` alone touches the disk.
+Flag beats environment beats file beats default. `load` touches the disk, and `resolve` only to see
+whether systemd has put a password there.
 """
 
 from __future__ import annotations
@@ -110,6 +111,8 @@ def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], file: ConfigFi
     remarks = [*_decide_no_auth(found), *_exposed_secrets(found, file)]
     if "data_dir" not in found:
         found["data_dir"] = _data_dir(environ)
+    if "redis_password_file" not in found and (credential := _credential(environ)) is not None:
+        found["redis_password_file"] = credential
     places = {option.name: DEFAULT for option in options()} | {name: hit.place for name, hit in found.items()}
     try:
         settings = Settings(**{name: hit.value for name, hit in found.items()})
@@ -244,6 +247,12 @@ def _decide_no_auth(found: dict[str, _Found]) -> list[str]:
         if loser == "no_auth":
             return remarks
     return remarks
+
+
+def _credential(environ: Mapping[str, str]) -> _Found | None:
+    """Return the password that systemd's LoadCredential= has put there."""
+    path = os.path.join(environ.get("CREDENTIALS_DIRECTORY", ""), "redis_password")
+    return _Found(path, _variables(["CREDENTIALS_DIRECTORY"])) if os.path.isabs(path) and os.path.exists(path) else None
 
 
 def _data_dir(environ: Mapping[str, str]) -> _Found:

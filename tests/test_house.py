@@ -17,7 +17,8 @@ NAMESPACE = "bullmq_proxy."
 _GROUND = {"gateway.access.grants", "gateway.errors", "gateway.rules", "gateway.values", "gateway.wire"}
 _JOBS = {"gateway.broker.jobs", "gateway.broker.redis"}
 ROOMS: dict[str, set[str]] = {
-    "gateway.value_types": set(),
+    "gateway.redis_url": set(),
+    "gateway.value_types": {"gateway.redis_url"},
     "gateway.exits": set(),
     "gateway.logs": set(),
     "gateway.settings": {"gateway.value_types"},
@@ -29,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.rules": {"gateway.access.grants", "gateway.errors", "gateway.values"},
     "gateway.wire": {"gateway.access.grants", "gateway.errors", "gateway.rules", "gateway.values"},
     "gateway.access": {"gateway.access.grants", "gateway.shared_memory", "gateway.value_types", *_GROUND},
-    "gateway.broker.redis": {"gateway.errors", "gateway.values"},
+    "gateway.broker.redis": {"gateway.errors", "gateway.redis_url", "gateway.values"},
     "gateway.broker.jobs": {"gateway", "gateway.access.grants", "gateway.broker.redis", *_GROUND},
     "gateway.broker.tasks": set(),
     "gateway.broker.consuming": {"gateway.broker.tasks", *_JOBS, *_GROUND},

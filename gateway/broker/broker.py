@@ -17,8 +17,9 @@ from bullmq_proxy.gateway.broker.counters import Counters
 from bullmq_proxy.gateway.broker.jobs.queue import Queue, Queues
 from bullmq_proxy.gateway.broker.queue_services import QueueServices, ShardParts
 from bullmq_proxy.gateway.broker.reach import Reach
-from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
+from bullmq_proxy.gateway.broker.redis.address import Address, Target
+from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
+from bullmq_proxy.gateway.broker.redis.deployment import link_to
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
 from bullmq_proxy.gateway.broker.redis.seats import Seats
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
@@ -40,7 +41,7 @@ class Broker:
 
     def __init__(
         self,
-        address: Address,
+        where: Address | Target,
         prefix: str,
         options: LinkOptions,
         identity: Identity,
@@ -51,14 +52,15 @@ class Broker:
         """Make a broker; `start` connects it.
 
         Args:
-            address: of the Redis server.
+            where: Redis is.
             prefix: of all keys, BullMQ's `prefix`.
             options: limits of the links; those are the command link's, and the others derive theirs from it.
             identity: who takes the jobs.
             max_len_events: see `Queues`.
             gateway_timeout: seconds without a sign of life after which another gateway is taken for dead; 0 for never.
         """
-        self.link = Link(address, options, setup=load_scripts)
+        target = Target.of(where) if isinstance(where, Address) else where
+        self.link = link_to(target, options, load_scripts)
         scripts = scripts_on(self.link)
         self.queues = Queues(prefix, self.link, scripts, max_len_events)
         self.leases = Leases(identity)
@@ -68,7 +70,7 @@ class Broker:
         self.presence = Presence(
             prefix, self.link, scripts["showLife"], self.leases, renewer, self.queue, gateway_timeout
         )
-        self._tracker = tracker = Tracker(address, options)
+        self._tracker = tracker = Tracker(self.link, options)
         self.roster = Roster(identity.address)
         self.reach = Reach(self.link, tracker, prefix, self.leases, self.roster)
         self._parts = ShardParts(

@@ -16,7 +16,7 @@ from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
 from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
 from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.link import LinkOptions
+from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.seats import Seats
 from bullmq_proxy.gateway.broker.tasks import Tasks
 from bullmq_proxy.gateway.broker.watching.event_reader import EventReader

@@ -43,7 +43,7 @@ class MisbehavingServer:
         await self._server.wait_closed()
 
     def answer(self, command: Command) -> bytes | None:
-        if command[0] in (b"AUTH", b"SELECT", b"PING", b"CLIENT"):
+        if command[0] in (b"AUTH", b"SELECT", b"PING", b"HELLO", b"ROLE", b"CLIENT"):
             return self._login(command)
         self.commands.append(command)
         return self.reply(command)

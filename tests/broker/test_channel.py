@@ -29,9 +29,8 @@ class Shard:
     def __init__(self, url: str, prefix: str, address: str) -> None:
         self.heard: list[bytes] = []
         self.says: list[bytes] = [b'"%b"' % address.encode()]
-        where = Address.from_url(url)
-        self.link = Link(where, OPTIONS)
-        self.tracker = Tracker(where, replace(OPTIONS, deadline=2.0))
+        self.link = Link(Address.from_url(url), OPTIONS)
+        self.tracker = Tracker(self.link, replace(OPTIONS, deadline=2.0))
         self.channel = Channel(self.link, self.tracker, prefix, address, self._answer)
 
     def _answer(self, question: bytes) -> list[bytes]:
@@ -53,7 +52,7 @@ async def make(valkey: ValkeyProcess, prefix: str, redis: Redis) -> AsyncIterato
             shard.tracker.open()
             stack.push_async_callback(shard.link.close)
             stack.push_async_callback(shard.tracker.close)
-            await listens(redis, f"{prefix}:{{gateways}}:channel@{shard.link.address.db}:{address}")
+            await listens(redis, f"{prefix}:{{gateways}}:channel@{shard.link.db}:{address}")
             return shard
 
         yield make
@@ -70,7 +69,7 @@ async def test_one_is_asked_or_all_of_the_prefix_and_the_database(make: Make, va
     a, b, c = [await make(name) for name in "abc"]
     stranger = await make("s", prefix="other")
     elsewhere = await make("e", url=f"{valkey.url}?db=3")
-    assert elsewhere.link.address.db == 3
+    assert elsewhere.link.db == 3
     assert await a.channel.ask(b"1", to="b") == Answers([b'"b"'])
     everybody = await a.channel.ask(b"2")
     assert (sorted(everybody.pieces), everybody.silent) == ([b'"a"', b'"b"', b'"c"'], 0)

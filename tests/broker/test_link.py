@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import RedisRefused, of_read
-from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
+from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.socket import RedisSocket, pack_command
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.values.json_text import encode

@@ -23,6 +23,7 @@ from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.status import get_workers, get_workers_count
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 from bullmq_proxy.gateway.rules.jobs import Hash
@@ -388,7 +389,7 @@ async def test_a_frozen_redis_is_missed_although_nothing_is_asked_of_it(tmp_path
             await worker.has(1)
 
 
-async def test_a_read_only_server_is_not_beset_by_those_who_sleep_and_serves_them_later(
+async def test_a_server_that_takes_no_writes_is_not_beset_by_those_who_sleep_and_serves_them_later(
     tmp_path: Path, prefix: str
 ) -> None:
     with ValkeyProcess(tmp_path, tcp=True) as server:
@@ -400,7 +401,7 @@ async def test_a_read_only_server_is_not_beset_by_those_who_sleep_and_serves_the
 
             worker = Worker(broker)
             await worker.sleeps()
-            await redis.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
+            await redis.config_set("min-replicas-to-write", 1)
             fetches = await calls("evalsha")
             for kind in ("normal", "pubsub"):
                 await redis.client_kill_filter(skipme=True, _type=kind)
@@ -410,7 +411,7 @@ async def test_a_read_only_server_is_not_beset_by_those_who_sleep_and_serves_the
                 for _ in range(50):
                     await broker.link.call("PING")
             assert await calls("evalsha") <= fetches + 2, "signs of life alone"
-            await redis.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
+            await redis.config_set("min-replicas-to-write", 0)
             await add(broker.queue("q"))
             await worker.has(1)
 
@@ -440,7 +441,7 @@ async def test_where_keys_are_not_tracked_each_queue_has_a_connection_of_its_own
 
 @pytest.fixture
 def make_seats() -> Callable[[int], Seats]:
-    return lambda limit: Seats(limit, Tracker(Address(), OPTIONS), busy=0.05)
+    return lambda limit: Seats(limit, Tracker(Link(Address(), OPTIONS), OPTIONS), busy=0.05)
 
 
 async def test_a_seat_stays_with_a_busy_queue_and_goes_from_a_quiet_one_to_a_busy_one(

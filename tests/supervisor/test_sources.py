@@ -27,6 +27,7 @@ OTHER: dict[str, str] = {
     "port": "9999",
     "procs": "7",
     "redis_url": "redis://elsewhere:1",
+    "redis_password_file": "/run/secret",
     "prefix": "other",
     "max_len_events": "500",
     "queue_links": "3",

@@ -25,6 +25,7 @@ class ValkeyProcess:
         tcp: listen on a free port of 127.0.0.1 instead of a unix socket.
         password: of the default user.
         extra_args: further arguments for valkey-server.
+        conf: its configuration file, into which it writes: that of a sentinel or of a node of a cluster.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class ValkeyProcess:
         tcp: bool = False,
         password: str | None = None,
         extra_args: Sequence[str] = (),
+        conf: Path | None = None,
     ) -> None:
         self._data = tmp_path
         self._tcp = tcp
         self._password = password
         self._extra = list(extra_args)
+        self._conf = conf
         # pytest's directories are too deep for a socket's path.
         self._short = Path(tempfile.mkdtemp(prefix="valkey-"))
         self._socket = self._short / "s"
@@ -60,7 +63,9 @@ class ValkeyProcess:
         """Start the server and wait until it answers."""
         assert self._process is None, "the server is running"
         self._data.mkdir(parents=True, exist_ok=True)
-        arguments = ["--port", str(self.port), "--dir", str(self._data), "--appendonly", "yes", "--save", ""]
+        arguments = [] if self._conf is None else [str(self._conf)]
+        arguments += ["--port", str(self.port), "--dir", str(self._data)]
+        arguments += [] if "--sentinel" in self._extra else ["--appendonly", "yes", "--save", ""]
         arguments += ["--bind", "127.0.0.1"] if self._tcp else ["--unixsocket", str(self._socket)]
         arguments += [] if self._password is None else ["--requirepass", self._password]
         log = self._data / "valkey.log"

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
+from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
+from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -97,7 +98,7 @@ class MarkerWait:
     def _open(self) -> Link:
         if self._link is None:
             self._hide()
-            self._link = Link(self._queue.link.address, self._options, setup=self._ask_id)
+            self._link = self._queue.link.sibling(self._options, setup=self._ask_id)
             self._link.open()
         return self._link
 

@@ -1,57 +1,75 @@
-"""Where Redis is and how to get in: from a URL or from somebody's own client to one frozen address."""
+"""Where Redis is and how to get in: from a URL or from somebody's own client to frozen addresses."""
 
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from redis.asyncio.connection import parse_url
+from bullmq_proxy.gateway.broker.redis.errors import RedisRefused
+from bullmq_proxy.gateway.redis_url import Kind, parse
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-_WANTED: Final = (
-    "expected a URL such as redis://host:6379/0 or rediss://user:password@host, in which `/`, `#`, `?`, `@` and `:` of"
-    " the password are percent-encoded"
-)
-_SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix", "redis+unix": "unix"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """One Redis or Valkey server. `repr` and `shown` never hold the password."""
+    """One Redis or Valkey server. `repr` and `shown` never hold the password.
+
+    Attributes:
+        host: its name.
+        port: its TCP port.
+        path: of a unix socket; host and port do not count then.
+        db: the number of the database.
+        username: of an ACL user.
+        password: of that user, or of the default one.
+        password_file: holds the password instead; it is read for each connection, so that it may change.
+        tls: how to encrypt.
+        server_name: that the certificate must have, where it is not that of the host.
+    """
 
     host: str = "localhost"
     port: int = 6379
-    path: str | None = None  # of a unix socket; host and port do not count then
+    path: str | None = None
     db: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    password_file: str | None = None
     tls: ssl.SSLContext | None = field(default=None, repr=False)
+    server_name: str | None = None
 
     @property
     def shown(self) -> str:
         """The address for people and logs."""
         if self.path is not None:
             return f"unix:{self.path}"
-        return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}/{self.db}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'rediss' if self.tls else 'redis'}://{host}:{self.port}/{self.db}"
+
+    def read_password(self) -> str | None:
+        """Return the password that counts now.
+
+        Raises:
+            RedisRefused: its file cannot be read.
+        """
+        if self.password_file is None:
+            return self.password
+        try:
+            return Path(self.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise RedisRefused(f"The password file {self.password_file} cannot be read: {why}") from None
 
     @classmethod
     def from_url(cls, url: str) -> Address:
-        """Read `redis://`, `rediss://`, `unix://` and their `valkey` spellings, options as redis-py has them.
-
-        Raises:
-            ValueError: no URL of these schemes; the text repeats nothing of it.
-        """
-        try:
-            parts = urlsplit(url)
-            known = parts._replace(scheme=_SCHEMES.get(parts.scheme, parts.scheme))
-            options = dict(parse_url(urlunsplit(known) if parts.netloc else _plain(url, known.scheme)))
-        except ValueError:  # whose text may repeat a part of the password, such as what follows a `/` in it
-            raise ValueError(_WANTED) from None
-        return cls.from_options(options)
+        """Read the URL of a single server; see `Target.from_url`."""
+        target = Target.from_url(url)
+        if target.kind is not Kind.SINGLE:
+            raise ValueError("expected the URL of a single server")
+        return target.seeds[0]
 
     @classmethod
     def from_client(cls, client: Redis) -> Address:
@@ -76,23 +94,86 @@ class Address:
         )
 
 
-def _plain(url: str, scheme: str) -> str:
-    """Return a URL without an authority, as `unix:///path`, of which urlunsplit would drop slashes."""
-    return f"{scheme}:{url.partition(':')[2]}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a URL stands for: a server, a master that sentinels know, or a cluster.
+
+    Attributes:
+        kind: which of these.
+        seeds: the server; or the sentinels; or nodes of the cluster.
+        master: of sentinels: how to get into the master; its host and port are theirs to say.
+        name: of sentinels: what they call the master.
+    """
+
+    kind: Kind
+    seeds: tuple[Address, ...]
+    master: Address = Address()
+    name: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The target for people and logs."""
+        if self.kind is Kind.SINGLE:
+            return self.seeds[0].shown
+        places = ",".join(f"{seed.host}:{seed.port}" for seed in self.seeds)
+        return f"redis+{self.kind.value}://{places}" + (f"/{self.name}/{self.master.db}" if self.name else "")
+
+    @classmethod
+    def of(cls, address: Address) -> Target:
+        """Return a single server as a target."""
+        return cls(kind=Kind.SINGLE, seeds=(address,))
+
+    @classmethod
+    def from_url(cls, url: str, password_file: str | None = None) -> Target:
+        """Read a URL as `gateway/redis_url.py` knows them.
+
+        Args:
+            url: of Redis.
+            password_file: holds the password, where the URL has none.
+
+        Raises:
+            ValueError: no URL of these schemes, or a file of TLS that cannot be used; the text repeats nothing secret.
+        """
+        try:
+            found = parse(url)
+        except ValueError as error:
+            raise ValueError(f"expected {error}") from None
+        parameters = found.parameters
+        address = Address(
+            path=found.path,
+            db=found.db,
+            username=found.username,
+            password=found.password,
+            password_file=password_file if found.password is None else None,
+            tls=_tls(parameters) if found.tls else None,
+            server_name=parameters.get("ssl_server_name"),
+        )
+        seeds = tuple(replace(address, host=host, port=port) for host, port in found.hosts) or (address,)
+        if found.kind is Kind.SENTINEL:
+            username, password = parameters.get("sentinel_username"), parameters.get("sentinel_password")
+            seeds = tuple(
+                replace(seed, db=0, username=username, password=password, password_file=None) for seed in seeds
+            )
+        return cls(kind=found.kind, seeds=seeds, master=address, name=found.name)
 
 
-def _tls(options: dict[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(
-        cafile=options.get("ssl_ca_certs"),
-        capath=options.get("ssl_ca_path"),
-        cadata=options.get("ssl_ca_data"),
-    )
+def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(
+            cafile=options.get("ssl_ca_certs"),
+            capath=options.get("ssl_ca_path"),
+            cadata=options.get("ssl_ca_data"),
+        )
+        if options.get("ssl_certfile"):
+            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), options.get("ssl_password"))
+    except OSError as error:
+        raise ValueError(
+            f"a file of ssl_ca_certs, ssl_certfile or ssl_keyfile cannot be used: {error.strerror or error}"
+        ) from None
     required = options.get("ssl_cert_reqs", "required")
     if required in ("none", ssl.CERT_NONE):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif str(options.get("ssl_check_hostname", True)).lower() in ("false", "0", "no"):
         context.check_hostname = False
-    if options.get("ssl_certfile"):
-        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), options.get("ssl_password"))
     return context

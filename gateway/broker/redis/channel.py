@@ -104,7 +104,7 @@ class Channel:
         self.address = address
         self._link = link
         self._answer = answer
-        self._everybody = f"{prefix}:{{gateways}}:channel@{link.address.db}"
+        self._everybody = f"{prefix}:{{gateways}}:channel@{link.db}"
         self._inquiries: dict[int, _Inquiry] = {}
         self._numbers = itertools.count(1)
         for name in (self._everybody, self._name_of(address)):

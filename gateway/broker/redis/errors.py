@@ -30,6 +30,24 @@ PERMANENT: Final = (
 )
 """Beginnings of error replies to a login that another try would not change."""
 
+# Error replies of a server that is the wrong one, or the right one too early, by their first word. They say for certain
+# that nothing was executed: in a transaction too, since a server does not change its part in the midst of one. Why a
+# connection is left then:
+REFUSALS: Final = {
+    "READONLY": "it has become a replica, which takes no writes",
+    "UNBLOCKED": "it has become a replica, which takes no writes",
+    "MASTERDOWN": "it is a replica without a master",
+    "LOADING": "it is loading its data",
+    "MOVED": "the slot is on another node",
+    "ASK": "the slot is moving to another node",
+    "TRYAGAIN": "the slot is moving to another node",
+    "CLUSTERDOWN": "the cluster is down",
+}
+_DISCARDED: Final = "EXECABORT Transaction discarded because of: "
+_IN_A_SCRIPT: Final = "READONLY You can't write against"  # of Redis < 7, within other words
+OF_SLOTS: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
+"""The words among them that a cluster has for a single slot."""
+
 # What clients are not told: the address of another node, and the gateway's name there.
 _ELSEWHERE: Final = re.compile(r"^(MOVED|ASK) .*", re.DOTALL)
 _USER: Final = re.compile(r"^NOPERM User .*? has")
@@ -67,6 +85,20 @@ class LostReply(GatewayError):
 def unavailable(why: str) -> GatewayError:
     """Return the error of a command that was not executed, so that the caller may try again."""
     return GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"Redis is not reachable ({why}); nothing was written")
+
+
+def refusal(reply: object) -> str:
+    """Return the word by which a server says that it has not executed a command, and another place or time is right.
+
+    Empty when it says no such thing.
+    """
+    if isinstance(reply, list):  # of EXEC
+        return next(filter(None, map(refusal, reply)), "") if hiredis.ReplyError in map(type, reply) else ""
+    if not isinstance(reply, hiredis.ReplyError):
+        return ""
+    text = str(reply).removeprefix(_DISCARDED)
+    word = text.partition(" ")[0]
+    return word if word in REFUSALS else "READONLY" if _IN_A_SCRIPT in text else ""
 
 
 def is_forgotten(reply: Any) -> bool:

@@ -2,77 +2,75 @@
 
 redis-py's asyncio client waits for each reply before it sends the next command. This link writes all commands of one
 turn of the loop with one `write`, and matches the replies in order. It manages its connection: AUTH, SELECT, name,
-reconnect, a deadline, and a bounded backlog while Redis is away. It never sends a command twice.
+reconnect, a deadline, and a bounded backlog while Redis is away. It never sends a command twice that may have been
+executed; what a server has refused for being no master goes to the one that is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
-import socket
-import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import (
-    PERMANENT,
+    OF_SLOTS,
+    REFUSALS,
     GreetingRefused,
     LostReply,
     RedisRefused,
     unavailable,
 )
-from bullmq_proxy.gateway.broker.redis.socket import Chunk, Entry, OnPush, RedisSocket, Sink, pack_command, resolve
+from bullmq_proxy.gateway.broker.redis.greeting import NotMaster, greet, open_socket, why
+from bullmq_proxy.gateway.broker.redis.server import Server
+from bullmq_proxy.gateway.broker.redis.socket import (
+    Chunk,
+    Entry,
+    OnPush,
+    RedisSocket,
+    Setup,
+    Sink,
+    pack_command,
+    resolve,
+)
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT: Final = 5.0  # s, for TCP and TLS; the handshake has the link's own deadline
-_TLS_TIMEOUT: Final = 2.5  # s, for TLS: a server without it may wait for the rest of a command
-_LONGEST_PAUSE: Final = 2.0  # s between two attempts to connect
-_SHORTEST_PAUSE: Final = 0.05  # s
+_SHORTEST_PAUSE: Final = 0.05  # s between two attempts to connect
+_LONGEST_PAUSE: Final = 2.0  # s
+_LEAVING: Final = 1.0  # s for the replies to what was written, on a connection that is given up
+_QUIET: Final = 5.0  # s without a refused command, after which the next one begins a new trouble
 
 _STOPPING: Final = GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkOptions:
-    """The limits of a shard's links.
+class Link:
+    """One pipelined connection, kept up until `close`. It follows its server when that moves.
 
     Attributes:
-        name: for CLIENT SETNAME.
-        deadline: seconds; a connection on which a command waits and no reply comes for this long is given up.
-        backlog: the most commands that are kept while Redis is away.
-        backlog_size: the most bytes of them.
-        backlog_timeout: seconds that they are kept for; later ones fail at once until Redis is back.
-        seats: how many queues may wait for jobs on a link of their own, and as many for events.
+        server: that it leads to.
+        leads_to: the address of the last attempt to connect.
+        times_up: connections made so far.
+        on_up: called after each of them.
     """
 
-    name: str
-    deadline: float
-    backlog: int
-    backlog_size: int
-    backlog_timeout: float
-    seats: int
-
-
-Setup = Callable[[Callable[..., Awaitable[Any]]], Awaitable[None]]
-"""Prepares each new connection before its first command; takes a function that sends one command."""
-
-
-class Link:
-    """One pipelined connection, kept up until `close`."""
-
     def __init__(
-        self, address: Address, options: LinkOptions, setup: Setup | None = None, on_push: OnPush | None = None
+        self,
+        server: Server | Address,
+        options: LinkOptions,
+        setup: Setup | None = None,
+        on_push: OnPush | None = None,
     ) -> None:
         """Make a link; `start` connects it. `on_push` takes what the server says unasked, if `setup` asks for it."""
-        self.address = address
-        self.times_up = 0  # connections made so far
+        self.server = Server(server) if isinstance(server, Address) else server
+        self.leads_to = self.server.address
+        self.times_up = 0
         self.on_up: list[Callable[[], None]] = []
         self._options = options
         self._setup = setup
@@ -81,14 +79,18 @@ class Link:
         self._out: list[Entry] = []  # not yet written; the backlog while there is no connection
         self._chunks: list[Chunk] = []  # of these commands
         self._size = 0  # of those bytes that came while there was no connection
+        self._refused: list[Entry] = []  # by the server that is being left; they come first at the next one
+        self._refused_since = self._refused_at = float("-inf")
         self._connection: RedisSocket | None = None
+        self._leaving: RedisSocket | None = None  # the last one that was left in good order
         self._up = asyncio.Event()
         self._failing = False  # Redis is away for longer than the backlog waits
         self._closed = False
         self._reason = "no answer in time"
-        self._refused: RedisRefused | None = None  # at the start
+        self._given_in: RedisRefused | None = None  # at the start
         self._last_error: GatewayError = unavailable("not connected yet")
         self._task: asyncio.Task[None] | None = None
+        self._pause: asyncio.Future[None] | None = None  # between two attempts to connect
         self._check: asyncio.TimerHandle | None = None  # the next check of the deadline
         self._give_up: asyncio.TimerHandle | None = None  # when the backlog stops waiting
         self._seen: tuple[RedisSocket | None, int, float] = (None, 0, 0.0)  # at the last progress: its replies, when
@@ -99,6 +101,16 @@ class Link:
         return self._connection is not None
 
     @property
+    def db(self) -> int:
+        """The number of the database."""
+        return self.server.address.db
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether there has been no connection for longer than commands wait for one."""
+        return self._failing
+
+    @property
     def last_error(self) -> GatewayError:
         """The reason for the last outage, as a new exception each time: raising one adds to its traceback."""
         return GatewayError(self._last_error.code, self._last_error.message)
@@ -106,6 +118,7 @@ class Link:
     def open(self, *, give_in: bool = False) -> None:
         """Start to connect, and try again until it works; `give_in` ends that when the server refuses the login."""
         self._give_up_later()
+        self.server.joined(self)
         self._task = asyncio.create_task(self._stay_connected(give_in=give_in), name="redis-link")
         self._watch()
 
@@ -130,8 +143,8 @@ class Link:
             up.cancel()
         if not self._up.is_set():
             await self.close()
-            raise self._refused or GatewayError(
-                ErrorCode.REDIS_UNAVAILABLE, f"{self.address.shown} cannot be reached: {self._reason}"
+            raise self._given_in or GatewayError(
+                ErrorCode.REDIS_UNAVAILABLE, f"{self.server.shown} cannot be reached: {self._reason}"
             )
 
     async def wait_up(self) -> None:
@@ -149,10 +162,19 @@ class Link:
         for timer in (self._give_up, self._check):
             if timer is not None:
                 timer.cancel()
-        if (connection := self._connection) is not None:
+        for connection in filter(None, (self._connection, self._leaving)):
             self._drop(connection)
             await asyncio.wait((connection.lost,))
         self._fail_backlog()
+        await self.server.left(self)
+
+    def of(self, base: str) -> CommandLink:
+        """Return the link for a queue, whose keys begin with `base`: there is one for all."""
+        return self
+
+    def sibling(self, options: LinkOptions, setup: Setup | None = None, on_push: OnPush | None = None) -> Link:
+        """Make a further link to the same server, for commands that block; wherever the server goes, it follows."""
+        return Link(self.server, options, setup, on_push)
 
     # Commands
 
@@ -163,6 +185,7 @@ class Link:
         *,
         decode: bool = False,
         replies: int = 1,
+        route: Any = None,
     ) -> None:
         """Send packed commands, in order with all others on this link.
 
@@ -171,6 +194,7 @@ class Link:
             sink: takes the reply, which may be an error reply; or `LostReply`, or REDIS_UNAVAILABLE if it was not sent.
             decode: whether texts in the reply are str rather than bytes.
             replies: how many commands there are; the reply to the last one goes to the sink.
+            route: of a cluster, that sends it here and is told when it is refused.
         """
         if self._connection is None:
             size = sum(map(len, command)) if isinstance(command, list) else len(command)
@@ -180,7 +204,7 @@ class Link:
             self._size += size
         elif not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append((sink, decode, replies))
+        self._out.append((sink, decode, replies, command, route))
         if isinstance(command, list):
             self._chunks += command
         else:
@@ -209,6 +233,76 @@ class Link:
         self._out, self._chunks, self._size = [], [], 0
         return out, chunks
 
+    # Commands that were not executed
+
+    def take(self, route: Any) -> list[Entry]:
+        """Take back the commands of a route that were not written, or refused."""
+        taken = [entry for entry in self._refused + self._out if entry[4] is route]
+        if taken:
+            self._refused = [entry for entry in self._refused if entry[4] is not route]
+            self._put([entry for entry in self._out if entry[4] is not route])
+        return taken
+
+    def after_all(self, then: Callable[[], None]) -> None:
+        """Call `then` once everything that was written before is answered, or will not be."""
+        if self._connection is None:
+            self._loop.call_soon(then)
+        else:
+            self._flush()
+            self._connection.beat().add_done_callback(lambda _: then())
+
+    def _put(self, out: list[Entry]) -> None:
+        """Let these commands be what is to be written."""
+        self._out, self._chunks = out, []
+        for entry in out:
+            command = entry[3]
+            if isinstance(command, list):
+                self._chunks += command
+            else:
+                self._chunks.append(command)
+
+    def _take_refused(self, connection: RedisSocket, entry: Entry, word: str, reply: Any) -> bool:
+        """Take a command that the server did not execute: it comes first on the next connection.
+
+        Within the time that a backlog waits, counted from the first one that was refused; later ones fail.
+        """
+        if word in OF_SLOTS:
+            if entry[4] is not None:
+                return bool(entry[4].refused(entry, word, reply))
+            if not self.server.has_slots:
+                return False
+        now = self._loop.time()
+        if now - self._refused_at > _QUIET:
+            self._refused_since = now
+        self._refused_at = now
+        self.leave(REFUSALS[word], connection)
+        if self._closed or now - self._refused_since >= self._options.backlog_timeout:
+            return False
+        self._refused.append(entry)
+        return True
+
+    def leave(self, reason: str, connection: RedisSocket | None = None) -> None:
+        """Move to where the server is now. What was written is answered first, if it is soon; the rest waits.
+
+        Args:
+            reason: for the log and for clients.
+            connection: that a reply came on; nothing happens if it is left already.
+        """
+        leaving = self._connection
+        if leaving is None or (connection is not None and connection is not leaving):
+            return
+        self._leaving = leaving
+        self._lost(leaving, reason)
+        abort = leaving.transport.abort
+        timer = self._loop.call_later(_LEAVING, abort)
+        leaving.lost.add_done_callback(lambda _: timer.cancel())
+        leaving.beat().add_done_callback(lambda _: abort())
+
+    def give_up(self, reason: str) -> None:
+        """Give the connection up at once, and make another one."""
+        if (connection := self._connection) is not None:
+            self._drop(connection, reason)
+
     # The connection
 
     async def _stay_connected(self, *, give_in: bool) -> None:
@@ -217,134 +311,89 @@ class Link:
         while not self._closed:
             try:
                 connection = await self._connect()
-            except RedisRefused as error:
-                self._note(error, starts=give_in and self._seen[0] is None)
-                if self._refused:
-                    return  # `start` reports it
-                pause = _LONGEST_PAUSE
             except (OSError, TimeoutError, GatewayError) as error:
-                self._note(error, starts=give_in and self._seen[0] is None)
-                pause = min(_LONGEST_PAUSE, pause * 2)
+                starts = give_in and self._seen[0] is None
+                refusal = self._note(error, starts=starts)
+                if starts and refusal is not None:
+                    self._given_in = refusal
+                    return  # `start` reports it
+                pause = min(self.server.retry, pause * 2) if refusal is None else _LONGEST_PAUSE
             else:
                 since = self._loop.time()
                 await connection.lost
                 if self._loop.time() - since > _LONGEST_PAUSE:  # else the server accepts connections only to close them
                     pause = _SHORTEST_PAUSE
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            self._pause = self._loop.create_future()
+            await asyncio.wait((self._pause,), timeout=pause * random.uniform(0.5, 1.0))
+            self._pause = None
+
+    def hurry(self) -> None:
+        """Try to connect now, if the next attempt is still to come."""
+        if self._pause is not None and not self._pause.done():
+            self._pause.set_result(None)
 
     async def _connect(self) -> RedisSocket:
+        address = self.leads_to = await self.server.locate(self)
         async with asyncio.timeout(_CONNECT_TIMEOUT):
-            connection = await self._open()
+            connection = await open_socket(address, self._make_socket, self._options.silence)
         try:
-            async with asyncio.timeout(self._options.deadline):
-                await self._greet(connection)
-                if self._setup is not None:
-                    await self._prepare(connection, self._setup)
+            async with asyncio.timeout(min(self._options.deadline, self._options.silence)):
+                await greet(connection, address, self._options.name, self._setup, needs_master=self.server.needs_master)
         except BaseException:
             connection.transport.abort()
             if connection.fault:
-                raise RedisRefused(f"{self.address.shown} does not answer as Redis does: {connection.fault}") from None
+                raise RedisRefused(f"{address.shown} does not answer as Redis does: {connection.fault}") from None
             self._check_open(connection)
             raise
         self._check_open(connection)
+        self._connected(connection)
+        return connection
+
+    def _connected(self, connection: RedisSocket) -> None:
         self._connection = connection
         self.times_up += 1
         connection.on_lost = self._drop
+        connection.on_refused = partial(self._take_refused, connection)
         self._seen = (connection, connection.replies, self._loop.time())
         self._failing = False
         if self._give_up is not None:
             self._give_up.cancel()
             self._give_up = None
+        self._reason = ""
         self._up.set()
+        if self._refused:
+            first, self._refused = self._refused, []
+            self._put(first + self._out)
         self._flush()
+        self.server.up(self)
         for hook in self.on_up:
             hook()
-        return connection
 
     def _check_open(self, connection: RedisSocket) -> None:
         if connection.lost.done():
-            hint = "" if self.address.tls else " (if it wants TLS, write rediss:// for redis://)"
+            hint = "" if self.leads_to.tls else " (if it wants TLS, write rediss:// for redis://)"
             raise ConnectionResetError(f"it closes the connection at once{hint}")
 
-    async def _open(self) -> RedisSocket:
-        address = self.address
-        if address.path is not None:
-            _, connection = await self._loop.create_unix_connection(self._make_socket, address.path)
-        else:
-            try:
-                _, connection = await self._loop.create_connection(
-                    self._make_socket,
-                    address.host,
-                    address.port,
-                    ssl=address.tls,
-                    ssl_handshake_timeout=_TLS_TIMEOUT if address.tls else None,
-                )
-            except ssl.SSLCertVerificationError as error:
-                raise RedisRefused(
-                    f"The certificate of {address.shown} is not trusted ({error.verify_message}): name its CA with"
-                    " ?ssl_ca_certs=FILE"
-                ) from None
-            except (ssl.SSLError, ConnectionAbortedError):
-                raise RedisRefused(f"{address.shown} does not speak TLS: write redis:// for rediss://") from None
-        return connection
+    def _note(self, error: OSError | GatewayError, *, starts: bool) -> RedisRefused | None:
+        """Keep why there is no connection, and return an error that another try would not change.
 
-    async def _greet(self, connection: RedisSocket) -> None:
-        address = self.address
-        commands: list[tuple[Any, ...]] = []
-        if address.password is not None:
-            commands.append(("AUTH", *filter(None, (address.username,)), address.password))
-        if address.db:
-            commands.append(("SELECT", address.db))
-        commands.append(("PING",))
-        try:
-            for command in commands:
-                await connection.ask(*command)
-        except GatewayError as error:
-            raise self._refusal(error) from None
-        await self._set_name(connection)
-
-    async def _prepare(self, connection: RedisSocket, setup: Setup) -> None:
-        try:
-            await setup(connection.ask)
-        except GatewayError as error:
-            raise self._refusal(error) from None
-
-    async def _set_name(self, connection: RedisSocket) -> None:
-        try:
-            await connection.ask("CLIENT", "SETNAME", self._options.name)
-        except GatewayError:
-            log.debug("redis link: CLIENT SETNAME was refused", exc_info=True)  # some hosted servers do not have it
-
-    def _refusal(self, error: GatewayError) -> GatewayError:
-        text = self._masked(error.message.removeprefix("Redis refused the command: "))
-        if text.startswith(PERMANENT):
-            return RedisRefused(f"Redis at {self.address.shown} refused the login: {text[:100]}")
-        if "DB index" in text:
-            return RedisRefused(f"Redis at {self.address.shown} has no database {self.address.db}: {text[:100]}")
-        return error if error.code is ErrorCode.REDIS_UNAVAILABLE else GreetingRefused(text[:200])
-
-    def _masked(self, text: str) -> str:
-        """Return an error of Redis' without the password: a server that does not know AUTH repeats its arguments."""
-        return text.replace(self.address.password, "***") if self.address.password else text
-
-    def _note(self, error: OSError | GatewayError, *, starts: bool) -> None:
-        """Keep why there is no connection, and log each new reason; while the link `starts`, `start` reports it.
-
-        Clients are not told where Redis is, nor how the gateway logs in there.
+        The log gets the reason, unless the link `starts`: then `start` reports it. Clients are not told where Redis is,
+        nor how the gateway logs in there.
         """
-        if isinstance(error, GreetingRefused):
-            reason = error.why
+        refusal = error if isinstance(error, RedisRefused) else None
+        if isinstance(error, NotMaster) and not self.server.is_found:
+            refusal = RedisRefused(error.why)
+        if isinstance(error, GreetingRefused | NotMaster):
+            self._reason = error.why
         else:
-            reason = error.message if isinstance(error, GatewayError) else _why(error)
-        if starts:
-            self._refused = error if isinstance(error, RedisRefused) else None
-        elif reason != self._reason:
-            log.warning("redis link to %s: %s", self.address.shown, reason)
-        self._reason = reason
+            self._reason = error.message if isinstance(error, GatewayError) else why(error)
+        if not starts:
+            self.server.down(self, self._reason)
         if isinstance(error, RedisRefused):
             self._last_error = unavailable("the gateway is not let in, and its log says why")
         else:
-            self._last_error = error if isinstance(error, GatewayError) else unavailable(reason)
+            self._last_error = error if isinstance(error, GatewayError) else unavailable(self._reason)
+        return refusal
 
     def _give_up_later(self) -> None:
         """Give the backlog up after `backlog_timeout`, counted from now, when the connection was lost."""
@@ -357,25 +406,33 @@ class Link:
             self._fail_backlog()
 
     def _fail_backlog(self) -> None:
+        refused, self._refused = self._refused, []
         out, _ = self._take_out()
-        for sink, *_ in out:
+        for sink, *_ in refused + out:
             self._loop.call_soon(sink, self.last_error)
 
-    def _drop(self, connection: RedisSocket, *, timed_out: bool = False) -> None:
-        """Abort a connection and fail what waits on it for a reply. Commands that were not written stay queued."""
+    def _lost(self, connection: RedisSocket, reason: str) -> None:
+        """Take note that the connection has gone, or is being left."""
         if self._connection is connection:
             self._connection = None
             self._up.clear()
             if not self._closed:
-                self._last_error = unavailable("the connection was lost")
-                log.warning("redis link to %s: the connection was lost", self.address.shown)
+                self._last_error = unavailable(reason)
+                self.server.down(self, reason)
                 self._give_up_later()
+
+    def _drop(self, connection: RedisSocket, reason: str = "the connection was lost") -> None:
+        """Abort a connection and fail what waits on it for a reply. Commands that were not written stay queued."""
+        self._lost(connection, reason)
         connection.on_lost = None
         connection.transport.abort()
-        connection.fail(partial(LostReply, "no reply in time" if timed_out else "the connection was lost"))
+        connection.fail(partial(LostReply, reason))
 
     def _watch(self) -> None:
-        """Check the deadline from time to time. Replies come in order, so that no command needs a timer of its own."""
+        """Check the deadline from time to time. Replies come in order, so that no command needs a timer of its own.
+
+        A connection on which nothing is under way is asked for a sign of life.
+        """
         if self._closed:
             return
         self._check = self._loop.call_later(self._options.deadline / 4, self._watch)
@@ -384,21 +441,10 @@ class Link:
             return
         seen, replies, since = self._seen
         if seen is not connection or replies != connection.replies or not connection.pending:
+            if seen is connection and replies == connection.replies:
+                connection.beat()
             self._seen = (connection, connection.replies, now)
         elif now - since >= self._options.deadline:
-            log.error("redis link to %s: no reply for %.0f s", self.address.shown, now - since)
-            self._drop(connection, timed_out=True)
-
-
-def _why(error: OSError) -> str:
-    """Return the reason in the system's words. They name no address: event loops put it into their own texts."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ssl.SSLError):
-        return "TLS has failed"
-    if isinstance(error, socket.gaierror):
-        return error.strerror or "its name is not known"
-    if error.errno is not None:
-        return os.strerror(error.errno)
-    # Without a number: a word of ours or of the loop's on one connection, or on several at once, each with its address.
-    return str(error) if isinstance(error, ConnectionError) else "none of its addresses can be connected to"
+            log.error("redis link to %s: no reply for %.0f s", self.server.shown, now - since)
+            self._drop(connection, "no reply in time")
+            self.server.silent(self)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Final, cast
 
 import hiredis
+from hiredis import ReplyError
 from msgspec import Raw
 
-from bullmq_proxy.gateway.broker.redis.errors import reply_error, unavailable
+from bullmq_proxy.gateway.broker.redis.errors import refusal, reply_error, unavailable
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.values.text import ERRORS, bytes_of
 
@@ -28,9 +29,13 @@ Sink = Callable[[Any], None]
 Chunk = bytes | Raw
 """A part of a command in Redis protocol. A payload is a chunk of its own, so that it is not copied."""
 
-Entry = tuple[Sink, bool, int]
-"""A command under way: its sink, whether texts are decoded, how many replies Redis gives (the last one counts)."""
+Entry = tuple[Sink, bool, int, bytes | list[Chunk], Any]
+"""A command under way: its sink, whether texts are decoded, how many replies Redis gives (the last one counts), the
+command itself, should the server refuse to execute it, and the `Route` that sent it there, if one did."""
 
+
+Setup = Callable[[Callable[..., Awaitable[Any]]], Awaitable[None]]
+"""Prepares each new connection before its first command; takes a function that sends one command."""
 
 OnPush = Callable[[list[Any]], None]
 """Takes a message that is no reply to a command: its kind, and what belongs to it."""
@@ -49,6 +54,8 @@ def packable(words: Iterable[Chunk]) -> list[bytes | memoryview]:
     return [word if isinstance(word, bytes) else memoryview(word) for word in words]
 
 
+PING: Final = pack_command("PING")
+
 _HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]
 
 
@@ -65,6 +72,7 @@ class RedisSocket(asyncio.Protocol):
         pending: commands that were written and have no reply yet.
         replies: how many have come; a link's deadline sees progress by it.
         on_lost: called when the socket closes; None during the handshake.
+        on_refused: takes a command that was not executed, and the word that says why; returns whether it takes over.
     """
 
     def __init__(self, on_push: OnPush | None = None) -> None:
@@ -74,6 +82,7 @@ class RedisSocket(asyncio.Protocol):
         self.replies = 0
         self.fault = ""  # why what came is no Redis protocol
         self.on_lost: Callable[[RedisSocket], None] | None = None
+        self.on_refused: Callable[[Entry, str, Any], bool] | None = None
         self.transport: asyncio.Transport
         reader = hiredis.Reader(encoding="utf-8", errors=ERRORS)
         self._reader: Any = reader if on_push is None else _PushReader(reader, on_push)
@@ -101,7 +110,8 @@ class RedisSocket(asyncio.Protocol):
         gets, pending = self._reader.gets, self.pending
         self._reader.feed(data)
         while pending:
-            sink, decode, replies = pending[0]
+            entry = pending[0]
+            sink, decode, replies, _, _ = entry
             try:
                 reply = gets(decode)
             except hiredis.ProtocolError:
@@ -124,10 +134,29 @@ class RedisSocket(asyncio.Protocol):
                 reply, self._first_error = self._first_error or reply, None
                 self._swallowed = 0
             pending.popleft()
+            if (reply.__class__ is ReplyError or replies > 1) and self._is_refused(entry, reply):
+                continue
             _give(sink, reply)
         if self.on_lost is not None and self._reader.has_data():
             log.error("redis link: closing the connection: a reply without a command")
             self.transport.abort()
+
+    def _is_refused(self, entry: Entry, reply: Any) -> bool:
+        """Return whether a command was not executed, and somebody sends it again."""
+        word = refusal(reply)
+        return bool(word) and self.on_refused is not None and self.on_refused(entry, word, reply)
+
+    def beat(self) -> asyncio.Future[None]:
+        """Ask for a sign of life behind all that was written; the future ends with it, whatever it says."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def answered(reply: Any) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        self.pending.append((answered, False, 1, PING, None))
+        self.transport.write(PING)
+        return done
 
     def ask(self, *args: Any) -> asyncio.Future[Any]:
         """Send a command at once, for the handshake; error replies raise GatewayError."""
@@ -135,12 +164,14 @@ class RedisSocket(asyncio.Protocol):
         if self.lost.done():
             future.set_exception(unavailable(_LOST))
             return future
-        self.pending.append((partial(resolve, future), True, 1))
-        self.transport.write(pack_command(*args))
+        command = pack_command(*args)
+        self.pending.append((partial(resolve, future), True, 1, command, None))
+        self.transport.write(command)
         return future
 
 
-_ANSWERS: Final = (b"subscribe", b"unsubscribe")  # the replies to these commands are no others
+# The replies to these commands, whether texts are decoded or not: they are no others.
+_ANSWERS: Final = (b"subscribe", b"unsubscribe", "subscribe", "unsubscribe")
 
 
 class _PushReader:

@@ -16,17 +16,14 @@ from typing import Any, Final
 
 import hiredis
 
-from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import reply_error
-from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
+from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.socket import pack_command, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.values.text import bytes_of
 
 log = logging.getLogger(__name__)
-
-_PING: Final = pack_command("PING")
-
 
 NAME: Final = ":tracker"
 """The end of the names of trackers' connections."""
@@ -50,19 +47,17 @@ class Tracker:
         is_refused: the server has no such tracking, or does not let us use it.
     """
 
-    def __init__(self, address: Address, options: LinkOptions) -> None:
-        """Make a tracker; it connects when it is first used. `options` are those of the command link."""
+    def __init__(self, link: Link, options: LinkOptions) -> None:
+        """Make a tracker beside the command link, with its `options`; it connects when it is first used."""
         self.is_refused = False
-        self._heartbeat = options.deadline / 2
         own = replace(options, name=f"{options.name}{NAME}")
-        self._link = Link(address, own, setup=self._begin_tracking, on_push=self._pushed)
+        self._link = link.sibling(own, setup=self._begin_tracking, on_push=self._pushed)
         self._link.on_up += (self._all_changed, self._show_all, self._listen_to_all)
         self._changes: dict[bytes, asyncio.Future[None]] = {}
         self._shown: set[str] = set()
         self._hears: dict[bytes, Hear] = {}  # by channel
         self._may_hear = True  # the connection speaks RESP3, in which messages can be told from replies
         self._id = ""  # of the connection
-        self._beat: asyncio.TimerHandle | None = None
         self._started = False
 
     @property
@@ -75,12 +70,9 @@ class Tracker:
         if not self._started:
             self._started = True
             self._link.open()
-            self._send_heartbeat()
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._beat is not None:
-            self._beat.cancel()
         if self._started:
             await self._link.close()
 
@@ -169,12 +161,6 @@ class Tracker:
         changes, self._changes = self._changes, {}
         for change in changes.values():
             resolve(change, None)
-
-    def _send_heartbeat(self) -> None:
-        """Ask for a sign of life: without a command under way nobody would miss a server that has vanished."""
-        self._beat = asyncio.get_running_loop().call_later(self._heartbeat, self._send_heartbeat)
-        if self._link.is_up:
-            self.send(_PING)
 
 
 def _subscribed(reply: Any) -> None:

@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, of_read
-from bullmq_proxy.gateway.broker.redis.link import Link, LinkOptions
+from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.errors import GatewayError
@@ -251,7 +252,7 @@ class EventReader:
     async def _block(self) -> list[Any]:
         """Return the next entries, on a connection of its own; none when the time is up."""
         if (link := self._link) is None:
-            link = self._link = Link(self.queue.link.address, self._options)
+            link = self._link = self.queue.link.sibling(self._options)
             await link.start()
         await link.wait_up()
         reply = await link.call(*self._command("BLOCK", int(_BLOCK * 1000)), decode=False)

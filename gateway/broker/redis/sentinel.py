@@ -1,0 +1,136 @@
+"""A master that sentinels know: they are asked where it is, and tell when another server takes its place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from bullmq_proxy.gateway.broker.redis.address import Address, Target
+from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
+from bullmq_proxy.gateway.broker.redis.errors import RedisRefused, unavailable
+from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.server import Server
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.values.text import text_of
+
+_SWITCH: Final = "+switch-master"
+_ANSWER: Final = 1.0  # s for a sentinel's answer
+_TRIES: Final = 4  # to reach the master that one sentinel names, before another one is asked
+_MOST: Final = 100  # sentinels that are remembered
+_ROTATED: Final = "the master that it names cannot be used: another sentinel is asked"
+
+
+class SentinelServer(Server):
+    """The master of a name, wherever it is."""
+
+    is_found = True
+    retry = 0.25  # a failover lasts some seconds; to ask a sentinel costs little
+
+    def __init__(self, target: Target, options: LinkOptions) -> None:
+        """Make one for links with these options; the sentinels are connected to with the first of them."""
+        super().__init__(target.master)
+        self._target = target
+        self._sentinels = _Sentinels(target)
+        own = replace(options, name=f"{options.name}:sentinel", backlog=0, deadline=min(options.deadline, 3 * _ANSWER))
+        self._watch = Link(self._sentinels, own, setup=self._subscribe, on_push=self._pushed)
+        self._tries = 0
+
+    @property
+    def shown(self) -> str:
+        """The server for people and logs."""
+        return self._target.shown
+
+    def joined(self, link: Link) -> None:
+        """Count a link in; the first one connects to the sentinels."""
+        if not self.links:
+            self._watch.open()
+        super().joined(link)
+
+    async def left(self, link: Link) -> None:
+        """Count a link out; the last one disconnects from the sentinels."""
+        await super().left(link)
+        if not self.links:
+            await self._watch.close()
+
+    async def locate(self, link: Link) -> Address:
+        """Ask a sentinel for the master.
+
+        Raises:
+            RedisRefused: the sentinels know no master of this name.
+            GatewayError: none of them answers.
+        """
+        self._tries += 1
+        if self._tries % _TRIES == 0:
+            self._watch.leave(_ROTATED)
+        try:
+            async with asyncio.timeout(_ANSWER):
+                await self._watch.wait_up()
+                found = await self._watch.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.name, decode=False)
+        except TimeoutError:
+            raise unavailable("no sentinel answers") from None
+        if not found:
+            raise RedisRefused(f"The sentinels of {self.shown} know no master of the name {self._target.name!r}")
+        return replace(self._target.master, host=text_of(found[0]), port=int(found[1]))
+
+    def up(self, link: Link) -> None:
+        """Let the others try at once, now that one is connected."""
+        self._tries = 0
+        super().up(link)
+
+    async def _subscribe(self, ask: Callable[..., Awaitable[Any]]) -> None:
+        """Learn of the other sentinels, and ask to be told of failovers, where the sentinel can tell (Redis 6.0)."""
+        try:
+            others = await ask("SENTINEL", "SENTINELS", self._target.name)
+            self._sentinels.learn(dict(zip(other[::2], other[1::2], strict=True)) for other in others)
+        except GatewayError:
+            return  # it does not know the master
+        try:
+            await ask("HELLO", "3")
+            await ask("SUBSCRIBE", _SWITCH)
+        except GatewayError:
+            return
+        for link in tuple(self.links):
+            link.hurry()
+
+    def _pushed(self, message: list[Any]) -> None:
+        """Move all links: the message is `<name> <old host> <old port> <new host> <new port>`."""
+        words = text_of(message[2]).split() if text_of(message[0]) == "message" else []
+        if len(words) == 5 and words[0] == self._target.name:
+            for link in tuple(self.links):
+                if (link.leads_to.host, str(link.leads_to.port)) != (words[3], words[4]):
+                    link.leave("another server has become the master")
+                link.hurry()
+
+
+class _Sentinels(Server):
+    """Any of the sentinels: each attempt goes to the next one."""
+
+    needs_master = False
+    retry = 0.25
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target.seeds[0])
+        self._addresses = list(target.seeds)
+        self._shown = f"the sentinels of {target.shown}"
+
+    @property
+    def shown(self) -> str:
+        return self._shown
+
+    async def locate(self, link: Link) -> Address:
+        self._addresses.append(self._addresses.pop(0))
+        return self._addresses[-1]
+
+    def down(self, link: Link, reason: str) -> None:
+        """Take note that the link is down, unless it only goes to another sentinel."""
+        if reason != _ROTATED:
+            super().down(link, reason)
+
+    def learn(self, others: Any) -> None:
+        """Remember further sentinels."""
+        for other in others:
+            address = replace(self.address, host=other["ip"], port=int(other["port"]))
+            if address not in self._addresses and len(self._addresses) < _MOST:
+                self._addresses.append(address)

@@ -1,0 +1,148 @@
+"""A server that is no master any more: what it refused goes to the one that is, and the caller never hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Raw
+from redis.asyncio import Redis
+
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
+from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
+from bullmq_proxy.gateway.broker.redis.socket import future_of
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.rules.options import OptionsCache
+from tests.broker.misbehaving import OK, MisbehavingServer
+from tests.support.link import OPTIONS as DEFAULTS
+from tests.support.valkey import ValkeyProcess
+from tests.support.waiting import eventually
+
+OPTIONS = replace(DEFAULTS, name="moving", deadline=5.0, backlog_timeout=5.0)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+    with ValkeyProcess(tmp_path_factory.mktemp("moving"), tcp=True) as process:
+        yield process
+
+
+@pytest.fixture
+async def redis(server: ValkeyProcess) -> AsyncIterator[Redis]:
+    async with Redis.from_url(server.url, decode_responses=True) as client:
+        yield client
+        await client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
+
+
+@asynccontextmanager
+async def connected(address: Address, options: LinkOptions = OPTIONS) -> AsyncIterator[Link]:
+    link = Link(address, options, setup=load_scripts)
+    await link.start(5.0)
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+async def demote(redis: Redis) -> None:
+    await redis.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
+
+
+async def promote(redis: Redis) -> None:
+    await redis.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
+
+
+def add(queue: Queue, id: str = "") -> asyncio.Future[Any]:
+    """Add a job by a script, or in a transaction when it has an id."""
+    options = OptionsCache().prepare(Raw(b'{"jobId":"%b"}' % id.encode() if id else b"{}"), "opts")
+    return future_of(lambda sink: queue.add(("n", Raw(b"{}"), options), sink))
+
+
+async def test_a_refused_command_script_and_transaction_are_executed_once_by_the_next_master(
+    server: ValkeyProcess, redis: Redis, prefix: str
+) -> None:
+    async with connected(Address.from_url(server.url)) as link:
+        queue = Queue(prefix, "q", link, scripts_on(link))
+        await add(queue)
+        await demote(redis)
+        waiting = [link.call("RPUSH", prefix, word) for word in "abc"]
+        waiting += [add(queue), add(queue, "mine")]
+        await eventually(lambda: not link.is_up, "the link leaves the replica")
+        assert link.last_error.message == (
+            "Redis is not reachable (it has become a replica, which takes no writes); nothing was written"
+        )
+        assert not any(future.done() for future in waiting)
+        await promote(redis)
+        await asyncio.gather(*waiting)
+        assert await redis.lrange(prefix, 0, -1) == ["a", "b", "c"]
+        assert set(await redis.lrange(queue.key("wait"), 0, -1)) == {"1", "2", "mine"}
+
+
+async def test_what_is_refused_for_longer_than_a_backlog_waits_fails(server: ValkeyProcess, redis: Redis) -> None:
+    async with connected(Address.from_url(server.url), replace(OPTIONS, backlog_timeout=0.2)) as link:
+        await demote(redis)
+        with pytest.raises(GatewayError) as refused:
+            await link.call("SET", "a", "b")
+        assert refused.value.code is ErrorCode.REDIS_UNAVAILABLE
+        assert "replica" in refused.value.message
+        assert link.is_failing
+
+
+async def test_a_replica_is_not_taken_for_a_server(server: ValkeyProcess, redis: Redis) -> None:
+    await demote(redis)
+    link = Link(Address.from_url(server.url), OPTIONS)
+    with pytest.raises(GatewayError, match="is a replica, which takes no writes: name its master"):
+        await link.start(2.0)
+
+
+async def test_commands_that_come_while_the_server_is_left_keep_their_order() -> None:
+    is_master = False
+    done: list[bytes] = []
+
+    def reply(command: list[bytes]) -> bytes:
+        if not is_master:
+            return b"-READONLY You can't write against a read only replica.\r\n"
+        done.append(command[1])
+        return OK
+
+    async with MisbehavingServer(reply) as server:
+        link = Link(Address(host="127.0.0.1", port=server.port), OPTIONS)
+        await link.start(5.0)
+        calls = [link.call("SET", f"{number}", "") for number in range(3)]
+        await eventually(lambda: not link.is_up, "the link leaves")
+        calls += [link.call("SET", f"{number}", "") for number in range(3, 6)]
+        is_master = True
+        await asyncio.gather(*calls)
+        await link.close()
+    assert done == [b"0", b"1", b"2", b"3", b"4", b"5"]
+
+
+async def test_when_one_link_hears_nothing_all_give_up_and_try_again_together(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = replace(OPTIONS, deadline=0.4)
+    with ValkeyProcess(tmp_path, tcp=True) as server:
+        async with connected(Address.from_url(server.url), options) as link:
+            blocked = link.sibling(replace(options, deadline=60.0))
+            blocked.open()
+            await blocked.wait_up()
+            reply = blocked.call("BLPOP", "nothing", 50)
+            with caplog.at_level(logging.WARNING):
+                server.freeze()
+                with pytest.raises(GatewayError, match="no reply in time"):
+                    await asyncio.wait_for(reply, 5.0)
+                server.thaw()
+                await asyncio.wait_for(asyncio.gather(link.wait_up(), blocked.wait_up()), 5.0)
+                await eventually(lambda: "connected again" in caplog.text, "the log says so")
+            await blocked.close()
+    lines = [record.message for record in caplog.records if "connected again" in record.message]
+    assert len(lines) == 1

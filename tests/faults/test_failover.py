@@ -1,0 +1,36 @@
+"""Real sentinels put a replica into the master's place, and the gateway goes on there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.sessions.peer import Gateway
+from tests.support.load import load
+from tests.support.sentinel import Sentinels
+from tests.support.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+    with Sentinels(tmp_path_factory.mktemp("sentinels")) as started:
+        yield started
+
+
+async def test_a_failover_by_hand_is_heard_of_by_nobody(sentinels: Sentinels, prefix: str) -> None:
+    async with Gateway(sentinels.url, prefix=prefix, queue_links=1) as gateway:
+        async with load(gateway) as jobs, load(gateway, "sleeping"):
+            before = sentinels.master
+            sentinels.fail_over()
+            await eventually(lambda: sentinels.master is not before, "the sentinels have another master")
+            await jobs.goes_on()
+        assert not jobs.refused["REDIS_UNAVAILABLE"]
+
+
+async def test_a_master_that_dies_takes_nothing_along_that_was_replicated(sentinels: Sentinels, prefix: str) -> None:
+    async with Gateway(sentinels.url, prefix=prefix) as gateway:
+        async with load(gateway) as jobs:
+            sentinels.master.kill()
+            await jobs.goes_on()
+        assert not jobs.refused["REDIS_UNAVAILABLE"]

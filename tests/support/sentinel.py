@@ -1,0 +1,83 @@
+"""Real sentinels: one master, replicas, and sentinels that put one of them into its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from redis import Redis
+
+from tests.support.valkey import ValkeyProcess
+from tests.support.waiting import wait_for
+
+NAME = "mymaster"
+DOWN_AFTER = 500
+"""Milliseconds after which a sentinel thinks that the master is down."""
+
+
+class Sentinels:
+    """A master and its replicas with as many sentinels as are usual; started together."""
+
+    def __init__(self, tmp_path: Path, *, replicas: int = 2, sentinels: int = 3) -> None:
+        self._path = tmp_path
+        self.servers = [ValkeyProcess(tmp_path / f"server-{n}", tcp=True) for n in range(replicas + 1)]
+        self.sentinels: list[ValkeyProcess] = []
+        self._count = sentinels
+
+    @property
+    def url(self) -> str:
+        """For the gateway."""
+        places = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{places}/{NAME}"
+
+    def start(self) -> Sentinels:
+        """Start all of them and wait until the replicas follow and the sentinels know each other."""
+        first, *rest = self.servers
+        first.start()
+        for server in rest:
+            server.start()
+            with Redis(port=server.port) as redis:
+                redis.replicaof("127.0.0.1", first.port)
+        for number in range(self._count):
+            directory = self._path / f"sentinel-{number}"
+            directory.mkdir()
+            conf = directory / "sentinel.conf"
+            conf.write_text(
+                f"sentinel monitor {NAME} 127.0.0.1 {first.port} {self._count // 2 + 1}\n"
+                f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER}\n"
+                f"sentinel failover-timeout {NAME} 3000\n"
+            )
+            sentinel = ValkeyProcess(directory, tcp=True, conf=conf, extra_args=["--sentinel"])
+            self.sentinels.append(sentinel.start())
+        wait_for(self._know_each_other, "the sentinels know each other and the replicas")
+        return self
+
+    @property
+    def master(self) -> ValkeyProcess:
+        """The server that the first sentinel takes for the master."""
+        with Redis(port=self.sentinels[0].port) as redis:
+            _, port = redis.sentinel_get_master_addr_by_name(NAME)
+        return next(server for server in self.servers if server.port == port)
+
+    def fail_over(self) -> None:
+        """Let a replica take the master's place while the master lives."""
+        with Redis(port=self.sentinels[0].port) as redis:
+            redis.execute_command("SENTINEL", "FAILOVER", NAME)
+
+    def _know_each_other(self) -> bool:
+        for sentinel in self.sentinels:
+            with Redis(port=sentinel.port, decode_responses=True) as redis:
+                state = redis.sentinel_master(NAME)
+                if state["num-other-sentinels"] < self._count - 1 or state["num-slaves"] < len(self.servers) - 1:
+                    return False
+        return True
+
+    def close(self) -> None:
+        """Stop all of them."""
+        for process in (*self.sentinels, *self.servers):
+            process.close()
+
+    def __enter__(self) -> Sentinels:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
