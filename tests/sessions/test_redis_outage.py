@@ -81,7 +81,7 @@ async def test_a_job_whose_worker_vanishes_while_redis_is_away_comes_back(
     assert (await (await proxy.worker()).job()).id == job.id
 
 
-async def test_a_lock_that_did_not_survive_the_outage_is_told_to_the_worker(
+async def test_a_lock_that_did_not_survive_the_outage_is_told_to_the_worker_and_the_job_goes_back_at_once(
     server: ValkeyProcess, proxy: Gateway
 ) -> None:
     producer, worker = await proxy.queue(), await proxy.worker(lockDuration=500)
@@ -93,6 +93,7 @@ async def test_a_lock_that_did_not_survive_the_outage_is_told_to_the_worker(
     server.start()
     cancelled = await worker.message()
     assert (cancelled["id"], cancelled["data"]["type"]) == (job.number, "cancel")
+    assert (await worker.job()).id == job.id
 
 
 async def _passed(moment: float) -> bool:

@@ -110,10 +110,12 @@ class Leases:
 
     Attributes:
         identity: of the shard.
+        on_lock_gone: is told the name of a queue in which one of them has lost its lock: its job may still be active.
     """
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
+        self.on_lock_gone: Callable[[str], object] = lambda queue: None
         self._leases: dict[str, Lease] = {}
 
     def __len__(self) -> int:
@@ -264,10 +266,15 @@ class Consumer:
             Whether it was told; not so when it does not know of the job yet.
         """
         is_known = lease.state is not PENDING
+        self.lock_is_gone()
         self.end(lease)
         told = is_known and bool(tell(self.holder.cancel, lease, reason))
         self.ended(lease)
         return told
+
+    def lock_is_gone(self) -> None:
+        """Note that the lock of a lease is not ours any more."""
+        self._shard_leases.on_lock_gone(self.queue)
 
     def overtake(self, lease: Lease, reason: str | None = None) -> bool:
         """End a lease whose job somebody has moved by its token; a final answer under way finds out by itself.

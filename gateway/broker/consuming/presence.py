@@ -17,7 +17,7 @@ from bullmq_proxy.gateway.broker.consuming.recovery import take_back
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity, parse_identity
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.errors import OUTAGE
+from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, will_pass
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.scripts import Script
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
@@ -214,7 +214,7 @@ class Presence:
         try:
             return await take_back(self._queue(name), dead)
         except GatewayError as error:
-            if error.code in OUTAGE:
+            if will_pass(error):
                 raise
             log.error("the jobs of shard %s in %s cannot be given back: %s", dead.address, name, error)
             return 0

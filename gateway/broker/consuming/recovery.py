@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.stalled import AT_A_TIME, CHECK_KEYS
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.errors import reply_error
+from bullmq_proxy.gateway.broker.redis.errors import reply_error, will_pass
 from bullmq_proxy.gateway.broker.redis.socket import pack_command, resolve
 from bullmq_proxy.gateway.broker.tasks import Tasks
 from bullmq_proxy.gateway.errors import GatewayError
@@ -26,48 +26,75 @@ log = logging.getLogger(__name__)
 
 _LOOKED_AT: Final = 1000  # locks that one command reads
 
+_PAUSE: Final = 1.0  # s before another search where one has failed
+_SOON: Final = 0.05  # s: of many locks that have expired one search finds all
+
 IsOrphan = Callable[[str, str], bool]
 
 _MAX_STALLED_COUNT: Final = WorkerOptions().max_stalled_count  # nobody knows what the clients of the dead asked for
 
 
 class Recovery:
-    """Remembers in which queues a fetch of this shard may be lost, and searches them whenever Redis can be asked."""
+    """Remembers which queues are to be searched, and searches them as soon as Redis can be asked."""
 
     def __init__(self, queue: Callable[[str], Queue], leases: Leases) -> None:
         """Make one for a shard.
 
         Args:
             queue: gives the queue of a name.
-            leases: of the shard, which know what an orphan is.
+            leases: of the shard, which know what an orphan is, and tell when a lock is gone.
         """
         self._queue = queue
         self._leases = leases
-        self._of_lost_fetches: set[str] = set()
+        leases.on_lock_gone = self.expect_expired
+        self._lost_fetches: set[str] = set()
+        self._expired: set[str] = set()
         self._tasks = Tasks()
+        self._next: asyncio.TimerHandle | None = None
 
     def expect_lost_fetches(self, queues: Iterable[str]) -> None:
-        """Remember that the reply to a fetch from these queues may have been lost."""
-        self._of_lost_fetches.update(queues)
+        """Remember that the reply to a fetch from these queues may have been lost; `search` is to follow."""
+        self._lost_fetches.update(queues)
+
+    def expect_expired(self, queue: str) -> None:
+        """Search a queue soon for jobs whose lock is gone although they are active: one of ours has lost it."""
+        self._expired.add(queue)
+        self._search_in(_SOON)
+
+    def _search_in(self, seconds: float) -> None:
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_later(seconds, self.search)
 
     def search(self) -> None:
-        """Begin to search all queues that were remembered; those for which the link breaks are remembered again."""
-        while self._of_lost_fetches:
-            self._tasks.spawn(self._search_for_lost_fetches(self._of_lost_fetches.pop()))
+        """Begin to search all queues that were remembered; those where that fails are remembered again."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        while self._lost_fetches:
+            self._tasks.spawn(self._search(self._lost_fetches.pop(), self._lost_fetches, self._give_back_lost))
+        while self._expired:
+            self._tasks.spawn(self._search(self._expired.pop(), self._expired, take_back))
 
     async def close(self) -> None:
         """Wait for the searches; a closed link ends them."""
         await self._tasks.wait()
+        if self._next is not None:
+            self._next.cancel()
 
-    async def _search_for_lost_fetches(self, name: str) -> None:
+    async def _search(self, name: str, remembered: set[str], search: Callable[[Queue], Awaitable[int]]) -> None:
         try:
-            await give_back(self._queue(name), self._leases.is_lost)
-        except GatewayError:
-            self.expect_lost_fetches((name,))
+            await search(self._queue(name))
+        except GatewayError as error:
+            remembered.add(name)
+            if will_pass(error):  # it may be refused while the link stays up
+                self._search_in(_PAUSE)
+
+    def _give_back_lost(self, queue: Queue) -> Awaitable[int]:
+        return give_back(queue, self._leases.is_lost)
 
 
-async def take_back(queue: Queue, dead: Identity) -> int:
-    """Give back the jobs of a dead shard, with whatever has lost its lock; they count as stalled.
+async def take_back(queue: Queue, dead: Identity | None = None) -> int:
+    """Give back the active jobs that have lost their lock, and those of a dead shard; they count as stalled.
 
     Args:
         queue: where to look.
@@ -80,11 +107,13 @@ async def take_back(queue: Queue, dead: Identity) -> int:
         GatewayError: Redis is not reachable.
     """
     keys, count, passed = queue.keys(*CHECK_KEYS), 0, 0
+    of_dead = (f"{dead.run}:{dead.slot}:", dead.incarnation + 1) if dead is not None else ("", 0)
     while passed >= 0:
         args = [_MAX_STALLED_COUNT, queue.base, now_ms(), 0, passed, AT_A_TIME]
-        dead_args = [f"{dead.run}:{dead.slot}:", dead.incarnation + 1]
-        passed, taken = await queue.scripts["stalledSlice"].run(keys, [*args, *dead_args])
+        passed, taken = await queue.scripts["stalledSlice"].run(keys, [*args, *of_dead])
         count += len(taken)
+    if count:
+        log.info("%d jobs of %s without a holder are back in wait", count, queue.name)
     return count
 
 

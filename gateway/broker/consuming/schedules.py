@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.errors import OUTAGE
+from bullmq_proxy.gateway.broker.redis.errors import will_pass
 from bullmq_proxy.gateway.errors import GatewayError, invalid_arguments
 from bullmq_proxy.gateway.rules.jobs import Hash
 from bullmq_proxy.gateway.rules.options import now_ms, pack
@@ -82,7 +82,7 @@ class Schedules:
                 await self._create_next(job_id, fields)
                 return
             except GatewayError as error:
-                if self._closed or error.code not in OUTAGE:
+                if self._closed or not will_pass(error):
                     log.warning("the iteration after %s of %s is not created: %s", job_id, self._queue.name, error)
                     return
             except Exception:

@@ -1,8 +1,8 @@
 """How a lease ends: completed, failed, given back, delayed, waiting for children, or its holder vanished.
 
-A final answer is never thrown away because Redis is slow or gone: it is sent again until Redis has said what became of
-it. Sending it again is safe: each of the scripts checks the lock first and removes it, and no two leases of a job have
-the same token.
+A final answer is never thrown away because Redis is slow, gone or unwilling: it is sent again until Redis has said what
+became of it. Sending it again is safe: each of the scripts checks the lock first and removes it, and no two leases of a
+job have the same token. The job of an answer that can never be stored goes back at once, as if its holder had vanished.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msgspec import Raw
 from bullmq_proxy.gateway.broker.consuming.leases import OVERTAKEN, Lease, tell
 from bullmq_proxy.gateway.broker.jobs.moves import Move, Moves
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.errors import OUTAGE
+from bullmq_proxy.gateway.broker.redis.errors import reply_error, will_pass
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.values.numbers import parse_int
@@ -44,12 +44,13 @@ _FOUND_NOTHING: Final = [0, 0, 0, 0]  # no job, no limit, no delayed job
 class _Settlement:
     """One final answer on its way."""
 
-    __slots__ = ("done", "doubtful", "fetched", "lease", "move", "pause")
+    __slots__ = ("done", "doubtful", "fetched", "is_last", "lease", "move", "pause")
 
-    def __init__(self, lease: Lease, move: Move, done: Done) -> None:
+    def __init__(self, lease: Lease, move: Move, done: Done, *, is_last: bool) -> None:
         self.lease = lease
         self.move = move
         self.done = done
+        self.is_last = is_last  # nothing is left to be tried if this cannot be stored
         self.doubtful = False  # an earlier try may have succeeded
         self.fetched = False  # this try looks for the next job
         self.pause = _FIRST_PAUSE
@@ -96,17 +97,21 @@ class Settler:
             lease: of the job.
             last: it goes back last in line, or last of its priority, so that its holder does not get it next.
         """
-        keys, limit = vanished_keys(self._queue, lease.id), lease.consumer.options.max_stalled_count
-        lease.begin_settling()
-        self._queue.scripts["countVanished"].send(keys, [lease.token, limit], partial(self._vanished, lease, last))
+        self._give_back(lease, partial(self._put_last, lease) if last else _log_outcome(lease))
 
-    def _vanished(self, lease: Lease, last: bool, reply: Any) -> None:
-        """Give the job back even when nothing was counted: `release` finds out whether it is still ours."""
+    def _give_back(self, lease: Lease, done: Done) -> None:
+        keys = self._queue.keys(lease.id, f"{lease.id}:lock", "repeat")
+        limit = lease.consumer.options.max_stalled_count
+        lease.begin_settling()
+        self._queue.scripts["countVanished"].send(keys, [lease.token, limit], partial(self._vanished, lease, done))
+
+    def _vanished(self, lease: Lease, done: Done, reply: Any) -> None:
+        """Give the job back even when nothing was counted: the script finds out whether it is still ours."""
         lease.stalled, fails = reply if isinstance(reply, list) else (lease.stalled, 0)
-        if fails:
-            self.fail(lease, Failed(STALLED_TOO_OFTEN, unrecoverable=True), _log_outcome(lease))
-        else:
-            self.release(lease, partial(self._put_last, lease) if last else _log_outcome(lease))
+        too_often = Failed(STALLED_TOO_OFTEN, unrecoverable=True)
+        self._settle(
+            lease, self.moves.fail(lease, too_often) if fails else self.moves.release(lease), done, is_last=True
+        )
 
     def _put_last(self, lease: Lease, outcome: Outcome) -> None:
         """Let a job that is back in wait be the last of its priority; no more happens to one that is taken already."""
@@ -118,9 +123,9 @@ class Settler:
 
     # Sending, and sending again
 
-    def _settle(self, lease: Lease, move: Move, done: Done) -> None:
+    def _settle(self, lease: Lease, move: Move, done: Done, *, is_last: bool = False) -> None:
         lease.begin_settling()
-        self._send(_Settlement(lease, move, done), lease.consumer.may_fetch)
+        self._send(_Settlement(lease, move, done, is_last=is_last), lease.consumer.may_fetch)
 
     def _send(self, settlement: _Settlement, fetch: bool) -> None:
         settlement.fetched = fetch and settlement.move.script in _FETCHING
@@ -128,14 +133,14 @@ class Settler:
             settlement.move.send(fetch, partial(self._replied, settlement))
         except Exception:
             log.exception("the answer for job %s of %s cannot be sent", settlement.lease.id, self._queue.name)
-            self._end(settlement, GatewayError(ErrorCode.INTERNAL, "The answer cannot be sent to Redis"))
+            self._give_up(settlement, GatewayError(ErrorCode.INTERNAL, "The answer cannot be sent to Redis"))
 
     def _replied(self, settlement: _Settlement, reply: Any) -> None:
         if isinstance(reply, GatewayError):
-            if reply.code in OUTAGE:
+            if will_pass(reply):
                 self._try_again(settlement, reply)
             else:
-                self._end(settlement, reply)
+                self._give_up(settlement, reply)
         elif isinstance(reply, int) and reply < 0:
             self._refused(settlement, reply)
         elif settlement.move.script == "moveToWaitingChildren" and reply == 1:
@@ -157,8 +162,18 @@ class Settler:
         self._loop.call_later(settlement.pause, self._send, settlement, False)
         settlement.pause = min(settlement.pause * 2, _LONGEST_PAUSE)
 
+    def _give_up(self, settlement: _Settlement, error: GatewayError) -> None:
+        """Give back the job of an answer that can never be stored, as if its holder had vanished."""
+        if settlement.is_last or error.code is ErrorCode.SHUTTING_DOWN:
+            self._end(settlement, error)
+        else:
+            log.error("the answer for job %s of %s: %s", settlement.lease.id, self._queue.name, error.message)
+            self._give_back(settlement.lease, lambda _: settlement.done(error))
+
     def _refused(self, settlement: _Settlement, code: int) -> None:
         lease = settlement.lease
+        if code == _NO_LOCK:
+            lease.consumer.lock_is_gone()
         if (
             settlement.doubtful
             and lease.state is not OVERTAKEN
@@ -187,7 +202,11 @@ class Settler:
 
         def found(reply: Any) -> None:
             if isinstance(reply, Exception):
-                self._loop.call_later(settlement.pause, self._find_out, settlement, code)
+                error = reply_error(reply)
+                if will_pass(error):
+                    self._loop.call_later(settlement.pause, self._find_out, settlement, code)
+                else:
+                    self._end(settlement, error)
                 return
             attempts, stalled = (parse_int(value) or 0 for value in reply)
             charged = attempts > lease.attempts_made
@@ -208,11 +227,6 @@ class Settler:
         lease.consumer.end(lease)
         tell(settlement.done, outcome)
         lease.consumer.ended(lease, reply, fetched=settlement.fetched)
-
-
-def vanished_keys(queue: Queue, id: str) -> list[str]:
-    """Return the KEYS of countVanished.lua."""
-    return queue.keys(id, f"{id}:lock", "repeat")
 
 
 def _log_outcome(lease: Lease) -> Done:

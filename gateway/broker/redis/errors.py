@@ -47,6 +47,8 @@ _DISCARDED: Final = "EXECABORT Transaction discarded because of: "
 _IN_A_SCRIPT: Final = "READONLY You can't write against"  # of Redis < 7, within other words
 OF_SLOTS: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
 """The words among them that a cluster has for a single slot."""
+_SCRIPT: Final = "user_script"  # in the errors that a script raises; in those of rights, too, that end one
+_RIGHTS: Final = ("NOPERM", "ACL failure")
 
 # What clients are not told: the address of another node, and the gateway's name there.
 _ELSEWHERE: Final = re.compile(r"^(MOVED|ASK) .*", re.DOTALL)
@@ -82,6 +84,19 @@ class LostReply(GatewayError):
         self.why = why
 
 
+class CommandRefused(GatewayError):
+    """Redis has refused a command; `for_good` where the reason is in the command, or in what is stored."""
+
+    def __init__(self, code: ErrorCode, why: str, *, for_good: bool) -> None:
+        super().__init__(code, f"Redis refused the command: {why}")
+        self.for_good = for_good
+
+
+def will_pass(error: GatewayError) -> bool:
+    """Return whether a command that may be executed twice can succeed later: Redis is away, or will not serve now."""
+    return error.code in OUTAGE or (isinstance(error, CommandRefused) and not error.for_good)
+
+
 def unavailable(why: str) -> GatewayError:
     """Return the error of a command that was not executed, so that the caller may try again."""
     return GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"Redis is not reachable ({why}); nothing was written")
@@ -114,8 +129,9 @@ def reply_error(error: Exception) -> GatewayError:
     if text.startswith(_UNAVAILABLE):
         return GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"Redis cannot serve this now: {text[:200]}")
     if "WRONGTYPE" in text:  # the client has named a key of another type, such as one of BullMQ's own
-        return GatewayError(ErrorCode.CONFLICT, f"Redis refused the command: {text[:300]}")
-    return GatewayError(ErrorCode.INTERNAL, f"Redis refused the command: {text[:300]}")
+        return CommandRefused(ErrorCode.CONFLICT, text[:300], for_good=True)
+    is_of_script = _SCRIPT in text and not any(word in text for word in _RIGHTS)
+    return CommandRefused(ErrorCode.INTERNAL, text[:300], for_good=is_of_script)
 
 
 def of_read(error: GatewayError) -> GatewayError:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
-from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, of_read
+from bullmq_proxy.gateway.broker.redis.errors import of_read, will_pass
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
@@ -197,7 +197,7 @@ class EventReader:
             try:
                 reply = await ask()
             except GatewayError as error:
-                if error.code not in OUTAGE:
+                if not will_pass(error):
                     return []
                 log.warning("reading the events of %s: %s", self.queue.name, error)
                 await asyncio.sleep(_RETRY)

@@ -10,7 +10,7 @@
   ARGV[5] how many active jobs to pass over: the oldest ones, which are checked
   ARGV[6] how many to check
   ARGV[7] how the tokens of the dead begin, up to the incarnation
-  ARGV[8] the incarnation that still lives, or is the next one to live
+  ARGV[8] the incarnation that still lives, or is the next one to live; 0 where nobody is dead
 
   Returns how many to pass over next time, -1 when all are checked; and the ids of the jobs that are back in wait.
 ]]
