@@ -72,7 +72,7 @@ class Broker:
         )
         self._tracker = tracker = Tracker(self.link, options)
         self.roster = Roster(identity.address)
-        self.reach = Reach(self.link, tracker, prefix, self.leases, self.roster)
+        self.reach = Reach(self.link, tracker, prefix, self.leases, self.roster, self._look_again)
         self._parts = ShardParts(
             options,
             Seats(options.seats, tracker),
@@ -102,6 +102,10 @@ class Broker:
     def services(self, queue: Queue) -> QueueServices:
         """Return what the shard has for a queue; ask each time, since it goes when nobody uses it."""
         return self._services.get(queue) or QueueServices(queue, self._parts, self._services_changed)
+
+    def _look_again(self, name: str) -> None:
+        if (services := self._services.get(self.queue(name))) is not None:
+            services.look_again()
 
     def _services_changed(self, services: QueueServices) -> None:
         if services.is_idle:

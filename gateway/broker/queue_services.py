@@ -126,6 +126,13 @@ class QueueServices:
         if (job_waits := self._services.get(JobWaits)) is not None:
             job_waits.ask_again()
 
+    def look_again(self) -> None:
+        """Let those who wait look for what they wait for: something has changed of which Redis tells nobody."""
+        if (feed := self._services.get(Feed)) is not None:
+            feed.look_again()
+        if (job_waits := self._services.get(JobWaits)) is not None:
+            job_waits.look_again()
+
     def job_moved(self, id: str, token: str) -> None:
         """End the lease of a job that was moved by its token, if a Worker connection of this shard holds it."""
         lease = self._shard.leases.find(token, id)

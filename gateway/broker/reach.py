@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final, assert_never
 
 import msgspec
@@ -47,7 +48,13 @@ class SendAway(Struct, frozen=True, tag="sendAway"):
     worker: str
 
 
-Question = Overtaken | WhoWorks | Retire | SendAway
+class LookAgain(Struct, frozen=True, tag="lookAgain"):
+    """Something about a queue has changed of which Redis tells nobody: a limit is gone, or jobs are."""
+
+    queue: str
+
+
+Question = Overtaken | WhoWorks | Retire | SendAway | LookAgain
 
 MOST_SHOWN: Final = 1000
 """Workers of a queue that a shard shows."""
@@ -66,7 +73,15 @@ class _Shown(Struct, frozen=True):
 class Reach:
     """One shard's way to the clients of all shards, its own among them."""
 
-    def __init__(self, link: Link, tracker: Tracker, prefix: str, leases: Leases, roster: Roster) -> None:
+    def __init__(
+        self,
+        link: Link,
+        tracker: Tracker,
+        prefix: str,
+        leases: Leases,
+        roster: Roster,
+        look_again: Callable[[str], None],
+    ) -> None:
         """Make one.
 
         Args:
@@ -75,7 +90,9 @@ class Reach:
             prefix: of the queues' keys.
             leases: of the shard.
             roster: of the shard.
+            look_again: lets those who wait for something of a queue look for it.
         """
+        self._look_again = look_again
         self._leases = leases
         self._roster = roster
         self._channel = Channel(link, tracker, prefix, leases.identity.address, self._answer)
@@ -128,6 +145,10 @@ class Reach:
         if answers.pieces != [_YES]:
             raise GatewayError(ErrorCode.NOT_FOUND, f"There is no consumer {question.worker} of this queue")
 
+    def look_again(self, queue: str) -> None:
+        """Let those who wait for something of a queue look for it at once, on all shards; else they would by and by."""
+        self._channel.tell(msgspec.json.encode(LookAgain(queue)))
+
     # For others
 
     def _answer(self, text: bytes) -> list[bytes]:
@@ -151,6 +172,9 @@ class Reach:
                 if (worker := self._roster.find(queue, id)) is not None:
                     worker.send_away()
                 return [_NO if worker is None else _YES]
+            case LookAgain(queue):
+                self._look_again(queue)
+                return []
             case _:
                 assert_never(question)
 

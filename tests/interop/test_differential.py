@@ -29,7 +29,7 @@ from tests.interop.walks import Walk
 ELSEWHERE: Final = {"getWorkers", "getWorkersCount"}
 """The functions that are compared in tests of their own: `test_workers.py`."""
 
-OURS: Final = {"cancelJob", "disconnectConsumer", "drainConsumer", "getConsumers"}
+OURS: Final = {"addAndWait", "cancelJob", "disconnectConsumer", "drainConsumer", "getConsumers"}
 """The functions that Node does not have."""
 
 LEAST_CALLS: Final = 400

@@ -83,6 +83,7 @@ def calls(permission: Permission, prefix: str, ids: list[str], token: str) -> It
         for options in hostile_options(prefix, ids):
             yield "add", ["work", {}, options]
             yield "addBulk", [[{"name": "work", "opts": options}]]
+            yield "addAndWait", ["work", {}, options, 1]
 
 
 def arguments(row: Function, id: str, token: str) -> list[Any]:
@@ -91,7 +92,7 @@ def arguments(row: Function, id: str, token: str) -> list[Any]:
     for parameter in row.parameters:
         if parameter.name in known:
             args.append(known[parameter.name])
-        elif parameter.required or row.variadic:
+        elif parameter.required or row.variadic or row.waits:
             args.append(example(parameter.type))
         else:
             break

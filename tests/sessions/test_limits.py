@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from tests.sessions.peer import Gateway, Peer, until
+from tests.support.valkey import ValkeyProcess
 
 LONG = 3_600_000  # ms
 
@@ -79,6 +81,65 @@ async def test_a_limit_that_is_used_up_lets_nothing_through_until_it_is_over(
     worker = await proxy.worker()
     assert (await worker.job()).id == "1"
     assert await queue.call("getRateLimitTtl", 100) == 0
+
+
+@pytest.fixture
+async def other(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Gateway]:
+    """Another gateway on the same Redis."""
+    async with Gateway(valkey.url, prefix=prefix) as gateway:
+        yield gateway
+
+
+async def heard(redis: Redis, prefix: str) -> None:
+    """Wait until both gateways hear each other."""
+
+    async def look() -> bool:
+        return bool((await redis.pubsub_numsub(f"{prefix}:{{gateways}}:channel@0"))[0][1] == 2)
+
+    await until(look, "both gateways listen")
+
+
+SOON_ENOUGH = 2.0
+"""Seconds, well below the 5 after which workers look by themselves."""
+
+
+@pytest.mark.parametrize("lift", [("setGlobalConcurrency", 2), ("removeGlobalConcurrency",)], ids=lambda lift: lift[0])
+async def test_workers_everywhere_take_at_once_what_a_higher_concurrency_allows(
+    proxy: Gateway, queue: Peer, other: Gateway, redis: Redis, prefix: str, lift: tuple[Any, ...]
+) -> None:
+    await queue.call("setGlobalConcurrency", 1)
+    await add(queue, 2)
+    worker = await other.worker(concurrency=5)
+    await worker.job()
+    await heard(redis, prefix)
+    await until(lambda: _is_quiet(redis, prefix), "the worker waits")
+    await queue.call(*lift)
+    await worker.job(SOON_ENOUGH)
+
+
+@pytest.mark.parametrize(
+    "lift",
+    [("removeRateLimitKey",), ("removeGlobalRateLimit",), ("setGlobalRateLimit", 5, LONG)],
+    ids=lambda lift: lift[0],
+)
+async def test_workers_everywhere_go_on_at_once_when_a_rate_limit_is_lifted(
+    proxy: Gateway, queue: Peer, other: Gateway, redis: Redis, prefix: str, lift: tuple[Any, ...]
+) -> None:
+    await queue.call("setGlobalRateLimit", 1, LONG)
+    await add(queue, 2)
+    worker = await other.worker(concurrency=5)
+    await worker.job()
+    await heard(redis, prefix)
+    await worker.nothing_more()
+    await queue.call(*lift)
+    await worker.job(SOON_ENOUGH)
+
+
+async def _is_quiet(redis: Redis, prefix: str) -> bool:
+    """Whether the worker's shard is blocked on the marker."""
+    return any(
+        client["cmd"] == "bzpopmin" and client["name"].startswith(prefix) for client in await redis.client_list()
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +18,12 @@ from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.base import CONSUME, Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.watching import job_waits
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from tests.sessions.peer import Gateway, Peer, Refused, down, until
+from tests.support.keys import entry, write_keys
 from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import stretched
@@ -115,6 +118,94 @@ async def test_no_end_is_missed_however_close_it_is(proxy: Gateway, queue: Peer,
         assert await waiting.reply(id) == number
 
 
+REMOVALS: dict[str, list[Any]] = {
+    "remove": ["j", {"removeChildren": False}],
+    "removeJob": ["j"],
+    "drain": [],
+    "clean": [0, 0, "wait"],
+    "obliterate": [{"force": True}],
+}
+
+
+@pytest.mark.parametrize("function", REMOVALS)
+async def test_a_wait_ends_when_its_job_is_removed_also_by_another_gateway(
+    proxy: Gateway, queue: Peer, waiting: Peer, valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    monkeypatch.setattr(job_waits, "SETTLE", 0.01)
+    async with Gateway(valkey.url, prefix=proxy.prefix) as other:
+        await queue.call("add", "work", {}, {"jobId": "j"})
+        id = await waiting.request("waitUntilJobFinished", "j", 60_000)
+        await looked(waiting)
+        await (await other.queue()).call(function, *REMOVALS[function])
+        assert await failure(waiting, id) == ("NOT_FOUND", f"Missing key for job {proxy.prefix}:q:j. isFinished")
+
+
+async def test_a_wait_ends_by_and_by_when_its_job_goes_without_a_word(
+    proxy: Gateway, queue: Peer, waiting: Peer, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_waits, "LOOK", 0.05)
+    monkeypatch.setattr(job_waits, "SETTLE", 0.01)
+    for id in ("a", "b", "c"):
+        await queue.call("add", "work", {}, {"jobId": id})
+    ids = {id: await waiting.request("waitUntilJobFinished", id) for id in ("a", "b", "c")}
+    await looked(waiting)
+    await redis.lrem(f"{proxy.prefix}:q:wait", 1, "b")
+    await redis.delete(f"{proxy.prefix}:q:b")
+    assert (await failure(waiting, ids["b"]))[0] == "NOT_FOUND"
+    worker = await proxy.worker(concurrency=3)
+    for _ in range(2):
+        job = await worker.job()
+        await job.answer(result=job.id)
+        assert await waiting.reply(ids[job.id]) == job.id
+
+
+# A job that is added by the same call
+
+
+async def test_a_job_is_added_and_its_return_value_is_the_reply(proxy: Gateway, queue: Peer) -> None:
+    worker = await proxy.worker(concurrency=10)
+    for number in range(20):
+        options = {"removeOnComplete": True} if number % 2 else {"jobId": f"j{number}"}
+        id = await queue.request("addAndWait", "double", {"n": number}, options)
+        job = await worker.job()
+        assert (job.name, job.payload) == ("double", {"n": number})
+        await job.answer(result=2 * number)
+        assert await queue.reply(id) == 2 * number
+
+
+async def test_it_fails_ends_and_is_removed_as_any_that_is_waited_for(proxy: Gateway, queue: Peer) -> None:
+    worker = await proxy.worker()
+    id = await queue.request("addAndWait", "work")
+    await (await worker.job()).answer(err="no")
+    assert await failure(queue, id) == ("CONFLICT", "no")
+    await worker.pause()
+    code, message = await queue.refusal("addAndWait", "work", {}, {"jobId": "j"}, 30)
+    assert (code, message[-7:]) == ("TIMEOUT", " (id=j)")
+    assert await queue.call("getJobState", "j") == "waiting"
+    id = await queue.request("addAndWait", "work", {}, {"jobId": "j"})
+    await looked(queue)
+    await queue.call("remove", "j")
+    assert (await failure(queue, id))[0] == "NOT_FOUND"
+    assert (await queue.refusal("addAndWait", "work", {}, {"delay": -1}))[0] == "INVALID_ARGUMENTS"
+
+
+async def test_one_that_is_there_already_is_waited_for_by_those_who_may_see_it(
+    valkey: ValkeyProcess, prefix: str, tmp_path: Path
+) -> None:
+    keys = [entry("maker", "produce"), entry("seer", "produce", "observe")]
+    async with Gateway(valkey.url, prefix=prefix, keys_file=write_keys(tmp_path / "keys.toml", *keys)) as gateway:
+        maker, seer = [await gateway.connect("/queue/q", token=name) for name in ("maker", "seer")]
+        worker = await gateway.worker()
+        own = await maker.request("addAndWait", "work", {}, {"jobId": "j"})
+        job = await worker.job()
+        code, message = await maker.refusal("addAndWait", "work", {}, {"jobId": "j"})
+        assert (code, "needs the permission observe" in message) == ("FORBIDDEN", True)
+        others = await seer.request("addAndWait", "work", {}, {"jobId": "j"})
+        await seer.nothing_more()
+        await job.answer(result="secret")
+        assert [await maker.reply(own), await seer.reply(others)] == ["secret", "secret"]
+
+
 async def test_a_wait_with_a_limit_ends_in_nodes_words(queue: Peer) -> None:
     await queue.call("add", "work")
     start = time.monotonic()
@@ -139,7 +230,7 @@ async def test_a_thousand_waits_on_one_connection_cost_one_look_each(
     ids = [await waiting.request("waitUntilJobFinished", str(number % 10 + 1)) for number in range(1000)]
     await waiting.nothing_more()
     assert await calls(redis, "xrevrange") - ends == 1
-    assert await calls(redis, "evalsha") - looks <= 1000 + 1  # the last one is of `nothing_more`
+    assert await calls(redis, "evalsha") - looks <= 1000 + 5  # one of `nothing_more`, and the signs of life
     assert await readers(redis, prefix) == 1
     worker = await proxy.worker(concurrency=10)
     for _ in range(10):

@@ -290,6 +290,11 @@ class Feed:
             self._drained = False
             self.poke()
 
+    def look_again(self) -> None:
+        """Look for jobs whatever the last fetch said: a limit may be gone of which no marker tells."""
+        self._limits.clear()
+        self._resume_fetching()
+
     def _got(self, consumer: Consumer, token: str, reply: list[Any]) -> None:
         """Hand out a job that was moved to active for `consumer` under `token`: [hash, id, 0, 0].
 

@@ -19,6 +19,7 @@ from bullmq_proxy.gateway.broker.functions import (
     reading,
     schedulers,
     status,
+    waiting,
 )
 from bullmq_proxy.gateway.broker.functions.base import TABLE
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
@@ -55,4 +56,5 @@ __all__ = [
     "reading",
     "schedulers",
     "status",
+    "waiting",
 ]

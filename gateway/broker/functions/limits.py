@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from bullmq_proxy.gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, BatchSize
+from bullmq_proxy.gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, BatchSize, Context
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.rules.shapes import RateLimit
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER, Count, to_number
 
 
 @TABLE.function(MANAGE, writes=True, example=[10])
-async def set_global_concurrency(queue: Queue, concurrency: Count) -> int:
-    """Limit how many jobs all workers together process at a time; return 1 when there was no limit before."""
-    return await _set(queue, concurrency=concurrency)
+async def set_global_concurrency(queue: Queue, concurrency: Count, *, context: Context) -> int:
+    """Limit how many jobs all workers together process at a time; return 1 when there was no limit before.
+
+    The gateways' workers take what a higher limit allows at once.
+    """
+    return await _set(queue, context, concurrency=concurrency)
 
 
 @TABLE.function(OBSERVE, writes=False)
@@ -22,9 +25,9 @@ async def get_global_concurrency(queue: Queue) -> int | float | None:
 
 
 @TABLE.function(MANAGE, writes=True)
-async def remove_global_concurrency(queue: Queue) -> int:
+async def remove_global_concurrency(queue: Queue, *, context: Context) -> int:
     """Remove the limit of jobs at a time; return 1 when there was one."""
-    return await _remove(queue, "concurrency")
+    return await _remove(queue, context, "concurrency")
 
 
 @TABLE.function(OBSERVE, writes=False)
@@ -34,9 +37,9 @@ async def is_maxed(queue: Queue) -> bool:
 
 
 @TABLE.function(MANAGE, writes=True, example=[100, 1000])
-async def set_global_rate_limit(queue: Queue, max: BatchSize, duration: BatchSize) -> int:
+async def set_global_rate_limit(queue: Queue, max: BatchSize, duration: BatchSize, *, context: Context) -> int:
     """Limit how many jobs all workers together start in `duration` ms; return how many of both settings are new."""
-    return await _set(queue, max=max, duration=duration)
+    return await _set(queue, context, max=max, duration=duration)
 
 
 @TABLE.function(OBSERVE, writes=False)
@@ -49,9 +52,9 @@ async def get_global_rate_limit(queue: Queue) -> RateLimit | None:
 
 
 @TABLE.function(MANAGE, writes=True)
-async def remove_global_rate_limit(queue: Queue) -> int:
+async def remove_global_rate_limit(queue: Queue, *, context: Context) -> int:
     """Remove the rate limit of all workers together; return how many of its two settings there were."""
-    return await _remove(queue, "max", "duration")
+    return await _remove(queue, context, "max", "duration")
 
 
 @TABLE.function(MANAGE, writes=True, example=[5000])
@@ -65,9 +68,10 @@ async def rate_limit(queue: Queue, expire_time_ms: BatchSize) -> None:
 
 
 @TABLE.function(MANAGE, writes=True)
-async def remove_rate_limit_key(queue: Queue) -> int:
-    """Reset the counter of the rate limit; return 1 when there was one."""
+async def remove_rate_limit_key(queue: Queue, *, context: Context) -> int:
+    """Reset the counter of the rate limit; return 1 when there was one. The gateways' workers go on at once."""
     removed: int = await queue.link.call("DEL", queue.key("limiter"))
+    context.broker.reach.look_again(queue.name)
     return removed
 
 
@@ -82,9 +86,10 @@ async def get_rate_limit_ttl(queue: Queue, max_jobs: Count | None = None) -> int
     return ttl
 
 
-async def _set(queue: Queue, **fields: int) -> int:
+async def _set(queue: Queue, context: Context, **fields: int) -> int:
     pairs = [part for pair in fields.items() for part in pair]
     added: int = await queue.link.call("HSET", queue.key("meta"), *pairs)
+    context.broker.reach.look_again(queue.name)
     return added
 
 
@@ -93,6 +98,7 @@ async def _get(queue: Queue, *fields: str) -> list[str | None]:
     return found
 
 
-async def _remove(queue: Queue, *fields: str) -> int:
+async def _remove(queue: Queue, context: Context, *fields: str) -> int:
     removed: int = await queue.link.call("HDEL", queue.key("meta"), *fields)
+    context.broker.reach.look_again(queue.name)
     return removed

@@ -96,8 +96,9 @@ async def drain(queue: Queue, delayed: bool | None = False, *, context: Context)
         slices = await _clean_slice(queue, _EVERY, left)
         left = [(state, looked, passed) for state, (looked, passed, _) in zip(states, slices, strict=True)]
         if not any(looked for _, looked, _ in left):
-            return
+            break
         context.check_still(MANAGE, "drain", queue)
+    context.broker.reach.look_again(queue.name)  # somebody may wait for a job that is gone: no event tells of it
 
 
 @TABLE.function(MANAGE, writes=True, heavy=True, example=[3600000, 1000, "completed"])
@@ -151,6 +152,7 @@ async def obliterate(queue: Queue, opts: ObliterateOptions | None = None, *, con
         if cursor < 0:
             raise GatewayError(ErrorCode.CONFLICT, _OBLITERATE_ERRORS[cursor])
         context.check_still(MANAGE, "obliterate", queue)
+    context.broker.reach.look_again(queue.name)  # as in `drain`
 
 
 _OBLITERATE_ERRORS: Final = {

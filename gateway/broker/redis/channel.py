@@ -141,7 +141,8 @@ class Channel:
         return Answers(inquiry.pieces)
 
     def tell(self, news: bytes) -> None:
-        """Tell all that listen, this one among them; nobody answers. `news` is JSON text."""
+        """Tell all that listen, and this one at once; nobody answers. `news` is JSON text."""
+        self._answer(news)
         self._send(None, _Message(self.address, _NO_ANSWER, Raw(news)))
 
     def _publish(self, to: str | None, message: _Message) -> asyncio.Future[int]:
@@ -167,6 +168,8 @@ class Channel:
             inquiry.take(bytes(message.answer), message.left)
 
     def _take_question(self, message: _Message, question: bytes) -> None:
+        if message.number == _NO_ANSWER and message.sender == self.address:
+            return  # it knows
         pieces = self._answer(question)
         if message.number != _NO_ANSWER:
             for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
