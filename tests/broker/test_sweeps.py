@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
 from msgspec import Raw
@@ -36,24 +36,29 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bullmq_proxy.gateway.broker.functions.families._BUDGET", 2500)
 
 
+_READ: Final[dict[str, tuple[Any, ...]]] = {
+    "hash": ("HGETALL",),
+    "list": ("LRANGE", 0, -1),
+    "set": ("SMEMBERS",),
+    "zset": ("ZRANGE", 0, -1, "WITHSCORES"),
+    "string": ("GET",),
+}
+
+
 async def keyspace(redis: Redis, base: str) -> Any:
     """All keys of a queue but its events, the base cut off wherever it stands."""
-    found: dict[Any, Any] = {}
-    for key in await redis.keys(f"{base}*"):
-        match await redis.type(key):
-            case "hash":
-                value: Any = await redis.hgetall(key)
-            case "list":
-                value = await redis.lrange(key, 0, -1)
-            case "set":
-                value = sorted(await redis.smembers(key))
-            case "zset":
-                value = await redis.zrange(key, 0, -1, withscores=True)
-            case "string":
-                value = await redis.get(key)
-            case _:
-                continue
-        found[key] = value
+    keys = await redis.keys(f"{base}*")
+    async with redis.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.type(key)
+        types = await pipe.execute()
+        read = [(key, _READ[type]) for key, type in zip(keys, types, strict=True) if type in _READ]
+        for key, (command, *rest) in read:
+            pipe.execute_command(command, key, *rest)
+        values = await pipe.execute()
+    found = {
+        key: sorted(value) if isinstance(value, set) else value for (key, _), value in zip(read, values, strict=True)
+    }
     return eval(repr(found).replace(base, "BASE:"))
 
 
@@ -63,6 +68,7 @@ async def events(redis: Any, base: str) -> list[dict[str, str]]:
 
 async def fill(redis: Redis, base: str) -> None:
     """Jobs of each state: old and young ones, ids without a hash, held ones, a scheduler's, with deduplication."""
+    pipe = redis.pipeline(transaction=False)
     for state in STATES:
         for number in range(MANY):
             id = f"{state}{number}"
@@ -74,19 +80,20 @@ async def fill(redis: Redis, base: str) -> None:
             }
             if number % 11 == 3:
                 fields |= {"deid": id}
-                await redis.set(f"{base}de:{id}", id)
+                pipe.set(f"{base}de:{id}", id)
             if number in (5, 6, 7, 20):
                 id = f"repeat:{id}:{NOW}"
                 fields |= {"rjk": f"{state}{number}"}
-                await redis.zadd(f"{base}repeat", {f"{state}{number}": NOW})
+                pipe.zadd(f"{base}repeat", {f"{state}{number}": NOW})
             if number % 9 == 1:
-                await redis.set(f"{base}{id}:lock", "token")
+                pipe.set(f"{base}{id}:lock", "token")
             if number % 10 != 4:
-                await redis.hset(f"{base}{id}", mapping=fields)
+                pipe.hset(f"{base}{id}", mapping=fields)
             if state in LISTS:
-                await redis.lpush(f"{base}{state}", id)
+                pipe.lpush(f"{base}{state}", id)
             else:
-                await redis.zadd(f"{base}{state}", {id: fields["finishedOn"]})
+                pipe.zadd(f"{base}{state}", {id: fields["finishedOn"]})
+    await pipe.execute()
 
 
 @pytest.mark.usefixtures("small_slices")
@@ -157,31 +164,32 @@ Shape = dict[str, Any]
 
 async def family(redis: Redis, base: str, children: int = 30) -> None:
     """A job with children of each kind, one of which has children of each kind, and so on."""
-    parent, parent_id = f"{base}root", "root"
-    await redis.hset(parent, mapping={"name": "a", "data": "{}"})
-    await redis.zadd(f"{base}waiting-children", {"root": 1})
+    pipe = redis.pipeline(transaction=False)
+    parent = f"{base}root"
+    pipe.hset(parent, mapping={"name": "a", "data": "{}"})
+    pipe.zadd(f"{base}waiting-children", {"root": 1})
     for level in range(3):
         for number in range(children):
             id = f"{level}-{number}"
-            await redis.hset(f"{base}{id}", mapping={"name": "a", "data": "{}", "parentKey": parent})
+            pipe.hset(f"{base}{id}", mapping={"name": "a", "data": "{}", "parentKey": parent})
             match number % 5:
                 case 0:
-                    await redis.hset(f"{parent}:processed", f"{base}{id}", "1")
-                    await redis.zadd(f"{base}completed", {id: number})
+                    pipe.hset(f"{parent}:processed", f"{base}{id}", "1")
+                    pipe.zadd(f"{base}completed", {id: number})
                 case 1:
-                    await redis.hset(f"{parent}:failed", f"{base}{id}", "no")
-                    await redis.zadd(f"{base}failed", {id: number})
+                    pipe.hset(f"{parent}:failed", f"{base}{id}", "no")
+                    pipe.zadd(f"{base}failed", {id: number})
                 case 2:
-                    await redis.zadd(f"{parent}:unsuccessful", {f"{base}{id}": number})
-                    await redis.zadd(f"{base}failed", {id: number})
+                    pipe.zadd(f"{parent}:unsuccessful", {f"{base}{id}": number})
+                    pipe.zadd(f"{base}failed", {id: number})
                 case 3:
-                    await redis.sadd(f"{parent}:dependencies", f"{base}{id}")
-                    await redis.lpush(f"{base}wait", id)
+                    pipe.sadd(f"{parent}:dependencies", f"{base}{id}")
+                    pipe.lpush(f"{base}wait", id)
                 case 4:
-                    await redis.sadd(f"{parent}:dependencies", f"{base}{id}")
-                    await redis.zadd(f"{base}waiting-children", {id: number})
-        parent_id = f"{level}-4"
-        parent = f"{base}{parent_id}"
+                    pipe.sadd(f"{parent}:dependencies", f"{base}{id}")
+                    pipe.zadd(f"{base}waiting-children", {id: number})
+        parent = f"{base}{level}-4"
+    await pipe.execute()
 
 
 @pytest.fixture
@@ -298,12 +306,14 @@ async def test_stalled_jobs_among_many_active_ones_go_back_to_wait(
 ) -> None:
     queue = broker.queue("q")
     ids = [str(number) for number in range(many)]
-    for id in ids:
-        await redis.hset(queue.key(id), mapping={"name": "a", "stc": "1" if id == "7" else "0"})
-    await redis.lpush(queue.key("active"), *ids)
     held = set(ids[::3])
+    pipe = redis.pipeline(transaction=False)
+    for id in ids:
+        pipe.hset(queue.key(id), mapping={"name": "a", "stc": "1" if id == "7" else "0"})
+    pipe.lpush(queue.key("active"), *ids)
     for id in held:
-        await redis.set(queue.key(f"{id}:lock"), "token")
+        pipe.set(queue.key(f"{id}:lock"), "token")
+    await pipe.execute()
 
     async def checked(stalled: int) -> bool:
         return await redis.scard(queue.key("stalled")) == stalled
