@@ -2,8 +2,6 @@
 //
 //   node tests/interop/cron_oracle.mjs NODE_MODULES > tests/rules/cron_table.json
 //
-// With PART PARTS behind it, only every PARTS-th row from row PART on is asked for and written.
-//
 // A row is [pattern, zone, after, {startDate, endDate}, answer]. An answer is the list of the next fires, each looked
 // for after the one before, ending in null where BullMQ gets no date; or {"error": text}. Patterns with H are here only
 // where it has one value to choose from.
@@ -83,9 +81,7 @@ const zones = [
 
 const now = Date.parse('2026-11-24T08:06:26.123Z');
 const list = text => text.split(/\n {2}|\||\n/).filter((pattern, index) => index > 0 || pattern !== '');
-const [part = 0, parts = 1] = process.argv.slice(3).map(Number);
 const rows = [];
-let asked = 0;
 
 function answer(pattern, tz, after, options, count) {
   const fires = [];
@@ -106,7 +102,6 @@ function written(instant) {
 }
 
 function ask(pattern, tz, after, count, options = {}) {
-  if (asked++ % parts !== part) return;
   const dates = Object.fromEntries(Object.entries(options).map(([name, instant]) => [name, written(instant)]));
   rows.push([pattern, tz, written(after), dates, answer(pattern, tz, after, options, count)]);
 }

@@ -1,9 +1,9 @@
-// Prints what AsyncAPI's own parser says of the document whose path is given: a JSON list of its findings.
-// The packages are in node_modules, in the folder that is given second.
+// Prints what AsyncAPI's own parser says of the document whose path is given second: its findings and what it has read.
+// The packages are in node_modules, the folder that is given first.
 const { readFileSync } = require("node:fs");
 const { createRequire } = require("node:module");
 
-const [path, modules] = process.argv.slice(2);
+const [modules, path] = process.argv.slice(2);
 const { Parser } = createRequire(`${modules}/`)("@asyncapi/parser");
 
 new Parser().parse(readFileSync(path, "utf8")).then(({ document, diagnostics }) => {
