@@ -31,8 +31,18 @@ _FIRST = ("supervisor", "faults", "interop", "benchmarks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that mostly wait: short ones fill the gaps, and nobody waits for a last long one."""
+    """Begin with the tests that mostly wait: short ones fill the gaps, and nobody waits for a last long one.
+
+    Those that ask Node go to two of the processes, for each needs a Node and a service of its own for them; short ones
+    go file by file.
+    """
     items.sort(key=lambda item: not any(part in _FIRST for part in item.path.relative_to(ROOT).parts))
+    for item in items:
+        place = item.path.relative_to(ROOT).parts
+        if "peer" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(f"node-{len(item.name) % 2}"))
+        elif not any(part in _FIRST for part in place):
+            item.add_marker(pytest.mark.xdist_group("/".join(place)))
 
 
 def pytest_collection_finish() -> None:

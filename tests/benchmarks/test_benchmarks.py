@@ -54,20 +54,18 @@ def _assert_sane(run: Run, *, is_proxy: bool) -> None:
     assert (run.peak_mib is not None and run.peak_mib > 5) == is_proxy
 
 
-@pytest.mark.parametrize("name", ["add-8x32", "addBulk-8x1", "process-4x50", "roundtrip-4x16"])
+@pytest.mark.parametrize("name", ["addBulk-8x1", "roundtrip-4x16"])
 def test_gateway_and_raw_do_the_same_work(name: str) -> None:
     _, runs = _run(_scenario(name))
     assert set(runs) == set(BOTH)
     for peer, run in runs.items():
         _assert_sane(run, is_proxy=peer == "gateway")
-    if not name.startswith("process"):
-        for run in runs.values():
-            assert run.p50_ms is not None and run.p99_ms is not None and 0 < run.p50_ms <= run.p99_ms
+        assert run.p50_ms is not None and run.p99_ms is not None and 0 < run.p50_ms <= run.p99_ms
 
 
 @pytest.mark.parametrize("name", ["add-8x32", "process-4x50"])
 def test_several_processes_are_compared_with_one(name: str) -> None:
-    result, runs = _run(_scenario(name), 0.3, ("gateway", "one-shard", "raw", "raw-procs"), procs=2, apart=True)
+    result, runs = _run(_scenario(name), 0.1, ("gateway", "one-shard", "raw", "raw-procs"), procs=2, apart=True)
     for peer, run in runs.items():
         _assert_sane(run, is_proxy=peer in ("gateway", "one-shard"))
     assert runs["gateway"].redis_connections > runs["one-shard"].redis_connections

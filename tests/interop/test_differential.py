@@ -146,9 +146,9 @@ class Twins:
 
 def _pass_millisecond() -> None:
     """Begin the next step in another millisecond: Redis orders what ended in the same one by id, not by time."""
-    now = time.time_ns() // 1_000_000
-    while time.time_ns() // 1_000_000 == now:
-        pass
+    now = time.time_ns()
+    while time.time_ns() // 1_000_000 == now // 1_000_000:
+        time.sleep(1e-3 - now % 1_000_000 / 1e9)
 
 
 def _shown(step: Call | Work) -> str:

@@ -50,7 +50,7 @@ def answer(script: Path, packages: Path, *files: Path) -> Any:
     digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in told)).hexdigest()
     kept = _CACHE / f"{script.stem}-{digest[:16]}.json"
     if not kept.exists():
-        command = (node, script, installed(packages), *files)
+        command: list[str | Path] = [node, script, installed(packages), *files]
         done = subprocess.run(command, capture_output=True, check=False, timeout=INSTALL_TIMEOUT)
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         fresh = kept.with_suffix(f".{os.getpid()}")
