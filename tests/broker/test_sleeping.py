@@ -28,7 +28,7 @@ from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 from bullmq_proxy.gateway.rules.jobs import Hash
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
-from bullmq_proxy.gateway.wire.events import StreamEvent
+from bullmq_proxy.gateway.wire.events import StreamEvent, StreamId
 from tests.support.link import OPTIONS
 from tests.support.relay import Relay
 from tests.support.valkey import ValkeyProcess
@@ -93,6 +93,9 @@ class Listener:
 
     def hear(self, event: StreamEvent) -> None:
         self.heard.append(event.name)
+
+    def missed(self, start: StreamId, end: StreamId) -> None:
+        raise AssertionError("nothing is missing")
 
     async def hears_of(self, count: int) -> None:
         await eventually(lambda: self.heard.count("completed") == count, f"{count} ends are heard of", PROMPT)

@@ -125,6 +125,37 @@ async def test_events_written_while_the_reader_was_away_are_not_missed(server: V
     assert (await watcher.data())["event"] == "resumed"
 
 
+@pytest.mark.parametrize("queue_links", [32, 0], ids=["blocked", "asleep"])
+async def test_watchers_are_told_of_events_that_were_trimmed_while_the_reader_was_away(
+    server: ValkeyProcess, queue_links: int
+) -> None:
+    async with Gateway(server.url, queue_links=queue_links) as proxy:
+        watcher, other, producer = (
+            await proxy.events("q", "paused"),
+            await proxy.events("q", "resumed"),
+            await proxy.queue(),
+        )
+        added = await producer.call("add", "work")
+        waiting = await producer.request("waitUntilJobFinished", added["id"])
+        await producer.call("pause")
+        heard = (await watcher.data())["args"][1]
+        async with AsyncRedis.from_url(server.url, decode_responses=True) as redis, redis.pipeline(False) as pipe:
+            for kind in ("normal", "pubsub"):
+                pipe.client_kill_filter(_type=kind, skipme=True)
+            pipe.zadd("bull:q:completed", {added["id"]: 1})
+            for _ in range(6):
+                pipe.xadd("bull:q:events", {"event": "paused"})
+            pipe.xtrim("bull:q:events", maxlen=3, approximate=False)
+            pipe.xrange("bull:q:events")
+            left = [id for id, _ in (await pipe.execute())[-1]]
+        for each in (watcher, other):
+            assert await each.data() == {"event": "gap", "args": [{"from": heard, "to": left[0]}]}
+        assert [(await watcher.data())["args"][1] for _ in left] == left
+        await producer.reply(waiting)
+        await producer.call("resume")
+        assert (await other.data())["event"] == "resumed"
+
+
 async def test_a_job_whose_fetch_was_executed_but_never_answered_is_pushed_and_not_blamed(
     server: ValkeyProcess, proxy: Gateway
 ) -> None:

@@ -65,6 +65,11 @@ class Tracker:
         """Whether there is a connection, and changes are told on it."""
         return self._link.is_up and not self.is_refused
 
+    @property
+    def times_up(self) -> int:
+        """How many connections were made so far."""
+        return self._link.times_up
+
     def open(self) -> None:
         """Connect, unless it does so already."""
         if not self._started:

@@ -40,6 +40,9 @@ class Listener(Protocol):
     def hear(self, event: StreamEvent) -> None:
         """Take a live event."""
 
+    def missed(self, start: StreamId, end: StreamId) -> None:
+        """Take note that the live events between these ids are gone: nobody read them in time."""
+
 
 class Watcher(Protocol):
     """What the reader needs of an Events session: it wants some events, and may resume where it was before."""
@@ -68,6 +71,11 @@ class Cursor:
         """Deliver a live event."""
         if self.is_live and event.id > self.position:
             self.deliver(event)
+
+    def missed(self, start: StreamId, end: StreamId) -> None:
+        """Tell a watcher of live events of a gap; the others find it themselves."""
+        if self.is_live and end > self.position:
+            self.watcher.gap(max(start, self.position), end)
 
     def deliver(self, event: StreamEvent) -> None:
         """Deliver an event if the watcher wants it."""
@@ -99,6 +107,8 @@ class EventReader:
         self._listeners: set[Listener] = set()
         self._position = _START
         self._batch = _BATCH
+        self._times_up = 0  # of the link that tells of new entries, at the last read
+        self._was_away = False  # some may have come and gone since
         self._task: asyncio.Task[None] | None = None
 
     async def join(self, listener: Listener) -> StreamId:
@@ -131,7 +141,8 @@ class EventReader:
     async def follow(self, cursor: Cursor, after: StreamId | None) -> None:
         """Deliver what the watcher missed since `after`, if it says so, then let live events through."""
         if after is not None:
-            await self._report_gap(cursor, after)
+            if (end := await self._trimmed_until(after)) is not None:
+                cursor.watcher.gap(after, end)
             cursor.position = after
             await self._catch_up(cursor)
         while self._position > cursor.position:  # the others have heard more since
@@ -204,21 +215,20 @@ class EventReader:
             else:
                 return reply
 
-    async def _report_gap(self, cursor: Cursor, after: StreamId) -> None:
-        """Say so if the stream may have been trimmed beyond `after`.
+    async def _trimmed_until(self, after: StreamId) -> StreamId | None:
+        """Return the id of the oldest entry that is left if the stream may have been trimmed beyond `after`, else None.
 
         Redis does not keep what it trimmed; but when `after` itself is gone, and what is oldest now is younger, and
         something was trimmed at all (`entries-added` > `length`), events may be missing.
         """
         info = await self._info()
         if not info:
-            return
+            return None
         # Redis before 7.0 does not count what it added: there an id that is gone was trimmed.
         trimmed = info[b"entries-added"] > info[b"length"] if b"entries-added" in info else after > _START
         first = info[b"first-entry"]
         oldest = parse_stream_id((first[0] if first else info[b"last-generated-id"]).decode())
-        if trimmed and oldest > after:
-            cursor.watcher.gap(after, oldest)
+        return oldest if trimmed and oldest > after else None
 
     async def _info(self) -> dict[bytes, Any]:
         flat = await self._patiently(partial(self.queue.link.call, "XINFO", "STREAM", self._key, decode=False))
@@ -232,6 +242,7 @@ class EventReader:
             try:
                 entries = await (self._block() if self._seat.take() else self._sleep())
             except GatewayError as error:
+                self._was_away = True
                 if self._is_up:  # an error reply; the links themselves say when they are down
                     log.warning("reading the events of %s: %s", self.queue.name, error)
                     await asyncio.sleep(_RETRY)
@@ -255,6 +266,8 @@ class EventReader:
             link = self._link = self.queue.link.sibling(self._options)
             await link.start()
         await link.wait_up()
+        if self._may_have_missed(link.times_up):
+            return await self._look_back()
         reply = await link.call(*self._command("BLOCK", int(_BLOCK * 1000)), decode=False)
         return reply[0][1] if reply else []
 
@@ -269,14 +282,40 @@ class EventReader:
             if self._tracker.is_up:
                 await self._tracker.call(pack_command("EXISTS", self._key))  # from here on a change is told
                 # Not on that connection: large events would hold up others, and Redis gives up those with much unread.
+                self._was_away = self._was_away or not self.queue.link.is_up
                 await self.queue.link.wait_up()
-                if reply := await self.queue.link.call(*self._command(), decode=False):
-                    entries: list[Any] = reply[0][1]
-                    return entries
+                if self._may_have_missed(self._tracker.times_up):
+                    if entries := await self._look_back():
+                        return entries
+                elif reply := await self.queue.link.call(*self._command(), decode=False):
+                    read: list[Any] = reply[0][1]
+                    return read
             await change
         finally:
             self._tracker.forget(self._key, change)
         return []
+
+    def _may_have_missed(self, times_up: int) -> bool:
+        """Return whether a connection was lost since the last read; Redis keeps so many events and no more."""
+        if self._times_up and times_up != self._times_up:
+            self._was_away = True
+        self._times_up = times_up
+        return self._was_away
+
+    async def _look_back(self) -> list[Any]:
+        """Return the next entries, and tell those who listen if some before them may be gone."""
+        position = self._position
+        end = await self._trimmed_until(position)
+        oldest, _, entries = await self._page(position)
+        begin = parse_stream_id(oldest.decode()) if oldest else _START
+        if begin > position > _START:  # also where the last entry that we have read was trimmed since we asked
+            end = begin
+        if end is not None:
+            log.warning("events of %s between %s and %s are gone", self.queue.name, position, end)
+            for listener in list(self._listeners):
+                listener.missed(position, end)
+        self._was_away = False
+        return entries
 
     def _command(self, *block: Any) -> tuple[Any, ...]:
         return "XREAD", "COUNT", self._batch, *block, "STREAMS", self._key, format_stream_id(self._position)

@@ -20,7 +20,7 @@ from bullmq_proxy.gateway.broker.watching.event_reader import EventReader
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.values.json_text import json_text
 from bullmq_proxy.gateway.values.text import text_of
-from bullmq_proxy.gateway.wire.events import StreamEvent
+from bullmq_proxy.gateway.wire.events import StreamEvent, StreamId
 
 _NULL: Final = Raw(b"null")
 _MISSING: Final = -1  # isFinished-3.lua, as those that follow
@@ -168,6 +168,10 @@ class JobWaits:
             resolve(end, self._missing(id))
         elif reply[0] != _UNFINISHED:
             resolve(end, _failure(_text(reply[1] if len(reply) > 1 else None)))
+
+    def missed(self, start: StreamId, end: StreamId) -> None:
+        """Ask for all jobs whose end may have been among the events that are gone."""
+        self.ask_again()
 
     def hear(self, event: StreamEvent) -> None:
         """Tell those who wait for a job that it has ended."""
