@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import takewhile
 from typing import Final, assert_never
 
 import msgspec
@@ -24,6 +23,7 @@ from bullmq_proxy.gateway.rules.jobs import Hash, pushed_job
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.rules.shapes import ShownConsumer
 from bullmq_proxy.gateway.sessions.calling import Caller
+from bullmq_proxy.gateway.sessions.deadlines import Deadlines
 from bullmq_proxy.gateway.sessions.interfaces import Client
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
 from bullmq_proxy.gateway.values.json_text import error_json
@@ -81,8 +81,9 @@ class WorkerSession:
         self._next_number = 0
         self._unheard: dict[Lease, None] = {}  # pushed, and nothing heard of it yet
         self._acks = False  # the client has said `ack` at least once: from then on it is held to `ackTimeout`
-        self._deadlines: dict[Lease, float] = {}  # in loop time, in order: something must be heard until then
-        self._ack_timer: asyncio.TimerHandle | None = None
+        self._acks_due = Deadlines(options.ack_timeout, self._check_acks)
+        self._max_runtime = options.max_runtime
+        self._ends_due = Deadlines(options.max_runtime, self._check_ends)
         self._paused = False  # by the client
         self._silent = False  # an `ackTimeout` passed: no new jobs until the client says something
         self._draining = False
@@ -102,8 +103,8 @@ class WorkerSession:
     def connection_lost(self) -> None:
         """Give back what the client did not answer; it counts as vanished unless we sent it away."""
         self._caller.close()
-        if self._ack_timer is not None:
-            self._ack_timer.cancel()
+        self._acks_due.close()
+        self._ends_due.close()
         if self._consumer is not None:
             if self._unchoking is not None:
                 self._unchoking.cancel()
@@ -175,7 +176,9 @@ class WorkerSession:
         self._held[b"%d" % lease.number] = lease
         self._unheard[lease] = None
         if self._acks:
-            self._start_clock(lease)
+            self._acks_due.start(lease)
+        elif self._max_runtime:  # nothing else says when it starts
+            self._ends_due.start(lease)
         self._client.send(push)
         if self._unchoking is None and self._client.write_buffer_size >= self._most_unread:
             self._unchoking = asyncio.create_task(self._unchoke(), name="unread jobs")
@@ -203,33 +206,34 @@ class WorkerSession:
         """Expect no answer for a job any more."""
         self._held.pop(b"%d" % lease.number, None)
         self._heard_of(lease)
+        if self._max_runtime:
+            self._ends_due.stop(lease)
 
     def _heard_of(self, lease: Lease) -> None:
+        if self._max_runtime and self._acks and lease in self._unheard:
+            self._ends_due.start(lease)
         self._unheard.pop(lease, None)
-        self._deadlines.pop(lease, None)
+        self._acks_due.stop(lease)
 
-    def _start_clock(self, lease: Lease) -> None:
-        """Expect to hear of a job within `ackTimeout` from now on."""
-        timeout = self._options.ack_timeout / 1000
-        if timeout:
-            self._deadlines.pop(lease, None)
-            self._deadlines[lease] = deadline = self._loop.time() + timeout
-            if self._ack_timer is None:
-                self._ack_timer = self._loop.call_at(deadline, self._check_acks)
-
-    def _check_acks(self) -> None:
+    def _check_acks(self, overdue: list[Lease]) -> None:
         """Give back the jobs of which nothing was heard in time, as if their worker had vanished."""
-        self._ack_timer = None
-        now = self._loop.time()
-        overdue = [lease for lease, _ in takewhile(lambda item: item[1] <= now, self._deadlines.items())]
-        if overdue:
-            self._silent = True
-            self._set_taking()
+        self._silent = True
+        self._set_taking()
         for lease in overdue:
             self.cancel(lease, f"No answer within {self._options.ack_timeout} ms")
             self._feed.settler.vanish(lease, last=True)
-        if self._deadlines:
-            self._ack_timer = self._loop.call_at(next(iter(self._deadlines.values())), self._check_acks)
+
+    def _check_ends(self, overdue: list[Lease]) -> None:
+        """Take away the jobs that have run for too long, and let them fail or go back, as the client's options say."""
+        reason = f"The job has run for more than {self._max_runtime} ms"
+        for lease in overdue:
+            if lease.state is not HELD:  # its answer is under way
+                continue
+            self.cancel(lease, reason)
+            if self._options.overrun == "release":
+                self._feed.settler.vanish(lease, last=True)
+            else:
+                self._feed.settler.fail(lease, Failed(reason), partial(_log_lost, lease))
 
     def _set_taking(self) -> None:
         if self._consumer is not None:
@@ -246,7 +250,7 @@ class WorkerSession:
             self._client.penalize(len(message))
             self._client.send(err(error.id, error))
             if error.id != NO_ID and (lease := self._find(error.id)) is not None:
-                self._start_clock(lease)  # it may have been the final answer
+                self._acks_due.start(lease)  # it may have been the final answer
             return
         if self._silent:
             self._silent = False
@@ -272,7 +276,8 @@ class WorkerSession:
         if not self._acks:
             self._acks = True
             for unheard in self._unheard:
-                self._start_clock(unheard)
+                self._acks_due.start(unheard)
+                self._ends_due.stop(unheard)
 
     def late_message_received(self, message: bytes) -> None:
         """Take a final answer: the work is done, and only the confirmation cannot reach the client any more."""

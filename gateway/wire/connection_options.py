@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, cast, get_args
 
 import msgspec
 from msgspec import Meta
@@ -34,6 +34,10 @@ class Limits:
     max_concurrency: int
 
 
+Overrun = Literal["fail", "release"]
+"""What becomes of a job that has run for too long."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
     """The options of a Worker connection, BullMQ's names and defaults. Times in milliseconds."""
@@ -48,6 +52,8 @@ class WorkerOptions:
     name: str | None = None
     max_data_points: int = 0  # minutes for which metrics are kept; 0: none are kept
     ack_timeout: int = 15_000  # 0: never
+    max_runtime: int = 0  # 0: no limit
+    overrun: Overrun = "fail"
     confirm: bool = False
 
 
@@ -232,6 +238,33 @@ _ACK_TIMEOUT: Final = _whole(
     most=_DAY,
     default=_DEFAULTS.ack_timeout,
 )
+_MAX_RUNTIME: Final = _whole(
+    "maxRuntime",
+    "Milliseconds that a started job may take: then the client gets `cancel`; 0: any time.",
+    least=0,
+    most=2**31 - 1,  # 24 days
+    default=_DEFAULTS.max_runtime,
+)
+
+
+def _parse_overrun(text: str) -> Overrun:
+    for value in get_args(Overrun):
+        if text == value:
+            return cast(Overrun, value)
+    raise ValueError("Expected fail or release")
+
+
+_OVERRUN: Final[QueryOption[Overrun]] = QueryOption(
+    name="overrun",
+    description=(
+        "`fail`: a job that takes longer than `maxRuntime` fails, and is tried again as its `attempts` say;"
+        " `release`: it goes back as one that has lost its worker."
+    ),
+    type=Overrun,
+    default=_DEFAULTS.overrun,
+    parse=_parse_overrun,
+    acting=None,
+)
 _CONFIRM: Final = QueryOption(
     name="confirm",
     description="1: each final answer is confirmed by `finished`.",
@@ -254,6 +287,8 @@ def _read_worker_options(path: Mapping[str, str], query: Mapping[str, str], limi
         name=_NAME.read(query),
         max_data_points=_MAX_DATA_POINTS.read(query),
         ack_timeout=_ACK_TIMEOUT.read(query),
+        max_runtime=_MAX_RUNTIME.read(query),
+        overrun=_OVERRUN.read(query),
         confirm=_CONFIRM.read(query),
     )
 
@@ -346,6 +381,8 @@ WORKER_OPTIONS: Final = OptionSet(
         _NAME,
         _MAX_DATA_POINTS,
         _ACK_TIMEOUT,
+        _MAX_RUNTIME,
+        _OVERRUN,
         _CONFIRM,
         TOKEN,
     ),

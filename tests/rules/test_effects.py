@@ -20,9 +20,9 @@ OF_THE_JOB_ALONE = {
     # Of the bond to a parent, which is looked at by itself.
     *("failParentOnFailure", "continueParentOnFailure", "ignoreDependencyOnFailure", "removeDependencyOnFailure"),
 }
-OF_THE_WORKER_ALONE = {"lockDuration", "name", "ackTimeout", "confirm", "token"}
+OF_THE_WORKER_ALONE = {"lockDuration", "name", "ackTimeout", "confirm", "maxRuntime", "overrun", "token"}
 
-ON_ANY_JOB = {"add", "addBulk"}  # by their options, see above
+ON_ANY_JOB = {"add", "addAndWait", "addBulk"}  # by their options, see above
 BY_TOKEN = {
     *("moveJobToCompleted", "moveJobToFailed", "moveJobToDelayed", "moveJobToWait", "moveJobToWaitingChildren"),
     "extendJobLock",

@@ -165,6 +165,8 @@ class TestWorkerOptions:
             name=None,
             max_data_points=0,
             ack_timeout=15_000,
+            max_runtime=0,
+            overrun="fail",
             confirm=False,
         )
 
@@ -189,6 +191,9 @@ class TestWorkerOptions:
             ("metrics.maxDataPoints=0", {"max_data_points": 0}),
             ("metrics.maxDataPoints=20160", {"max_data_points": 20160}),
             ("ackTimeout=0", {"ack_timeout": 0}),
+            ("maxRuntime=5000", {"max_runtime": 5000}),
+            ("overrun=release", {"overrun": "release"}),
+            ("overrun=fail", {"overrun": "fail"}),
             ("confirm=1", {"confirm": True}),
             ("confirm=true", {"confirm": True}),
             ("confirm=YES", {"confirm": True}),
@@ -212,6 +217,8 @@ class TestWorkerOptions:
             ("lockDuration=", "Expected a whole number from 500 to 86400000 - at `?lockDuration`"),
             ("stalledInterval=1e4", "Expected a whole number from 500 to 86400000 - at `?stalledInterval`"),
             ("maxStalledCount=-1", "Expected a whole number from 0 to 1000000 - at `?maxStalledCount`"),
+            ("maxRuntime=2147483648", "Expected a whole number from 0 to 2147483647 - at `?maxRuntime`"),
+            ("overrun=stop", "Expected fail or release - at `?overrun`"),
             ("ackTimeout=٣", "Expected a whole number from 0 to 86400000 - at `?ackTimeout`"),
             ("ackTimeout=" + "9" * 5000, "Expected a whole number from 0 to 86400000 - at `?ackTimeout`"),
             ("limiter.max=1", "limiter.max and limiter.duration go together - at `?limiter.duration`"),

@@ -259,18 +259,14 @@ class Consumer:
         if self._source is not None:
             self._source.ended(lease, reply, fetched=fetched)
 
-    def lose(self, lease: Lease, reason: str) -> bool:
-        """Tell the client that a job is not its any more, and make room for another one.
-
-        Returns:
-            Whether it was told; not so when it does not know of the job yet.
-        """
+    def lose(self, lease: Lease, reason: str) -> None:
+        """Tell the client that a job is not its any more, and make room for another one."""
         is_known = lease.state is not PENDING
         self.lock_is_gone()
         self.end(lease)
-        told = is_known and bool(tell(self.holder.cancel, lease, reason))
+        if is_known:
+            tell(self.holder.cancel, lease, reason)
         self.ended(lease)
-        return told
 
     def lock_is_gone(self) -> None:
         """Note that the lock of a lease is not ours any more."""
@@ -289,12 +285,15 @@ class Consumer:
         if lease.state is not HELD and lease.state is not PENDING:
             lease.state = OVERTAKEN
             return False
-        if reason is not None:
-            return self.lose(lease, reason)
+        is_known = lease.state is HELD
         self.end(lease)
-        tell(self.holder.forget, lease)
+        if reason is None:
+            told = False
+            tell(self.holder.forget, lease)
+        else:
+            told = is_known and bool(tell(self.holder.cancel, lease, reason))
         self.ended(lease)
-        return False
+        return told
 
 
 def tell(client: Callable[..., Any], *what: Any) -> Any:
