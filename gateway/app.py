@@ -214,14 +214,12 @@ class App:
         return http.json_page({"status": "ready"})
 
     async def _ask_redis(self) -> None:
-        link, now = self.broker.link, asyncio.get_running_loop().time
-        if not link.is_up:
-            raise link.last_error
-        if now() - self._answered_at < _READY_FRESH:
+        broker, now = self.broker, asyncio.get_running_loop().time
+        if broker.link.is_up and now() - self._answered_at < _READY_FRESH:
             return
         try:
             async with asyncio.timeout(_READY_TIMEOUT):
-                await link.call("PING")
+                await broker.probe()
         except GatewayError as error:
             raise of_read(error) from None
         except TimeoutError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.marker import LONGEST_WAIT
@@ -18,11 +19,14 @@ from bullmq_proxy.gateway.broker.jobs.queue import Queue, Queues
 from bullmq_proxy.gateway.broker.queue_services import QueueServices, ShardParts
 from bullmq_proxy.gateway.broker.reach import Reach
 from bullmq_proxy.gateway.broker.redis.address import Address, Target
+from bullmq_proxy.gateway.broker.redis.check import check
 from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.deployment import link_to
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
 from bullmq_proxy.gateway.broker.redis.seats import Seats
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
+
+log = logging.getLogger(__name__)
 
 
 class Broker:
@@ -61,7 +65,7 @@ class Broker:
         """
         target = Target.of(where) if isinstance(where, Address) else where
         self.link = link_to(target, options, load_scripts)
-        scripts = scripts_on(self.link)
+        self._scripts = scripts = scripts_on(self.link)
         self.queues = Queues(prefix, self.link, scripts, max_len_events)
         self.leases = Leases(identity)
         self.recovery = Recovery(self.queue, self.leases)
@@ -94,6 +98,33 @@ class Broker:
         """
         await self.link.start(timeout)
         self._tracker.open()
+        if timeout is not None:
+            try:
+                await self._check()
+            except BaseException:
+                await self._tracker.close()
+                await self.link.close()
+                raise
+
+    async def _check(self) -> None:
+        remarks = await check(self.link.call, self._probe, fails_over=self.link.server.is_found)
+        for remark in remarks if self.leases.identity.slot == 0 else ():
+            log.warning("redis at %s: %s", self.link.server.shown, remark)
+
+    async def probe(self) -> None:
+        """Make sure that jobs can be added and worked now.
+
+        Raises:
+            GatewayError: they cannot; the text says why.
+        """
+        if not self.link.is_up:
+            raise self.link.last_error
+        if (link := self.link.server.failing()) is not None:
+            raise link.last_error
+        await self._probe()
+
+    async def _probe(self) -> None:
+        await self._scripts["probe"].run([f"{self.queues.prefix}:{{gateways}}:probe"], [])
 
     def queue(self, name: str) -> Queue:
         """Return the queue of this name and the gateway's prefix."""

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _WIDEST: Final = 16  # fetches under way at a time
 _LONGEST_LIMIT: Final = 30_000  # ms; BullMQ's maximumRateLimitDelay: delayed jobs are promoted meanwhile
 _LINGER: Final = 5.0  # s that a feed stays when the last to leave was a caller who waited for one job: it may ask again
+_FETCHING: Final = "fetching from"  # for the log
 _RETRY: Final = 0.25  # s after an error that was not the link's
 
 UNREADABLE: Final = "The job cannot be read"
@@ -145,6 +146,7 @@ class Feed:
         """End the waiting and the checks. Leases may still be on their way back; they do not need the feed's loops."""
         self._stopped = True
         self._stalled.close()
+        self.queue.troubles.forget(self.queue.name)
         for timer in (self._resuming, self._lingering):
             if timer is not None:
                 timer.cancel()
@@ -199,6 +201,7 @@ class Feed:
         if isinstance(reply, list) and isinstance(reply[0], list):
             self._window = min(self._window * 2, _WIDEST)
             self._got(consumer, token, reply)
+            self._works()
         else:
             consumer.free += 1
             self._window = 1
@@ -206,12 +209,17 @@ class Feed:
                 self._failed(reply)
             else:
                 self._nothing(consumer, reply)
+                self._works()
         self.wake(consumer)
+
+    def _works(self) -> None:
+        if self.queue.troubles.now:
+            self.queue.troubles.end(_FETCHING, self.queue.name)
 
     def _failed(self, error: Exception) -> None:
         if self._stopped:
             return
-        log.warning("fetching from %s: %s", self.queue.name, error)
+        self.queue.troubles.begin(_FETCHING, self.queue.name, error)
         self._drained = True  # no fetch until the pause has ended; the waiter looks after the link
         if self._resuming is None:
             self._resuming = self._loop.call_later(_RETRY, self._resume_fetching)

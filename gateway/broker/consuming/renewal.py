@@ -15,6 +15,7 @@ from bullmq_proxy.gateway.values.text import bytes_of
 
 log = logging.getLogger(__name__)
 
+_RENEWING: Final = "renewing the locks of"  # for the log
 _AT_A_TIME: Final = 1000  # locks that one script renews
 
 LOST: Final = "The lock of this job was lost"
@@ -103,9 +104,11 @@ class LockRenewer:
             return
         held = [lease for lease in leases if lease.state is not ENDED]
         if isinstance(reply, Exception):
-            log.warning("%d locks could not be renewed, trying again: %s", len(held), reply)
+            queue.troubles.begin(_RENEWING, queue.name, reply)
             self._again(queue, duration, held)
             return
+        if queue.troubles.now:
+            queue.troubles.end(_RENEWING, queue.name)
         failed = set(reply)
         for lease in held:
             if bytes_of(lease.id) not in failed:

@@ -28,6 +28,7 @@ AT_A_TIME: Final = 500
 CHECK_KEYS: Final = ("stalled", "wait", "active", "stalled-check", "meta", "paused", "marker", "events", "repeat")
 """KEYS of moveStalledJobsToWait-9.lua."""
 
+_CHECKING: Final = "checking for stalled jobs of"  # for the log
 _TOO_MANY = -1  # moveStalledJobsToWait, for more than 1000: see `redis/scripts.py`
 
 
@@ -151,8 +152,11 @@ def _check_slice(queue: Queue, args: list[Any], passed: int) -> None:
 
 def _tell(queue: Queue, reply: Any) -> None:
     if isinstance(reply, Exception):
-        log.warning("stalled check of %s: %s", queue.name, reply)
-    elif reply:
+        queue.troubles.begin(_CHECKING, queue.name, reply)
+        return
+    if queue.troubles.now:
+        queue.troubles.end(_CHECKING, queue.name)
+    if reply:
         log.info("%d stalled jobs of %s are back in wait", len(reply), queue.name)
 
 

@@ -18,6 +18,7 @@ from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Script
 from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable, resolve
+from bullmq_proxy.gateway.broker.redis.troubles import Troubles
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
 from bullmq_proxy.gateway.rules.jobs import created_job
 from bullmq_proxy.gateway.rules.options import OptionsCache, Prepared, now_ms, pack
@@ -97,6 +98,7 @@ class Queue:
         scripts: Mapping[str, Script],
         max_len_events: int | None = None,
         large_replies: asyncio.Semaphore | None = None,
+        troubles: Troubles | None = None,
     ) -> None:
         self.prefix = prefix
         self.name = name
@@ -105,6 +107,7 @@ class Queue:
         self.link = link
         self.scripts = scripts
         self.large_replies = large_replies or asyncio.Semaphore(LARGE_REPLIES)
+        self.troubles = troubles or Troubles()
         self.options = OptionsCache()
         self.active_keys = self.keys(*_ACTIVE)
         self.release_keys = self.keys(*_RELEASE)
@@ -303,6 +306,7 @@ class Queues:
         self._scripts = scripts
         self._max_len_events = max_len_events
         self._large_replies = asyncio.Semaphore(LARGE_REPLIES)
+        self._troubles = Troubles()
         self._queues: weakref.WeakValueDictionary[tuple[str, str], Queue] = weakref.WeakValueDictionary()
 
     def get(self, name: str, prefix: str | None = None) -> Queue:
@@ -310,7 +314,9 @@ class Queues:
         key = (prefix or self.prefix, name)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(*key, self.link, self._scripts, self._max_len_events, self._large_replies)
+            queue = self._queues[key] = Queue(
+                *key, self.link, self._scripts, self._max_len_events, self._large_replies, self._troubles
+            )
         return queue
 
 

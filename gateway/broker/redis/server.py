@@ -53,6 +53,10 @@ class Server:
         """
         return self.address
 
+    def failing(self) -> Link | None:
+        """Return a link that cannot come back, if there is one."""
+        return next((link for link in self.links if link.is_failing), None)
+
     # What a link says
 
     def joined(self, link: Link) -> None:

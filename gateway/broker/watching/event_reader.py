@@ -31,6 +31,7 @@ _PAGE: Final = 500  # entries per page of a resumed stream
 _PAGE_BYTES: Final = 2**20  # of them, and of what is read at once, about
 _BREATH: Final = 2000  # deliveries after which other connections get their turn
 _RETRY: Final = 1.0  # s after an error reply
+_READING: Final = "reading the events of"  # for the log
 _START: Final[StreamId] = (0, 0)
 
 
@@ -210,7 +211,7 @@ class EventReader:
             except GatewayError as error:
                 if not will_pass(error):
                     return []
-                log.warning("reading the events of %s: %s", self.queue.name, error)
+                self.queue.troubles.begin(_READING, self.queue.name, error)
                 await asyncio.sleep(_RETRY)
             else:
                 return reply
@@ -244,13 +245,15 @@ class EventReader:
             except GatewayError as error:
                 self._was_away = True
                 if self._is_up:  # an error reply; the links themselves say when they are down
-                    log.warning("reading the events of %s: %s", self.queue.name, error)
+                    self.queue.troubles.begin(_READING, self.queue.name, error)
                     await asyncio.sleep(_RETRY)
                 continue
             except Exception:  # a bug must not leave all watchers of the queue without a word
                 log.exception("reading the events of %s", self.queue.name)
                 await asyncio.sleep(_RETRY)
                 continue
+            if self.queue.troubles.now:
+                self.queue.troubles.end(_READING, self.queue.name)
             if entries:
                 self._seat.stir()
                 await self._fan_out(entries)
