@@ -138,7 +138,7 @@ class PageEndpoint(enum.Enum):
         action="read this page",
         options=None,
         title="Readiness",
-        description='200 with `{"status":"ready"}` while Redis answers and the gateway serves, else 503 and why.',
+        description='200 with `{"status":"ready"}` while a job could be added and worked, else 503 and why.',
     )
     METRICS = Row(
         paths=("/metrics",),
