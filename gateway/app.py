@@ -78,7 +78,7 @@ class App:
             gateway_timeout=settings.gateway_timeout,
         )
         row = row or SharedMemory(1).row(0)
-        self._budget = Budget()
+        self._budget = Budget(turns=self.broker.queues.turns)
         self.listener = Listener(admission(settings, keys, row), self._budget, self._open_session, self._read_page)
         self._metrics = Metrics(self.broker, self.listener, row)
         # A quarter of what a client may leave unread: replies to what has been read still find room.

@@ -143,6 +143,8 @@ class Connection(SendingConnection):
             self._missing -= len(data)
             self._hold(len(data))
             if self._missing > 0:
+                if self._missing > LARGE and self._shared.budget.turns.are_taken:
+                    self._shared.read_in_turn(self)
                 return
             data = b"".join(self._pieces)
             self._pieces.clear()
@@ -207,14 +209,19 @@ class Connection(SendingConnection):
             self._shared.unfinished.add(self)
             self.loop.call_soon(self._take_rest)
 
+    def read_on(self) -> None:
+        """Read from the socket again, unless something else forbids it."""
+        if not self.is_reading_paused:
+            self.resume_socket()
+
     def _take_rest(self) -> None:
         """Go on with what has been read, and then with reading, unless the session has paused that."""
         self._shared.unfinished.discard(self)
         if not self._reading_paused and self._rest:
             rest, self._rest = self._rest, b""
             self._read_frames(rest)
-        if not self._reading_paused and not self._rest:
-            self.resume_socket()
+        if self not in self._shared.long:
+            self.read_on()
 
     def _is_ours(self, data: bytes, at: int, length: int) -> bool:
         """Return whether the frame that begins at `at` is a whole text message, and may come now."""
@@ -232,6 +239,8 @@ class Connection(SendingConnection):
         self._hold(len(beginning))
         if missing > LARGE and self._partial is not None:
             self._partial.wait_for_room()
+            if not self._partial.waits and self._shared.budget.turns.are_taken:
+                self._shared.read_in_turn(self)
 
     def _hold(self, size: int) -> None:
         """Count bytes of a message that is not whole yet."""
@@ -370,6 +379,7 @@ class Connection(SendingConnection):
         self._shared.unopened.leave(self)
         self._shared.open.discard(self)
         self._shared.unfinished.discard(self)
+        self._shared.long.pop(self, None)
         self._shared.note_unread(self, 0)
         self._let_go()
         self._rest = b""

@@ -36,6 +36,7 @@ class Shared:
         unopened: connections whose handshake is not answered yet.
         open: those whose handshake is answered, and that nobody has begun to close.
         unfinished: those with bytes that were read and are to be taken in the next turn of the loop.
+        long: those in the middle of a long message, each of which reads once when it is its turn.
         partial: those with a message that is not whole, and the loop time of its last bytes, the oldest one first.
         unread: those whose clients leave output unread, and how many bytes of it.
     """
@@ -48,6 +49,7 @@ class Shared:
     max_unread: int = UNREAD
     open: set[SendingConnection] = field(default_factory=set)
     unfinished: set[Connection] = field(default_factory=set)
+    long: dict[Connection, None] = field(default_factory=dict)
     partial: OrderedDict[Connection, float] = field(default_factory=OrderedDict)
     unread: dict[SendingConnection, int] = field(default_factory=dict)
 
@@ -56,11 +58,27 @@ class Shared:
         """The seconds that one connection may take in one turn of the loop."""
         return max(_TURN / (len(self.unfinished) or 1), _SHORTEST_TURN)
 
+    def read_in_turn(self, connection: Connection) -> None:
+        """Read no more of a long message before its turn: in each turn of the loop one connection reads on."""
+        connection.pause_socket()
+        if not self.long:
+            asyncio.get_running_loop().call_soon(self._read_next)
+        self.long[connection] = None
+
+    def _read_next(self) -> None:
+        if self.long:
+            connection = next(iter(self.long))
+            del self.long[connection]
+            connection.read_on()
+        if self.long:
+            asyncio.get_running_loop().call_soon(self._read_next)
+
     async def watch(self) -> None:
         """Close connections whose head does not come, or whose message does not get on while others wait for room."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_LOOK)
+            self.budget.turns.tick()
             self.unopened.give_up_late()
             if not self.budget.is_waited_for:
                 continue
@@ -82,7 +100,9 @@ class Shared:
 
 
 class PartialMessage:
-    """A message of which not all has come yet: its bytes count to the budget of the shard.
+    """A message of which not all has come yet: its bytes count to the budget of the shard, except while it waits.
+
+    Else those who wait could take the room for which they wait.
 
     Attributes:
         waits: for room, with the socket not read meanwhile.
@@ -100,7 +120,8 @@ class PartialMessage:
     def hold(self, size: int) -> None:
         """Count bytes that have come."""
         self._size += size
-        self._shared.budget.take(size)
+        if not self.waits:
+            self._shared.budget.take(size)
         self._shared.partial[self._connection] = asyncio.get_running_loop().time()
         self._shared.partial.move_to_end(self._connection)
 
@@ -110,14 +131,16 @@ class PartialMessage:
             self.waits = True
             self._connection.pause_socket()
             self._shared.budget.wait(self._go_on)
+            self._shared.budget.give_back(self._size)
 
     def _go_on(self) -> None:
         self.waits = False
-        if not self._connection.is_reading_paused:
-            self._connection.resume_socket()
+        self._shared.budget.take(self._size)
+        self._connection.read_on()
 
     def let_go(self) -> None:
         """Count its bytes no more: it is whole, or will never be."""
         self._shared.budget.forget(self._go_on)
         self._shared.partial.pop(self._connection, None)
-        self._shared.budget.give_back(self._size)
+        if not self.waits:
+            self._shared.budget.give_back(self._size)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from bullmq_proxy.gateway.turns import Turns
+
 BUDGET: Final = 8 * 2**20
 """Bytes of messages that a shard holds before it reads no more from the clients that have sent most of them."""
 
@@ -33,17 +35,19 @@ class Budget:
         size: bytes that are held.
         messages: that are under way.
         busy: connections that have any.
+        turns: of the shard.
     """
 
-    __slots__ = ("_most", "_waiting", "busy", "limit", "messages", "size")
+    __slots__ = ("_most", "_waiting", "busy", "limit", "messages", "size", "turns")
 
-    def __init__(self, limit: int = BUDGET, messages: int = MESSAGES) -> None:
-        """Make a budget of `limit` bytes and so many messages."""
+    def __init__(self, limit: int = BUDGET, messages: int = MESSAGES, turns: Turns | None = None) -> None:
+        """Make a budget of `limit` bytes and so many messages; None for `turns` makes some."""
         self.limit = limit
         self.size = 0
         self._most = messages
         self.messages = 0
         self.busy = 0
+        self.turns = turns or Turns()
         self._waiting: dict[Callable[[], None], None] = {}  # who wants to begin a long message, the first one first
 
     @property

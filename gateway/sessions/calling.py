@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Coroutine
 from functools import partial
+from itertools import takewhile
 from typing import Any, Final
 
 from msgspec import Raw
@@ -18,8 +19,9 @@ from bullmq_proxy.gateway.broker.redis.errors import of_read
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.sessions.results import encoded
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
-from bullmq_proxy.gateway.values.json_text import encode
+from bullmq_proxy.gateway.turns import COMMAND_SIZE
 from bullmq_proxy.gateway.wire.envelope import err, ok
 
 log = logging.getLogger(__name__)
@@ -43,7 +45,6 @@ _REFUSALS: Final = frozenset(
 )
 """Codes of calls that were not carried out because of the client: a flood of them closes its connection."""
 
-_SLICE: Final = 100  # entries of a long result that are written as JSON in one turn of the loop
 _Waiting = tuple[Sink, Function, list[Any], int]  # the last one: bytes of the arguments
 _NONE: Final[deque[_Waiting]] = deque()  # stands for a line that nothing has stood in: one takes 0.6 KiB
 _AT_A_TIME: Final = 4  # calls of one connection that run in tasks: each may read much, in Redis and for us
@@ -64,6 +65,7 @@ class Caller:
         "_context",
         "_counters",
         "_draining",
+        "_in_line",
         "_limits",
         "_patient",
         "_pump",
@@ -71,6 +73,7 @@ class Caller:
         "_table",
         "_target",
         "_tasks",
+        "_turns",
         "_under_way",
         "_waiting",
         "in_flight",
@@ -102,6 +105,7 @@ class Caller:
         self._counters = context.broker.counters
         self._client = client
         self._limits = limits
+        self._turns = limits.budget.turns
         self._under_way = under_way or UnderWay(client, limits)
         self._waiting: deque[_Waiting] = _NONE  # checked, and not started
         self._pump: asyncio.Task[None] | None = None  # starts them
@@ -109,6 +113,7 @@ class Caller:
         self._tasks: dict[asyncio.Task[None], Function] = {}  # the loop holds tasks only weakly
         self._patient: dict[asyncio.Task[None], Function] = {}  # those that may take as long as they like
         self._draining = False
+        self._in_line = False  # the first of those that wait is a hot one, and waits for its turn
 
     def call(self, id: bytes, fn: str, args: list[Raw]) -> None:
         """Run one call and reply to it.
@@ -133,7 +138,7 @@ class Caller:
         except GatewayError as error:
             reply(error)
             return
-        if function.direct and self._pump is None:
+        if function.direct and self._pump is None and not (self._turns.are_taken and self._under_way.takes_turns):
             rest = self._run_now(reply, function, bound)
             if rest is not None:
                 self._pump = asyncio.create_task(self._run_waiting(rest), name="calls")
@@ -145,7 +150,14 @@ class Caller:
             self._pump = asyncio.create_task(self._run_waiting(), name="calls")
 
     def close(self) -> None:
-        """Start no more calls: the connection is gone. Of those under way the ones that write end with their slice."""
+        """Start no more calls: the connection is gone. Of those under way the ones that write end with their slice.
+
+        Hot ones that wait for nothing but their turn are started: the client may ask for them on another connection.
+        """
+        if self._in_line:
+            for reply, function, bound, _ in takewhile(_is_direct, self._waiting):
+                if self._refusal(function) is None:
+                    self._run_now(reply, function, bound)
         self._waiting.clear()
         self._context.has_ended = True
         self._context.rights.watchers.discard(self._rights_changed)
@@ -202,11 +214,19 @@ class Caller:
             await self._wait_for_place(function)
             if refusal := self._refusal(function):
                 self._leave_place(function)
+        commands = 0
+        if refusal is None and function.direct and self._under_way.takes_turns:
+            commands = 1 + self._waiting[0][3] // COMMAND_SIZE
+            self._in_line = True
+            await self._turns.take(commands)
+            self._in_line = False
         reply, _, bound, size = self._waiting.popleft()
         if refusal is not None:
             reply(refusal)
         elif function.direct:
-            if (rest := self._run_now(reply, function, bound)) is not None:
+            turn = [commands]  # empty once it has been given back
+            if (rest := self._run_now(partial(self._end_turn, turn, reply), function, bound)) is not None:
+                self._end_turn(turn, _ignore, None)
                 await asyncio.wait((rest,))
         else:
             if function.waits:
@@ -214,6 +234,11 @@ class Caller:
             else:
                 self._start_task(reply, function, bound, size)
             await asyncio.sleep(0)  # the task takes its first step
+
+    def _end_turn(self, turn: list[int], reply: Sink, result: Any) -> None:
+        if turn:
+            self._turns.give_back(turn.pop())
+        reply(result)
 
     async def _wait_for_place(self, function: Function) -> None:
         await self._running.acquire()
@@ -297,7 +322,7 @@ class Caller:
             if function.held:
                 token = bound.pop()
                 await check_held(self._target, bound[0], token, self._context.grant, f"call {function.name} for it")
-            reply(await _encoded(await function.run(self._target, *bound, **provided)))
+            reply(await encoded(await function.run(self._target, *bound, **provided)))
         except GatewayError as error:
             reply(of_read(error) if not function.writes else error)
         except asyncio.CancelledError:  # the connection is gone or will be, or, for those that wait, the permission is
@@ -320,12 +345,9 @@ class Caller:
         self._under_way.end(size)
 
 
-async def _encoded(result: Any) -> bytes:
-    """Write a result as JSON; a long list in slices, between which others have their turns."""
-    if not isinstance(result, list) or len(result) <= _SLICE:
-        return encode(result)
-    slices = []
-    for first in range(0, len(result), _SLICE):
-        slices.append(encode(result[first : first + _SLICE])[1:-1])
-        await asyncio.sleep(0)
-    return b"[%b]" % b",".join(slices)
+def _is_direct(waiting: _Waiting) -> bool:
+    return waiting[1].direct
+
+
+def _ignore(result: object) -> None:
+    """Expect the reply later."""

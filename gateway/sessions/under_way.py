@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from bullmq_proxy.gateway.sessions.budget import MESSAGE_OVERHEAD, Budget
 from bullmq_proxy.gateway.sessions.interfaces import Client
+
+_FEW: Final = 4  # messages under way of a client that sends little
+_SMALL: Final = 2**14  # bytes of each of its messages, at most
+_LONG_AGO: Final = -2  # a period in which nothing was
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +40,37 @@ class UnderWay:
         patient: calls under way that may take as long as they like.
     """
 
-    __slots__ = ("_budget", "_client", "_limits", "_messages", "_paused", "_resuming", "_size", "patient")
+    __slots__ = (
+        "_budget",
+        "_busy_in",
+        "_client",
+        "_limits",
+        "_messages",
+        "_paused",
+        "_resuming",
+        "_size",
+        "_turns",
+        "_window",
+        "patient",
+    )
 
-    def __init__(self, client: Client, limits: CallLimits) -> None:
-        """Make one for the connection of `client`."""
+    def __init__(self, client: Client, limits: CallLimits, window: int | None = None) -> None:
+        """Make one.
+
+        Args:
+            client: whose connection it is.
+            limits: of what is under way.
+            window: messages under way while turns are taken, where they take none by themselves.
+        """
         self.patient = 0
         self._messages = 0
         self._size = 0
         self._client = client
         self._limits = limits
         self._budget = limits.budget
+        self._turns = limits.budget.turns
+        self._busy_in = _LONG_AGO  # the last period of the turns in which it sent much
+        self._window = window or limits.calls
         self._paused = False
         self._resuming: asyncio.Task[None] | None = None  # waits until the client has read its replies
 
@@ -58,12 +84,15 @@ class UnderWay:
         budget.messages += messages
         self._size += size
         budget.size += size
+        if self._messages - self.patient > _FEW or size > _SMALL:
+            self._busy_in = self._turns.period
         # Written out, as `end` is: each call comes by here.
         if not self._paused and (
             self._messages - self.patient >= limits.calls
             or self._size >= limits.size
             or self._client.write_buffer_size >= limits.size
             or (budget.is_full and budget.is_over(self._size, self._messages - self.patient))
+            or (self._messages - self.patient >= self._window and self.takes_turns)
         ):
             self._paused = True
             self._client.pause_reading()
@@ -77,11 +106,18 @@ class UnderWay:
         self._size -= size
         if not self._size:
             budget.busy -= 1
+            if self._busy_in < self._turns.period - 1:
+                self._turns.hear_quiet()
         budget.size -= size
         if budget.is_waited_for:
             budget.let_in()
         if self._paused:
             self.resume_if_room()
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether its client sends much, beside others who send little."""
+        return self._turns.are_taken and self._busy_in >= self._turns.period - 1
 
     def begin_patience(self, size: int) -> None:
         """Count a call of `size` bytes as one that may take as long as it likes: it keeps nobody else waiting."""
@@ -106,7 +142,7 @@ class UnderWay:
         limits = self._limits
         if (
             self._paused
-            and self._messages - self.patient <= limits.calls // 2
+            and self._messages - self.patient <= (self._window if self.takes_turns else limits.calls) // 2
             and self._size <= limits.size // 2
             and self._budget.has_room(self._size, self._messages - self.patient)
         ):

@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 
 
 _SHOWN_NAME: Final = 100  # characters
+_WINDOW: Final = 8  # progress and log rows under way while others are heard who send little
 _FINAL: Final = (Completed, Failed, Release, Delay, WaitChildren)
 
 
@@ -71,7 +72,7 @@ class WorkerSession:
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._rights = context.rights
-        self._under_way = UnderWay(client, limits)
+        self._under_way = UnderWay(client, limits, _WINDOW)
         self._caller = Caller(TABLE, queue, context, client, limits, self._under_way)
         self._feed: Feed
         self._consumer: Consumer | None = None

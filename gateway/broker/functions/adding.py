@@ -85,10 +85,11 @@ async def _add_slices(queue: Queue, jobs: list[BulkJob], sink: Sink, context: Co
         parents.update(dict.fromkeys(theirs))
         await asyncio.sleep(0)
     await check_all_held(queue.link, list(parents), context.grant, GIVE_CHILD)
-    bulk = Bulk(queue, len(jobs), sink)
+    bulk = Bulk(queue, len(jobs), sink, queue.turns)
     for some in slices:
         await asyncio.sleep(0)
         await bulk.wait_for(_AT_ONCE)  # Redis has one slice to do while the next one is made, and no more
+        await queue.turns.take(len(some))
         bulk.add(some)
 
 

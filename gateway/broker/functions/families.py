@@ -123,7 +123,7 @@ async def _page(reply: Reply, queue: Queue, command: str, key: str, page: Page) 
             break
     if command == "SSCAN":
         return int(cursor), list(names)
-    pairs = [pair async for pair in reply.read("readFields", key, list(names))]
+    pairs = [pair async for pair in reply.read("readEntries", key, list(names))]
     return int(cursor), [part for pair in pairs if pair[1] is not None for part in pair]
 
 
@@ -365,7 +365,7 @@ async def get_dependencies(
             keys += some
             if cursor == b"0":
                 break
-        values = [value async for _, value in reply.read("readFields", key, keys)] if type == "processed" else None
+        values = [value async for _, value in reply.read("readEntries", key, keys)] if type == "processed" else None
         shown = [_item(*pair) for pair in zip(keys, values or [None] * len(keys), strict=True)]
         jobs: list[Any] = []
         queues: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Annotated, Final, cast
 
@@ -17,6 +18,8 @@ from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
 from bullmq_proxy.gateway.rules.shapes import Job, JobLogs
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER
 from bullmq_proxy.gateway.values.text import text_of
+
+_SLICE: Final = 1000  # ids that are read in one turn of the loop
 
 
 @TABLE.function(OBSERVE, writes=False, example=["waiting-1"])
@@ -83,10 +86,13 @@ async def get_ranges(
     are_lists = [type in LISTS for type in stored if type != "paused"] + [False] * stored.count("paused")
     wanted = dict(zip(reversed(stored), reversed(are_lists), strict=True))  # of each type the first one counts
     ranges = await read_ids(queue, list(dict.fromkeys(stored)), start, end, asc=asc)
-    found: dict[bytes, None] = {}
+    found: dict[str, None] = {}
     for type, ids in ranges.items():
-        found.update(dict.fromkeys(ids if wanted[type] or not asc or type not in LISTS else reversed(ids)))
-    return [text_of(id) for id in found]
+        ordered = ids if wanted[type] or not asc or type not in LISTS else ids[::-1]
+        for first in range(0, len(ordered), _SLICE):
+            found.update(dict.fromkeys(map(text_of, ordered[first : first + _SLICE])))
+            await asyncio.sleep(0)
+    return list(found)
 
 
 @TABLE.function(OBSERVE, writes=False, example=["waiting-1"])
@@ -105,7 +111,7 @@ async def get_job_logs(queue: Queue, job_id: AnyJobId, start: Index = 0, end: In
     shown = window(start, end, total)
     places = range(shown.first, shown.stop) if asc else range(-1 - shown.first, -1 - shown.stop, -1)
     async with Reply(queue, BY_RANGE) as reply:
-        rows = [row async for _, row in reply.read("readRows", key, places)]
+        rows = [row async for _, row in reply.read("readEntries", key, places)]
     return {"logs": [text_of(row) for row in rows if row is not None], "count": total}
 
 

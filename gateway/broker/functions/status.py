@@ -113,7 +113,7 @@ async def get_metrics(queue: Queue, type: FinishedState, start: Index = 0, end: 
     meta, length = await asyncio.gather(_finished(queue, type), queue.link.call("LLEN", data))
     shown = window(start, end, length)
     async with Reply(queue, BY_RANGE) as reply:
-        points = [point async for _, point in reply.read("readRows", data, range(shown.first, shown.stop))]
+        points = [point async for _, point in reply.read("readEntries", data, range(shown.first, shown.stop))]
     return {
         "meta": meta,
         "data": [to_number(point.decode(errors="replace")) or 0 for point in points if point is not None],

@@ -17,7 +17,8 @@ from bullmq_proxy.gateway.values.text import text_of
 LISTS: Final = ("wait", "active", "paused")
 """Types that Redis has as lists, the oldest job last."""
 
-_IDS: Final = 5000  # ids that one call of a script reads
+_IDS: Final = 1000  # ids that one call of a script reads
+_ID_COMMANDS: Final = 4  # that take Redis as long
 _BACKFILL: Final = 5  # getJobs-1.lua: ranges that it looks at to make up for ids whose hash is gone
 BY_RANGE: Final = "ask for fewer, by `start` and `end`"
 """What a client does about a reply that is too large."""
@@ -95,7 +96,8 @@ async def _pages(queue: Queue, type: str, window: Window, *, asc: bool) -> Async
     for first in range(window.first, window.stop if window.most else 0, _IDS):
         last = min(first + _IDS, window.stop) - 1
         args = [first, last, "1" if asc else "0", type]
-        [ids] = await queue.scripts["getRanges"].run(queue.keys(""), args)
+        async with queue.turns.of(_ID_COMMANDS):
+            [ids] = await queue.scripts["getRanges"].run(queue.keys(""), args)
         yield ids[::-1] if asc and type in LISTS else ids
 
 

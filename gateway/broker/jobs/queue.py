@@ -22,6 +22,7 @@ from bullmq_proxy.gateway.broker.redis.troubles import Troubles
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
 from bullmq_proxy.gateway.rules.jobs import created_job
 from bullmq_proxy.gateway.rules.options import OptionsCache, Prepared, now_ms, pack
+from bullmq_proxy.gateway.turns import Turns
 from bullmq_proxy.gateway.values.json_text import error_json
 from bullmq_proxy.gateway.values.text import as_packed_by_node, bytes_of
 
@@ -99,6 +100,7 @@ class Queue:
         max_len_events: int | None = None,
         large_replies: asyncio.Semaphore | None = None,
         troubles: Troubles | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.prefix = prefix
         self.name = name
@@ -108,6 +110,7 @@ class Queue:
         self.scripts = scripts
         self.large_replies = large_replies or asyncio.Semaphore(LARGE_REPLIES)
         self.troubles = troubles or Troubles()
+        self.turns = turns or Turns()
         self.options = OptionsCache()
         self.active_keys = self.keys(*_ACTIVE)
         self.release_keys = self.keys(*_RELEASE)
@@ -303,6 +306,7 @@ class Queues:
         """
         self.prefix = prefix
         self.link = link
+        self.turns = Turns()  # of all that is sent on the link
         self._scripts = scripts
         self._max_len_events = max_len_events
         self._large_replies = asyncio.Semaphore(LARGE_REPLIES)
@@ -315,7 +319,7 @@ class Queues:
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = Queue(
-                *key, self.link, self._scripts, self._max_len_events, self._large_replies, self._troubles
+                *key, self.link, self._scripts, self._max_len_events, self._large_replies, self._troubles, self.turns
             )
         return queue
 
@@ -323,10 +327,18 @@ class Queues:
 class Bulk:
     """One `addBulk`: sends its jobs, in slices where they are many, and collects the replies."""
 
-    def __init__(self, queue: Queue, size: int, sink: Sink) -> None:
-        """Make one for `size` jobs; `sink` gets the JSON text of the array, as from `Queue.add_bulk`."""
+    def __init__(self, queue: Queue, size: int, sink: Sink, turns: Turns | None = None) -> None:
+        """Make one.
+
+        Args:
+            queue: that they are added to.
+            size: how many jobs there are.
+            sink: gets the JSON text of the array, as from `Queue.add_bulk`.
+            turns: to which the turn of each job goes back.
+        """
         self._queue = queue
         self._sink = sink
+        self._turns = turns
         self._results: list[Any] = [None] * size
         self._missing = size
         self._sent = 0
@@ -356,6 +368,8 @@ class Bulk:
     def _take(self, index: int, result: Any) -> None:
         self._results[index] = result
         self._missing -= 1
+        if self._turns is not None:
+            self._turns.give_back(1)
         if isinstance(result, GatewayError) and _is_outage(result):
             self._outage = result
         if self._room is not None and self._unanswered <= self._most:

@@ -13,8 +13,9 @@ MOST_BYTES: Final = 16 * 2**20
 """Of what one call reads, with `_OVERHEAD` for each entry. It is in memory about three times until it is sent."""
 
 _SMALL: Final = 2**16  # bytes that a reply has without a place among the large ones
-_PAGE: Final = 250  # entries that one script reads
-_PAGE_BYTES: Final = 2**20
+_PAGE: Final = 50  # entries that one script reads, and that we read in one turn of the loop: about 0.7 ms for each
+_PAGE_BYTES: Final = 2**18
+_PAGE_COMMANDS: Final = 16  # that take Redis as long as a page
 _OVERHEAD: Final = 128  # bytes, about, that an entry costs beside its own
 
 
@@ -33,6 +34,7 @@ class Reply:
         """
         self.size = 0
         self._scripts = queue.scripts
+        self._turns = queue.turns
         self._places = queue.large_replies
         self._has_place = False
         self._remedy = remedy
@@ -66,7 +68,7 @@ class Reply:
         """Read entries page by page.
 
         Args:
-            script: `readJobs`, `readFields` or `readRows`.
+            script: `readJobs` or `readEntries`.
             key: its only one.
             names: of the entries, as the script takes them.
 
@@ -77,7 +79,8 @@ class Reply:
         while at < len(names):
             page = names[at : at + _PAGE]
             most = most or (_PAGE_BYTES if self._has_place else _SMALL)
-            size, *entries = await self._scripts[script].run([key], [most, *page])
+            async with self._turns.of(_PAGE_COMMANDS):
+                size, *entries = await self._scripts[script].run([key], [most, *page])
             if not entries:  # the first one is too large for a page
                 await self._admit(size)
                 most = size

@@ -1,0 +1,57 @@
+"""Results of calls as JSON: long ones are written in slices, between which others have their turns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Final
+
+from bullmq_proxy.gateway.values.json_text import encode
+
+_SLICE: Final = 100  # entries that are written between two looks at the clock
+_TURN: Final = 0.0005  # s of that in one turn of the loop
+
+
+async def encoded(result: Any) -> bytes | tuple[bytes, ...]:
+    """Write a result as JSON, in parts where it is long."""
+    if not _is_long(result):
+        return encode(result)
+    parts, end = [], time.perf_counter() + _TURN
+    for part in _parts(result):
+        parts.append(part)
+        if time.perf_counter() > end:
+            await asyncio.sleep(0)
+            end = time.perf_counter() + _TURN
+    return tuple(parts)
+
+
+def _is_long(value: Any) -> bool:
+    """Return whether a list or an object has many entries, or a member that has."""
+    if isinstance(value, dict):
+        return len(value) > _SLICE or any(map(_is_long, value.values()))
+    return isinstance(value, list) and len(value) > _SLICE
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    if isinstance(value, dict) and len(value) <= _SLICE:
+        yield b"{"
+        for place, (name, member) in enumerate(value.items()):
+            yield b"%b%b:" % (b"," if place else b"", encode(name))
+            yield from _parts(member) if _is_long(member) else (encode(member),)
+        yield b"}"
+    elif isinstance(value, dict):
+        yield from _slices(value.items(), dict, b"{", b"}")
+    else:
+        yield from _slices(value, list, b"[", b"]")
+
+
+def _slices(
+    entries: Iterable[Any], make: type[list[Any] | dict[Any, Any]], first: bytes, last: bytes
+) -> Iterator[bytes]:
+    rest, before = iter(entries), first
+    while some := make(islice(rest, _SLICE)):
+        yield before + encode(some)[1:-1]
+        before = b","
+    yield last

@@ -1,0 +1,169 @@
+"""Turns before Redis: those who send much share a small window while others, who send little, are heard."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bullmq_proxy.gateway.turns import COMMAND_SIZE, WINDOW, Turns
+from tests.net.support import call, frame
+from tests.sessions.peer import Gateway, Peer, until
+
+MANY = 200  # messages of a client that sends much
+
+
+class TestTheWindow:
+    async def test_nobody_waits_while_nobody_quiet_is_heard(self) -> None:
+        turns = Turns()
+        for _ in range(10):
+            await turns.take(WINDOW)
+        assert turns.running == 10 * WINDOW
+
+    async def test_who_waits_goes_on_in_order_as_the_others_give_back(self) -> None:
+        turns = Turns()
+        turns.hear_quiet()
+        await turns.take(WINDOW)
+        order: list[int] = []
+
+        async def take(name: int, commands: int) -> None:
+            await turns.take(commands)
+            order.append(name)
+
+        waiting = [asyncio.create_task(take(*each)) for each in ((1, WINDOW), (2, 1), (3, 1))]
+        await asyncio.sleep(0)
+        assert order == []
+        turns.give_back(WINDOW)
+        await waiting[0]
+        assert order == [1]
+        turns.give_back(WINDOW)
+        await asyncio.gather(*waiting)
+        assert (order, turns.running) == ([1, 2, 3], 2)
+
+    async def test_what_is_larger_than_the_window_goes_alone(self) -> None:
+        turns = Turns()
+        turns.hear_quiet()
+        await turns.take(100 * WINDOW)
+        second = asyncio.create_task(turns.take(1))
+        await asyncio.sleep(0)
+        assert not second.done()
+        turns.give_back(100 * WINDOW)
+        await second
+
+    async def test_who_is_gone_keeps_nobody_waiting(self) -> None:
+        turns = Turns()
+        turns.hear_quiet()
+        await turns.take(WINDOW)
+        gone, granted, last = (asyncio.create_task(turns.take(WINDOW)) for _ in range(3))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait((gone,))
+        turns.give_back(WINDOW)
+        granted.cancel()  # when its turn has come, and before it knows
+        await asyncio.wait((granted,))
+        await last
+        assert turns.running == WINDOW
+
+    async def test_turns_end_when_nobody_quiet_was_heard_for_a_period(self) -> None:
+        turns = Turns()
+        turns.tick()
+        assert not turns.are_taken
+        turns.hear_quiet()
+        turns.tick()
+        await turns.take(WINDOW)
+        waiting = asyncio.create_task(turns.take(WINDOW))
+        await asyncio.sleep(0)
+        turns.tick()
+        await waiting
+        assert not turns.are_taken
+
+
+@pytest.fixture
+async def turns(proxy: Gateway) -> AsyncIterator[Turns]:
+    """The window of a shard on which somebody quiet makes one call after the other."""
+    assert proxy._proxy._app is not None
+    turns = proxy._proxy._app.broker.queues.turns
+    quiet = await proxy.queue()
+    await quiet.call("getJobState", "none")
+
+    async def call_on() -> None:
+        while True:
+            await quiet.call("getJobState", "none")
+
+    calling = asyncio.create_task(call_on())
+    yield turns
+    assert turns.are_taken
+    calling.cancel()
+    await asyncio.wait((calling,))
+
+
+async def replies(peer: Peer, count: int) -> list[dict[str, Any]]:
+    return [json.loads(await peer.socket.recv()) for _ in range(count)]
+
+
+class TestAConnection:
+    async def test_calls_keep_their_order(self, proxy: Gateway, turns: Turns) -> None:
+        peer = await proxy.queue()
+        calls = [("add", str(n)) if n % 50 else ("count",) for n in range(MANY)]
+        peer.socket.transport.write(b"".join(frame(call(n, *each)) for n, each in enumerate(calls)))
+        answers = {reply["id"]: reply["data"]["ok"] for reply in await replies(peer, MANY)}
+        added = [answers[n] for n in range(MANY) if n % 50]
+        assert [int(job["id"]) for job in added] == list(range(1, len(added) + 1))
+        assert [job["name"] for job in added] == [str(n) for n in range(MANY) if n % 50]
+        assert [answers[n] for n in range(0, MANY, 50)] == [n - n // 50 for n in range(0, MANY, 50)]
+        assert turns.running == 0
+
+    async def test_refused_calls_and_long_ones_give_their_turns_back(self, proxy: Gateway, turns: Turns) -> None:
+        peer = await proxy.queue()
+        long = "x" * (40 * COMMAND_SIZE)
+        calls: list[tuple[Any, ...]] = [
+            ("add", "a", {"d": long}),
+            ("add", "a", {}, {"attempts": "x"}),
+            ("add", "b", {}, {"parent": {}}),
+        ] * 5
+        bulk = [{"name": "c"}] * 120
+        calls += [("addBulk", bulk), ("add", "last")]
+        peer.socket.transport.write(b"".join(frame(call(n, *each)) for n, each in enumerate(calls)))
+        answers = {reply["id"]: reply["data"] for reply in await replies(peer, len(calls))}
+        assert len(answers[len(calls) - 2]["ok"]) == 120
+        assert answers[len(calls) - 1]["ok"]["id"] == str(5 + 120 + 1)
+        assert turns.running == 0
+
+    async def test_what_waits_for_its_turn_is_sent_when_the_client_goes(self, proxy: Gateway, turns: Turns) -> None:
+        peer, other = await proxy.queue(), await proxy.queue()
+        peer.socket.transport.write(b"".join(frame(call(n, "add", "a")) for n in range(MANY)))
+        await peer.socket.close()
+
+        async def all_are_there() -> bool:
+            return bool((await other.call("count")) == MANY)
+
+        await until(all_are_there, "all jobs are added")
+        await until(lambda: _is(turns.running == 0), "all turns are given back")
+
+    async def test_a_workers_rows_and_answers_keep_their_order(self, proxy: Gateway, turns: Turns) -> None:
+        queue = await proxy.queue()
+        await queue.call("add", "a")
+        worker = await proxy.worker()
+        job = await worker.job()
+        rows = [frame(json.dumps({"id": job.number, "data": {"type": "log", "row": str(n)}})) for n in range(MANY)]
+        last = frame(json.dumps({"id": job.number, "data": {"result": 1}}))
+        worker.socket.transport.write(b"".join([*rows, last]))
+
+        async def is_completed() -> bool:
+            return bool(await queue.call("getJobState", job.id) == "completed")
+
+        await until(is_completed, "the job is completed")
+        assert (await queue.call("getJobLogs", job.id))["logs"] == [str(n) for n in range(MANY)]
+
+    async def test_long_messages_are_read_in_turns(self, proxy: Gateway, turns: Turns) -> None:
+        peers = [await proxy.queue() for _ in range(40)]  # together they want more than the budget of a shard
+        jobs = await asyncio.gather(*(peer.call("add", "a", "x" * 900_000) for peer in peers))
+        assert {job["name"] for job in jobs} == {"a"}
+        assert turns.running == 0
+
+
+async def _is(truth: bool) -> bool:
+    return truth
