@@ -252,6 +252,7 @@ def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory) -> A
         bad_messages_per_second=settings.bad_messages_per_second,
         max_connections=settings.max_connections,
         max_connections_per_address=settings.max_connections_per_address,
+        links=2 * settings.queue_links + settings.procs,  # and the listeners of the other slots
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
     )

@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -29,18 +30,22 @@ _CHUNK: Final = 64 * 1024
 
 
 def run(
-    start: StartMessage, listener: socket.socket, control: socket.socket, unread: bytes, memory: ShardMemory
+    start: StartMessage,
+    listeners: Sequence[socket.socket],
+    control: socket.socket,
+    unread: bytes,
+    memory: ShardMemory,
 ) -> int:
     """Run one shard until it has drained, and return the exit code.
 
     Args:
         start: settings, keys and place of the shard.
-        listener: the slot's listening socket.
+        listeners: the listening sockets of all slots.
         control: this end of the socket pair to the parent: lines of JSON; its end means that the parent has died.
         unread: what has been read from `control` after the start message.
         memory: where connections and calls of keys are counted, and figures shown.
     """
-    shard = _Shard(start, listener, control, unread, memory)
+    shard = _Shard(start, listeners, control, unread, memory)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(shard.live())
 
@@ -51,20 +56,22 @@ class _Shard:
     def __init__(
         self,
         start: StartMessage,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         control: socket.socket,
         unread: bytes,
         memory: ShardMemory,
     ) -> None:
         self._start = start
         self._settings = start.settings
-        self._listener = listener
+        self._listeners = listeners
         self._control = control
         self._unread = unread
         self._memory = memory
         self._unsent = bytearray()  # messages that the parent has not taken yet
         self._leave: asyncio.Event
         self._app: App | None = None
+        self._is_ready = False
+        self._shares: list[int] = []  # slots without a shard
 
     async def live(self) -> int:
         self._leave = asyncio.Event()
@@ -81,7 +88,7 @@ class _Shard:
             self._app = app
             # Later incarnations serve at once and wait for Redis meanwhile.
             timeout = self._settings.redis_start_timeout if self._start.incarnation == 0 else None
-            starting = asyncio.create_task(app.start(self._listener, redis_timeout=timeout))
+            starting = asyncio.create_task(app.start(self._listeners[self._start.slot], redis_timeout=timeout))
             if not await self._started(starting):
                 return Exit.DONE
         except GatewayError as error:
@@ -91,8 +98,13 @@ class _Shard:
             self._report(event="failed", message=str(error))
             return Exit.BAD_START
         try:
+            self._is_ready = True
+            self._share()
             self._report(event="ready")
             await self._leave.wait()
+            for listener in self._listeners:
+                if listener is not self._listeners[self._start.slot]:
+                    listener.close()
             await app.drain(self._settings.drain_timeout, CloseCode.GOING_AWAY)
             return Exit.DONE
         finally:
@@ -154,7 +166,15 @@ class _Shard:
             log.exception("cannot understand a message of the supervisor: draining")
         self._leave.set()
 
+    def _share(self) -> None:
+        """Accept on the sockets of slots that have no shard, too."""
+        if self._is_ready and self._app is not None and not self._leave.is_set():
+            self._app.listener.serve_also({slot: self._listeners[slot] for slot in self._shares})
+
     def _obey(self, message: dict[str, Any]) -> None:
         match message:
             case {"event": "keys", "keys": [*keys]} if self._app is not None:
                 self._app.replace_keys(map(Key.from_json, keys))
+            case {"event": "share", "slots": [*slots]}:
+                self._shares = [int(slot) for slot in slots if slot != self._start.slot]
+                self._share()

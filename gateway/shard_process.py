@@ -60,10 +60,9 @@ def _serve(controls: Sequence[socket.socket]) -> int:
 
     tune()
     own = _fork_siblings(controls)
-    for other, message in enumerate(messages):
+    for other in range(len(messages)):
         if other != own:
             controls[other].close()
-            os.close(message["listener"])
     control, message = controls[own], messages[own]
     _configure_logs(message)
     try:
@@ -75,7 +74,8 @@ def _serve(controls: Sequence[socket.socket]) -> int:
         return Exit.INCOMPATIBLE
     os.close(start.memory)  # it stays mapped
     unread = received[own][1]
-    return shard.run(start, socket.socket(fileno=start.listener), control, unread, memory.row(start.slot))
+    listeners = [socket.socket(fileno=fd) for fd in start.listeners]
+    return shard.run(start, listeners, control, unread, memory.row(start.slot))
 
 
 def _fork_siblings(controls: Sequence[socket.socket]) -> int:

@@ -41,7 +41,8 @@ class StartMessage:
         incarnation: number of processes that have served the slot before.
         gateway_id: of this run of the service, the same for all its shards.
         keys: those of the keys file; later lists are messages of their own.
-        listener: descriptor of the slot's listening socket, which the shard inherits.
+        listeners: descriptors of the slots' listening sockets, which the shard inherits. It serves its own one, and
+            those of others when it is told to.
         memory: descriptor of the shared memory, which the shard inherits.
     """
 
@@ -50,7 +51,7 @@ class StartMessage:
     incarnation: int
     gateway_id: str
     keys: tuple[Key, ...]
-    listener: int
+    listeners: tuple[int, ...]
     memory: int
 
     def to_json(self) -> dict[str, Any]:
@@ -64,7 +65,7 @@ class StartMessage:
             "incarnation": self.incarnation,
             "gateway_id": self.gateway_id,
             "keys": [key.to_json() for key in self.keys],
-            "listener": self.listener,
+            "listeners": self.listeners,
             "memory": self.memory,
         }
 
@@ -96,6 +97,6 @@ class StartMessage:
             incarnation=message["incarnation"],
             gateway_id=message["gateway_id"],
             keys=tuple(map(Key.from_json, message["keys"])),
-            listener=message["listener"],
+            listeners=tuple(message["listeners"]),
             memory=message["memory"],
         )

@@ -1,6 +1,6 @@
 """The plan: what happened and what time it is in, what to do next out. Nothing here forks, kills or waits.
 
-events    started, ready, failed, exited, stop, look, show_stacks      come in from the master loop
+events    started, ready, failed, exited, not_started, stop, check_beats, show_stacks     come in from the master loop
 actions   Spawn, Signal                             go out, for the master to carry out
 outcome   Outcome                                   once the service has to end and no shard is left
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bullmq_proxy.gateway.exits import Exit
-from bullmq_proxy.supervisor.backoff import Backoff
+from bullmq_proxy.supervisor.backoff import FIRST, Backoff
 
 # Deaths of one slot in a row without having served: starting it again would not help.
 CRASH_LOOP = 5
@@ -25,6 +25,8 @@ HURRY = 3.0
 ABORT_GRACE = 2.0
 # Stacks are written in many small pieces: shards take turns, or nobody could read them.
 STACKS_PAUSE = 0.05
+# How long clients wait in the socket of a slot without a shard, before the other shards serve it.
+MOMENT = 1.0
 # `make`, `timeout` and others relay a signal that their process group gets as well: that is one request.
 SAME_REQUEST = 1.0
 
@@ -78,6 +80,10 @@ class Slot:
     moved_at: float = 0.0
     """When a look saw that they had become more, or when watching began."""
     ready_at: float | None = None
+    empty_since: float | None = None
+    """Since when nobody has served it; None while its shard does, or others do."""
+    is_shared: bool = False
+    """Do the shards of the other slots serve its socket?"""
     hopeless: int = 0
     """Deaths in a row without having been ready."""
     message: str = ""
@@ -143,6 +149,8 @@ class Fleet:
         actions: list[Action] = [told for at, told in self._to_tell if at <= now and told.pid in alive]
         self._to_tell = [(at, told) for at, told in self._to_tell if at > now]
         for slot in self.slots:
+            if slot.empty_since is not None and now - slot.empty_since >= MOMENT:
+                slot.empty_since, slot.is_shared = None, True
             if slot.due > now:
                 continue
             if slot.pid is not None and slot.state in (State.STARTING, State.LEAVING, State.ABORTING):
@@ -162,12 +170,24 @@ class Fleet:
                 times.append(slot.due)
             if self._watches(slot):
                 times.append(self._look_due)
+            if slot.empty_since is not None and self._can_share:
+                times.append(slot.empty_since + MOMENT)
         due = min(times, default=float("inf"))
         return None if due == float("inf") else due
+
+    def shared(self) -> tuple[int, ...]:
+        """Return the slots whose sockets the shards of the others are to serve, too: theirs has none for a while."""
+        return tuple(slot.index for slot in self.slots if slot.is_shared and self._can_share)
+
+    @property
+    def _can_share(self) -> bool:
+        return len(self.slots) > 1 and not self._ending
 
     def started(self, index: int, pid: int, now: float) -> None:
         """Note that a spawn was carried out."""
         slot = self.slots[index]
+        if slot.incarnation < 0:
+            slot.empty_since = now
         slot.incarnation += 1
         slot.pid, slot.ready_at, slot.message = pid, None, ""
         slot.state, slot.due = State.STARTING, now + self._start_timeout
@@ -184,6 +204,7 @@ class Fleet:
         slot = self.slots[index]
         if slot.state is State.STARTING:
             slot.state, slot.ready_at, slot.hopeless = State.READY, now, 0
+            slot.empty_since, slot.is_shared = None, False
             slot.moved_at = now
 
     def failed(self, index: int, message: str) -> None:
@@ -202,15 +223,28 @@ class Fleet:
         healthy_for = 0.0 if slot.ready_at is None else now - slot.ready_at
         slot.pid = None
         slot.state = State.WAITING
+        slot.ready_at = None  # the next one is not ready yet
         if self._ending:
             return None
-        if slot.ready_at is None:
+        if healthy_for:
+            slot.empty_since = now
+        if not healthy_for:
             slot.hopeless += 1
             reason = self._despair(slot, code)
             if reason:
                 self._end(Outcome(Exit.FAILED, reason), now)
                 return None
         pause = slot.backoff.pause(healthy_for)
+        slot.due = now + pause
+        return pause
+
+    def not_started(self, index: int, now: float) -> float:
+        """Note that the system could not start a shard; that is no fault of the shard's.
+
+        Returns the seconds until the next try.
+        """
+        slot = self.slots[index]
+        pause = max(slot.backoff.pause(0.0), FIRST)
         slot.due = now + pause
         return pause
 
@@ -273,6 +307,7 @@ class Fleet:
         due = self._tell_in_turn(now, Signal(slot.pid, signal.SIGABRT, reason)) + ABORT_GRACE
         slot.due = min(slot.due, due) if slot.state is State.LEAVING else due
         slot.state = State.ABORTING
+        slot.is_shared = True
 
     def _tell_in_turn(self, now: float, told: Signal) -> float:
         """Send a signal that is answered with stacks, after the stacks of others; says when."""

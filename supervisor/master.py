@@ -170,10 +170,19 @@ class Master:
                 level = logging.WARNING if action.reason else logging.DEBUG
                 log.log(level, "%s%s to pid %d", why, action.signum.name, action.pid)
                 os.kill(action.pid, action.signum)  # still our child, even if dead: only _reap takes it away
+        self._share(self._fleet.shared())
         if self._fleet.ending:
             # Once the shards have let go of theirs, too, clients are refused and can turn elsewhere at once.
             for listener in self._listeners:
                 listener.close()
+
+    def _share(self, slots: tuple[int, ...]) -> None:
+        """Let all shards serve the sockets of these slots, which have none of their own, beside their own."""
+        for shard in self._shards.values():
+            if shard.shares != slots:
+                shard.shares = slots
+                shard.send({"event": "share", "slots": slots})
+                self._flush(shard)
 
     def _notify(self) -> None:
         fleet, settings = self._fleet, self._settings
@@ -193,9 +202,8 @@ class Master:
         try:
             shards = start_shards([self._start_message(spawn) for spawn in spawns])
         except OSError as error:
-            log.error("cannot start %d shards: %s", len(spawns), error.strerror)
-            for spawn in spawns:
-                self._fleet.exited(spawn.slot, Exit.FAILED, now)
+            pause = max(self._fleet.not_started(spawn.slot, now) for spawn in spawns)
+            log.error("cannot start %d shards: %s; trying again in %g s", len(spawns), error.strerror, pause)
             return
         for spawn, shard in zip(spawns, shards, strict=True):
             log.debug("shard %d starts with pid %d, incarnation %d", spawn.slot, shard.pid, spawn.incarnation)
@@ -211,7 +219,7 @@ class Master:
             incarnation=spawn.incarnation,
             gateway_id=self._gateway_id,
             keys=self._keys_file.keys if self._keys_file else (),
-            listener=self._listeners[spawn.slot].fileno(),
+            listeners=tuple(listener.fileno() for listener in self._listeners),
             memory=self._memory.fd,
         )
 

@@ -33,6 +33,8 @@ class ShardProcess:
     slot: int
     pid: int
     control: socket.socket
+    shares: tuple[int, ...] = ()
+    """Slots whose sockets it was told to serve, too."""
     _unread: bytes = field(default=b"", repr=False)
     _unsent: bytearray = field(default_factory=bytearray, repr=False)
 
@@ -107,7 +109,7 @@ def start_shards(messages: Sequence[StartMessage]) -> list[ShardProcess]:
         try:
             pid = os.fork()
             if pid == 0:
-                inherited = [descriptor for message in messages for descriptor in (message.listener, message.memory)]
+                inherited = [*messages[0].listeners, messages[0].memory]  # the same for all
                 _become_shards([theirs for _, theirs in pairs], inherited)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
 
 from bullmq_proxy import gateway
 from bullmq_proxy.gateway.access.accounts import Account
@@ -59,6 +60,7 @@ class Admission:
     bad_messages_per_second: int
     max_connections: int | None
     max_connections_per_address: int | None
+    links: int  # to Redis, as many as there may be
     ping_interval: float  # s
     ping_timeout: float  # s
 
@@ -86,19 +88,32 @@ class Listener:
         self._open_session = open_session
         self._read_page = read_page
         self._server: Server | None = None
+        self._others: dict[int, Server] = {}  # that accept on the sockets of others, by slot
+        self._changing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._shared = Shared(
             admission.max_message_size,
             admission.max_write_buffer,
             admission.bad_messages_per_second,
             budget,
-            Unopened(admission.max_connections, admission.max_connections_per_address),
+            Unopened(admission.max_connections, admission.max_connections_per_address, admission.links),
         )
         self._draining = False
         self.accepted = 0
 
     async def start(self, where: Where) -> None:
         """Accept connections on a listening socket, or on a host and a port."""
+        admission = self._admission
+        _QUIET.setLevel(max(logging.WARNING, log.getEffectiveLevel()))
+        self._server = await self._accept_on(where, partial(Connection, self._shared))
+        keepalive = Keepalive(lambda: self.connections, admission.ping_interval, admission.ping_timeout)
+        self._tasks = [
+            asyncio.create_task(keepalive.run(), name="keepalive"),
+            asyncio.create_task(self._watch_keys(), name="keys"),
+            asyncio.create_task(self._shared.watch(), name="who does not get on"),
+        ]
+
+    async def _accept_on(self, where: Where, create_connection: Callable[..., Connection]) -> Server:
         admission = self._admission
         if isinstance(where, tuple):
             place: dict[str, Any] = dict(zip(("host", "port"), where, strict=True))
@@ -107,12 +122,11 @@ class Listener:
             if where.family == socket.AF_UNIX:
                 # The socket's file belongs to whoever has opened it: other shards and our successor listen there, too.
                 place |= {"unix": True, "cleanup_socket": False}
-        _QUIET.setLevel(max(logging.WARNING, log.getEffectiveLevel()))
-        self._server = await serve(
+        return await serve(
             self._serve,
             **place,
             backlog=_BACKLOG,
-            create_connection=partial(Connection, self._shared),  # type: ignore[arg-type] # it is only called
+            create_connection=create_connection,  # type: ignore[arg-type] # it is only called
             process_request=self._process_request,  # type: ignore[arg-type]
             process_response=self._process_response,
             compression=None,
@@ -122,12 +136,24 @@ class Listener:
             max_size=admission.max_message_size,
             logger=_QUIET,
         )
-        keepalive = Keepalive(lambda: self.connections, admission.ping_interval, admission.ping_timeout)
-        self._tasks = [
-            asyncio.create_task(keepalive.run(), name="keepalive"),
-            asyncio.create_task(self._watch_keys(), name="keys"),
-            asyncio.create_task(self._shared.watch(), name="who does not get on"),
-        ]
+
+    def serve_also(self, others: Mapping[int, socket.socket]) -> None:
+        """Accept on the sockets of these slots, too, and no more on those of others that we were told of before."""
+        self._tasks.append(asyncio.create_task(self._serve_also(others), name="sockets of others"))
+
+    async def _serve_also(self, others: Mapping[int, socket.socket]) -> None:
+        def create_connection(protocol: ServerProtocol, _: Server, **options: Any) -> Connection:
+            """Make a connection of our own server: it stays when its socket is served elsewhere again."""
+            return Connection(self._shared, protocol, self._server, **options)
+
+        async with self._changing:
+            for slot in self._others.keys() - others.keys():
+                self._others.pop(slot).close(close_connections=False)
+            for slot in others.keys() - self._others.keys():
+                if not self._draining:
+                    log.info("nobody serves slot %d: its connections are taken here, too", slot)
+                    self._others[slot] = await self._accept_on(others[slot].dup(), create_connection)
+        self._tasks = [task for task in self._tasks if not task.done()]
 
     @property
     def connections(self) -> set[Connection]:
@@ -245,8 +271,9 @@ class Listener:
     def stop_accepting(self) -> None:
         """Take no more connections; the open ones stay."""
         self._draining = True
-        if self._server is not None:
-            self._server.close(close_connections=False)
+        for server in (self._server, *self._others.values()):
+            if server is not None:
+                server.close(close_connections=False)
 
     async def close(self, code: CloseCode) -> None:
         """Close all connections with `code` and wait until they are gone."""

@@ -21,22 +21,23 @@ UNOPENED: Final = 1024
 HEAD_TIMEOUT: Final = 5.0
 """Seconds from accept to the end of the request's head."""
 
-_RESERVED: Final = 128  # descriptors for all else: links to Redis, the keys file, the control pipe, the log
+_RESERVED: Final = 128  # descriptors for all else that has a fixed number: the keys file, the control pipe, the log
 _LOG_PERIOD: Final = 60.0  # s between two warnings of one kind
 
 
 class Unopened:
     """Counts connections by address, and gives up the oldest ones that say nothing when there are too many."""
 
-    def __init__(self, max_connections: int | None, max_per_address: int | None) -> None:
+    def __init__(self, max_connections: int | None, max_per_address: int | None, links: int = 0) -> None:
         """Make one for a listener.
 
         Args:
             max_connections: of the shard; None for as many as there are descriptors.
             max_per_address: of one client address; None for no limit. A proxy in front of us is one address.
+            links: to Redis, as many as there may be; their descriptors are no client's.
         """
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = max(soft - _RESERVED, 1)
+        self._most = max(soft - _RESERVED - min(links, soft // 2), 1)
         self._max_connections = max_connections
         self._max_per_address = max_per_address
         self._since: dict[Connection, float] = {}  # monotonic time, the oldest one first

@@ -15,6 +15,7 @@ from bullmq_proxy.supervisor.fleet import (
     CRASH_LOOP,
     GRACE,
     HURRY,
+    MOMENT,
     STACKS_PAUSE,
     Action,
     Fleet,
@@ -407,3 +408,58 @@ class TestBackoff:
 )
 def test_an_exit_code_in_words(code: int, words: str) -> None:
     assert describe(code) == words
+
+
+class TestSharing:
+    def test_the_socket_of_a_slot_that_stays_empty_is_served_by_the_others_until_it_is_filled(self) -> None:
+        fleet = serving(2)
+        fleet.exited(1, -9, 10)
+        fleet.plan(10 + MOMENT / 2)
+        assert fleet.shared() == ()
+        fleet.started(1, 200, 10)
+        assert fleet.next_due() == 10 + MOMENT
+        fleet.plan(10 + MOMENT)
+        assert fleet.shared() == (1,)
+        fleet.exited(1, 1, 12)
+        fleet.started(1, 201, 12)
+        fleet.plan(12)
+        assert fleet.shared() == (1,)
+        fleet.ready(1, 13)
+        assert fleet.shared() == ()
+
+    def test_a_shard_that_takes_long_to_start_is_no_reason_to_wait(self) -> None:
+        fleet = fleet_of(2)
+        fleet.plan(0)
+        fleet.started(0, 100, 0)
+        fleet.started(1, 101, 0)
+        fleet.ready(0, 0.5)
+        fleet.plan(MOMENT)
+        assert fleet.shared() == (1,)
+
+    def test_the_socket_of_a_shard_that_stands_still_is_served_as_soon_as_that_is_known(self) -> None:
+        fleet = serving(2, watch=4.0)
+        for second in range(10):
+            fleet.check_beats([1 + second, 1], second)
+        assert fleet.shared() == (1,)
+
+    def test_nothing_is_shared_in_the_end_or_with_nobody(self) -> None:
+        for slots in (1, 2):
+            fleet = serving(slots)
+            fleet.exited(0, -9, 10)
+            fleet.plan(20)
+            assert fleet.shared() == (0,) * (slots - 1)
+            fleet.stop(21)
+            assert fleet.shared() == ()
+
+
+def test_what_cannot_be_started_is_tried_again_after_ever_longer_pauses_and_never_given_up() -> None:
+    fleet = serving(1)
+    assert fleet.exited(0, -9, 100) == 0.0, "after a long health"
+    now, pauses = 100.0, []
+    for _ in range(10):
+        assert fleet.plan(now) == [Spawn(0, 1)]
+        pauses.append(fleet.not_started(0, now))
+        assert fleet.plan(now + pauses[-1] / 2) == []
+        now += pauses[-1]
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0]
+    assert not fleet.ending

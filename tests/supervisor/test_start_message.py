@@ -32,7 +32,7 @@ START = StartMessage(
     incarnation=7,
     gateway_id="host-1",
     keys=(KEY,),
-    listener=11,
+    listeners=(11, 13),
     memory=12,
 )
 
