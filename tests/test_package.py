@@ -44,7 +44,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 @pytest.mark.timeout(INSTALL_TIMEOUT)
 def test_a_wheel_lives_beside_supervisord_and_beside_a_program_with_a_folder_named_gateway(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    run(*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path)
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path)
     [wheel] = tmp_path.glob("bullmq_proxy-*.whl")
     run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=tmp_path)
     bin = tmp_path / "env" / "bin"

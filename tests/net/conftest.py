@@ -18,12 +18,15 @@ from tests.support.valkey import ValkeyProcess
 MakeGateway = Callable[..., Awaitable[Proxy]]
 Open = Callable[..., Awaitable[RawClient]]
 
+_OF_TRANSPORTS = {"test_budgets", "test_first_push", "test_flow", "test_frames", "test_http", "test_lifetime"}
+
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Shards run on uvloop; whoever embeds the gateway may have asyncio's own loop."""
-    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+    """Shards run on uvloop; whoever embeds the gateway may have asyncio's own loop, whose transports act otherwise."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+    return {**loops, "asyncio": asyncio.new_event_loop} if item.path.stem in _OF_TRANSPORTS else loops
 
 
 @pytest_asyncio.fixture
