@@ -6,6 +6,7 @@ several descriptors it first imports everything and then forks a shard for each 
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import json
 import logging
@@ -25,6 +26,7 @@ from bullmq_proxy.gateway.start_message import IncompatibleError, StartMessage
 log = logging.getLogger(__name__)
 
 _STDERR: Final = 2
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2); a fork does not inherit what it sets
 _CHUNK: Final = 64 * 1024
 
 
@@ -63,6 +65,7 @@ def _serve(controls: Sequence[socket.socket]) -> int:
     for other in range(len(messages)):
         if other != own:
             controls[other].close()
+    _go_on_without_supervisor()
     control, message = controls[own], messages[own]
     _configure_logs(message)
     try:
@@ -115,6 +118,12 @@ def _set_signals() -> None:
     else:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _go_on_without_supervisor() -> None:
+    """Let the supervisor's death wake this shard, should it be stopped, so that it drains and frees the port."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def _first_line(control: socket.socket) -> tuple[bytes, bytes]:

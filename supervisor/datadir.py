@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from bullmq_proxy.gateway.access.private import exposure
@@ -59,6 +61,10 @@ class DataDir:
                 f"cannot write into the data directory {self.path}: {error.strerror}; set another --data-dir"
             ) from None
 
+    def note(self, server: int) -> None:
+        """Write down the process id of the server that inherits the lock."""
+        os.pwrite(self.fileno(), f"{os.getpid()}\n{server}\n".encode(), 0)
+
     def close(self) -> None:
         """Let go of the directory; a process that has inherited the lock still holds it."""
         if self._fd is not None:
@@ -68,12 +74,13 @@ class DataDir:
     def _lock(self, fd: int) -> None:
         deadline = time.monotonic() + LEFTOVER_TIMEOUT
         while not _try_lock(fd):
-            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            holder, _, server = os.pread(fd, 64, 0).decode("ascii", "replace").strip().partition("\n")
             if _lives(holder) or time.monotonic() > deadline:
                 raise StartError(
                     f"the data directory {self.path} is in use by the bullmq-proxy with pid {holder};"
                     " stop it or set another --data-dir"
                 )
+            _end_server(server)
             time.sleep(_TICK)  # flock has no deadline of its own
 
 
@@ -83,6 +90,13 @@ def _try_lock(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _end_server(pid: str) -> None:
+    """End the server of a supervisor that was killed: it may still serve shards that drain, and these find ours."""
+    with suppress(OSError, ValueError):
+        if b"valkey-server" in Path(f"/proc/{int(pid)}/cmdline").read_bytes():
+            os.kill(int(pid), signal.SIGTERM)
 
 
 def _lives(pid: str) -> bool:

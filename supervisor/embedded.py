@@ -7,7 +7,6 @@ the shards have given their jobs back.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import logging
 import os
@@ -19,12 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from bullmq_proxy.supervisor.backoff import Backoff
 from bullmq_proxy.supervisor.datadir import DataDir
+from bullmq_proxy.supervisor.keeper import Keeper
 from bullmq_proxy.supervisor.signals import Inbox
 from bullmq_proxy.supervisor.slots import StartError
 
@@ -41,7 +40,6 @@ LOADING_TIMEOUT = 600.0
 _TICK = 0.02
 # All that the server gets of our environment, which holds keys and passwords.
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
-_PR_SET_PDEATHSIG = 1
 _REMEDY = "set --redis-url (or REDIS_URL) to use a server of your own"
 
 
@@ -65,9 +63,17 @@ class EmbeddedValkey:
     `tend` keeps it alive. Shards only see its URL; when it comes back, it is at the same place with its data.
     """
 
-    def __init__(self, data_dir: Path, server: Path | None = None) -> None:
+    def __init__(self, data_dir: Path, server: Path | None = None, *, patience: float = 0.0) -> None:
+        """Make one over a directory.
+
+        Args:
+            data_dir: for the server's data.
+            server: its program, other than the one that is found.
+            patience: seconds for which it serves shards that drain, should the supervisor be killed (Linux).
+        """
         self._server = server or find_server()
         self._data = DataDir(data_dir)
+        self._keeper = Keeper(patience) if sys.platform == "linux" else None
         self._process: subprocess.Popen[bytes] | None = None
         self._backoff = Backoff()
         self._started_at = 0.0
@@ -93,6 +99,11 @@ class EmbeddedValkey:
     def pid(self) -> int | None:
         """The server's process, None while there is none."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Descriptors that shards are to inherit, by which the server is kept while they live."""
+        return () if self._keeper is None else (self._keeper.held,)
 
     def start(self, inbox: Inbox, timeout: float = START_TIMEOUT) -> bool:
         """Start the server and wait until it answers.
@@ -151,6 +162,9 @@ class EmbeddedValkey:
                 self._process.wait()
             log.info("embedded Valkey stopped")
         self._process = None
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
         if self._socket_dir is not None:
             shutil.rmtree(self._socket_dir, ignore_errors=True)
         self._data.close()
@@ -170,7 +184,7 @@ class EmbeddedValkey:
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 umask=0o077,
                 start_new_session=True,
-                preexec_fn=_before_the_server(),  # noqa: PLW1509 - the supervisor has one thread
+                preexec_fn=_before_the_server,  # noqa: PLW1509 - the supervisor has one thread
                 # The lock stays held while the server lives, even if the supervisor was killed.
                 pass_fds=[self._data.fileno()],
             )
@@ -178,6 +192,12 @@ class EmbeddedValkey:
             raise StartError(f"cannot run {self._server}: {error.strerror}; {_REMEDY}") from None
         finally:
             os.close(output)
+        self._data.note(self._process.pid)
+        if self._keeper is not None:
+            try:
+                self._keeper.watch(self._process.pid)
+            except OSError as error:
+                log.warning("the embedded Valkey would outlive a killed supervisor: %s", error.strerror)
 
     def _arguments(self) -> list[str]:
         options = {
@@ -206,23 +226,9 @@ class EmbeddedValkey:
         return f"{words[-1] if words else 'it said nothing'} ({self._log_file})"
 
 
-def _before_the_server() -> Callable[[], None]:
-    """Return what the server's process does before it runs: ask Linux for SIGTERM when the supervisor is killed.
-
-    SIGUSR1 asks the service for its stacks, and may come to all of its processes: the server has none to show, and must
-    not die of it.
-    """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    parent = os.getpid()
-
-    def prepare() -> None:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        if libc is not None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it died before we could ask
-                os._exit(1)
-
-    return prepare
+def _before_the_server() -> None:
+    """Ignore SIGUSR1 in the server: it asks all processes of a service for their stacks, and Valkey would die of it."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def _ping(path: Path) -> str:

@@ -70,7 +70,9 @@ def serve(
         valkey = None
         if settings.redis_url is None:
             assert settings.data_dir is not None, "the command line always fills in a data directory"
-            valkey = stack.enter_context(EmbeddedValkey(Path(settings.data_dir)))
+            valkey = stack.enter_context(
+                EmbeddedValkey(Path(settings.data_dir), patience=settings.drain_timeout + GRACE)
+            )
             notifier.say("the embedded Valkey starts")
             if not valkey.start(inbox):
                 return Exit.DONE
@@ -200,7 +202,8 @@ class Master:
     def _spawn(self, spawns: Sequence[Spawn]) -> None:
         now = time.monotonic()
         try:
-            shards = start_shards([self._start_message(spawn) for spawn in spawns])
+            held = self._valkey.held if self._valkey else ()
+            shards = start_shards([self._start_message(spawn) for spawn in spawns], held)
         except OSError as error:
             pause = max(self._fleet.not_started(spawn.slot, now) for spawn in spawns)
             log.error("cannot start %d shards: %s; trying again in %g s", len(spawns), error.strerror, pause)

@@ -86,7 +86,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return None
 
 
-def start_shards(messages: Sequence[StartMessage]) -> list[ShardProcess]:
+def start_shards(messages: Sequence[StartMessage], held: Sequence[int] = ()) -> list[ShardProcess]:
     """Start a shard for each message.
 
     They run the code that is installed now: a forked child becomes a new interpreter, which inherits the listeners and
@@ -94,11 +94,15 @@ def start_shards(messages: Sequence[StartMessage]) -> list[ShardProcess]:
     until such a shard reports a process of its own, `pid` is that of the interpreter. Settings and keys go over the
     control sockets: everybody can read a process' arguments.
 
+    Args:
+        messages: one for each shard.
+        held: further descriptors that they inherit and do not know of.
+
     Raises:
         OSError: the system cannot fork.
     """
     if len(messages) > 1 and not _adopts_orphans():
-        return [shard for message in messages for shard in start_shards([message])]
+        return [shard for message in messages for shard in start_shards([message], held)]
     with ExitStack() as undo:
         pairs = [socket.socketpair() for _ in messages]
         for ours, theirs in pairs:
@@ -109,7 +113,7 @@ def start_shards(messages: Sequence[StartMessage]) -> list[ShardProcess]:
         try:
             pid = os.fork()
             if pid == 0:
-                inherited = [*messages[0].listeners, messages[0].memory]  # the same for all
+                inherited = [*messages[0].listeners, messages[0].memory, *held]  # the same for all
                 _become_shards([theirs for _, theirs in pairs], inherited)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -71,16 +71,44 @@ async def test_a_job_that_is_not_answered_in_time_is_given_back(service: MakeSer
         assert (await ask(socket, "getJobCounts"))["active"] == 0
 
 
-async def test_nothing_outlives_a_killed_supervisor_and_its_jobs_are_kept(service: MakeService, tmp_path: Path) -> None:
+async def test_a_killed_supervisor_is_outlived_by_the_drain_alone_even_of_shards_that_were_stopped(
+    service: MakeService, tmp_path: Path
+) -> None:
     data = str(tmp_path / "data")
     running = service("--procs", "2", "--data-dir", data).start()
     async with await dial(running.address("/queue/kept")) as socket:
         for n in range(20):
             await ask(socket, "add", "job", {"n": n})
+    worker = await dial(running.address("/queue/kept/process/1", confirm="1"))
+    job = json.loads(await worker.recv())
     processes = [*running.shards(), *running.servers()]
+    for pid in running.shards():
+        os.kill(pid, signal.SIGSTOP)
 
     os.kill(running.pid, signal.SIGKILL)
 
+    assert json.loads(await worker.recv())["data"]["type"] == "drain"
+    await worker.send(json.dumps({"id": job["id"], "data": {"result": 1}}))
+    assert json.loads(await worker.recv())["data"]["type"] == "finished"
     await eventually(lambda: not [pid for pid in processes if lives(pid)], "no orphans", 10)
     again = service("--procs", "1", "--data-dir", data).start()
-    assert (await counts(again.address("/queue/kept")))["waiting"] == 20
+    left = await counts(again.address("/queue/kept"))
+    assert (left["waiting"], left["completed"]) == (19, 1)
+
+
+async def test_a_new_service_need_not_wait_for_the_drain_of_one_whose_supervisor_was_killed(
+    service: MakeService, tmp_path: Path
+) -> None:
+    data = str(tmp_path / "data")
+    running = service("--procs", "1", "--data-dir", data).start()
+    async with await dial(running.address("/queue/kept")) as socket:
+        await ask(socket, "add", "job")
+    worker = await dial(running.address("/queue/kept/process/1", confirm="1"))
+    job = json.loads(await worker.recv())
+    os.kill(running.pid, signal.SIGKILL)
+    assert json.loads(await worker.recv())["data"]["type"] == "drain"
+    assert running.wait() == -signal.SIGKILL
+    again = service("--procs", "1", "--data-dir", data).start()
+    await worker.send(json.dumps({"id": job["id"], "data": {"result": 1}}))
+    assert json.loads(await worker.recv())["data"]["type"] == "finished"
+    assert (await counts(again.address("/queue/kept")))["completed"] == 1

@@ -165,7 +165,7 @@ class Service:
 
     def shards(self) -> list[int]:
         """The pids of the shards that live now."""
-        return [pid for pid in children(self.pid) if "valkey-server" not in command_of(pid)]
+        return [pid for pid in children(self.pid) if "shard_process" in command_of(pid)]
 
     def servers(self) -> list[int]:
         """The pids of the embedded Valkey servers that live now."""
