@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Set
 from typing import Final, assert_never
 
 import msgspec
 from msgspec import Raw, Struct
 
+from bullmq_proxy.gateway.broker.consuming.grace import Kept, KeptLease, worker_of
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.roster import Roster, address_of
 from bullmq_proxy.gateway.broker.consuming.tokens import parse_token
-from bullmq_proxy.gateway.broker.redis.channel import Channel
+from bullmq_proxy.gateway.broker.redis.channel import Channel, in_pieces
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -54,12 +55,28 @@ class LookAgain(Struct, frozen=True, tag="lookAgain"):
     queue: str
 
 
-Question = Overtaken | WhoWorks | Retire | SendAway | LookAgain
+class TakeUp(Struct, frozen=True, tag="takeUp"):
+    """A client has come back on another connection; what is kept for it?"""
+
+    queue: str
+    worker: str
+    secret: str
+    key: str
+    taker: str
+
+
+class TakenUp(Struct, frozen=True, tag="takenUp"):
+    """The locks of these jobs are those of another connection now; ids and old tokens."""
+
+    jobs: list[Raw]
+
+
+Question = Overtaken | WhoWorks | Retire | SendAway | LookAgain | TakeUp | TakenUp
 
 MOST_SHOWN: Final = 1000
 """Workers of a queue that a shard shows."""
 
-_PIECE: Final = 100  # of these in one message
+_HOPS: Final = 8  # connections that a client may have lost one after the other before the first one that it got used
 _NO, _YES = b"false", b"true"
 
 
@@ -149,6 +166,48 @@ class Reach:
         """Let those who wait for something of a queue look for it at once, on all shards; else they would by and by."""
         self._channel.tell(msgspec.json.encode(LookAgain(queue)))
 
+    async def take_up(self, queue: str, secret: str, key: str, taker: str) -> AsyncIterator[tuple[str, Kept]]:
+        """Yield what is kept for a client that shows a secret, and of the connections on which it came back since.
+
+        Each comes with the secret of its connection: what was taken up of it is to be told by `taken_up`.
+
+        Args:
+            queue: the name of the queue.
+            secret: of an earlier connection.
+            key: the name of the client's key.
+            taker: the secret of its new connection.
+
+        Raises:
+            GatewayError: Redis is not reachable.
+        """
+        for _ in range(_HOPS):
+            worker = worker_of(secret)
+            question = TakeUp(queue, worker, secret, key, taker)
+            answers = await self._channel.ask(msgspec.json.encode(question), to=address_of(worker))
+            if not answers.pieces or answers.pieces == [_NO]:
+                return
+            pieces = [_kept.decode(piece) for piece in answers.pieces]
+            first = pieces[0]
+            yield (
+                secret,
+                Kept(first.next_number, first.moved_to, [lease for piece in pieces for lease in piece.leases]),
+            )
+            secret = first.moved_to
+            if not secret or secret == taker:
+                return
+
+    def taken_up(self, secret: str, leases: Iterable[KeptLease], numbers: Set[int]) -> None:
+        """Tell the shard that kept leases which of them are held elsewhere; else it finds that out by their locks.
+
+        Args:
+            secret: of the connection for which they were kept.
+            leases: those that were kept.
+            numbers: of those that were taken up.
+        """
+        taken = ((lease.id, lease.token) for lease in leases if lease.number in numbers)
+        for piece in in_pieces(taken):
+            self._channel.tell(msgspec.json.encode(TakenUp(piece)), to=address_of(worker_of(secret)))
+
     # For others
 
     def _answer(self, text: bytes) -> list[bytes]:
@@ -172,6 +231,13 @@ class Reach:
                 if (worker := self._roster.find(queue, id)) is not None:
                     worker.send_away()
                 return [_NO if worker is None else _YES]
+            case TakeUp():
+                return self._hand_over(question) or [_NO]
+            case TakenUp(jobs):
+                for id, token in map(_pair.decode, jobs):
+                    if (lease := self._leases.find(token, id)) is not None:
+                        lease.consumer.overtake(lease)
+                return []
             case LookAgain(queue):
                 self._look_again(queue)
                 return []
@@ -180,11 +246,22 @@ class Reach:
 
     def _show(self, queue: str) -> list[bytes]:
         workers = list(self._roster.of(queue))
-        shown = [Raw(msgspec.json.encode(worker.show(id))) for id, worker in workers[:MOST_SHOWN]]
-        pieces = [_Shown(shown[first : first + _PIECE]) for first in range(0, len(shown), _PIECE)]
-        pieces.append(_Shown([], len(workers) - len(shown)))
+        pieces = [_Shown(piece) for piece in in_pieces(worker.show(id) for id, worker in workers[:MOST_SHOWN])]
+        pieces.append(_Shown([], max(0, len(workers) - MOST_SHOWN)))
         return [msgspec.json.encode(piece) for piece in pieces]
+
+    def _hand_over(self, question: TakeUp) -> list[bytes]:
+        worker = self._roster.find(question.queue, question.worker)
+        kept = None if worker is None else worker.hand_over(question.secret, question.key, question.taker)
+        if kept is None:
+            return []
+        return [
+            msgspec.json.encode({"next_number": kept.next_number, "moved_to": kept.moved_to, "leases": piece})
+            for piece in in_pieces(kept.leases)
+        ]
 
 
 _reader: Final = msgspec.json.Decoder(Question)
+_kept: Final = msgspec.json.Decoder(Kept)
+_pair: Final = msgspec.json.Decoder(tuple[str, str])
 _shown: Final = msgspec.json.Decoder(_Shown)

@@ -240,6 +240,7 @@ class ShownConsumer(TypedDict):
         concurrency: how many jobs it may hold.
         inHand: how many it holds.
         takesJobs: whether it gets new ones: it has not paused, is not silent, and nobody has drained it.
+        connected: false while its jobs are kept for it after its connection broke.
         lastHeard: when anything came from it last, a pong for example, to half of `ping_interval`.
     """
 
@@ -250,6 +251,7 @@ class ShownConsumer(TypedDict):
     concurrency: int
     inHand: int
     takesJobs: bool
+    connected: bool
     lastHeard: int
 
 

@@ -82,6 +82,34 @@ class Cancel(TypedDict):
     reason: str
 
 
+class HeldJob(TypedDict):
+    """A job that the client holds since an earlier connection.
+
+    Attributes:
+        number: the id of the message that pushed it, for its answers.
+        token: of its lock now.
+    """
+
+    jobId: str
+    number: int
+    token: str
+
+
+class Welcome(TypedDict):
+    """The first message where the option `grace` is set.
+
+    Attributes:
+        consumer: a secret, for the option of this name of the connection on which the client comes back.
+        grace: for how long its jobs are kept when this connection breaks, in milliseconds.
+        jobs: that it holds from the connection whose secret it has shown.
+    """
+
+    type: Literal["welcome"]
+    consumer: str
+    grace: Milliseconds
+    jobs: list[HeldJob]
+
+
 class Drain(TypedDict):
     """Finish what is in hand, nothing new comes.
 
@@ -189,6 +217,12 @@ _PUSHED: Final = {
         "queue": "mails",
     },
 }
+_WELCOME: Final = {
+    "type": "welcome",
+    "consumer": "9f3b61c0d2a84e57:0:0:12:mZ0hQ3m7YkS1x_bN4cD8Rg",
+    "grace": 10000,
+    "jobs": [{"jobId": "1", "number": 0, "token": "9f3b61c0d2a84e57:0:0:shop:Vt0hQ3m7YkS1x_bN4cD8Rg:1"}],
+}
 _LOST: Final = {
     "type": "lost",
     "err": {"message": "Missing lock for job 1. moveToFinished", "code": "NOT_LOCKED"},
@@ -197,6 +231,7 @@ _LOST: Final = {
 PUSHED: Final = (Message("process", Process, [_PUSHED]),)
 TOLD: Final = (
     Message("cancel", Cancel, [{"type": "cancel", "reason": "The lock of this job was lost"}]),
+    Message("welcome", Welcome, [_WELCOME]),
     Message("drain", Drain, [{"type": "drain", "deadline": 30000}, {"type": "drain"}]),
 )
 SETTLED: Final = (

@@ -9,9 +9,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, assert_never
 
-import msgspec
-
 from bullmq_proxy.gateway.broker.consuming.feed import Feed
+from bullmq_proxy.gateway.broker.consuming.grace import Kept, KeptLease, take_up
 from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, Consumer, Lease
 from bullmq_proxy.gateway.broker.consuming.settling import Outcome
 from bullmq_proxy.gateway.broker.functions import TABLE
@@ -24,6 +23,8 @@ from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.rules.shapes import ShownConsumer
 from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.deadlines import Deadlines
+from bullmq_proxy.gateway.sessions.grace import Grace
+from bullmq_proxy.gateway.sessions.held import HeldJobs
 from bullmq_proxy.gateway.sessions.interfaces import Client
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
 from bullmq_proxy.gateway.values.json_text import error_json
@@ -45,6 +46,7 @@ from bullmq_proxy.gateway.wire.answers import (
     drain,
     finished,
     lost,
+    welcome,
 )
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
@@ -77,8 +79,10 @@ class WorkerSession:
         self._feed: Feed
         self._consumer: Consumer | None = None
         self._id = ""  # in the roster, once it has a consumer
+        self._grace: Grace | None = None
+        self._gone_at = 0  # when something was heard last, once the connection is gone
         self._since = now_ms()
-        self._held: dict[bytes, Lease] = {}  # by the id of the message that pushed it, as text
+        self._held = HeldJobs()
         self._next_number = 0
         self._unheard: dict[Lease, None] = {}  # pushed, and nothing heard of it yet
         self._acks = False  # the client has said `ack` at least once: from then on it is held to `ackTimeout`
@@ -92,14 +96,47 @@ class WorkerSession:
         self._unchoking: asyncio.Task[None] | None = None  # the client has that much to read: no new jobs meanwhile
 
     async def prepare(self) -> None:
-        """Do nothing: jobs come once the connection is open."""
+        """Take up what the client held on an earlier connection, if it shows that this was its."""
+        options = self._options
+        if not options.grace:
+            return
+        self._join(taking=False)
+        self._grace = Grace(options.grace, self._id, self._key)
+        if options.consumer is not None:
+            try:
+                await self._take_up(options.consumer, self._grace.secret)
+            except BaseException:
+                self._broker.services(self._queue).expect_lost_fetch()
+                raise
+
+    async def _take_up(self, shown: str, own: str) -> None:
+        """Take up what is kept for those who show a secret, as the client whose secret is `own` now."""
+        assert self._consumer is not None
+        async for secret, kept in self._broker.reach.take_up(self._queue.name, shown, self._key, own):
+            self._next_number = max(self._next_number, kept.next_number)
+            taken = await take_up(self._feed, self._consumer, kept.leases)
+            for lease in taken:
+                if lease.state is HELD:  # it can have been cancelled in this moment
+                    self._held.add(lease)
+            self._broker.reach.taken_up(secret, kept.leases, {lease.number for lease in taken})
+
+    def _join(self, *, taking: bool) -> None:
+        self._feed = self._broker.services(self._queue).feed()
+        self._consumer = self._feed.join(self._options, self, taking=taking, key=self._key)
+        self._id = self._broker.roster.enter(self._queue, self)
 
     def start(self) -> None:
         """Take jobs from now on, unless the client has paused that or the shard goes away."""
-        if not self._draining:
-            self._feed = self._broker.services(self._queue).feed()
-            self._consumer = self._feed.join(self._options, self, taking=not self._paused, key=self._key)
-            self._id = self._broker.roster.enter(self._queue, self)
+        if self._draining:
+            return
+        if self._grace is None:
+            self._join(taking=not self._paused)
+            return
+        held = [{"jobId": lease.id, "number": lease.number, "token": lease.token} for lease in self._held]
+        self._client.send(message(self._number(), welcome(self._grace.secret, self._options.grace, held)))
+        for lease in self._held:
+            self._ends_due.start(lease)
+        self._set_taking()
 
     def connection_lost(self) -> None:
         """Give back what the client did not answer; it counts as vanished unless we sent it away."""
@@ -111,11 +148,21 @@ class WorkerSession:
                 self._unchoking.cancel()
                 self._unchoking = None
                 self._take_back_unread()
+            self._gone_at = self._last_heard()
+            grace, is_sent_away = self._grace, self._draining or self._feed.is_stopped
+            if grace is not None and not is_sent_away and (self._consumer.leases or grace.moved_to):
+                self._consumer.taking = False
+                grace.begin(self._leave)
+            else:
+                self._leave()
+        self._held.clear()
+        self._unheard.clear()
+
+    def _leave(self) -> None:
+        if self._consumer is not None:
             self._broker.roster.leave(self._id)
             self._feed.leave(self._consumer, counted=not self._draining)
             self._consumer = None
-        self._held.clear()
-        self._unheard.clear()
 
     def _take_back_unread(self) -> None:
         """Give back, uncounted, what the client may never have seen."""
@@ -150,8 +197,12 @@ class WorkerSession:
             "concurrency": self._options.concurrency,
             "inHand": len(self._consumer.leases),
             "takesJobs": self._consumer.taking,
-            "lastHeard": now_ms() - int((self._loop.time() - self._client.last_heard) * 1000),
+            "connected": self._grace is None or not self._grace.has_begun,
+            "lastHeard": self._gone_at or self._last_heard(),
         }
+
+    def _last_heard(self) -> int:
+        return now_ms() - int((self._loop.time() - self._client.last_heard) * 1000)
 
     def retire(self) -> None:
         """Take no new jobs any more, and tell the client so; what it has in hand goes on."""
@@ -165,6 +216,26 @@ class WorkerSession:
         self._draining = True
         self._set_taking()
         self._client.close(CloseCode.SENT_AWAY, "disconnectConsumer was called")
+        self.stop_waiting()
+
+    def hand_over(self, secret: str, key: str, taker: str) -> Kept | None:
+        """Return what is kept for a client that comes back; it can be before its old connection is known to be gone."""
+        grace, consumer = self._grace, self._consumer
+        if grace is None or consumer is None or not grace.is_for(secret, key):
+            return None
+        moved_to, grace.moved_to = grace.moved_to, taker
+        if not grace.has_begun:
+            self._set_taking()
+            self._client.close(CloseCode.SENT_AWAY, "the client has come back on another connection")
+        leases = [KeptLease(lease.id, lease.token, lease.number) for lease in consumer.leases if lease.state is HELD]
+        return Kept(self._next_number, moved_to, leases)
+
+    def stop_waiting(self) -> None:
+        """Give back at once what is kept for a client that may come back, and count no loss."""
+        if self._grace is not None and self._grace.has_begun:
+            self._grace.end()
+            self._draining = True
+            self._leave()
 
     # Jobs out
 
@@ -174,7 +245,7 @@ class WorkerSession:
         push = message(number, pushed_job(lease.id, fields, self._queue.name, lease.token))  # can fail: before the rest
         self._broker.counters.pushed_jobs += 1
         lease.number = number
-        self._held[b"%d" % lease.number] = lease
+        self._held.add(lease)
         self._unheard[lease] = None
         if self._acks:
             self._acks_due.start(lease)
@@ -205,7 +276,7 @@ class WorkerSession:
 
     def forget(self, lease: Lease) -> None:
         """Expect no answer for a job any more."""
-        self._held.pop(b"%d" % lease.number, None)
+        self._held.discard(lease)
         self._heard_of(lease)
         if self._max_runtime:
             self._ends_due.stop(lease)
@@ -238,7 +309,8 @@ class WorkerSession:
 
     def _set_taking(self) -> None:
         if self._consumer is not None:
-            self._consumer.taking = not (self._paused or self._silent or self._draining or self._unchoking)
+            has_moved = self._grace is not None and self._grace.moved_to
+            self._consumer.taking = not (self._paused or self._silent or self._draining or self._unchoking or has_moved)
             self._feed.wake(self._consumer)
 
     # Answers in
@@ -250,7 +322,7 @@ class WorkerSession:
         except InvalidMessage as error:
             self._client.penalize(len(message))
             self._client.send(err(error.id, error))
-            if error.id != NO_ID and (lease := self._find(error.id)) is not None:
+            if error.id != NO_ID and (lease := self._held.find(error.id)) is not None:
                 self._acks_due.start(lease)  # it may have been the final answer
             return
         if self._silent:
@@ -263,7 +335,7 @@ class WorkerSession:
             self._paused = isinstance(answer, Pause)
             self._set_taking()
             self._client.send(*ok(id, b"null"))
-        elif (lease := self._find(id)) is None:
+        elif (lease := self._held.find(id)) is None:
             self._refuse(id, answer)
         else:
             if isinstance(answer, Ack):
@@ -286,20 +358,9 @@ class WorkerSession:
             id, answer = decode_answer(message)
         except InvalidMessage:
             return
-        lease = self._find(id)
+        lease = self._held.find(id)
         if lease is not None and isinstance(answer, _FINAL):
             self._take_answer(id, lease, answer, len(message))
-
-    def _find(self, id: bytes) -> Lease | None:
-        """Return the lease that an answer is about; 7, "7" and 7.0 are one id: some languages have one number."""
-        lease = self._held.get(id)
-        if lease is None:
-            try:
-                number = float(msgspec.json.decode(id))
-            except (ValueError, OverflowError):
-                return None
-            lease = self._held.get(b"%d" % number) if number.is_integer() else None
-        return lease if lease is not None and lease.state is HELD else None
 
     def _refuse(self, id: bytes, answer: JobAnswer) -> None:
         """Refuse an answer to a job that is not the client's (any more)."""

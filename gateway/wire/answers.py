@@ -5,6 +5,7 @@ The oldest clients know only `{"result": …}` and `{"err": …}` or `{"message"
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -233,6 +234,17 @@ def lost(error: bytes) -> bytes:
 def cancel(reason: str) -> bytes:
     """Return the `data` that says: this job is no longer yours."""
     return encode({"type": "cancel", "reason": reason})
+
+
+def welcome(secret: str, grace: int, jobs: Sequence[Mapping[str, object]]) -> bytes:
+    """Return the `data` that says: come back with this secret within `grace` milliseconds, and hold what you held.
+
+    Args:
+        secret: of the connection.
+        grace: its option.
+        jobs: that the client holds already, each with its `jobId`, the `number` of its message, and its `token`.
+    """
+    return encode({"type": "welcome", "consumer": secret, "grace": grace, "jobs": jobs})
 
 
 def drain(deadline: int | None) -> bytes:

@@ -51,7 +51,12 @@ class CloseCode(enum.IntEnum):
         "the key was removed, has expired, or lost its rights here: use another one",
         False,
     )
-    SENT_AWAY = 4001, "`disconnectConsumer` was called for this connection: connect again later, or not", True
+    SENT_AWAY = (
+        4001,
+        "`disconnectConsumer` was called for this connection, or its client has come back on another one: connect again"
+        " later, or not",
+        True,
+    )
     SLOW_CONSUMER = (
         4002,
         "more than `max_write_buffer` of output was not read: read faster; a watcher resumes with `lastEventId`",

@@ -54,6 +54,8 @@ class WorkerOptions:
     ack_timeout: int = 15_000  # 0: never
     max_runtime: int = 0  # 0: no limit
     overrun: Overrun = "fail"
+    grace: int = 0  # 0: none
+    consumer: str | None = None
     confirm: bool = False
 
 
@@ -265,6 +267,30 @@ _OVERRUN: Final[QueryOption[Overrun]] = QueryOption(
     parse=_parse_overrun,
     acting=None,
 )
+_GRACE: Final = _whole(
+    "grace",
+    "Milliseconds for which the jobs in hand are kept when the connection breaks, for a client that comes back; 0: no.",
+    least=0,
+    most=600_000,  # ten minutes
+    default=_DEFAULTS.grace,
+)
+_LONGEST_SECRET: Final = 200
+
+
+def _parse_secret(text: str) -> str:
+    if not 0 < len(text) <= _LONGEST_SECRET:
+        raise ValueError("Expected the `consumer` of the `welcome` on an earlier connection")
+    return text
+
+
+_CONSUMER: Final[QueryOption[str | None]] = QueryOption(
+    name="consumer",
+    description="The `consumer` of the `welcome` on an earlier connection, whose jobs are taken up; with `grace`.",
+    type=str,
+    default=None,
+    parse=_parse_secret,
+    acting=None,
+)
 _CONFIRM: Final = QueryOption(
     name="confirm",
     description="1: each final answer is confirmed by `finished`.",
@@ -276,6 +302,9 @@ _CONFIRM: Final = QueryOption(
 
 
 def _read_worker_options(path: Mapping[str, str], query: Mapping[str, str], limits: Limits) -> WorkerOptions:
+    grace, consumer = _GRACE.read(query), _CONSUMER.read(query)
+    if consumer is not None and not grace:
+        raise invalid_arguments("consumer needs grace, too - at `?grace`")
     return WorkerOptions(
         concurrency=_concurrency(path["concurrency"], limits.max_concurrency),
         lock_duration=_LOCK_DURATION.read(query),
@@ -289,6 +318,8 @@ def _read_worker_options(path: Mapping[str, str], query: Mapping[str, str], limi
         ack_timeout=_ACK_TIMEOUT.read(query),
         max_runtime=_MAX_RUNTIME.read(query),
         overrun=_OVERRUN.read(query),
+        grace=grace,
+        consumer=consumer,
         confirm=_CONFIRM.read(query),
     )
 
@@ -383,6 +414,8 @@ WORKER_OPTIONS: Final = OptionSet(
         _ACK_TIMEOUT,
         _MAX_RUNTIME,
         _OVERRUN,
+        _GRACE,
+        _CONSUMER,
         _CONFIRM,
         TOKEN,
     ),

@@ -153,6 +153,18 @@ async def test_a_worker_is_told_what_the_document_says(proxy: Gateway) -> None:
     contract.check("worker", "drain", await worker.message())
 
 
+async def test_a_worker_that_comes_back_is_told_what_the_document_says(proxy: Gateway) -> None:
+    await (await proxy.queue()).call("add", "work")
+    worker = await proxy.worker(grace=60_000)
+    welcome = await worker.message()
+    contract.check("worker", "welcome", welcome)
+    await worker.job()
+    back = await proxy.worker(grace=60_000, consumer=welcome["data"]["consumer"])
+    welcome = await back.message()
+    contract.check("worker", "welcome", welcome)
+    assert len(welcome["data"]["jobs"]) == 1
+
+
 async def test_a_silent_worker_is_told_what_the_document_says(proxy: Gateway) -> None:
     worker = await proxy.worker(concurrency=2, ackTimeout=50)
     await (await proxy.queue()).call("addBulk", [{"name": "work"}, {"name": "more"}])

@@ -20,7 +20,17 @@ OF_THE_JOB_ALONE = {
     # Of the bond to a parent, which is looked at by itself.
     *("failParentOnFailure", "continueParentOnFailure", "ignoreDependencyOnFailure", "removeDependencyOnFailure"),
 }
-OF_THE_WORKER_ALONE = {"lockDuration", "name", "ackTimeout", "confirm", "maxRuntime", "overrun", "token"}
+OF_THE_WORKER_ALONE = {
+    "consumer",
+    "grace",
+    "lockDuration",
+    "name",
+    "ackTimeout",
+    "confirm",
+    "maxRuntime",
+    "overrun",
+    "token",
+}
 
 ON_ANY_JOB = {"add", "addAndWait", "addBulk"}  # by their options, see above
 BY_TOKEN = {

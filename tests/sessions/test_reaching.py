@@ -150,6 +150,7 @@ class TestConsumers:
         for each in (mine, other):
             assert before - 1 <= each.pop("connectedSince") <= each.pop("lastHeard") + 1 <= time.time() * 1000 + 2
             assert len(each.pop("id").split(":")) == 4
+            assert each.pop("connected")
         assert mine == {"key": "consume", "name": "w" * 100, "concurrency": 3, "inHand": 1, "takesJobs": True}
         assert other == {"key": "", "name": None, "concurrency": 2, "inHand": 0, "takesJobs": False}
         await second.close()
@@ -159,7 +160,7 @@ class TestConsumers:
         self, here: Gateway, there: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(reach, "MOST_SHOWN", 5)
-        monkeypatch.setattr(reach, "_PIECE", 2)
+        monkeypatch.setattr(channel, "_PIECE", 600)
         for _ in range(7):
             await (await there.worker()).pause()
         found = await (await here.queue()).call("getConsumers")

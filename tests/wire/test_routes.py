@@ -167,6 +167,8 @@ class TestWorkerOptions:
             ack_timeout=15_000,
             max_runtime=0,
             overrun="fail",
+            grace=0,
+            consumer=None,
             confirm=False,
         )
 
@@ -192,6 +194,8 @@ class TestWorkerOptions:
             ("metrics.maxDataPoints=20160", {"max_data_points": 20160}),
             ("ackTimeout=0", {"ack_timeout": 0}),
             ("maxRuntime=5000", {"max_runtime": 5000}),
+            ("grace=600000", {"grace": 600_000}),
+            ("grace=1&consumer=a:0:0:1:x", {"grace": 1, "consumer": "a:0:0:1:x"}),
             ("overrun=release", {"overrun": "release"}),
             ("overrun=fail", {"overrun": "fail"}),
             ("confirm=1", {"confirm": True}),
@@ -218,6 +222,14 @@ class TestWorkerOptions:
             ("stalledInterval=1e4", "Expected a whole number from 500 to 86400000 - at `?stalledInterval`"),
             ("maxStalledCount=-1", "Expected a whole number from 0 to 1000000 - at `?maxStalledCount`"),
             ("maxRuntime=2147483648", "Expected a whole number from 0 to 2147483647 - at `?maxRuntime`"),
+            ("grace=600001", "Expected a whole number from 0 to 600000 - at `?grace`"),
+            ("consumer=x", "consumer needs grace, too - at `?grace`"),
+            ("grace=0&consumer=x", "consumer needs grace, too - at `?grace`"),
+            ("grace=1&consumer=", "Expected the `consumer` of the `welcome` on an earlier connection - at `?consumer`"),
+            (
+                "grace=1&consumer=" + "x" * 201,
+                "Expected the `consumer` of the `welcome` on an earlier connection - at `?consumer`",
+            ),
             ("overrun=stop", "Expected fail or release - at `?overrun`"),
             ("ackTimeout=٣", "Expected a whole number from 0 to 86400000 - at `?ackTimeout`"),
             ("ackTimeout=" + "9" * 5000, "Expected a whole number from 0 to 86400000 - at `?ackTimeout`"),

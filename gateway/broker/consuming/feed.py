@@ -157,6 +157,11 @@ class Feed:
         await self._schedules.close()
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether no more jobs are handed out: the shard goes away."""
+        return self._stopped
+
+    @property
     def is_starving(self) -> bool:
         """Whether consumers want jobs although the last fetch found nothing: then all is well when there are none."""
         return bool(self._line) and self._drained
@@ -302,6 +307,14 @@ class Feed:
         """Look for jobs whatever the last fetch said: a limit may be gone of which no marker tells."""
         self._limits.clear()
         self._resume_fetching()
+
+    def adopt(self, consumer: Consumer, id: str, token: str, fields: Hash) -> Lease:
+        """Return the lease of a job that is locked under a new token of `consumer`, whose client knows the job."""
+        lease = consumer.add_lease(id, token, self._loop.time())
+        consumer.free -= 1
+        self._renewer.track(self.queue, lease)
+        lease.read(fields)
+        return lease
 
     def _got(self, consumer: Consumer, token: str, reply: list[Any]) -> None:
         """Hand out a job that was moved to active for `consumer` under `token`: [hash, id, 0, 0].

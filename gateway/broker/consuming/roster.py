@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Protocol
 
+from bullmq_proxy.gateway.broker.consuming.grace import Kept
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.rules.shapes import ShownConsumer
 
@@ -21,6 +22,18 @@ class Worker(Protocol):
 
     def send_away(self) -> None:
         """Close the connection; what its client has not answered goes back."""
+
+    def hand_over(self, secret: str, key: str, taker: str) -> Kept | None:
+        """Return what it holds for a client that comes back on another connection; None when that is another client.
+
+        Args:
+            secret: that the client shows.
+            key: the name of its key.
+            taker: the secret of its new connection.
+        """
+
+    def stop_waiting(self) -> None:
+        """Give back at once what is kept for a client that may come back: the shard goes away."""
 
 
 class Roster:
@@ -46,6 +59,11 @@ class Roster:
         """Return the worker with an id, if it is one of the queue."""
         entry = self._workers.get(id)
         return entry[1] if entry is not None and entry[0].name == queue else None
+
+    def stop_waiting(self) -> None:
+        """Keep nothing any more for clients that may come back."""
+        for _, worker in list(self._workers.values()):
+            worker.stop_waiting()
 
     def of(self, queue: str) -> Iterator[tuple[str, Worker]]:
         """Yield the ids and the workers of a queue."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 LARGEST: Final = 2**16
 """Bytes of a message."""
+
+_PIECE: Final = LARGEST // 2  # bytes of entries in one message
 
 DEADLINE: Final = 1.0
 """Seconds that an answer may take; one that comes later is not heard."""
@@ -140,10 +142,12 @@ class Channel:
             del self._inquiries[number]
         return Answers(inquiry.pieces)
 
-    def tell(self, news: bytes) -> None:
-        """Tell all that listen, and this one at once; nobody answers. `news` is JSON text."""
-        self._answer(news)
-        self._send(None, _Message(self.address, _NO_ANSWER, Raw(news)))
+    def tell(self, news: bytes, to: str | None = None) -> None:
+        """Tell one shard, or all that listen, and this one at once; nobody answers. `news` is JSON text."""
+        if to is None or to == self.address:
+            self._answer(news)
+        if to != self.address:
+            self._send(to, _Message(self.address, _NO_ANSWER, Raw(news)))
 
     def _publish(self, to: str | None, message: _Message) -> asyncio.Future[int]:
         """Send a message; the future has the number of shards that get it."""
@@ -174,6 +178,22 @@ class Channel:
         if message.number != _NO_ANSWER:
             for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
                 self._send(message.sender, _Message(self.address, message.number, answer=Raw(piece), left=left))
+
+
+def in_pieces(entries: Iterable[Any]) -> Iterator[list[Raw]]:
+    """Divide entries among messages, one at least, each as JSON text; an entry that fits into none is left out."""
+    piece: list[Raw] = []
+    size = 0
+    for entry in entries:
+        text = msgspec.json.encode(entry)
+        if len(text) > _PIECE:
+            continue
+        if size + len(text) > _PIECE:
+            yield piece
+            piece, size = [], 0
+        piece.append(Raw(text))
+        size += len(text) + 1
+    yield piece
 
 
 _reader: Final = msgspec.json.Decoder(_Message)
