@@ -54,7 +54,7 @@ class Connection(SendingConnection):
         self.heard = True  # anything at all since the last look of the keepalive
         self.heard_at = self.loop.time()  # at the look that has last found something
         self.stuck_at = 0  # unread bytes at the keepalive's last look, while the connection is not read
-        self.judgement: asyncio.TimerHandle | None = None  # runs while a ping of the keepalive is unanswered
+        self.pinged: dict[Connection, None] | None = None  # those that the keepalive has pinged with this one
         self._owed = 0  # bytes of the current frame that the library's parser has not seen yet
         self._pieces: list[bytes] = []  # of a frame that is not whole yet
         self._missing = 0  # bytes until it is, or until there is more to know of it
@@ -129,8 +129,16 @@ class Connection(SendingConnection):
             self._start_session()
         if self._rest:
             self._rest += data
+        elif self.pinged is not None and frames.is_answer(data) and not self._pieces and not self._owed:
+            self.forget_ping()
         else:
             self._read_frames(data)
+
+    def forget_ping(self) -> None:
+        """Wait for no answer to the keepalive's ping any more."""
+        if self.pinged is not None:
+            self.pinged.pop(self, None)
+            self.pinged = None
 
     def _read_frames(self, data: bytes) -> None:
         """Take the whole text messages, which is nearly everything; leave all else to the library's parser.
@@ -380,10 +388,11 @@ class Connection(SendingConnection):
         self._shared.open.discard(self)
         self._shared.unfinished.discard(self)
         self._shared.long.pop(self, None)
+        self.forget_ping()
         self._shared.note_unread(self, 0)
         self._let_go()
         self._rest = b""
-        for timer in (self._end, self.judgement, self._starting):
+        for timer in (self._end, self._starting):
             if timer is not None:
                 timer.cancel()
         # The parser and the protocol hold each other, and so do the errors that ended it, by their tracebacks.

@@ -14,6 +14,9 @@ _OPCODES: Final = frozenset((0, 1, 2, 8, 9, 10))
 _CONTROL: Final = 0x08  # is set in the opcodes of control frames
 _MASKED: Final = 0x80
 _LONGEST_CONTROL: Final = 125  # bytes of payload
+PING_SIZE: Final = 4
+"""Bytes in our pings: two libraries of clients die of an empty one."""
+_ANSWER: Final = 2 + 4 + PING_SIZE  # bytes of a pong to one: header, mask, payload
 
 
 def extent(data: bytes, at: int) -> tuple[int, int] | None:
@@ -68,6 +71,11 @@ def is_whole_ping_or_pong(data: bytes, at: int, start: int, stop: int) -> bool:
         and stop - start <= _LONGEST_CONTROL
         and stop <= len(data)
     )
+
+
+def is_answer(data: bytes) -> bool:
+    """Return whether some bytes are one pong to a ping of ours: masked, with as long a payload."""
+    return len(data) == _ANSWER and data[0] == WHOLE_PONG and data[1] == _MASKED + PING_SIZE
 
 
 def ping(payload: bytes) -> bytes:

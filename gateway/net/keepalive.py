@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Collection
 from typing import Final
 
+from bullmq_proxy.gateway.net import frames
 from bullmq_proxy.gateway.net.connection import Connection
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
-_SLICE: Final = 200  # connections between two turns of the loop
+_SLICE: Final = 50  # connections between two turns of the loop: a ping takes some 10 us
 
 
 class Keepalive:
@@ -33,41 +35,66 @@ class Keepalive:
             await self._look_at_all()  # by itself: a name here would hold the last connection meanwhile
 
     async def _look_at_all(self) -> None:
+        pinged = Pinged(self._timeout)
         for number, connection in enumerate(list(self._connections()), 1):
-            self._look(connection)
+            if connection.heard:
+                connection.heard = False
+                connection.heard_at = connection.loop.time()
+                connection.stuck_at = 0
+                connection.forget_ping()
+            elif connection.is_reading_paused:
+                _look_at_held(connection)
+            elif connection.pinged is None:
+                pinged.add(connection)
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
-
-    def _look(self, connection: Connection) -> None:
-        if connection.is_reading_paused and connection.write_buffer_size:
-            # It is we who do not listen, until the client reads; one that reads nothing at all is stuck.
-            if connection.write_buffer_size == connection.stuck_at:
-                connection.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=1.0)
-            connection.stuck_at = connection.write_buffer_size
-            return
-        connection.stuck_at = 0
-        if connection.heard or connection.is_reading_paused:  # while it is held it is we who do not listen
-            connection.heard_at = connection.last_heard
-            connection.heard = False
-            if connection.judgement is not None:
-                connection.judgement.cancel()
-                connection.judgement = None
-        elif connection.judgement is None:
-            connection.ping()
-            connection.judgement = connection.loop.call_later(
-                self._timeout / 2, _ask_again, connection, self._timeout / 2
-            )
+                if pinged:
+                    pinged = Pinged(self._timeout)
 
 
-def _ask_again(connection: Connection, timeout: float) -> None:
-    if connection.heard:
-        connection.judgement = None
-    else:
-        connection.ping()
-        connection.judgement = connection.loop.call_later(timeout, _judge, connection)
+def _look_at_held(connection: Connection) -> None:
+    """Look at one that is not read: it is we who do not listen, until its client reads.
+
+    One that has something to read and reads nothing of it until the next look is stuck.
+    """
+    unread = connection.write_buffer_size
+    if unread and unread == connection.stuck_at:
+        connection.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=1.0)
+    elif not unread:
+        connection.heard_at = connection.loop.time()
+        connection.forget_ping()
+    connection.stuck_at = unread
 
 
-def _judge(connection: Connection) -> None:
-    connection.judgement = None
-    if not connection.heard and not connection.is_reading_paused:
-        connection.close_with(CloseCode.NO_PONG, "no pong", timeout=1.0)
+class Pinged(dict[Connection, None]):
+    """Connections that were pinged together and have not answered: one timer and one frame serve them all."""
+
+    def __init__(self, timeout: float) -> None:
+        """Make an empty one; `timeout` in seconds, from the ping until they are closed."""
+        super().__init__()
+        self._timeout = timeout
+        self._ping = frames.ping(os.urandom(frames.PING_SIZE))
+
+    def add(self, connection: Connection) -> None:
+        """Ping a connection."""
+        if not self:
+            connection.loop.call_later(self._timeout / 2, self._ask_again)
+        self[connection] = None
+        connection.pinged = self
+        connection.ping(self._ping)
+
+    def _ask_again(self) -> None:
+        again = frames.ping(os.urandom(frames.PING_SIZE))
+        for connection in list(self):
+            if connection.heard:
+                connection.forget_ping()
+            else:
+                connection.ping(again)
+        if self:
+            next(iter(self)).loop.call_later(self._timeout / 2, self._judge)
+
+    def _judge(self) -> None:
+        for connection in list(self):
+            connection.forget_ping()
+            if not connection.heard and not connection.is_reading_paused:
+                connection.close_with(CloseCode.NO_PONG, "no pong", timeout=1.0)

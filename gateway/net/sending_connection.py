@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any, Final
 
 from msgspec import Raw
@@ -97,10 +96,10 @@ class SendingConnection(OpeningConnection):
         self._flush()
         await self.drain()
 
-    def ping(self) -> None:  # type: ignore[override] # no waiter: the keepalive only asks whether anything was heard
+    def ping(self, frame: bytes) -> None:  # type: ignore[override] # no waiter: the keepalive asks what was heard
         """Send a ping."""
         if self.protocol.state is _OPEN:
-            self.transport.write(frames.ping(os.urandom(4)))  # two libraries of clients die of an empty one
+            self.transport.write(frame)
 
     def close_with(self, code: int, reason: str = "", timeout: float | None = None) -> None:
         """Send what is left and a close frame, and give the peer `timeout` seconds, or the usual ones, to answer it."""
