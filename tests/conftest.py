@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.ports import free_port
+from tests.support.relay import Relay
 from tests.support.service import ROOT, Service
 from tests.support.valkey import ValkeyProcess
 
@@ -65,6 +66,13 @@ def empty_valkey(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if server is not None:
         server.empty()
+
+
+@pytest.fixture
+async def relay(valkey: ValkeyProcess) -> AsyncIterator[Relay]:
+    """Stand before the shared server."""
+    async with Relay(valkey) as relay:
+        yield relay
 
 
 @pytest.fixture

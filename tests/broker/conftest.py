@@ -8,10 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.broker import Broker
-from bullmq_proxy.gateway.broker.consuming.tokens import Identity
-from bullmq_proxy.gateway.broker.redis.address import Address
 from tests.support.background import nothing_fails_in_the_background
-from tests.support.link import OPTIONS
+from tests.support.link import started
 from tests.support.valkey import ValkeyProcess
 
 
@@ -25,10 +23,8 @@ def background() -> Iterator[list[str]]:
 @pytest.fixture
 async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
     """A connected broker of the test's own prefix."""
-    broker = Broker(Address.from_url(valkey.url), prefix, OPTIONS, Identity(prefix))
-    await broker.start(5.0)
-    yield broker
-    await broker.close()
+    async with started(valkey.url, prefix, deadline=2.0) as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import asyncio
 import base64
 import gc
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -28,26 +26,11 @@ from bullmq_proxy.gateway.rules.options import NO_OPTIONS
 from bullmq_proxy.gateway.rules.stored_options import backoff_delay, keep_jobs
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 from tests.support.link import OPTIONS as DEFAULTS
+from tests.support.link import started
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually
 
 OPTIONS = replace(DEFAULTS, deadline=2.0)
-
-
-@asynccontextmanager
-async def started(valkey: ValkeyProcess, prefix: str, identity: Identity) -> AsyncIterator[Broker]:
-    broker = Broker(Address.from_url(valkey.url), prefix, OPTIONS, identity)
-    await broker.start(5.0)
-    try:
-        yield broker
-    finally:
-        await broker.close()
-
-
-@pytest.fixture
-async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
-    async with started(valkey, prefix, Identity(prefix)) as broker:
-        yield broker
 
 
 class Worker:
@@ -206,7 +189,7 @@ async def test_a_stopped_broker_takes_no_job_and_no_marker_from_others(
     stopping = Worker(broker, broker.queue("q"))
     await eventually(lambda: stopping.feed.is_starving, "it waits")
     broker.stop_fetching()
-    async with started(valkey, prefix, Identity(f"{prefix}-2")) as other:
+    async with started(valkey.url, prefix, Identity(f"{prefix}-2")) as other:
         worker = Worker(other, other.queue("q"))
         for number in range(1, 4):
             await eventually(lambda: worker.feed.is_starving, "it waits")
@@ -262,7 +245,7 @@ async def test_a_consumer_is_known_until_its_last_answer_is_stored(broker: Broke
 
 async def test_close_ends_every_task(valkey: ValkeyProcess, prefix: str) -> None:
     before = asyncio.all_tasks()
-    async with started(valkey, prefix, Identity(prefix)) as broker:
+    async with started(valkey.url, prefix) as broker:
         workers = [Worker(broker, broker.queue(name)) for name in ("a", "b")]
         await eventually(lambda: all(worker.feed.is_starving for worker in workers), "they wait")
         workers[0].leave()

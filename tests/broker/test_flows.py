@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,25 +12,13 @@ from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant, Permission, Rights
 from bullmq_proxy.gateway.broker.broker import Broker
-from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
-from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.socket import resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
-from tests.support.link import OPTIONS
-from tests.support.valkey import ValkeyProcess
 
 MINE = Grant("shop", frozenset(Permission), ("shop-*", "mails"))
-
-
-@pytest.fixture
-async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
-    broker = Broker(Address.from_url(valkey.url), prefix, replace(OPTIONS, deadline=2.0), Identity(prefix))
-    await broker.start(5.0)
-    yield broker
-    await broker.close()
 
 
 async def ask(broker: Broker, grant: Grant, fn: str, *args: Any) -> Any:

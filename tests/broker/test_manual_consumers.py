@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 from msgspec import Raw
+from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.feed import UNREADABLE
 from bullmq_proxy.gateway.broker.consuming.manual import ManualConsumers
-from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.jobs.moves import load_job
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.rules.options import NO_OPTIONS
-from tests.support.link import OPTIONS
+from tests.support.link import started
 from tests.support.relay import Relay
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually
@@ -33,22 +29,6 @@ TOKEN = "mine"
 LOCK = 30_000  # ms
 LONG = 60_000  # ms
 BLOCKS = pytest.mark.parametrize("block", [0, LONG], ids=["at once", "blocked"])
-
-
-@asynccontextmanager
-async def started(address: Address, prefix: str) -> AsyncIterator[Broker]:
-    broker = Broker(address, prefix, replace(OPTIONS, deadline=2.0), Identity(prefix))
-    await broker.start(5.0)
-    try:
-        yield broker
-    finally:
-        await broker.close()
-
-
-@pytest.fixture
-async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
-    async with started(Address.from_url(valkey.url), prefix) as broker:
-        yield broker
 
 
 async def add(queue: Queue) -> None:
@@ -149,18 +129,12 @@ async def test_a_feed_that_stops_gives_back_what_it_fetches_for_callers(broker: 
 # Replies that are lost
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
-    with ValkeyProcess(tmp_path, tcp=True) as server:
-        yield server
-
-
 def sha(script: str) -> bytes:
     return sha_of(script_texts()[script]).encode()
 
 
-async def test_a_fetch_whose_reply_was_lost_is_undone(server: ValkeyProcess, prefix: str) -> None:
-    async with Relay(server.port) as relay, started(Address(port=relay.port), prefix) as broker:
+async def test_a_fetch_whose_reply_was_lost_is_undone(relay: Relay, prefix: str) -> None:
+    async with started(relay.url, prefix) as broker:
         queue = broker.queue("q")
         await add(queue)
         relay.cut_after(sha("moveToActive"))
@@ -173,10 +147,8 @@ async def test_a_fetch_whose_reply_was_lost_is_undone(server: ValkeyProcess, pre
 
 
 @BLOCKS
-async def test_a_lock_is_handed_over_although_the_reply_to_that_was_lost(
-    server: ValkeyProcess, prefix: str, block: int
-) -> None:
-    async with Relay(server.port) as relay, started(Address(port=relay.port), prefix) as broker:
+async def test_a_lock_is_handed_over_although_the_reply_to_that_was_lost(relay: Relay, prefix: str, block: int) -> None:
+    async with started(relay.url, prefix) as broker:
         queue = broker.queue("q")
         relay.cut_after(sha("handOver"))
         caller = await begin(broker, block)
@@ -187,9 +159,9 @@ async def test_a_lock_is_handed_over_although_the_reply_to_that_was_lost(
 
 @BLOCKS
 async def test_a_job_whose_caller_goes_before_redis_is_back_is_given_back(
-    server: ValkeyProcess, prefix: str, block: int
+    relay: Relay, prefix: str, block: int
 ) -> None:
-    async with Relay(server.port) as relay, started(Address(port=relay.port), prefix) as broker:
+    async with started(relay.url, prefix) as broker:
         queue = broker.queue("q")
         relay.cut_after(sha("handOver"))
         caller = await begin(broker, block)
@@ -215,15 +187,14 @@ async def begin(broker: Broker, block: int) -> asyncio.Task[Raw | None]:
 
 @BLOCKS
 async def test_a_lock_that_was_lost_before_it_could_be_handed_over_is_not(
-    server: ValkeyProcess, prefix: str, block: int
+    relay: Relay, redis: Redis, prefix: str, block: int
 ) -> None:
-    async with Relay(server.port) as relay, started(Address(port=relay.port), prefix) as broker:
+    async with started(relay.url, prefix) as broker:
         queue = broker.queue("q")
         relay.cut_after(sha("handOver"))
         caller = await begin(broker, block)
         await relay.cut.wait()
-        async with started(Address(port=server.port), prefix) as other:
-            await other.link.call("SET", queue.key("1:lock"), "somebody else")
+        await redis.set(queue.key("1:lock"), "somebody else")
         relay.mend()
         if block:
             await add(queue)
@@ -235,16 +206,15 @@ async def test_a_lock_that_was_lost_before_it_could_be_handed_over_is_not(
 
 
 @BLOCKS
-async def test_a_refused_hand_over_is_told(server: ValkeyProcess, prefix: str, block: int) -> None:
-    async with started(Address(port=server.port), prefix) as broker:
-        queue = broker.queue("q")
-        caller = await begin(broker, block)
-        await is_callers(queue, await caller)
-        broker.queue("q").scripts["handOver"].text = "return redis.error_reply('ERR no')"
-        broker.queue("q").scripts["handOver"].sha = "0" * 40
-        with pytest.raises(GatewayError, match="no"):
-            await (await begin(broker, block))
-        assert await read(queue, "LLEN", queue.key("active")) == 1
+async def test_a_refused_hand_over_is_told(broker: Broker, block: int) -> None:
+    queue = broker.queue("q")
+    caller = await begin(broker, block)
+    await is_callers(queue, await caller)
+    broker.queue("q").scripts["handOver"].text = "return redis.error_reply('ERR no')"
+    broker.queue("q").scripts["handOver"].sha = "0" * 40
+    with pytest.raises(GatewayError, match="no"):
+        await (await begin(broker, block))
+    assert await read(queue, "LLEN", queue.key("active")) == 1
 
 
 # Jobs whose caller died

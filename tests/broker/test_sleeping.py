@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +28,21 @@ from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 from bullmq_proxy.gateway.rules.jobs import Hash
 from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 from bullmq_proxy.gateway.wire.events import StreamEvent, StreamId
-from tests.support.link import OPTIONS
+from tests.support.link import OPTIONS, started
 from tests.support.relay import Relay
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually
 
-ASLEEP = replace(OPTIONS, deadline=2.0, seats=0)
+ASLEEP: dict[str, Any] = {"deadline": 2.0, "seats": 0}
 PROMPT = 2.0
 """Seconds, well below those after which the net finds a job whose marker was lost."""
 
 
 @asynccontextmanager
 async def shard(url: str, prefix: str, *, name: str = "1", **options: Any) -> AsyncIterator[Broker]:
-    own = replace(ASLEEP, **options, name=f"{prefix}-{name}")
-    broker = Broker(Address.from_url(url), prefix, own, Identity(own.name))
-    await broker.start(5.0)
-    try:
+    own = f"{prefix}-{name}"
+    async with started(url, prefix, Identity(own), name=own, **{**ASLEEP, **options}) as broker:
         yield broker
-    finally:
-        await broker.close()
 
 
 @pytest.fixture
@@ -359,22 +354,20 @@ async def test_changes_that_a_lost_connection_has_missed_are_found(broker: Broke
         await listener.hears_of(number)
 
 
-async def test_a_marker_whose_reply_was_lost_costs_no_job(tmp_path: Path, prefix: str) -> None:
-    with ValkeyProcess(tmp_path, tcp=True) as server:
-        async with Relay(server.port) as relay, shard(f"redis://127.0.0.1:{relay.port}", prefix) as broker:
-            worker = Worker(broker)
-            await worker.sleeps()
-            relay.cut_after(b"ZPOPMIN")
-            async with Redis.from_url(server.url) as redis:
-                queue = broker.queue("q")
-                async with redis.pipeline(transaction=True) as pipe:
-                    pipe.hset(queue.key("1"), mapping={"name": "n", "data": "{}", "opts": "{}", "timestamp": "1"})
-                    pipe.lpush(queue.key("wait"), "1")
-                    pipe.zadd(queue.key("marker"), {"0": 0})
-                    await pipe.execute()
-            await relay.cut.wait()
-            relay.mend()
-            await worker.has(1)
+async def test_a_marker_whose_reply_was_lost_costs_no_job(relay: Relay, redis: Redis, prefix: str) -> None:
+    async with shard(relay.url, prefix) as broker:
+        worker = Worker(broker)
+        await worker.sleeps()
+        relay.cut_after(b"ZPOPMIN")
+        queue = broker.queue("q")
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.hset(queue.key("1"), mapping={"name": "n", "data": "{}", "opts": "{}", "timestamp": "1"})
+            pipe.lpush(queue.key("wait"), "1")
+            pipe.zadd(queue.key("marker"), {"0": 0})
+            await pipe.execute()
+        await relay.cut.wait()
+        relay.mend()
+        await worker.has(1)
 
 
 async def test_a_frozen_redis_is_missed_although_nothing_is_asked_of_it(tmp_path: Path, prefix: str) -> None:

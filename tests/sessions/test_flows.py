@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,6 @@ from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
 from bullmq_proxy.gateway.rules.flow import MAX_DEPTH
 from tests.sessions.peer import Gateway, Peer, Refused
 from tests.support.relay import Relay
-from tests.support.valkey import ValkeyProcess
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -335,21 +332,9 @@ async def test_scripts_that_redis_has_forgotten_are_sent_once_more(
     assert "" not in await redis.smembers(f"{prefix}:q:root:dependencies")
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
-    with ValkeyProcess(tmp_path, tcp=True) as process:
-        yield process
-
-
-@pytest.fixture
-async def relay(server: ValkeyProcess) -> AsyncIterator[Relay]:
-    async with Relay(server.port) as relay:
-        yield relay
-
-
 @pytest.mark.parametrize("fn", ["add", "addBulk"])
 async def test_a_lost_reply_says_that_it_may_have_happened(relay: Relay, fn: str) -> None:
-    async with Gateway(f"redis://127.0.0.1:{relay.port}") as proxy:
+    async with Gateway(relay.url) as proxy:
         flows = await proxy.connect("/flows")
         relay.cut_after(sha_of(script_texts()["addParentJob"]).encode())
         tree = node("root", node("child"))

@@ -12,13 +12,11 @@ from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.access.grants import Grant, Permission, Rights
 from bullmq_proxy.gateway.broker.broker import Broker
-from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
-from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from tests.sessions.peer import Gateway, Peer
-from tests.support.link import OPTIONS
+from tests.support.link import started
 from tests.support.valkey import ValkeyProcess
 
 LATER = 3_600_000  # ms
@@ -33,10 +31,8 @@ async def queue(proxy: Gateway) -> Peer:
 
 @pytest.fixture
 async def broker(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Broker]:
-    broker = Broker(Address.from_url(valkey.url), prefix, OPTIONS, Identity(prefix))
-    await broker.start(5.0)
-    yield broker
-    await broker.close()
+    async with started(valkey.url, prefix) as broker:
+        yield broker
 
 
 @pytest.fixture

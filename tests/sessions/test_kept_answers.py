@@ -109,9 +109,9 @@ async def test_a_job_whose_answer_can_never_be_stored_goes_back_at_once_and_coun
 async def test_a_schedule_goes_on_after_redis_has_refused_its_next_iteration(tmp_path: Path) -> None:
     with ValkeyProcess(tmp_path, tcp=True) as server:
         async with (
-            Relay(server.port) as relay,
+            Relay(server) as relay,
             Redis.from_url(server.url) as redis,
-            Gateway(f"redis://127.0.0.1:{relay.port}") as proxy,
+            Gateway(relay.url) as proxy,
         ):
             producer, worker = await proxy.queue(), await proxy.worker()
             relay.hold_at(sha_of(script_texts()["updateJobScheduler"]).encode())

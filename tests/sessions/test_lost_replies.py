@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,25 +11,12 @@ import pytest
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
 from tests.sessions.peer import Gateway
 from tests.support.relay import Relay
-from tests.support.valkey import ValkeyProcess
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
-    with ValkeyProcess(tmp_path, tcp=True) as process:
-        yield process
-
-
-@pytest.fixture
-async def relay(server: ValkeyProcess) -> AsyncIterator[Relay]:
-    async with Relay(server.port) as relay:
-        yield relay
 
 
 @pytest.fixture
 async def proxy(relay: Relay) -> AsyncIterator[Gateway]:
     """Its backlog waits so shortly that a new fetch overtakes the answer that is sent again."""
-    async with Gateway(f"redis://127.0.0.1:{relay.port}", redis_backlog_timeout=0.05) as gateway:
+    async with Gateway(relay.url, redis_backlog_timeout=0.05) as gateway:
         yield gateway
 
 

@@ -14,14 +14,11 @@ from msgspec import Raw
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.access.grants import Grant, Permission, Rights
-from bullmq_proxy.gateway.broker.broker import Broker
-from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
-from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from tests.sessions.peer import Gateway, Peer, until
-from tests.support.link import OPTIONS
+from tests.support.link import started
 from tests.support.valkey import ValkeyProcess
 
 HOUR = 3_600_000  # ms
@@ -80,16 +77,14 @@ async def test_a_scheduler_lives_from_its_making_to_its_removal(queue: Peer) -> 
 
 
 async def test_a_parent_in_the_template_is_within_the_key_s_reach(valkey: ValkeyProcess, prefix: str) -> None:
-    broker = Broker(Address.from_url(valkey.url), prefix, OPTIONS, Identity(prefix))
-    await broker.start(5.0)
-    grant = Grant("mailer", frozenset(Permission), ("mails",))
-    template = {"opts": {"parent": {"id": "mother", "queue": f"{prefix}:bills"}}}
-    function = TABLE["upsertJobScheduler"]
-    bound = function.bind([Raw(json.dumps(arg).encode()) for arg in ("s", YEARLY, template)])
-    with pytest.raises(GatewayError) as caught:
-        await function.run(broker.queue("mails"), *bound, context=Context(broker, Rights(grant)))
+    async with started(valkey.url, prefix) as broker:
+        grant = Grant("mailer", frozenset(Permission), ("mails",))
+        template = {"opts": {"parent": {"id": "mother", "queue": f"{prefix}:bills"}}}
+        function = TABLE["upsertJobScheduler"]
+        bound = function.bind([Raw(json.dumps(arg).encode()) for arg in ("s", YEARLY, template)])
+        with pytest.raises(GatewayError) as caught:
+            await function.run(broker.queue("mails"), *bound, context=Context(broker, Rights(grant)))
     assert caught.value.code is ErrorCode.FORBIDDEN
-    await broker.close()
 
 
 async def test_the_queue_is_told_who_writes_to_it(queue: Peer, redis: Redis, prefix: str) -> None:

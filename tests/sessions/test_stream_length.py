@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -61,24 +60,20 @@ async def test_each_queue_of_a_flow_gets_it(valkey: ValkeyProcess, redis: Redis,
     assert [await redis.hget(f"{prefix}:{name}:meta", FIELD) for name in ("one", "two")] == ["50", "50"]
 
 
-async def test_it_is_written_when_redis_was_away_at_first(tmp_path: Path) -> None:
-    with ValkeyProcess(tmp_path, tcp=True) as server:
-        async with (
-            Relay(server.port) as relay,
-            Gateway(f"redis://127.0.0.1:{relay.port}", max_len_events=50, redis_backlog_timeout=0.0) as gateway,
-        ):
-            queue = await gateway.queue()
-            relay.cut_after(b"HEXISTS")
-            assert (await queue.refusal("isPaused"))[0] == "REDIS_UNAVAILABLE"
-            assert (await queue.refusal("add", "a"))[0] == "REDIS_UNAVAILABLE"
-            relay.mend()
+async def test_it_is_written_when_redis_was_away_at_first(relay: Relay) -> None:
+    async with Gateway(relay.url, max_len_events=50, redis_backlog_timeout=0.0) as gateway:
+        queue = await gateway.queue()
+        relay.cut_after(b"HEXISTS")
+        assert (await queue.refusal("isPaused"))[0] == "REDIS_UNAVAILABLE"
+        assert (await queue.refusal("add", "a"))[0] == "REDIS_UNAVAILABLE"
+        relay.mend()
 
-            async def is_back() -> bool:
-                return await gateway.metric("redis_up") == 1
+        async def is_back() -> bool:
+            return await gateway.metric("redis_up") == 1
 
-            await until(is_back, "Redis is back")
-            await queue.call("add", "a")
-            assert (await queue.call("getMeta"))["maxLenEvents"] == 50
+        await until(is_back, "Redis is back")
+        await queue.call("add", "a")
+        assert (await queue.call("getMeta"))["maxLenEvents"] == 50
 
 
 @pytest.mark.parametrize(

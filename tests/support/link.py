@@ -1,10 +1,27 @@
-"""The limits of a link as the gateway sets them by default."""
+"""Brokers without a gateway around them, with the limits that the gateway sets by default."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final
 
 from bullmq_proxy.gateway.app import link_options
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
+from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.settings import Settings
 
 OPTIONS: Final = link_options(Settings(), slot=0)
+
+
+@asynccontextmanager
+async def started(url: str, prefix: str, identity: Identity | None = None, **options: Any) -> AsyncIterator[Broker]:
+    """A connected broker, with other limits of its links where they are given."""
+    broker = Broker(Address.from_url(url), prefix, replace(OPTIONS, **options), identity or Identity(prefix))
+    await broker.start(5.0)
+    try:
+        yield broker
+    finally:
+        await broker.close()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from tests.support.valkey import ValkeyProcess
+
 
 class Relay:
     """Passes bytes on both ways, until it is told to cut."""
 
-    def __init__(self, port: int) -> None:
-        """Stand before the server on `port` of 127.0.0.1."""
-        self._server_port = port
+    def __init__(self, before: ValkeyProcess) -> None:
+        """Stand before a server."""
+        self._before = before
         self._cut_at: bytes | None = None
         self._hold_at: bytes | None = None
         self._going_on = asyncio.Event()
@@ -24,6 +26,11 @@ class Relay:
         self.held = asyncio.Event()
         """Set once a command is held back."""
         self.port = 0
+
+    @property
+    def url(self) -> str:
+        """For --redis-url."""
+        return f"redis://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Relay:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -63,7 +70,7 @@ class Relay:
         assert task is not None
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        server_reader, server_writer = await self._before.stream()
         self._open |= {writer, server_writer}
         try:
             await asyncio.gather(self._forward(reader, server_writer), self._back(server_reader, writer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import socket
@@ -87,6 +88,12 @@ class ValkeyProcess:
             sock.sendall(b"FLUSHALL\r\n")
             reply = sock.recv(64)
         assert reply.startswith(b"+OK"), reply
+
+    async def stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection to it."""
+        if self._tcp:
+            return await asyncio.open_connection("127.0.0.1", self.port)
+        return await asyncio.open_unix_connection(self._socket)
 
     def stop(self) -> None:
         """Stop it in good order; it keeps its data."""
