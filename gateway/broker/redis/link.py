@@ -353,7 +353,7 @@ class Link:
         self._connection = connection
         self.times_up += 1
         connection.on_lost = self._drop
-        connection.on_refused = partial(self._take_refused, connection)
+        connection.on_refused = self._take_refused
         self._seen = (connection, connection.replies, self._loop.time())
         self._failing = False
         if self._give_up is not None:

@@ -72,7 +72,8 @@ class RedisSocket(asyncio.Protocol):
         pending: commands that were written and have no reply yet.
         replies: how many have come; a link's deadline sees progress by it.
         on_lost: called when the socket closes; None during the handshake.
-        on_refused: takes a command that was not executed, and the word that says why; returns whether it takes over.
+        on_refused: takes, of this socket, a command that was not executed, the word that says why, and the whole reply;
+            returns whether it takes over. None once the socket is closed.
     """
 
     def __init__(self, on_push: OnPush | None = None) -> None:
@@ -82,7 +83,7 @@ class RedisSocket(asyncio.Protocol):
         self.replies = 0
         self.fault = ""  # why what came is no Redis protocol
         self.on_lost: Callable[[RedisSocket], None] | None = None
-        self.on_refused: Callable[[Entry, str, Any], bool] | None = None
+        self.on_refused: Callable[[RedisSocket, Entry, str, Any], bool] | None = None
         self.transport: asyncio.Transport
         reader = hiredis.Reader(encoding="utf-8", errors=ERRORS)
         self._reader: Any = reader if on_push is None else _PushReader(reader, on_push)
@@ -99,6 +100,7 @@ class RedisSocket(asyncio.Protocol):
             self.on_lost(self)
         else:
             self.fail(partial(unavailable, _LOST))
+        self.on_refused = None  # which holds the link, and the link may hold us
 
     def fail(self, error: Callable[[], GatewayError]) -> None:
         """Give each sink that waits for a reply an error of its own."""
@@ -144,7 +146,7 @@ class RedisSocket(asyncio.Protocol):
     def _is_refused(self, entry: Entry, reply: Any) -> bool:
         """Return whether a command was not executed, and somebody sends it again."""
         word = refusal(reply)
-        return bool(word) and self.on_refused is not None and self.on_refused(entry, word, reply)
+        return bool(word) and self.on_refused is not None and self.on_refused(self, entry, word, reply)
 
     def beat(self) -> asyncio.Future[None]:
         """Ask for a sign of life behind all that was written; the future ends with it, whatever it says."""
