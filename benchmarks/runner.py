@@ -138,7 +138,8 @@ class _Runner:
                 duration=duration,
                 deadline=_CONNECT + 2 * duration + _GRACE,
                 redis_port=self._valkey.port,
-                port=proxy.port,
+                port=proxy.ports[0],
+                more_ports=proxy.ports[1:],
                 key=proxy.key,
                 prefix=PREFIX,
                 jobs=jobs,
@@ -184,7 +185,7 @@ class _Runner:
     def _reading(self, clients: list[Process], proxy: Proxy) -> _Reading:
         cpu = {
             "proxy": cpu_seconds(proxy.shards),
-            "parent": cpu_seconds(proxy.parent),
+            "parent": cpu_seconds(proxy.parents),
             "redis": cpu_seconds((self._valkey.pid,)),
             "client": cpu_seconds(client.pid for client in clients),
         }

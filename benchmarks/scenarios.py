@@ -28,6 +28,7 @@ class Scenario:
         default: in the representative subset.
         flags: of the gateway, where a default would hide within a few seconds what is to be seen.
         least_duration: seconds that a run must last to mean something.
+        gateways: how many of them there are, on the same Redis, each with all its shards.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Scenario:
     default: bool = False
     flags: tuple[str, ...] = ()
     least_duration: float = 0.0
+    gateways: int = 1
 
     @property
     def group(self) -> str:
@@ -182,6 +184,14 @@ SCENARIOS: Final = (
             least_duration=2.0,
         )
         for kind, flood in FLOODS.items()
+    ),
+    Scenario(
+        name="cancel-2x4",
+        about="jobs are cancelled in the hands of 4 workers of each of two gateways, while as many are processed",
+        unit="cancel",
+        load=Load(kind="cancel", connections=2, workers=4, concurrency=8),
+        peers=("gateway",),
+        gateways=2,
     ),
 )
 

@@ -29,12 +29,12 @@ _START: Final = 20.0  # s until a proxy listens
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A running proxy: where it listens, its shards, and the parent apart."""
+    """A running proxy, or several with one key: where each listens, their shards, and the parents apart."""
 
-    port: int = 0
+    ports: tuple[int, ...] = (0,)
     key: str = ""
     shards: tuple[int, ...] = ()
-    parent: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
 
 
 class Bench:
@@ -104,9 +104,12 @@ class Bench:
         flags += ["--log-level", "error", *scenario.flags]
         words: list[str | Path] = [sys.executable, "-m", "bullmq_proxy.supervisor", "serve", *flags]
         # Nobody reads its stdout after the first line; it prints a few.
-        process = stack.enter_context(self._process("gateway", words, {**self._environment, "AUTH_KEYS": key}))
-        port = _port(process.line(_START), r"^ws://[^/]*:(\d+)")
-        return Proxy(port, key, tuple(children(process.pid)), (process.pid,))
+        environment = {**self._environment, "AUTH_KEYS": key}
+        names = [f"gateway{number or ''}" for number in range(scenario.gateways)]
+        gateways = [stack.enter_context(self._process(name, words, environment)) for name in names]
+        ports = tuple(_port(gateway.line(_START), r"^ws://[^/]*:(\d+)") for gateway in gateways)
+        parents = tuple(gateway.pid for gateway in gateways)
+        return Proxy(ports, key, tuple(pid for parent in parents for pid in children(parent)), parents)
 
     def _bun(self, stack: ExitStack) -> Proxy:
         key = secrets.token_hex(8)
@@ -114,7 +117,7 @@ class Bench:
         environment = {**self._environment, "REDIS_PORT": str(self._redis_port), "KEY": key, "PREFIX": PREFIX}
         words: list[str | Path] = [npm.bun(), "run", _beside(modules)]
         process = stack.enter_context(self._process("bun-proxy", words, environment))
-        return Proxy(_port(process.line(_START), r"listening (\d+)$"), key, (process.pid,))
+        return Proxy((_port(process.line(_START), r"listening (\d+)$"),), key, (process.pid,))
 
     def _process(self, name: str, words: list[str | Path], environment: dict[str, str]) -> Process:
         return Process(name, words, self._directory / f"{name.replace(' ', '-')}.log", environment)

@@ -25,7 +25,7 @@ _QUIET: Final = 0.15  # s without an event: nothing is on its way any more
 _LAST_WORDS: Final = 0.05  # s for what is on its way when the run ends
 
 
-class _Base:
+class Base:
     """What all drivers have: the task, the meter, the open connections."""
 
     def __init__(self, task: Task, meter: Meter) -> None:
@@ -48,8 +48,8 @@ class _Base:
             client.transport.close()
         await asyncio.sleep(_LAST_WORDS)
 
-    async def _open(self, count: int, path: str, on_messages: OnMessages) -> list[Socket]:
-        opened = await connect_many(count, self._task.port, path, self._task.key, on_messages)
+    async def _open(self, count: int, path: str, on_messages: OnMessages, port: int | None = None) -> list[Socket]:
+        opened = await connect_many(count, port or self._task.port, path, self._task.key, on_messages)
         for client in opened:
             client.on_lost = self._lost_unasked
         self._sockets += opened
@@ -103,7 +103,7 @@ class _Requests:
         client.write(self.frame * count)
 
 
-class Adds(_Base):
+class Adds(Base):
     """`add` and `addBulk`: an operation is a job, its latency that of its call. Replies come in order."""
 
     _name = b"job"
@@ -132,7 +132,7 @@ class Adds(_Base):
             requests.send(client, len(messages))
 
 
-class Processing(_Base):
+class Processing(Base):
     """`process`: the jobs are there, workers take and finish them; an operation is a job."""
 
     async def start(self) -> None:
@@ -148,7 +148,7 @@ class Processing(_Base):
             self.finished.set()
 
 
-class RoundTrips(_Base):
+class RoundTrips(Base):
     """`roundtrip`: from the sending of an add until the first watcher has its `completed` event with the return value.
 
     A job carries a number, the worker returns it, the event brings it back. With more watchers, each gets all events.
@@ -198,7 +198,7 @@ class RoundTrips(_Base):
                 self._add(adder, count)
 
 
-class Deliveries(_Base):
+class Deliveries(Base):
     """`events`: a batch of adds, and the next one when every watcher has every event; an operation is a delivery."""
 
     async def start(self) -> None:
@@ -229,7 +229,7 @@ class Deliveries(_Base):
             self._batch()
 
 
-class Idle(_Base):
+class Idle(Base):
     """`idle`: connections that do nothing but answer pings; an operation is a ping."""
 
     async def start(self) -> None:

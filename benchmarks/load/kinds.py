@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from benchmarks.load.cancels import Cancels
 from benchmarks.load.drivers import Adds, Deliveries, Idle, Processing, RoundTrips, Sleeping, SlowClient
 from benchmarks.load.floods import Neighbours
 from benchmarks.load.meter import Meter
@@ -19,6 +20,7 @@ _KINDS: Final = {
     "sleep": Sleeping,
     "slow": SlowClient,
     "floods": Neighbours,
+    "cancel": Cancels,
 }
 
 

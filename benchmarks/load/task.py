@@ -13,7 +13,8 @@ class Load:
     """The data of a scenario. What a kind does not need stays at its default.
 
     Attributes:
-        kind: `add`, `process`, `roundtrip`, `events`, `idle`, `sleep`, `slow` or `floods`; names the driver.
+        kind: `add`, `process`, `roundtrip`, `events`, `idle`, `sleep`, `slow`, `floods` or `cancel`; names the
+            driver.
         connections: Queue connections that add, or idle connections.
         window: unanswered adds per connection.
         payload: bytes of a job's data, as JSON text.
@@ -65,6 +66,7 @@ class Task:
     deadline: float  # the process ends itself after so long, whatever happens
     redis_port: int
     port: int = 0  # of the proxy, for the clients of one
+    more_ports: tuple[int, ...] = ()  # of further gateways
     key: str = ""
     queue: str = "bench"
     prefix: str = "bull"
@@ -78,7 +80,7 @@ class Task:
     def from_json(cls, text: str) -> Task:
         """The task in a command-line argument."""
         members: dict[str, Any] = json.loads(text)
-        return cls(**{**members, "load": Load(**members["load"])})
+        return cls(**{**members, "load": Load(**members["load"]), "more_ports": tuple(members["more_ports"])})
 
 
 @dataclass(slots=True)

@@ -100,6 +100,13 @@ def test_queues_that_sleep_share_connections_and_have_a_first_push() -> None:
     assert "commands/s" in table(result)
 
 
+def test_every_cancel_across_two_gateways_is_answered_truthfully() -> None:
+    _, runs = _run(_scenario("cancel-2x4"), duration=0.3, peers=("gateway",), procs=2)
+    _assert_sane(runs["gateway"], is_proxy=True)
+    assert runs["gateway"].extra["cancels"] > 0
+    assert runs["gateway"].extra["untruthful"] == 0
+
+
 def test_a_stuck_client_has_neighbours_with_figures() -> None:
     _, runs = _run(_scenario("slow-client"))
     _assert_sane(runs["gateway"], is_proxy=True)

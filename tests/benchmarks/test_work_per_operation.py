@@ -35,15 +35,16 @@ class Bound:
 
 BOUNDS = {
     # One script with 8 commands; 256 adds under way leave in bursts: measured 0.01 reads each.
-    "add-8x32": Bound(commands=9.0, scripts=1.0, transfers=0.1, connections=1),
+    "add-8x32": Bound(commands=9.0, scripts=1.0, transfers=0.1, connections=2),
+    # Of the two connections one is for what Redis tells unasked.
     # Alone, an add is one read and one write, and not a command more.
-    "add-1x1": Bound(commands=9.0, scripts=1.0, transfers=1.0, connections=1),
-    "addBulk-8x1": Bound(commands=9.0, scripts=1.0, transfers=0.1, connections=1),
-    # moveToFinished brings the next job along: one script a job. The second connection waits at the marker.
-    "process-4x50": Bound(commands=26.0, scripts=1.1, transfers=0.1, connections=2),
-    "process-1x1": Bound(commands=26.0, scripts=1.0, transfers=1.0, connections=2),
+    "add-1x1": Bound(commands=9.0, scripts=1.0, transfers=1.0, connections=2),
+    "addBulk-8x1": Bound(commands=9.0, scripts=1.0, transfers=0.1, connections=2),
+    # moveToFinished brings the next job along: one script a job. The third connection waits at the marker.
+    "process-4x50": Bound(commands=26.0, scripts=1.1, transfers=0.1, connections=3),
+    "process-1x1": Bound(commands=26.0, scripts=1.0, transfers=1.0, connections=3),
     # Many workers share one connection and one waiter.
-    "process-64x1": Bound(commands=26.0, scripts=1.1, transfers=0.25, connections=2),
+    "process-64x1": Bound(commands=26.0, scripts=1.1, transfers=0.25, connections=3),
 }
 
 
@@ -84,7 +85,7 @@ def test_events_cost_redis_the_same_however_many_watch() -> None:
     assert few.commands_per_op is not None and many.commands_per_op is not None
     # An operation is a delivery: twenty times the watchers, a twentieth of the commands for each.
     assert many.commands_per_op < few.commands_per_op / 10
-    assert many.redis_connections == few.redis_connections <= 2
+    assert many.redis_connections == few.redis_connections <= 3
 
 
 def _run(name: str, connections: int | None = None, duration: float = _SHORTEST) -> Run:
