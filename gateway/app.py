@@ -26,6 +26,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.metrics import Metrics
 from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.net.listener import Admission, Listener, Where
+from bullmq_proxy.gateway.redis_url import Kind
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.calling import HEAVY_CALLS
 from bullmq_proxy.gateway.sessions.events import EventsSession
@@ -77,9 +78,12 @@ class App:
             max_len_events=settings.max_len_events,
             gateway_timeout=settings.gateway_timeout,
         )
+        on_cluster = isinstance(where, Target) and where.kind is Kind.CLUSTER
         row = row or SharedMemory(1).row(0)
         self._budget = Budget(turns=self.broker.queues.turns)
-        self.listener = Listener(admission(settings, keys, row), self._budget, self._open_session, self._read_page)
+        self.listener = Listener(
+            admission(settings, keys, row, on_cluster=on_cluster), self._budget, self._open_session, self._read_page
+        )
         self._metrics = Metrics(self.broker, self.listener, row)
         # A quarter of what a client may leave unread: replies to what has been read still find room.
         self._call_limits = CallLimits(
@@ -163,7 +167,7 @@ class App:
         try:
             async with asyncio.timeout(self.settings.redis_timeout):
                 for _ in range(2):  # giving back a counted job takes two commands, one after the other
-                    await self.broker.link.call("PING")
+                    await asyncio.gather(*(link.call("PING") for link in self.broker.link.nodes))
         except (TimeoutError, GatewayError):
             log.warning("drain: Redis does not answer; its stalled check will find the jobs")
 
@@ -240,13 +244,13 @@ def link_options(settings: Settings, slot: int) -> LinkOptions:
     )
 
 
-def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory) -> Admission:
+def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory, *, on_cluster: bool = False) -> Admission:
     """Return the settings of a listener, with its keys; `memory` is where it counts their connections."""
     return Admission(
         authenticator=Authenticator(settings.auth_keys, keys, memory, no_auth=settings.no_auth),
         allowed_origins=settings.allowed_origins,
         allowed_hosts=tuple(map(str.lower, settings.allowed_hosts)) if settings.no_auth else None,
-        limits=limits(settings),
+        limits=limits(settings, on_cluster=on_cluster),
         max_message_size=settings.max_message_size,
         max_write_buffer=settings.max_write_buffer,
         bad_messages_per_second=settings.bad_messages_per_second,
@@ -258,6 +262,10 @@ def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory) -> A
     )
 
 
-def limits(settings: Settings) -> Limits:
+def limits(settings: Settings, *, on_cluster: bool = False) -> Limits:
     """Return the settings that a path is checked against."""
-    return Limits(max_queue_name=settings.max_queue_name, max_concurrency=settings.max_concurrency)
+    return Limits(
+        max_queue_name=settings.max_queue_name,
+        max_concurrency=settings.max_concurrency,
+        cluster_prefix=settings.prefix if on_cluster else None,
+    )

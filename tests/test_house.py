@@ -85,6 +85,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.broker.functions",
         "gateway.metrics",
         "gateway.net",
+        "gateway.redis_url",
         "gateway.sessions",
         "gateway.sessions.budget",
         "gateway.sessions.interfaces",

@@ -22,6 +22,7 @@ from bullmq_proxy.gateway.broker.redis.address import Address, Target
 from bullmq_proxy.gateway.broker.redis.check import check
 from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.deployment import link_to
+from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
 from bullmq_proxy.gateway.broker.redis.seats import Seats
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
@@ -65,18 +66,19 @@ class Broker:
         """
         target = Target.of(where) if isinstance(where, Address) else where
         self.link = link_to(target, options, load_scripts)
-        self._scripts = scripts = scripts_on(self.link)
-        self.queues = Queues(prefix, self.link, scripts, max_len_events)
+        # What gateways tell each other of a prefix is in one place, wherever its queues are.
+        own = self.link.of(f"{prefix}:{{gateways}}:")
+        self.queues = Queues(prefix, self.link, max_len_events)
         self.leases = Leases(identity)
         self.recovery = Recovery(self.queue, self.leases)
         self.counters = Counters()
         renewer = LockRenewer()
         self.presence = Presence(
-            prefix, self.link, scripts["showLife"], self.leases, renewer, self.queue, gateway_timeout
+            prefix, own, scripts_on(own)["showLife"], self.leases, renewer, self.queue, gateway_timeout
         )
-        self._tracker = tracker = Tracker(self.link, options)
+        self._tracker = tracker = Tracker(own, options, tracks=isinstance(self.link, Link))
         self.roster = Roster(identity.address)
-        self.reach = Reach(self.link, tracker, prefix, self.leases, self.roster, self._look_again)
+        self.reach = Reach(own, tracker, prefix, self.leases, self.roster, self._look_again)
         self._parts = ShardParts(
             options,
             Seats(options.seats, tracker),
@@ -107,9 +109,10 @@ class Broker:
                 raise
 
     async def _check(self) -> None:
-        remarks = await check(self.link.call, self._probe, fails_over=self.link.server.is_found)
-        for remark in remarks if self.leases.identity.slot == 0 else ():
-            log.warning("redis at %s: %s", self.link.server.shown, remark)
+        for link in self.link.nodes:
+            remarks = await check(link.call, self._probe, fails_over=link.server.is_found)
+            for remark in remarks if self.leases.identity.slot == 0 else ():
+                log.warning("redis at %s: %s", link.server.shown, remark)
 
     async def probe(self) -> None:
         """Make sure that jobs can be added and worked now.
@@ -119,12 +122,14 @@ class Broker:
         """
         if not self.link.is_up:
             raise self.link.last_error
-        if (link := self.link.server.failing()) is not None:
-            raise link.last_error
+        for node in self.link.nodes:
+            if (link := node.server.failing()) is not None:
+                raise link.last_error
         await self._probe()
 
     async def _probe(self) -> None:
-        await self._scripts["probe"].run([f"{self.queues.prefix}:{{gateways}}:probe"], [])
+        probed = self.link.probed(self.queues.prefix)
+        await asyncio.gather(*(scripts_on(link)["probe"].run([key], []) for link, key in probed))
 
     def queue(self, name: str) -> Queue:
         """Return the queue of this name and the gateway's prefix."""

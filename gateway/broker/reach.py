@@ -14,7 +14,7 @@ from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.roster import Roster, address_of
 from bullmq_proxy.gateway.broker.consuming.tokens import parse_token
 from bullmq_proxy.gateway.broker.redis.channel import Channel, in_pieces
-from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
@@ -92,7 +92,7 @@ class Reach:
 
     def __init__(
         self,
-        link: Link,
+        link: CommandLink,
         tracker: Tracker,
         prefix: str,
         leases: Leases,

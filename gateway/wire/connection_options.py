@@ -32,6 +32,7 @@ class Limits:
 
     max_queue_name: int  # characters
     max_concurrency: int
+    cluster_prefix: str | None = None  # of the keys, on a cluster: there they need a hash tag
 
 
 Overrun = Literal["fail", "release"]

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
 from bullmq_proxy.gateway.rules.ids import check_queue_name
+from bullmq_proxy.gateway.values.slots import check_tag
 from bullmq_proxy.gateway.wire.connection_options import TOKEN, Limits, Options
 from bullmq_proxy.gateway.wire.endpoints import ENDPOINTS, Endpoint, PageEndpoint, PathParameter, SessionEndpoint, shown
 
@@ -87,6 +88,8 @@ def validate(target: Target, limits: Limits) -> RouteParameters:
     if row.is_of_one_queue:
         queue = _decode_name(target.path_parameters[PathParameter.QUEUE])
         check_queue_name(queue, limits.max_queue_name, "the path")
+        if limits.cluster_prefix is not None:
+            check_tag(limits.cluster_prefix, queue, " - at the path")
     if row.options is None:
         return RouteParameters(queue, None, ())
     options = row.options.read(target.path_parameters, target.query, limits)

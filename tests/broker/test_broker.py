@@ -174,7 +174,7 @@ async def test_queues_are_forgotten_when_nobody_uses_them(broker: Broker) -> Non
         worker = Worker(broker, broker.queue(f"q{number}"))
         worker.leave()
     del worker
-    await broker.link.call("PING")
+    await broker.link.nodes[0].call("PING")
 
     def left() -> bool:
         gc.collect()

@@ -56,6 +56,10 @@ class ValkeyProcess:
         return f"redis://{credentials}127.0.0.1:{self.port}" if self._tcp else f"unix://{credentials}{self._socket}"
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None, "the server is not running"
         return self._process.pid

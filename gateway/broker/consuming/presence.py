@@ -17,8 +17,8 @@ from bullmq_proxy.gateway.broker.consuming.recovery import take_back
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity, parse_identity
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
 from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, will_pass
-from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.scripts import Script
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.broker.tasks import Tasks
@@ -46,7 +46,7 @@ class Presence:
     def __init__(
         self,
         prefix: str,
-        link: Link,
+        link: CommandLink,
         show_life: Script,
         leases: Leases,
         renewer: LockRenewer,

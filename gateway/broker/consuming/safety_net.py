@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final, Protocol
 
-from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, Links
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 
 _AT_A_TIME: Final = 256  # queues in one command; that takes Redis 0.1 ms
@@ -33,7 +33,7 @@ class Idle(Protocol):
 class SafetyNet:
     """All idle ones of one kind on a shard."""
 
-    def __init__(self, link: Link, period: float) -> None:
+    def __init__(self, link: Links, period: float) -> None:
         """Make the net; it looks by `link`, the one for commands, once in `period` seconds after each of them."""
         self._link = link
         self._period = period
@@ -66,14 +66,18 @@ class SafetyNet:
         for idle in some:
             del self._idle[idle]
             self._idle[idle] = None
-        if self._link.is_up:
-            self._look_after(some)
+        together: dict[CommandLink, list[Idle]] = {}  # on a cluster, those of each slot
+        for idle in some:
+            together.setdefault(self._link.of(idle.suspects[0]), []).append(idle)
+        for link, theirs in together.items():
+            if link.is_up:
+                self._look_after(link, theirs)
 
-    def _look_after(self, some: list[Idle]) -> None:
+    def _look_after(self, link: CommandLink, some: list[Idle]) -> None:
         keys = [key for idle in some for key in idle.suspects]
-        self._link.send(pack_command("EXISTS", *keys), partial(self._looked, some))
+        link.send(pack_command("EXISTS", *keys), partial(self._looked, link, some))
 
-    def _looked(self, some: list[Idle], found: Any) -> None:
+    def _looked(self, link: CommandLink, some: list[Idle], found: Any) -> None:
         """Search the halves for whose keys they are."""
         if isinstance(found, Exception) or not found:
             return
@@ -82,5 +86,5 @@ class SafetyNet:
                 some[0].wake_up()
             return
         half = len(some) // 2
-        self._look_after(some[:half])
-        self._look_after(some[half:])
+        self._look_after(link, some[:half])
+        self._look_after(link, some[half:])

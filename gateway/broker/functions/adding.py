@@ -40,7 +40,7 @@ def add(
     """Add a job and return it. `duplicate: true` stands beside its fields when the job was there already."""
     options = queue.options.prepare(opts, name=name, data=data)
     if options.effects or options.parent is not None:
-        parents = check_options(options, "args[2]", queue.prefix, context.grant)
+        parents = check_options(options, "args[2]", queue.prefix, context.grant, queue.link)
         if parents:
             return _add_child(queue, (name, data, options), parents, sink, context)
     queue.add((name, data, options), sink)
@@ -101,6 +101,6 @@ def _checked(queue: Queue, jobs: Sequence[BulkJob], first: int, context: Context
         place = f"args[0][{index}].opts"
         options = queue.options.prepare(job.opts, place, name=job.name, data=job.data, bulk=True)
         if options.effects or options.parent is not None:
-            parents += check_options(options, place, queue.prefix, context.grant)
+            parents += check_options(options, place, queue.prefix, context.grant, queue.link)
         checked.append((job.name, job.data, options))
     return checked, parents

@@ -117,7 +117,9 @@ def _store(
     parents: list[str] = []
     for job in jobs:
         if job.parent is None:
-            parents += check_options(job.options, f"{job.place}.opts", producer.prefix, grant)
+            parents += check_options(
+                job.options, f"{job.place}.opts", producer.prefix, grant, producer.link.of(f"{job.qualified}:")
+            )
         elif job.options.effects:
             grant.check_effects(job.options.effects, f"{job.place}.opts.")
     if not grant.allows(MANAGE):

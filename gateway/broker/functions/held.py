@@ -8,9 +8,10 @@ from typing import Final
 from bullmq_proxy.gateway.access.grants import MANAGERS, Grant, Permission
 from bullmq_proxy.gateway.broker.consuming.tokens import parse_token
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.link import Link
-from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, Links
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
 from bullmq_proxy.gateway.rules.options import Prepared
+from bullmq_proxy.gateway.values.slots import ONE_SLOT
 
 GIVE_CHILD: Final = "give it a child"
 _GIVES_CHILD: Final = "gives a job of others a child"
@@ -24,14 +25,14 @@ async def check_held(queue: Queue, job_id: str, token: str | None, grant: Grant,
     await check_all_held(queue.link, [queue.key(job_id)], grant, action, token)
 
 
-async def check_all_held(link: Link, keys: Sequence[str], grant: Grant, action: str, token: str | None = None) -> None:
+async def check_all_held(link: Links, keys: Sequence[str], grant: Grant, action: str, token: str | None = None) -> None:
     """Refuse what a key may do only with jobs that it holds.
 
     A job that a Worker connection holds is its key's. What else has locked a job says nothing of a key: it takes the
     token. A job that is missing is left to the function, which says so.
 
     Args:
-        link: to Redis.
+        link: to Redis, of any queue.
         keys: of the jobs' hashes.
         grant: of the caller.
         action: such as `call updateJobData for it`, for the message.
@@ -42,11 +43,18 @@ async def check_all_held(link: Link, keys: Sequence[str], grant: Grant, action: 
     """
     if grant.allows(Permission.MANAGE):
         return
-    for first in range(0, len(keys), _ROUND):
-        some = keys[first : first + _ROUND]
-        locks = await link.call("MGET", *(f"{key}:lock" for key in some))
+    together: dict[CommandLink, list[str]] = {}  # on a cluster, those of each slot
+    for key in keys:
+        together.setdefault(link.of(key), []).append(key)
+    rounds = [
+        (each, theirs[first : first + _ROUND])
+        for each, theirs in together.items()
+        for first in range(0, len(theirs), _ROUND)
+    ]
+    for each, some in rounds:
+        locks = await each.call("MGET", *(f"{key}:lock" for key in some))
         loose = [key for key, lock in zip(some, locks, strict=True) if not _holds(grant.key, token, lock)]
-        if loose and await link.call("EXISTS", *loose):
+        if loose and await each.call("EXISTS", *loose):
             raise GatewayError(
                 ErrorCode.FORBIDDEN,
                 f"The key {grant.key} does not hold the job {loose[0].rpartition(':')[2][:100]}, and may not {action}:"
@@ -59,7 +67,7 @@ def _holds(key: str, token: str | None, lock: str | None) -> bool:
     return (lock is not None and lock == token) if owner is None else owner.key == key
 
 
-def check_options(options: Prepared, place: str, prefix: str, grant: Grant) -> list[str]:
+def check_options(options: Prepared, place: str, prefix: str, grant: Grant, link: CommandLink) -> list[str]:
     """Check what a job's options do to others; whether its parent is the caller's is still to be asked.
 
     Args:
@@ -67,6 +75,7 @@ def check_options(options: Prepared, place: str, prefix: str, grant: Grant) -> l
         place: in the arguments.
         prefix: of the gateway's own queues.
         grant: of the caller.
+        link: of the job's queue.
 
     Returns:
         The keys of the jobs that the caller must hold: the parent, which will wait for the job and can fail with it.
@@ -77,6 +86,8 @@ def check_options(options: Prepared, place: str, prefix: str, grant: Grant) -> l
     grant.check_effects(options.effects, f"{place}.")
     if options.parent is None or options.parent_key is None:
         return []
+    if link.of(options.parent_key) is not link:
+        raise invalid_arguments(f"{ONE_SLOT} - at `{place}.parent`")
     grant.check_reach(prefix, [options.parent["queueKey"]])
     grant.check_any_permission(_ADOPTERS, f"set `{place}.parent`, which {_GIVES_CHILD}")
     return [] if grant.allows(Permission.MANAGE) else [options.parent_key]

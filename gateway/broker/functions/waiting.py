@@ -57,7 +57,7 @@ async def add_and_wait(
     that is there already is waited for as well; that needs the permission `observe`, too.
     """
     options = queue.options.prepare(opts, name=name, data=data)
-    parents = check_options(options, "args[2]", queue.prefix, context.grant)
+    parents = check_options(options, "args[2]", queue.prefix, context.grant, queue.link)
     await check_all_held(queue.link, parents, context.grant, GIVE_CHILD)
     added = _Added("")
 

@@ -13,8 +13,8 @@ from bullmq_proxy.gateway.access.grants import Grant
 from bullmq_proxy.gateway.broker.jobs.add_if_absent import AddIfAbsent
 from bullmq_proxy.gateway.broker.jobs.queue import Queue, Queues, adder
 from bullmq_proxy.gateway.broker.jobs.replies import Reply, scan
+from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
-from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable
 from bullmq_proxy.gateway.errors import GatewayError, finished_error, invalid_arguments
 from bullmq_proxy.gateway.rules.flow import Added, FlowJob, added_flow, parse_child_key
@@ -22,6 +22,7 @@ from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.rules.shapes import Flow, Job
 from bullmq_proxy.gateway.values.json_text import encode
+from bullmq_proxy.gateway.values.slots import ONE_SLOT
 from bullmq_proxy.gateway.values.text import text_of
 
 MOST_JOBS: Final = 10_000
@@ -78,9 +79,12 @@ class Flows:
 
     def _transact(self, jobs: list[FlowJob], sink: Sink) -> None:
         queues = {(job.prefix, job.queue): self._queues.get(job.queue, job.prefix) for job in jobs}
+        link = queues[jobs[0].prefix, jobs[0].queue].link
+        if any(queue.link is not link for queue in queues.values()):
+            raise invalid_arguments(f"{ONE_SLOT} - at `{jobs[0].place}`")
         for queue in queues.values():
             queue.introduce()
-        _Transaction(self.link, jobs, queues, sink).send()
+        _Transaction(link, jobs, queues, sink).send()
 
     async def first_changed(self, jobs: Sequence[FlowJob]) -> FlowJob | None:
         """Return the first of some jobs that is there already and would get another parent, or a further child."""
@@ -88,7 +92,7 @@ class Flows:
         family = list(dict.fromkeys([job.key for job in jobs] + [child.key for job in jobs for child in job.children]))
         for start in range(0, len(family), _ROUND):
             some = family[start : start + _ROUND]
-            found = await asyncio.gather(*(self.link.call("HMGET", key, "name", "parentKey") for key in some))
+            found = await asyncio.gather(*(self.link.of(key).call("HMGET", key, "name", "parentKey") for key in some))
             parents.update((key, parent) for key, (name, parent) in zip(some, found, strict=True) if name is not None)
         for job in jobs:
             if job.key in parents and (
@@ -148,7 +152,7 @@ class Flows:
                 for look in (
                     scan(queue, "HSCAN", f"{key}:processed", 0, most),
                     scan(queue, "SSCAN", f"{key}:dependencies", 0, most),
-                    self.link.call("ZRANGE", f"{key}:unsuccessful", 0, most - 1, decode=False),
+                    queue.link.call("ZRANGE", f"{key}:unsuccessful", 0, most - 1, decode=False),
                     scan(queue, "HSCAN", f"{key}:failed", 0, most),
                 )
             )
@@ -220,7 +224,9 @@ class _Transaction:
     all are there. Children with new ids are pending, so that only parents of others need this.
     """
 
-    def __init__(self, link: Link, jobs: list[FlowJob], queues: dict[tuple[str, str], Queue], sink: Sink) -> None:
+    def __init__(
+        self, link: CommandLink, jobs: list[FlowJob], queues: dict[tuple[str, str], Queue], sink: Sink
+    ) -> None:
         self._link = link
         self._jobs = jobs
         self._queues = queues

@@ -14,9 +14,9 @@ from msgspec import Raw
 
 from bullmq_proxy import gateway
 from bullmq_proxy.gateway.broker.jobs.add_if_absent import AddIfAbsent
+from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, Links
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
-from bullmq_proxy.gateway.broker.redis.link import Link
-from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Script
+from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Script, scripts_on
 from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable, resolve
 from bullmq_proxy.gateway.broker.redis.troubles import Troubles
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
@@ -95,7 +95,7 @@ class Queue:
         self,
         prefix: str,
         name: str,
-        link: Link,
+        link: CommandLink,
         scripts: Mapping[str, Script],
         max_len_events: int | None = None,
         large_replies: asyncio.Semaphore | None = None,
@@ -293,33 +293,37 @@ class Queue:
 class Queues:
     """The queues of a shard; each is shared by all who use it at the same time, and forgotten when nobody does."""
 
-    def __init__(
-        self, prefix: str, link: Link, scripts: Mapping[str, Script], max_len_events: int | None = None
-    ) -> None:
+    def __init__(self, prefix: str, link: Links, max_len_events: int | None = None) -> None:
         """Make the collection.
 
         Args:
             prefix: the gateway's own.
-            link: for commands.
-            scripts: on that link.
+            link: for commands; it gives each queue its own.
             max_len_events: about how many events each queue's stream is to keep; None leaves that to the queue.
         """
         self.prefix = prefix
         self.link = link
         self.turns = Turns()  # of all that is sent on the link
-        self._scripts = scripts
+        self._scripts: tuple[CommandLink, Mapping[str, Script]] | None = None  # on the link of the newest queue
         self._max_len_events = max_len_events
         self._large_replies = asyncio.Semaphore(LARGE_REPLIES)
         self._troubles = Troubles()
         self._queues: weakref.WeakValueDictionary[tuple[str, str], Queue] = weakref.WeakValueDictionary()
 
     def get(self, name: str, prefix: str | None = None) -> Queue:
-        """Return the queue of a name, by default of the gateway's own prefix."""
+        """Return the queue of a name, by default of the gateway's own prefix.
+
+        Raises:
+            GatewayError: INVALID_ARGUMENTS, it cannot be on a cluster.
+        """
         key = (prefix or self.prefix, name)
         queue = self._queues.get(key)
         if queue is None:
+            link = self.link.of(f"{key[0]}:{key[1]}:")
+            if self._scripts is None or self._scripts[0] is not link:
+                self._scripts = (link, scripts_on(link))
             queue = self._queues[key] = Queue(
-                *key, self.link, self._scripts, self._max_len_events, self._large_replies, self._troubles, self.turns
+                *key, *self._scripts, self._max_len_events, self._large_replies, self._troubles, self.turns
             )
         return queue
 

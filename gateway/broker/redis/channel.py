@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 from bullmq_proxy.gateway.errors import GatewayError
 
@@ -93,7 +93,7 @@ class _Inquiry:
 class Channel:
     """One shard's end of the channel."""
 
-    def __init__(self, link: Link, tracker: Tracker, prefix: str, address: str, answer: Answer) -> None:
+    def __init__(self, link: CommandLink, tracker: Tracker, prefix: str, address: str, answer: Answer) -> None:
         """Make an end; it listens once the tracker is open.
 
         Args:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bullmq_proxy.gateway.broker.redis.socket import Chunk, Setup, Sink
+from bullmq_proxy.gateway.broker.redis.socket import Chunk, OnPush, Setup, Sink
 from bullmq_proxy.gateway.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -36,12 +36,27 @@ class LinkOptions:
     seats: int
 
 
-class CommandLink(Protocol):
+class Links(Protocol):
+    """What gives each queue its link."""
+
+    def of(self, base: str) -> CommandLink:
+        """Return the link for the queue whose keys begin with `base`, on a cluster that of its slot.
+
+        Raises:
+            GatewayError: INVALID_ARGUMENTS, a cluster has no single slot for such keys.
+        """
+
+
+class CommandLink(Links, Protocol):
     """A `Link`, or in a cluster the `Route` of a slot."""
 
     @property
     def is_up(self) -> bool:
         """Whether commands are sent at once."""
+
+    @property
+    def db(self) -> int:
+        """The number of the database."""
 
     @property
     def last_error(self) -> GatewayError:
@@ -56,5 +71,5 @@ class CommandLink(Protocol):
     async def wait_up(self) -> None:
         """Wait until there is a connection."""
 
-    def sibling(self, options: LinkOptions, setup: Setup | None = None) -> Link:
+    def sibling(self, options: LinkOptions, setup: Setup | None = None, on_push: OnPush | None = None) -> Link:
         """Make a further link to the same server, for commands that block; wherever the server goes, it follows."""

@@ -58,6 +58,7 @@ class Link:
         leads_to: the address of the last attempt to connect.
         times_up: connections made so far.
         on_up: called after each of them.
+        is_failing: whether there has been none for longer than commands wait for one.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Link:
         self._connection: RedisSocket | None = None
         self._leaving: RedisSocket | None = None  # the last one that was left in good order
         self._up = asyncio.Event()
-        self._failing = False  # Redis is away for longer than the backlog waits
+        self.is_failing = False
         self._closed = False
         self._reason = "no answer in time"
         self._given_in: RedisRefused | None = None  # at the start
@@ -106,18 +107,13 @@ class Link:
         return self.server.address.db
 
     @property
-    def is_failing(self) -> bool:
-        """Whether there has been no connection for longer than commands wait for one."""
-        return self._failing
-
-    @property
     def last_error(self) -> GatewayError:
         """The reason for the last outage, as a new exception each time: raising one adds to its traceback."""
         return GatewayError(self._last_error.code, self._last_error.message)
 
     def open(self, *, give_in: bool = False) -> None:
         """Start to connect, and try again until it works; `give_in` ends that when the server refuses the login."""
-        self._give_up_later()
+        self.give_up_later()
         self.server.joined(self)
         self._task = asyncio.create_task(self._stay_connected(give_in=give_in), name="redis-link")
         self._watch()
@@ -169,7 +165,7 @@ class Link:
         await self.server.left(self)
 
     def of(self, base: str) -> CommandLink:
-        """Return the link for a queue, whose keys begin with `base`: there is one for all."""
+        """Return the link for the queue whose keys begin with `base`: there is one for all."""
         return self
 
     def sibling(self, options: LinkOptions, setup: Setup | None = None, on_push: OnPush | None = None) -> Link:
@@ -198,7 +194,7 @@ class Link:
         """
         if self._connection is None:
             size = sum(map(len, command)) if isinstance(command, list) else len(command)
-            if self._failing or self._closed or self._is_full(size):
+            if self.is_failing or self._closed or self._is_full(size):
                 self._loop.call_soon(sink, self.last_error)
                 return
             self._size += size
@@ -271,6 +267,7 @@ class Link:
                 return bool(entry[4].refused(entry, word, reply))
             if not self.server.has_slots:
                 return False
+            self.server.moved(word, reply)
         now = self._loop.time()
         if now - self._refused_at > _QUIET:
             self._refused_since = now
@@ -355,7 +352,7 @@ class Link:
         connection.on_lost = self._drop
         connection.on_refused = self._take_refused
         self._seen = (connection, connection.replies, self._loop.time())
-        self._failing = False
+        self.is_failing = False
         if self._give_up is not None:
             self._give_up.cancel()
             self._give_up = None
@@ -395,14 +392,14 @@ class Link:
             self._last_error = error if isinstance(error, GatewayError) else unavailable(self._reason)
         return refusal
 
-    def _give_up_later(self) -> None:
+    def give_up_later(self) -> None:
         """Give the backlog up after `backlog_timeout`, counted from now, when the connection was lost."""
         self._give_up = self._loop.call_later(self._options.backlog_timeout, self._stop_waiting)
 
     def _stop_waiting(self) -> None:
         self._give_up = None
         if self._connection is None:
-            self._failing = True
+            self.is_failing = True
             self._fail_backlog()
 
     def _fail_backlog(self) -> None:
@@ -419,7 +416,7 @@ class Link:
             if not self._closed:
                 self._last_error = unavailable(reason)
                 self.server.down(self, reason)
-                self._give_up_later()
+                self.give_up_later()
 
     def _drop(self, connection: RedisSocket, reason: str = "the connection was lost") -> None:
         """Abort a connection and fail what waits on it for a reply. Commands that were not written stay queued."""

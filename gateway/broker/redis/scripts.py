@@ -10,8 +10,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
+from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
-from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.socket import Chunk, Sink, bulk_head, future_of, pack_command, packable
 
 HOLE: Final = object()
@@ -75,14 +75,26 @@ def script_texts() -> dict[str, str]:
 
 
 @cache
+@cache
 def sha_of(text: str) -> str:
     """Return the hash by which Redis knows a script."""
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def scripts_on(link: Link) -> Mapping[str, Script]:
-    """Make all scripts, by name, to be run on a link."""
-    return {name: Script(link, text) for name, text in script_texts().items()}
+class _Scripts(dict[str, "Script"]):
+    """Scripts by name, each made when it is first asked for: a queue needs few of them."""
+
+    def __init__(self, link: CommandLink) -> None:
+        self._link = link
+
+    def __missing__(self, name: str) -> Script:
+        script = self[name] = Script(self._link, script_texts()[name])
+        return script
+
+
+def scripts_on(link: CommandLink) -> Mapping[str, Script]:
+    """Return all scripts, by name, to be run on a link."""
+    return _Scripts(link)
 
 
 async def load_scripts(ask: Callable[..., Awaitable[Any]]) -> None:
@@ -104,7 +116,7 @@ class Script:
     and an error reply becomes a GatewayError.
     """
 
-    def __init__(self, link: Link, text: str) -> None:
+    def __init__(self, link: CommandLink, text: str) -> None:
         self.sha = sha_of(text)
         self.link = link
         self.text = text

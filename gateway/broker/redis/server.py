@@ -57,6 +57,9 @@ class Server:
         """Return a link that cannot come back, if there is one."""
         return next((link for link in self.links if link.is_failing), None)
 
+    def moved(self, word: str, reply: object) -> None:
+        """Take note of a MOVED or such in reply to a command of a link that blocks."""
+
     # What a link says
 
     def joined(self, link: Link) -> None:

@@ -16,9 +16,8 @@ from typing import Any, Final
 
 import hiredis
 
-from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
+from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import reply_error
-from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.socket import pack_command, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.values.text import bytes_of
@@ -47,9 +46,15 @@ class Tracker:
         is_refused: the server has no such tracking, or does not let us use it.
     """
 
-    def __init__(self, link: Link, options: LinkOptions) -> None:
-        """Make a tracker beside the command link, with its `options`; it connects when it is first used."""
-        self.is_refused = False
+    def __init__(self, link: CommandLink, options: LinkOptions, *, tracks: bool = True) -> None:
+        """Make a tracker beside the command link; it connects when it is first used.
+
+        Args:
+            link: for commands.
+            options: of that link.
+            tracks: False where it is for messages alone: one connection hears nothing of the keys of other nodes.
+        """
+        self.is_refused = not tracks
         own = replace(options, name=f"{options.name}{NAME}")
         self._link = link.sibling(own, setup=self._begin_tracking, on_push=self._pushed)
         self._link.on_up += (self._all_changed, self._show_all, self._listen_to_all)

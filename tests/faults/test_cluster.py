@@ -1,0 +1,155 @@
+"""A real cluster of three masters with a replica each: queues on all of them, slots that move, masters that die."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from bullmq_proxy.gateway.values.slots import slot_of
+from tests.sessions.peer import Gateway
+from tests.support.cluster import Cluster, ClusterNode
+from tests.support.load import load
+from tests.support.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster"), replicas=1) as started:
+        yield started
+
+
+def names(cluster: Cluster, prefix: str) -> list[str]:
+    """Return the name of one queue on each master."""
+    found: dict[int, str] = {}
+    for number in range(1000):
+        name = f"{{q{number}}}"
+        found.setdefault(owner(cluster, prefix, name).port, name)
+        if len(found) == 3:
+            break
+    return list(found.values())
+
+
+def slot(prefix: str, name: str) -> int:
+    return slot_of(f"{prefix}:{name}:")
+
+
+def owner(cluster: Cluster, prefix: str, name: str) -> ClusterNode:
+    return cluster.owner(slot(prefix, name))
+
+
+async def test_each_queue_is_served_by_the_node_that_has_it(cluster: Cluster, prefix: str) -> None:
+    async with Gateway(cluster.url, prefix=prefix) as gateway:
+        for name in names(cluster, prefix):
+            queue, events = await gateway.queue(name), await gateway.events(name, "completed")
+            worker = await gateway.worker(name)
+            for options in ({}, {"priority": 1}, {"delay": 1}, {"jobId": "mine"}):
+                added = await queue.call("add", "n", {"a": 1}, options)
+                job = await worker.job()
+                assert job.id == added["id"]
+                await job.answer(result=1)
+                assert (await events.data())["event"] == "completed"
+            assert (await queue.call("getJobCounts"))["completed"] == 4
+            assert slot(prefix, name) == cluster.nodes[0]("CLUSTER", "KEYSLOT", f"{prefix}:{name}:é")
+            assert owner(cluster, prefix, name)("EXISTS", f"{prefix}:{name}:mine") == 1
+
+
+async def test_a_queue_without_a_hash_tag_is_refused_when_the_connection_opens(cluster: Cluster, prefix: str) -> None:
+    async with Gateway(cluster.url, prefix=prefix) as gateway:
+        for path in ("/queue/mails", "/queue/mails/process/1", "/queue/mails/events"):
+            with pytest.raises(InvalidStatus) as refused:
+                await gateway.connect(path)
+            assert refused.value.response.status_code == 400
+            assert b"a prefix in braces, such as {bull}" in (refused.value.response.body or b"")
+    async with Gateway(cluster.url, prefix=f"{{{prefix}}}") as gateway:
+        queue = await gateway.queue("mails")
+        await queue.call("add", "n", {})
+
+
+async def test_a_flow_over_several_slots_is_refused_before_anything_is_written(cluster: Cluster, prefix: str) -> None:
+    first, second, _ = names(cluster, prefix)
+    async with Gateway(cluster.url, prefix=prefix) as gateway:
+        flows = await gateway.connect("/flows")
+        flow = {"name": "p", "queueName": first, "children": [{"name": "c", "queueName": second, "data": {}}]}
+        code, message = await flows.refusal("add", flow)
+        assert code == "INVALID_ARGUMENTS"
+        assert "in one slot of the Redis Cluster" in message
+        code, message = await flows.refusal("addBulk", [flow, flow])
+        assert "in one slot" in message
+        queue = await gateway.queue(first)
+        code, message = await queue.refusal("add", "n", {}, {"parent": {"id": "1", "queue": f"{prefix}:{second}"}})
+        assert "in one slot" in message
+        assert sum((await queue.call("getJobCounts")).values()) == 0
+        flow["children"][0]["queueName"] = first  # type: ignore[index]
+        tree = await flows.call("add", flow)
+        worker = await gateway.worker(first)
+        for expected in (tree["children"][0]["job"]["id"], tree["job"]["id"]):
+            job = await worker.job()
+            assert job.id == expected
+            await job.answer(result=None)
+
+
+async def test_a_slot_moves_while_jobs_run_and_nobody_hears_of_it(cluster: Cluster, prefix: str) -> None:
+    name, other, _ = names(cluster, prefix)
+    async with Gateway(cluster.url, prefix=prefix) as gateway:
+        events = await gateway.events(name, "completed")
+        async with load(gateway, name) as jobs:
+            await asyncio.to_thread(
+                cluster.move, range(slot(prefix, name), slot(prefix, name) + 1), owner(cluster, prefix, other)
+            )
+            await jobs.goes_on()
+        assert not jobs.refused
+        assert not [id for id, times in jobs.done.items() if times > 1]
+        assert owner(cluster, prefix, name) is owner(cluster, prefix, other)
+        seen = set[str]()
+        while len(seen) < len(jobs.added):
+            seen.add((await events.data())["args"][0]["jobId"])
+
+
+async def test_the_calls_of_a_connection_keep_their_order_while_their_slot_moves(cluster: Cluster, prefix: str) -> None:
+    name, other, _ = names(cluster, prefix)
+    at = slot(prefix, name)
+    async with Gateway(cluster.url, prefix=prefix) as gateway:
+        queue = await gateway.queue(name)
+        id = (await queue.call("add", "n", {}))["id"]
+        requests: list[int] = []
+        for node in (owner(cluster, prefix, other), owner(cluster, prefix, name)):
+            move = asyncio.ensure_future(asyncio.to_thread(cluster.move, range(at, at + 1), node))
+            while not move.done():
+                requests += [await queue.request("addJobLog", id, str(len(requests) + each)) for each in range(20)]
+                await queue.reply(requests[-1])
+            await move
+        logs = await queue.call("getJobLogs", id)
+        assert logs["logs"] == [str(number) for number in range(len(requests))]
+
+
+async def test_a_node_that_joins_gets_slots_and_serves_them(cluster: Cluster, prefix: str) -> None:
+    async with Gateway(cluster.url, prefix=prefix) as gateway:
+        name = names(cluster, prefix)[0]
+        async with load(gateway, name) as jobs:
+            joined = await asyncio.to_thread(cluster.add_master)
+            at = slot(prefix, name)
+            await asyncio.to_thread(cluster.move, range(at, at + 1), joined)
+            await jobs.goes_on()
+            assert owner(cluster, prefix, name) is joined
+            (new,) = [each for each in names(cluster, prefix) if owner(cluster, prefix, each).port != joined.port][:1]
+            await asyncio.to_thread(cluster.move, range(at, at + 1), owner(cluster, prefix, new))
+            await jobs.goes_on()
+        assert not jobs.refused
+
+
+async def test_a_master_dies_and_its_replica_takes_its_place(cluster: Cluster, prefix: str) -> None:
+    name, other, _ = names(cluster, prefix)
+    async with Gateway(cluster.url, prefix=prefix) as gateway:
+        async with load(gateway, name) as jobs, load(gateway, other) as others:
+            owner(cluster, prefix, name).process.kill()
+            await others.goes_on()
+            begun = time.monotonic()
+            await jobs.goes_on()
+            assert time.monotonic() - begun < 10
+        assert not jobs.refused["REDIS_UNAVAILABLE"]
+        assert not others.refused
+        await eventually(lambda: cluster.owner(slot(prefix, name)), "a replica has its slots")
