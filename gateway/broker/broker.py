@@ -88,6 +88,7 @@ class Broker:
             self.leases,
             renewer,
             self.recovery,
+            self.reach.moved,
         )
         self._services: dict[Queue, QueueServices] = {}
         self.link.on_up.append(self._link_is_up)

@@ -38,6 +38,7 @@ class ShardParts:
         leases: of the shard.
         renewer: keeps their locks.
         recovery: finds jobs whose fetch was lost.
+        moved: is told of a job, and of its token, that was moved by it although no client of this shard held it.
     """
 
     options: LinkOptions
@@ -48,6 +49,7 @@ class ShardParts:
     leases: Leases
     renewer: LockRenewer
     recovery: Recovery
+    moved: Callable[[str, str], None]
 
 
 class QueueServices:
@@ -134,11 +136,13 @@ class QueueServices:
             job_waits.look_again()
 
     def job_moved(self, id: str, token: str) -> None:
-        """End the lease of a job that was moved by its token, if a Worker connection of this shard holds it."""
+        """End the lease of a job that was moved by its token, if a Worker connection holds it, on whatever shard."""
         lease = self._shard.leases.find(token, id)
         if lease is not None:
             lease.consumer.overtake(lease)
-        elif (feed := self._services.get(Feed)) is not None:
+            return
+        self._shard.moved(id, token)
+        if (feed := self._services.get(Feed)) is not None:
             feed.fetch_again()
 
     def expect_lost_fetch(self) -> None:

@@ -65,13 +65,13 @@ class TakeUp(Struct, frozen=True, tag="takeUp"):
     taker: str
 
 
-class TakenUp(Struct, frozen=True, tag="takenUp"):
-    """The locks of these jobs are those of another connection now; ids and old tokens."""
+class Moved(Struct, frozen=True, tag="moved"):
+    """These jobs were moved by their tokens, or their locks are under others now; ids and tokens."""
 
     jobs: list[Raw]
 
 
-Question = Overtaken | WhoWorks | Retire | SendAway | LookAgain | TakeUp | TakenUp
+Question = Overtaken | WhoWorks | Retire | SendAway | LookAgain | TakeUp | Moved
 
 MOST_SHOWN: Final = 1000
 """Workers of a queue that a shard shows."""
@@ -162,6 +162,12 @@ class Reach:
         if answers.pieces != [_YES]:
             raise GatewayError(ErrorCode.NOT_FOUND, f"There is no consumer {question.worker} of this queue")
 
+    def moved(self, job: str, token: str) -> None:
+        """Tell the shard whose client held a job that it was moved by its token; else it finds that out by its lock."""
+        if (parsed := parse_token(token)) is not None and parsed.identity != self._leases.identity:
+            news = Moved([Raw(msgspec.json.encode((job, token)))])
+            self._channel.tell(msgspec.json.encode(news), to=parsed.identity.address)
+
     def look_again(self, queue: str) -> None:
         """Let those who wait for something of a queue look for it at once, on all shards; else they would by and by."""
         self._channel.tell(msgspec.json.encode(LookAgain(queue)))
@@ -206,7 +212,7 @@ class Reach:
         """
         taken = ((lease.id, lease.token) for lease in leases if lease.number in numbers)
         for piece in in_pieces(taken):
-            self._channel.tell(msgspec.json.encode(TakenUp(piece)), to=address_of(worker_of(secret)))
+            self._channel.tell(msgspec.json.encode(Moved(piece)), to=address_of(worker_of(secret)))
 
     # For others
 
@@ -233,7 +239,7 @@ class Reach:
                 return [_NO if worker is None else _YES]
             case TakeUp():
                 return self._hand_over(question) or [_NO]
-            case TakenUp(jobs):
+            case Moved(jobs):
                 for id, token in map(_pair.decode, jobs):
                     if (lease := self._leases.find(token, id)) is not None:
                         lease.consumer.overtake(lease)

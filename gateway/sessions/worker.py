@@ -91,6 +91,7 @@ class WorkerSession:
         self._ends_due = Deadlines(options.max_runtime, self._check_ends)
         self._paused = False  # by the client
         self._silent = False  # an `ackTimeout` passed: no new jobs until the client says something
+        self._retired = False  # somebody wants the client to finish what it has
         self._draining = False
         self._most_unread = limits.size // 4  # bytes; what is pushed beyond it only waits for a slow client
         self._unchoking: asyncio.Task[None] | None = None  # the client has that much to read: no new jobs meanwhile
@@ -117,7 +118,7 @@ class WorkerSession:
             taken = await take_up(self._feed, self._consumer, kept.leases)
             for lease in taken:
                 if lease.state is HELD:  # it can have been cancelled in this moment
-                    self._held.add(lease)
+                    self._held[b"%d" % lease.number] = lease
             self._broker.reach.taken_up(secret, kept.leases, {lease.number for lease in taken})
 
     def _join(self, *, taking: bool) -> None:
@@ -132,9 +133,9 @@ class WorkerSession:
         if self._grace is None:
             self._join(taking=not self._paused)
             return
-        held = [{"jobId": lease.id, "number": lease.number, "token": lease.token} for lease in self._held]
+        held = [{"jobId": lease.id, "number": lease.number, "token": lease.token} for lease in self._held.values()]
         self._client.send(message(self._number(), welcome(self._grace.secret, self._options.grace, held)))
-        for lease in self._held:
+        for lease in self._held.values():
             self._ends_due.start(lease)
         self._set_taking()
 
@@ -161,7 +162,7 @@ class WorkerSession:
     def _leave(self) -> None:
         if self._consumer is not None:
             self._broker.roster.leave(self._id)
-            self._feed.leave(self._consumer, counted=not self._draining)
+            self._feed.leave(self._consumer, counted=not (self._draining or self._retired))
             self._consumer = None
 
     def _take_back_unread(self) -> None:
@@ -206,8 +207,8 @@ class WorkerSession:
 
     def retire(self) -> None:
         """Take no new jobs any more, and tell the client so; what it has in hand goes on."""
-        if not self._draining:
-            self._draining = True
+        if not self._retired:
+            self._retired = True
             self._set_taking()
             self._client.send(message(self._number(), drain(None)))
 
@@ -245,7 +246,7 @@ class WorkerSession:
         push = message(number, pushed_job(lease.id, fields, self._queue.name, lease.token))  # can fail: before the rest
         self._broker.counters.pushed_jobs += 1
         lease.number = number
-        self._held.add(lease)
+        self._held[b"%d" % lease.number] = lease
         self._unheard[lease] = None
         if self._acks:
             self._acks_due.start(lease)
@@ -276,7 +277,7 @@ class WorkerSession:
 
     def forget(self, lease: Lease) -> None:
         """Expect no answer for a job any more."""
-        self._held.discard(lease)
+        self._held.pop(b"%d" % lease.number, None)
         self._heard_of(lease)
         if self._max_runtime:
             self._ends_due.stop(lease)
@@ -299,7 +300,8 @@ class WorkerSession:
         """Take away the jobs that have run for too long, and let them fail or go back, as the client's options say."""
         reason = f"The job has run for more than {self._max_runtime} ms"
         for lease in overdue:
-            if lease.state is not HELD:  # its answer is under way
+            if lease.state is not HELD:  # its answer is under way; should that be refused, it goes on
+                self._ends_due.start(lease)
                 continue
             self.cancel(lease, reason)
             if self._options.overrun == "release":
@@ -310,7 +312,9 @@ class WorkerSession:
     def _set_taking(self) -> None:
         if self._consumer is not None:
             has_moved = self._grace is not None and self._grace.moved_to
-            self._consumer.taking = not (self._paused or self._silent or self._draining or self._unchoking or has_moved)
+            self._consumer.taking = not (
+                self._paused or self._silent or self._retired or self._draining or self._unchoking or has_moved
+            )
             self._feed.wake(self._consumer)
 
     # Answers in

@@ -77,6 +77,13 @@ async def test_one_is_asked_or_all_of_the_prefix_and_the_database(make: Make, va
     assert not stranger.heard and not elsewhere.heard
 
 
+async def test_one_that_cannot_listen_still_has_its_own_answer(make: Make) -> None:
+    a, b = await make("a"), await make("b")
+    await a.tracker.close()
+    await b.tracker.close()
+    assert await a.channel.ask(b"1") == Answers([b'"a"'])
+
+
 async def test_one_asks_itself_without_redis(make: Make) -> None:
     a = await make("a")
     await a.link.close()

@@ -389,25 +389,6 @@ async def test_the_next_job_of_a_workers_token_is_pushed_and_not_fetched(proxy: 
     assert await queue.call("getJobState", "1") == "active"
 
 
-async def test_a_worker_of_another_shard_learns_at_its_next_renewal_that_its_job_was_moved(
-    proxy: Gateway, queue: Peer, valkey: ValkeyProcess, prefix: str
-) -> None:
-    async with Gateway(valkey.url, prefix=prefix) as other:
-        worker = await other.worker(lockDuration=500)
-        await queue.call("addBulk", [{"name": "first"}, {"name": "second"}])
-        job = await worker.job()
-        assert await queue.call("moveJobToCompleted", job.id, "by hand", job.shown["token"]) == []
-        assert await worker.message() == {
-            "id": job.number,
-            "data": {"type": "cancel", "reason": "The lock of this job was lost"},
-        }
-        following = await worker.job()
-        assert following.name == "second"
-        await following.answer(result=1)
-        await queue.until_state(following.id, "completed")
-        assert (await queue.call("getJob", job.id))["returnvalue"] == "by hand"
-
-
 async def test_a_worker_of_another_shard_that_answers_a_moved_job_has_lost_it(
     proxy: Gateway, queue: Peer, valkey: ValkeyProcess, prefix: str
 ) -> None:

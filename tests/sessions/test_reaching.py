@@ -94,6 +94,15 @@ class TestCancelling:
         assert code in ("NOT_LOCKED", "CONFLICT")
         assert (await queue.call("getJob", "j"))["failedReason"] == "The job was cancelled"
 
+    async def test_one_with_an_enormous_id_fails_although_its_gateway_is_not_told(
+        self, here: Gateway, there: Gateway
+    ) -> None:
+        queue, worker = await here.queue(), await there.worker()
+        job = await held(worker, queue, "x" * 2**16)
+        assert await queue.call("cancelJob", job.id) == {"delivered": False, "state": "failed"}
+        await job.answer(result=1)
+        assert (await worker.data())["type"] == "lost"
+
     async def test_a_job_that_nobody_holds_is_not_cancelled(self, here: Gateway) -> None:
         queue = await here.queue()
         await queue.call("add", "work", {}, {"jobId": "j"})
@@ -133,6 +142,18 @@ class TestCancelling:
         cancelled = await queue.call("cancelJob", job.id)
         worker.socket.transport.resume_reading()
         assert cancelled == {"delivered": False, "state": "failed"}
+
+
+async def test_a_job_that_is_moved_by_its_token_makes_room_on_whatever_gateway_its_worker_is(
+    here: Gateway, there: Gateway
+) -> None:
+    queue, worker = await here.queue(), await there.worker(lockDuration=60_000)
+    job = await held(worker, queue)
+    await queue.call("add", "work", {}, {"jobId": "next"})
+    await queue.call("moveJobToCompleted", job.id, {"by": "hand"}, job.shown["token"])
+    assert (await worker.job()).id == "next"
+    await job.answer(result=1)
+    assert (await worker.data())["type"] == "lost"
 
 
 class TestConsumers:

@@ -69,7 +69,7 @@ async def cancel_job(
     raise GatewayError(ErrorCode.CONFLICT, f"Job {job_id} is in nobody's hands: it is {state}")
 
 
-@TABLE.function(OBSERVE, writes=False)
+@TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_consumers(queue: Queue, *, context: Context) -> Consumers:
     """Return who works on the queue over Worker connections, on all shards and hosts.
 

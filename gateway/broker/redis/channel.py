@@ -22,7 +22,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
-from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Channel:
             to: the address of the one to ask; None asks all.
 
         Raises:
-            GatewayError: Redis is not reachable.
+            GatewayError: Redis is not reachable, or the question is too long.
         """
         if to == self.address:
             return Answers(list(self._answer(question)))
@@ -131,6 +131,8 @@ class Channel:
             raise self._link.last_error
         number = next(self._numbers)
         inquiry = self._inquiries[number] = _Inquiry()
+        if to is None:
+            inquiry.pieces += self._answer(question)
         try:
             async with asyncio.timeout(DEADLINE):
                 inquiry.asked = await self._publish(to, _Message(self.address, number, Raw(question)))
@@ -150,14 +152,18 @@ class Channel:
             self._send(to, _Message(self.address, _NO_ANSWER, Raw(news)))
 
     def _publish(self, to: str | None, message: _Message) -> asyncio.Future[int]:
-        """Send a message; the future has the number of shards that get it."""
+        """Send a message; the future has the number of shards that get it. A GatewayError says that it is too long."""
         name = self._everybody if to is None else self._name_of(to)
         text = msgspec.json.encode(message)
-        assert len(text) <= LARGEST, "the callers limit what they say"
+        if len(text) > LARGEST:  # it names a job with an enormous id
+            raise GatewayError(ErrorCode.INVALID_ARGUMENTS, f"Other gateways are told at most {LARGEST >> 10} KiB")
         return self._link.call("PUBLISH", name, text)
 
     def _send(self, to: str | None, message: _Message) -> None:
-        self._publish(to, message).add_done_callback(_note)
+        try:
+            self._publish(to, message).add_done_callback(_note)
+        except GatewayError as error:
+            log.debug("a message to other gateways was not sent: %s", error)
 
     def _hear(self, text: bytes) -> None:
         try:
@@ -172,8 +178,11 @@ class Channel:
             inquiry.take(bytes(message.answer), message.left)
 
     def _take_question(self, message: _Message, question: bytes) -> None:
-        if message.number == _NO_ANSWER and message.sender == self.address:
-            return  # it knows
+        if message.sender == self.address:  # it has answered already, and is one of those who got the question
+            if (inquiry := self._inquiries.get(message.number)) is not None:
+                inquiry.answered += 1
+                inquiry.check()
+            return
         pieces = self._answer(question)
         if message.number != _NO_ANSWER:
             for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
