@@ -399,7 +399,8 @@ async def test_a_worker_of_another_shard_that_answers_a_moved_job_has_lost_it(
         await queue.call("moveJobToFailed", job.id, {"message": "by hand", "unrecoverable": True}, job.shown["token"])
         await job.answer(result="too late")
         data = await worker.data()
-        assert (data["type"], data["err"]["code"]) == ("lost", "NOT_LOCKED")
+        assert data["type"] == "lost"
+        assert data["err"]["code"] in ("NOT_FOUND", "NOT_LOCKED")  # its shard has been told of the move, or not yet
         assert (await queue.call("getJob", job.id))["failedReason"] == "by hand"
 
 
