@@ -81,7 +81,7 @@ def _excess(run: Run, bound: Bound, under_way: int) -> dict[str, float | None]:
 
 
 def test_events_cost_redis_the_same_however_many_watch() -> None:
-    few, many = _run("events-1", connections=2), _run("events-1", connections=40)
+    few, many = _run("events-1", connections=3), _run("events-1", connections=40)
     assert few.commands_per_op is not None and many.commands_per_op is not None
     # An operation is a delivery: twenty times the watchers, a twentieth of the commands for each.
     assert many.commands_per_op < few.commands_per_op / 10
@@ -98,5 +98,5 @@ def _run(name: str, connections: int | None = None, duration: float = _SHORTEST)
     ((result,), _) = run_plan(plan, lambda line: None)
     assert not result.failures
     (run,) = result.runs["gateway"]
-    assert run is not None and run.operations > 100
+    assert run is not None and run.operations > 20
     return run

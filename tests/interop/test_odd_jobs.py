@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
@@ -16,6 +17,7 @@ import pytest
 from tests.interop.client import Client, Gateway, Refused
 from tests.interop.keyspace import differences
 from tests.interop.peer import NodeError, Peer
+from tests.support.waiting import TIMEOUT
 
 PLAIN: Final = 10
 TEXTS: Final = (
@@ -174,7 +176,8 @@ def known(node: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
 def work(gateway: Gateway, queue: str, client: Client) -> None:
     """Let two workers take what there is, one of which fails everything that is odd, until all plain jobs are done."""
     with gateway.worker(queue, 3, confirm="1") as first, gateway.worker(queue, 3, confirm="1") as second:
-        for _ in range(PLAIN + 100):
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
             counts = client.call("getJobCounts")
             if not counts["waiting"] and not counts["active"]:
                 break

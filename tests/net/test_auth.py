@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from bullmq_proxy.gateway.access.keys_file import digest
 from tests.net.conftest import MakeGateway
 from tests.net.support import KEY, RawClient, fetch, get, handshake, upgrade
 from tests.net.test_http import WEBSOCKET_PATHS
+from tests.support.commands import executed
 from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
 
@@ -43,18 +42,6 @@ WRONG = [
 
 def with_token(path: str, token: str) -> str:
     return f"{path}{'&' if '?' in path else '?'}token={token}"
-
-
-@contextmanager
-def executed(client: redis.Redis, prefix: str) -> Iterator[list[str]]:
-    """The commands of the block with keys of this prefix, but for those by which gateways know of each other."""
-    found: list[str] = []
-    with client.monitor() as monitor:  # type: ignore[no-untyped-call]
-        yield found
-        client.echo("the end")
-        while not (command := monitor.next_command()["command"]).startswith("ECHO"):
-            if prefix in command and "{gateways}" not in command:
-                found.append(command)
 
 
 class TestKeys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -202,12 +203,21 @@ async def test_a_job_that_breaks_the_script_is_lost_to_its_worker_and_the_others
     await add_plain(await proxy.queue())
     worker = await proxy.worker(confirm="true")
     seen: set[str] = set()
-    while not seen >= PLAIN:
-        job = await worker.job()
-        seen.add(job.name)
-        await job.answer(result=None)
-        assert (await worker.data())["type"] == ("lost" if job.id == "a" else "finished")
-    assert await proxy.metric("jobs_held") == 0
+
+    async def answer() -> None:
+        while True:
+            job = await worker.job()
+            await job.answer(result=None)
+            assert (await worker.data())["type"] == ("lost" if job.id == "a" else "finished")
+            seen.add(job.name)
+
+    async def all_is_done() -> bool:
+        return answering.done() or (seen >= PLAIN and await proxy.metric("jobs_held") == 0)
+
+    answering = asyncio.ensure_future(answer())
+    await until(all_is_done, "the others have run, and none is held")
+    assert not answering.done(), answering.exception()
+    answering.cancel()
 
 
 class _Failure(Exception):
