@@ -8,9 +8,9 @@ from typing import Protocol
 
 from bullmq_proxy.gateway.access.grants import Effect, Grant, Rights
 from bullmq_proxy.gateway.access.keys_file import Key
-from bullmq_proxy.gateway.access.token_bucket import TokenBucket
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.shared_memory import ShardMemory
+from bullmq_proxy.gateway.values.token_bucket import TokenBucket
 from bullmq_proxy.gateway.wire.endpoints import Endpoint
 
 
@@ -126,7 +126,7 @@ class Account:
         if key is None:
             return
         if key.messages_per_second is not None:
-            self._bucket.update(key.messages_per_second, time.monotonic(), self._memory.spent(key.column))
+            self._bucket.update(key.messages_per_second, time.monotonic(), spent=self._memory.spent(key.column))
         if key.expires is not None and key.expires <= now:
             self._close_all("the key has expired")
 
@@ -139,7 +139,8 @@ class Account:
         key = self._key
         if key is None or key.messages_per_second is None:
             return True
-        if not self._bucket.take(key.messages_per_second, time.monotonic(), self._memory.spent(key.column), count):
+        spent = self._memory.spent(key.column)
+        if not self._bucket.take(key.messages_per_second, time.monotonic(), count, spent=spent):
             return False
         self._memory.spend(key.column, count)
         return True

@@ -22,6 +22,7 @@ from bullmq_proxy.gateway.net import frames
 from bullmq_proxy.gateway.net.sending_connection import LARGE, SendingConnection
 from bullmq_proxy.gateway.net.shared import PartialMessage, Shared
 from bullmq_proxy.gateway.sessions.interfaces import Session
+from bullmq_proxy.gateway.values.token_bucket import TokenBucket
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.endpoints import Endpoint
 
@@ -63,8 +64,7 @@ class Connection(SendingConnection):
         self._reading_paused = False  # by the session
         self._rest = b""  # has been read, and waits for its turn or for the session; nothing more is read meanwhile
         self._starting: asyncio.TimerHandle | None = None  # the session has not started yet
-        self._penalties = 0.0  # of messages that were no successful calls; time takes them off
-        self._penalized_at = 0.0  # loop time
+        self._patience: TokenBucket | None = None  # with messages that are no successful calls
 
     # The handshake
 
@@ -329,10 +329,10 @@ class Connection(SendingConnection):
 
     def penalize(self, size: int = 0) -> None:
         """Count a message of `size` bytes that was no successful call, nor an answer to a job; too many close it."""
-        now, rate = self.loop.time(), self._shared.bad_messages_per_second
-        self._penalties = max(0.0, self._penalties - (now - self._penalized_at) * rate) + 1 + size // _PENALTY_SIZE
-        self._penalized_at = now
-        if self._penalties > rate * _PENALTY_TIME:
+        if self._patience is None:
+            self._patience = TokenBucket()
+        rate, count = self._shared.bad_messages_per_second, 1 + size // _PENALTY_SIZE
+        if not self._patience.take(rate, self.loop.time(), count, seconds=_PENALTY_TIME):
             self.close_with(CloseCode.POLICY, "too many messages that are no successful calls", _POLICY_TIMEOUT)
 
     def _close_for_bug(self, what: str) -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 import random
-from functools import lru_cache
 from typing import Any, Final
 
 from msgspec import UNSET, Struct
 
-from bullmq_proxy.gateway.rules.jobs import read_options
+from bullmq_proxy.gateway.rules.jobs import read_options, remembered
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER, is_true, number_of
 
 PARENT_FLAGS: Final = ("fpof", "cpof", "idof", "rdof")
 """What becomes of the parent when the job fails, under the names of moveToFinished-14.lua."""
-
-_LONGEST_KEPT: Final = 256  # bytes of a text; what is longer can hardly come again
 
 KeptJobs = dict[str, float]
 """How many finished jobs stay, as moveToFinished-14.lua is told: `count`, `age` in s, `limit`."""
@@ -47,12 +44,9 @@ class StoredOptions(Struct, frozen=True):
     key: str
 
 
+@remembered
 def stored_options(text: bytes | None) -> StoredOptions:
     """Read stored options; what is no JSON object counts as none."""
-    return _read(text) if text is not None and len(text) > _LONGEST_KEPT else _read_cached(text)
-
-
-def _read(text: bytes | None) -> StoredOptions:
     options = read_options(text)
     attempts = whole(number_of(options.get("attempts", 0)))
     completed = keep_jobs(options.get("removeOnComplete", UNSET))
@@ -69,10 +63,6 @@ def _read(text: bytes | None) -> StoredOptions:
         stack_trace_limit=options.get("stackTraceLimit"),
         key=repr((attempts, completed, failed, flags)),
     )
-
-
-# Most jobs of a queue have the same few options.
-_read_cached: Final = lru_cache(maxsize=1024)(_read)
 
 
 def whole(number: float) -> int:

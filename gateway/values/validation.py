@@ -14,6 +14,7 @@ from msgspec import Meta, Raw
 from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.values.json_text import UNREADABLE
 from bullmq_proxy.gateway.values.reading import Reader, Shape
+from bullmq_proxy.gateway.values.token_bucket import TokenBucket
 
 T = TypeVar("T")
 
@@ -44,26 +45,8 @@ def shortened(name: str) -> str:
     return name if len(name) <= 100 else name[:100] + "…"
 
 
-class _Suggestions:
-    """Lets through so many searches a second, and as many at once: people read few, and a flood must not cost more."""
-
-    _RATE: Final = 200.0
-
-    def __init__(self) -> None:
-        self._left = self._RATE
-        self._at = 0.0
-
-    def take(self) -> bool:
-        now = time.monotonic()
-        self._left = min(self._RATE, self._left + (now - self._at) * self._RATE)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-
-_SUGGESTIONS: Final = _Suggestions()
+_SUGGESTIONS_PER_SECOND: Final = 200.0  # people read few, and a flood must not cost more
+_SUGGESTIONS: Final = TokenBucket()
 _CANDIDATES: Final = 3
 _LONGEST: Final = 64  # characters of a name that are compared
 
@@ -74,7 +57,7 @@ def nearest(name: str, known: Collection[str]) -> str:
     To compare a name with 100 others letter by letter takes 2 ms, and clients can be wrong a thousand times a second:
     only the ones that share most pairs of letters are compared, and none when there is too much to compare.
     """
-    if not _SUGGESTIONS.take():
+    if not _SUGGESTIONS.take(_SUGGESTIONS_PER_SECOND, time.monotonic()):
         return ""
     pairs = _pairs(name[:_LONGEST])
 

@@ -11,9 +11,9 @@ from bullmq_proxy.gateway import Proxy
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.grants import Grant, Permission
 from bullmq_proxy.gateway.access.keys_file import Key, digest
-from bullmq_proxy.gateway.access.token_bucket import TokenBucket
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.shared_memory import COLUMNS, SharedMemory
+from bullmq_proxy.gateway.values.token_bucket import TokenBucket
 from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 from tests.net.conftest import MakeGateway
 from tests.net.support import TIMEOUT, RawClient, upgrade
@@ -57,7 +57,7 @@ class Purse:
         self.bucket = TokenBucket()
 
     def take(self, rate: float, now: float) -> bool:
-        taken = self.bucket.take(rate, now, self.spent)
+        taken = self.bucket.take(rate, now, spent=self.spent)
         self.spent += taken
         return taken
 
@@ -89,11 +89,11 @@ class TestBucket:
 
     def test_what_others_spend_is_gone(self) -> None:
         bucket = TokenBucket()
-        assert bucket.take(10, 0.0, 5)
-        assert not bucket.take(10, 0.0, 6 + 9)
-        assert bucket.take(10, 0.1, 15)
-        assert not bucket.take(10, 0.2, 1000), "however much it was"
-        assert bucket.take(10, 1.4, 1000), "it is forgotten after some time"
+        assert bucket.take(10, 0.0, spent=5)
+        assert not bucket.take(10, 0.0, spent=6 + 9)
+        assert bucket.take(10, 0.1, spent=15)
+        assert not bucket.take(10, 0.2, spent=1000), "however much it was"
+        assert bucket.take(10, 1.4, spent=1000), "it is forgotten after some time"
 
 
 class Visitor:

@@ -263,16 +263,18 @@ class Feed:
 
     async def _wait(self) -> None:
         """Wait until there may be a job, then let the fetching go on."""
+        failure: Exception | None = None
         try:
             while (due := await self._waiter.wait(self._due)) > now_ms() + 1:
                 self._due = due  # a delayed job's marker: it is known now, wait on until its time
         except Exception as error:  # a bug must not leave all workers of the queue without jobs
             log.exception("waiting for jobs of %s", self.queue.name)
-            self._waiting = None
-            self._failed(error)
-            return
+            failure = error
         finally:
             self._waiting = None
+        if failure is not None:
+            self._failed(failure)
+            return
         if self._stopped or not self._anybody_hungry():
             self._waiter.pass_on()  # the job that woke us is for somebody else
         self._waiter.popped = False
