@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import signal
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import click
 
+from benchmarks import silence
 from benchmarks.lab.processes import LabError
 from benchmarks.machine import machine, versions
 from benchmarks.report import document, table, write_json
@@ -33,6 +35,15 @@ def show() -> None:
     width = max(len(scenario.name) for scenario in SCENARIOS)
     for scenario in SCENARIOS:
         click.echo(f"{'*' if scenario.default else ' '} {scenario.name:<{width}}  {scenario.about}")
+
+
+@commands.command("silence")
+@click.argument("names", nargs=-1, metavar="[FUNCTION]...")
+@click.option("--jobs", default=100_000, type=click.IntRange(100), show_default=True, help="In each state.")
+def show_silences(names: tuple[str, ...], jobs: int) -> None:
+    """Show how long each function keeps Redis from answering others."""
+    found = asyncio.run(silence.run(jobs, names, lambda line: click.echo(line, err=True)))
+    click.echo(silence.table(found))
 
 
 @commands.command()

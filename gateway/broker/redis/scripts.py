@@ -28,23 +28,23 @@ _CONTINUED: Final = {
 }
 # Where one call of BullMQ's scripts goes through a whole queue, it does a part, and the next call goes on.
 _BOUNDED: Final = (
-    # A finished job sweeps a thousand older ones away, and leaves the rest to the next one that finishes.
+    # A finished job sweeps 250 older ones away, and leaves the rest to the next one that finishes.
     (
         "moveToFinished",
         'rcall("ZREVRANGE", targetSet, start, -1)',
-        'rcall("ZREVRANGE", targetSet, math.max(start, rcall("ZCARD", targetSet) - 1000), -1)',
+        'rcall("ZREVRANGE", targetSet, math.max(start, rcall("ZCARD", targetSet) - 250), -1)',
     ),
     (
         "moveToFinished",
         'rcall("ZREMRANGEBYRANK", targetSet, 0, -(maxCount + 1))',
         'if #jobIds > 0 then rcall("ZREMRANGEBYRANK", targetSet, 0, #jobIds - 1) end',
     ),
-    ("moveToFinished", "opts['keepJobs']['limit'] or 1000", "math.min(opts['keepJobs']['limit'] or 1000, 1000)"),
+    ("moveToFinished", "opts['keepJobs']['limit'] or 1000", "math.min(opts['keepJobs']['limit'] or 1000, 250)"),
     # Of many active jobs it checks none: stalledSlice does.
     (
         "moveStalledJobsToWait",
         "\nlocal stalledKey = KEYS[1]\n",
-        "\nif rcall('LLEN', KEYS[3]) > 1000 then return -1 end\nlocal stalledKey = KEYS[1]\n",
+        "\nif rcall('LLEN', KEYS[3]) > 200 then return -1 end\nlocal stalledKey = KEYS[1]\n",
     ),
     ("pause", "rcall('LRANGE', KEYS[1], 0, 6999)", "rcall('LRANGE', KEYS[1], 0, 999)"),
 )

@@ -51,14 +51,19 @@ local function isLeft(id, key)
 end
 
 local GONE = ""
+local MOST_MOVED = 100 -- jobs, of which each needs some fifteen commands
 local isTaken = dead and isLeft or isStalled
 local ids = rcall("LRANGE", activeKey, -(passed + most), -(passed + 1))
 local stalled, kept = {}, 0
-for n, id in ipairs(ids) do
+for n = #ids, 1, -1 do
+  local id = ids[n]
   if isTaken(id, ARGV[2] .. id) then
     rcall("LSET", activeKey, n - #ids - passed - 1, GONE)
     rcall("SREM", stalledKey, id)
-    stalled[#stalled + 1] = id
+    table.insert(stalled, 1, id)
+    if #stalled == MOST_MOVED then
+      break
+    end
   else
     kept = kept + 1
   end
@@ -77,4 +82,4 @@ for _, id in ipairs(stalled) do
   moveJobToWait(KEYS[5], activeKey, KEYS[2], KEYS[6], KEYS[7], KEYS[8], id, "RPUSH")
   rcall("XADD", KEYS[8], "*", "event", "stalled", "jobId", id)
 end
-return {#ids < most and -1 or passed + kept, stalled}
+return {#ids < most and #stalled < MOST_MOVED and -1 or passed + kept, stalled}
