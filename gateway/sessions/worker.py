@@ -113,6 +113,8 @@ class WorkerSession:
     async def _take_up(self, shown: str, own: str) -> None:
         """Take up what is kept for those who show a secret, as the client whose secret is `own` now."""
         assert self._consumer is not None
+        if not self._queue.link.is_up:  # the client can try again at once, while what it held is kept
+            raise self._queue.link.last_error
         async for secret, kept in self._broker.reach.take_up(self._queue.name, shown, self._key, own):
             self._next_number = max(self._next_number, kept.next_number)
             taken = await take_up(self._feed, self._consumer, kept.leases)

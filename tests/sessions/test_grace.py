@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from websockets.exceptions import InvalidStatus
 
-from tests.sessions.peer import Gateway, Job, Peer, until
+from tests.sessions.peer import Gateway, Job, Peer, down, until
 from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
 
@@ -222,6 +223,28 @@ async def test_a_shard_that_stops_keeps_nothing(here: Gateway, there: Gateway) -
     await is_gone(queue)
     await here.stop()
     assert (await queue.call("getJobState", "a"), (await queue.call("getJob", "a"))["stalledCounter"]) == ("waiting", 0)
+
+
+async def test_what_is_kept_outlives_an_outage_of_redis(server: ValkeyProcess, frail: Gateway) -> None:
+    queue = await frail.queue()
+    client = await come(frail)
+    await work(queue, client, "a")
+    server.kill()
+    client.peer.vanish()
+    await down(frail)
+    with pytest.raises(InvalidStatus) as refused:
+        await come(frail, consumer=client.secret)
+    assert refused.value.response.status_code == 503
+    server.start()
+
+    async def is_up() -> bool:
+        return await frail.metric("redis_up") == 1
+
+    await until(is_up, "Redis is back")
+    back = await come(frail, consumer=client.secret)
+    assert back.jobs == [("a", 1)]
+    await back.again(1).answer(result=1)
+    await queue.until_state("a", "completed")
 
 
 async def test_without_grace_there_is_no_welcome_and_nothing_is_kept(here: Gateway, there: Gateway) -> None:
