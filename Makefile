@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+MINUTES ?= 10
+SEED ?=
+KIND ?= single
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -18,7 +21,7 @@ NAMES := $(VENV)/names
 # Tests start some hundred interpreters: each would compile everything again.
 test cover: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help serve test check fmt cover bench docs lock clean
+.PHONY: help serve test check fmt cover bench soak docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -44,6 +47,9 @@ cover: $(DEV) ## Run all tests and show which lines and branches they miss
 
 bench: $(RUNTIME) ## Measure against the peers; ARGS as in ARGS="add --repeats 3", see benchmarks/README.md
 	@$(BIN)/python -m benchmarks run $(ARGS)
+
+soak: $(DEV) ## Let accidents happen at random and audit every job: make soak MINUTES=10 SEED=a KIND=sentinel
+	@$(BIN)/python -u -m tests.faults.soak --minutes $(MINUTES) --seed "$(SEED)" --kind $(KIND)
 
 docs: $(RUNTIME) ## Write what is made from the code: docs/functions.md, docs/asyncapi.yaml, tables in pages
 	@$(BIN)/python -m bullmq_proxy.gateway.schema

@@ -63,15 +63,15 @@ async def _count(socket: ClientConnection) -> bool:
         return False
 
 
-async def test_its_jobs_are_given_back_at_once(service: MakeService) -> None:
+async def test_its_jobs_are_given_back_at_once_though_their_locks_have_run_out(service: MakeService) -> None:
     running = service("--procs", "1", "--shard-timeout", f"{TIMEOUT:g}s").start()
     async with await dial(running.address("/queue/held")) as socket:
         await ask(socket, "add", "job", {"n": 1})
-    holder = await dial(running.address("/queue/held/process/1"))
+    holder = await dial(running.address("/queue/held/process/1", lockDuration="1000"))
     assert b'"process"' in await holder.recv(decode=False)
 
     os.kill(running.shards()[0], signal.SIGSTOP)
 
-    async with asyncio.timeout(BACK + 5):  # the lock itself would live for 30 s
+    async with asyncio.timeout(BACK + 5):  # the check for stalled jobs would take a minute
         async with await dial(running.address("/queue/held/process/1")) as other:
             assert b'"payload":{"n": 1}' in await other.recv(decode=False)

@@ -1,0 +1,94 @@
+"""`make soak MINUTES=10 SEED=…`: accidents at random while clients of all habits add and do jobs; then the audit."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from random import Random
+
+from tests.faults.clients import ask, dial
+from tests.faults.soak.accidents import ACCIDENTS
+from tests.faults.soak.auditor import audit, holdings, settled
+from tests.faults.soak.crowd import Crowd
+from tests.faults.soak.site import KINDS, Site
+
+_QUIET = (0.5, 3.0)  # s between two accidents, at random
+_SETTLING = 90.0  # s after the last one
+_GROWTH = 64 * 2**20  # bytes per shard that memory may grow by
+_SLACK = 8  # descriptors and clients of Redis, per shard
+
+
+async def serves_again(site: Site) -> float:
+    """Return the seconds until a job has been added and counted through each gateway."""
+    began = time.monotonic()
+    for number in range(len(site.gateways)):
+        while True:
+            try:
+                async with asyncio.timeout(1), await dial(site.address(number, "/queue/probe")) as socket:
+                    await ask(socket, "add", "probe")
+                    break
+            except (AssertionError, OSError, TimeoutError):
+                continue
+    return time.monotonic() - began
+
+
+async def soak(site: Site, kind: str, minutes: float, random: Random) -> int:
+    """Let accidents happen for so long; return the exit code."""
+    possible = [name for name, accident in ACCIDENTS.items() if kind in accident.kinds]
+    await serves_again(site)
+    before = await holdings(site)
+    crowd = Crowd(site, "load", random)
+    crowd.start()
+    times: dict[str, list[float]] = defaultdict(list)
+    deadline = time.monotonic() + 60 * minutes
+    while time.monotonic() < deadline:
+        name = random.choice(possible)
+        await ACCIDENTS[name].strike(site, random)
+        times[name].append(await serves_again(site))
+        ledger = crowd.ledger
+        print(f"{name}: serves after {times[name][-1]:.2f} s; {len(ledger.added)} added, {len(ledger.done)} done")
+        await asyncio.sleep(random.uniform(*_QUIET))
+    await crowd.stop_producing()
+    faults: list[str] = []
+    try:
+        await settled(site, "load", crowd.ledger, _SETTLING)
+    except AssertionError as error:
+        faults.append(str(error))
+    await crowd.close()
+    account = await audit(site, "load", crowd.ledger)
+    await asyncio.sleep(15)  # memory is given back after ten quiet seconds
+    after, shards = await holdings(site), len(site.shards())
+    faults += account.faults
+    if after.descriptors > before.descriptors + _SLACK * shards or after.clients > before.clients + _SLACK * shards:
+        faults.append(f"descriptors or clients of Redis have grown: {before}, now {after}")
+    if after.memory > before.memory + _GROWTH * shards:
+        faults.append(f"memory has grown: {before}, now {after}")
+    for name, seconds in sorted(times.items()):
+        print(f"{len(seconds):4} x {name}: served again after {max(seconds):.2f} s at most")
+    print(f"{account}\n{before}\n{after}")
+    for fault in faults:
+        print(f"FAULT: {fault}")
+    return 1 if faults else 0
+
+
+def main() -> int:
+    """Read the command line, and run."""
+    parser = argparse.ArgumentParser(prog="soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", default="", help="of an earlier run, to have the same accidents")
+    parser.add_argument("--kind", choices=KINDS, default="single")
+    options = parser.parse_args()
+    seed = options.seed or secrets.token_hex(4)
+    print(f"seed {seed}, {options.kind}, {options.minutes:g} minutes", flush=True)
+    with tempfile.TemporaryDirectory() as path, Site(Path(path), options.kind) as site:
+        return asyncio.run(soak(site, options.kind, options.minutes, Random(seed)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The auditor: counts every job by its id in Redis itself, and what the gateways' processes hold."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from tests.faults.soak.crowd import Ledger
+from tests.faults.soak.site import Site
+
+_LISTS = ("wait", "paused", "active")
+_SETS = ("prioritized", "delayed", "completed", "failed", "waiting-children")
+_STALLED = "job stalled more than allowable limit"
+
+
+async def places(redis: Redis, queue: str) -> dict[str, list[str]]:
+    """Return, for each job that is anywhere, in which states it is."""
+    found: dict[str, list[str]] = {}
+    for state in (*_LISTS, *_SETS):
+        key = f"bull:{queue}:{state}"
+        ids = await (redis.lrange(key, 0, -1) if state in _LISTS else redis.zrange(key, 0, -1))
+        for id in ids:
+            found.setdefault(str(id), []).append(state)
+    return found
+
+
+async def settled(site: Site, queue: str, ledger: Ledger, timeout: float) -> None:
+    """Wait until each job that was added is finished, or fail with where the others are."""
+    deadline = time.monotonic() + timeout
+    while True:
+        async with site.redis() as redis:
+            found = await places(redis, queue)
+        open_jobs = {id: found.get(id, ["nowhere"]) for id in ledger.tried}
+        open_jobs = {id: states for id, states in open_jobs.items() if states not in (["completed"], ["failed"])}
+        if not open_jobs:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{len(open_jobs)} jobs are not finished, such as {list(open_jobs.items())[:5]}")
+        await asyncio.sleep(0.1)
+
+
+@dataclass
+class Account:
+    """What became of the jobs of one queue."""
+
+    added: int
+    completed: int
+    failed: int
+    runs: int
+    repeated: int
+    lost_answers: int
+    faults: list[str]
+
+
+async def audit(site: Site, queue: str, ledger: Ledger) -> Account:
+    """Count the jobs of a queue on which nobody works any more."""
+    faults: list[str] = []
+    async with site.redis() as redis:
+        found = await places(redis, queue)
+        locks = [key async for key in redis.scan_iter(f"bull:{queue}:*:lock", count=1000)]
+        failed = [id for id, states in found.items() if states == ["failed"]]
+        reasons = Counter([await redis.hget(f"bull:{queue}:{id}", "failedReason") for id in failed])
+    if missing := ledger.added - found.keys():
+        faults.append(f"{len(missing)} jobs are lost, such as {sorted(missing)[:3]}")
+    if foreign := found.keys() - ledger.tried:
+        faults.append(f"{len(foreign)} jobs that nobody has added, such as {sorted(foreign)[:3]}")
+    if double := [id for id, states in found.items() if len(states) > 1]:
+        faults.append(f"{len(double)} jobs are in two states, such as {[(id, found[id]) for id in double[:3]]}")
+    if active := [id for id, states in found.items() if "active" in states]:
+        faults.append(f"{len(active)} jobs are left in active, such as {active[:3]}")
+    if locks:
+        faults.append(f"{len(locks)} locks are left, such as {locks[:3]}")
+    if ledger.again:
+        faults.append(f"{len(ledger.again)} jobs ran again after their end was confirmed: {ledger.again[:3]}")
+    if others := {reason: count for reason, count in reasons.items() if reason != _STALLED}:
+        faults.append(f"jobs failed: {others}")
+    return Account(
+        added=len(ledger.added),
+        completed=sum(states == ["completed"] for states in found.values()),
+        failed=len(failed),
+        runs=sum(ledger.pushes.values()),
+        repeated=sum(count - 1 for count in ledger.pushes.values()),
+        lost_answers=ledger.lost,
+        faults=faults,
+    )
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What all shards hold, and how many clients Redis has."""
+
+    descriptors: int
+    memory: int
+    clients: int
+
+
+async def holdings(site: Site) -> Holdings:
+    """Count what the shards that live now have open."""
+    descriptors, pages = _counted(site.shards())
+    async with site.redis() as redis:
+        clients = int((await redis.info("clients"))["connected_clients"]) - 1
+    return Holdings(descriptors, pages * os.sysconf("SC_PAGE_SIZE"), clients)
+
+
+def _counted(pids: list[int]) -> tuple[int, int]:
+    """Return how many descriptors and pages of memory processes have."""
+    descriptors = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+    return descriptors, sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
