@@ -94,6 +94,18 @@ class TestCancelling:
         assert code in ("NOT_LOCKED", "CONFLICT")
         assert (await queue.call("getJob", "j"))["failedReason"] == "The job was cancelled"
 
+    async def test_the_place_of_a_job_taken_by_hand_is_free_at_once_under_a_global_concurrency(
+        self, here: Gateway, there: Gateway
+    ) -> None:
+        queue, holder = await here.queue(), await there.queue()
+        await queue.call("setGlobalConcurrency", 1)
+        await queue.call("addBulk", [{"name": "work", "opts": {"jobId": id}} for id in ("a", "b")])
+        assert (await holder.call("getNextJob", "token-1"))["id"] == "a"
+        worker = await here.worker()
+        await worker.nothing_more()
+        await queue.call("cancelJob", "a")
+        assert (await worker.job(2.0)).id == "b"
+
     async def test_one_with_an_enormous_id_fails_although_its_gateway_is_not_told(
         self, here: Gateway, there: Gateway
     ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Final, cast
 
 from msgspec import Meta
 
+from bullmq_proxy.gateway.broker.consuming.tokens import parse_token
 from bullmq_proxy.gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, Arguments, Context
 from bullmq_proxy.gateway.broker.functions.reading import get_job_state
 from bullmq_proxy.gateway.broker.jobs.moves import Move, Moves, load_job
@@ -61,6 +62,8 @@ async def cancel_job(
         if await _has_moved(job_id, move):
             if job.priority and not fail:
                 queue.wake()
+            if parse_token(token) is None:  # no shard has a lease of it that would make room
+                context.broker.services(queue).job_moved(job_id, token)
             delivered = await context.broker.reach.tell_holder(job_id, token, reason)
             return {"delivered": delivered, "state": "failed" if fail else "waiting"}
     state = await get_job_state(queue, job_id)
