@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import time
 from collections.abc import Iterator
 
@@ -13,6 +15,8 @@ from bullmq_proxy.gateway.values.slots import slot_of
 from tests.sessions.peer import Gateway
 from tests.support.cluster import Cluster, ClusterNode
 from tests.support.load import load
+from tests.support.node import find_node, installed
+from tests.support.service import ROOT
 from tests.support.waiting import eventually
 
 
@@ -92,18 +96,51 @@ async def test_a_flow_over_several_slots_is_refused_before_anything_is_written(c
             await job.answer(result=None)
 
 
-async def test_a_slot_moves_while_jobs_run_and_nobody_hears_of_it(cluster: Cluster, prefix: str) -> None:
+@pytest.mark.skipif(find_node() is None, reason="node 20 or newer, with npm, is missing")
+async def test_nodes_own_producer_and_worker_share_a_queue_with_it(cluster: Cluster, prefix: str) -> None:
+    name = names(cluster, prefix)[1]
+    node = find_node()
+    assert node is not None
+    interop = ROOT / "tests" / "interop"
+    async with Gateway(cluster.url, prefix=prefix) as gateway:
+        worker = await gateway.worker(name)
+        mate = await asyncio.create_subprocess_exec(
+            *(node, interop / "cluster_mate.cjs", json.dumps([each.port for each in cluster.nodes]), prefix, name),
+            env={"PATH": os.environ["PATH"], "NODE_PATH": str(installed(interop))},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert mate.stdout is not None
+        try:
+            job = await worker.job()
+            assert job.payload == {"from": "node"}
+            await job.answer(result="by the gateway")
+            assert json.loads(await mate.stdout.readline()) == {"result": "by the gateway"}
+            await worker.close()
+            assert json.loads(await mate.stdout.readline()) == {"works": True}
+            queue = await gateway.queue(name)
+            added = await queue.call("add", "n", {})
+            assert await queue.call("waitUntilJobFinished", added["id"]) == "by node"
+        finally:
+            mate.kill()
+            await mate.wait()
+
+
+async def test_a_slot_moves_to_a_node_that_joins_and_on_while_jobs_run_and_nobody_hears_of_it(
+    cluster: Cluster, prefix: str
+) -> None:
     name, other, _ = names(cluster, prefix)
+    at = slot(prefix, name)
     async with Gateway(cluster.url, prefix=prefix) as gateway:
         events = await gateway.events(name, "completed")
         async with load(gateway, name) as jobs:
-            await asyncio.to_thread(
-                cluster.move, range(slot(prefix, name), slot(prefix, name) + 1), owner(cluster, prefix, other)
-            )
-            await jobs.goes_on()
+            joined = cluster.add_node()
+            await asyncio.to_thread(cluster.join, joined)
+            for node in (joined, owner(cluster, prefix, other)):
+                await asyncio.to_thread(cluster.move, range(at, at + 1), node)
+                await jobs.goes_on()
+                assert owner(cluster, prefix, name) is node
         assert not jobs.refused
         assert not [id for id, times in jobs.done.items() if times > 1]
-        assert owner(cluster, prefix, name) is owner(cluster, prefix, other)
         seen = set[str]()
         while len(seen) < len(jobs.added):
             seen.add((await events.data())["args"][0]["jobId"])
@@ -124,21 +161,6 @@ async def test_the_calls_of_a_connection_keep_their_order_while_their_slot_moves
             await move
         logs = await queue.call("getJobLogs", id)
         assert logs["logs"] == [str(number) for number in range(len(requests))]
-
-
-async def test_a_node_that_joins_gets_slots_and_serves_them(cluster: Cluster, prefix: str) -> None:
-    async with Gateway(cluster.url, prefix=prefix) as gateway:
-        name = names(cluster, prefix)[0]
-        async with load(gateway, name) as jobs:
-            joined = await asyncio.to_thread(cluster.add_master)
-            at = slot(prefix, name)
-            await asyncio.to_thread(cluster.move, range(at, at + 1), joined)
-            await jobs.goes_on()
-            assert owner(cluster, prefix, name) is joined
-            (new,) = [each for each in names(cluster, prefix) if owner(cluster, prefix, each).port != joined.port][:1]
-            await asyncio.to_thread(cluster.move, range(at, at + 1), owner(cluster, prefix, new))
-            await jobs.goes_on()
-        assert not jobs.refused
 
 
 async def test_a_master_dies_and_its_replica_takes_its_place(cluster: Cluster, prefix: str) -> None:

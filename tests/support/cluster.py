@@ -12,7 +12,7 @@ from tests.support.ports import free_port
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import wait_for
 
-NODE_TIMEOUT = 1000
+NODE_TIMEOUT = 500
 """Milliseconds after which the others take a node for dead."""
 
 
@@ -34,6 +34,7 @@ class ClusterNode:
                     str(NODE_TIMEOUT),
                 ),
                 *("--cluster-config-file", "nodes.conf", "--appendonly", "no", "--repl-diskless-sync-delay", "0"),
+                *("--cluster-allow-replica-migration", "no"),
                 *("--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"),
             ],
         ).start()
@@ -65,7 +66,7 @@ class Cluster:
 
     def start(self) -> Cluster:
         """Start it and wait until each node says that all is well."""
-        masters = [self._add() for _ in range(self._masters)]
+        masters = [self.add_node() for _ in range(self._masters)]
         for number, node in enumerate(masters):
             first, end = (SLOTS * each // self._masters for each in (number, number + 1))
             node("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
@@ -77,7 +78,8 @@ class Cluster:
         self.settle()
         return self
 
-    def _add(self) -> ClusterNode:
+    def add_node(self) -> ClusterNode:
+        """Start a node that is in no cluster yet; in the main thread, since it ends with the thread that starts it."""
         directory = self._path / f"node-{len(self.nodes)}"
         directory.mkdir()
         self.nodes.append(ClusterNode(directory))
@@ -92,16 +94,14 @@ class Cluster:
 
         wait_for(lambda: all(known(node) == len(self.nodes) for node in self.nodes), "the nodes know each other")
 
-    def add_master(self) -> ClusterNode:
-        """Add a node without slots."""
-        node = self._add()
+    def join(self, node: ClusterNode) -> None:
+        """Let a node join as a master without slots."""
         self._meet([node])
         self.settle()
-        return node
 
     def add_replica(self, master: ClusterNode) -> ClusterNode:
         """Add a replica and wait until it follows its master."""
-        node = self._add()
+        node = self.add_node()
         self._meet([node])
 
         def follows() -> bool:
