@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from bullmq_proxy.gateway.values.slots import slot_of
-from tests.sessions.peer import Gateway
+from tests.sessions.peer import Gateway, until
 from tests.support.cluster import Cluster, ClusterNode
 from tests.support.load import load
 from tests.support.node import find_node, installed
@@ -144,6 +144,30 @@ async def test_a_slot_moves_to_a_node_that_joins_and_on_while_jobs_run_and_nobod
         seen = set[str]()
         while len(seen) < len(jobs.added):
             seen.add((await events.data())["args"][0]["jobId"])
+
+
+async def test_gateways_reach_each_others_workers_also_after_the_slot_of_their_channel_has_moved(
+    cluster: Cluster, prefix: str
+) -> None:
+    at = slot(prefix, "{gateways}")
+    name = names(cluster, prefix)[0]
+    async with Gateway(cluster.url, prefix=prefix) as here, Gateway(cluster.url, prefix=prefix) as there:
+
+        async def hear_each_other() -> bool:
+            channel = f"{prefix}:{{gateways}}:channel@0"
+            return bool(cluster.owner(at)("PUBSUB", "SHARDNUMSUB", channel)[1] == 2)
+
+        await until(hear_each_other, "both listen")
+        queue, worker = await here.queue(name), await there.worker(name)
+        for _ in range(2):
+            await queue.call("add", "work", {})
+            job = await worker.job()
+            assert await queue.call("cancelJob", job.id) == {"delivered": True, "state": "failed"}
+            assert (await worker.data())["type"] == "cancel"
+            assert len((await queue.call("getConsumers"))["consumers"]) == 1
+            to = next(node for node in cluster.nodes[:3] if node is not cluster.owner(at))
+            await asyncio.to_thread(cluster.move, range(at, at + 1), to)
+            await until(hear_each_other, "both listen there")
 
 
 async def test_the_calls_of_a_connection_keep_their_order_while_their_slot_moves(cluster: Cluster, prefix: str) -> None:

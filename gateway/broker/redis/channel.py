@@ -1,7 +1,7 @@
 """The channel between the shards of all gateways: questions with a short deadline, and the answers to them.
 
-It is Redis' pub/sub: whoever does not listen at that moment misses a message for good. So nothing travels here that
-must not be lost; what has to be true stands in Redis before somebody is told of it.
+It is Redis' pub/sub, on a cluster that of one slot: whoever does not listen then misses a message for good. So
+nothing travels here that must not be lost; what has to be true stands in Redis before somebody is told of it.
 
 Each shard listens to two names, one of all shards and one of its own, on the connection of its tracker. They begin as
 the keys of the shards' presence do, with one hash tag. They name the database, too: pub/sub knows none, and the same
@@ -109,6 +109,7 @@ class Channel:
         self._everybody = f"{prefix}:{{gateways}}:channel@{link.db}"
         self._inquiries: dict[int, _Inquiry] = {}
         self._numbers = itertools.count(1)
+        self._publishing = "SPUBLISH" if tracker.has_slots else "PUBLISH"
         for name in (self._everybody, self._name_of(address)):
             tracker.listen(name, self._hear)
 
@@ -157,7 +158,7 @@ class Channel:
         text = msgspec.json.encode(message)
         if len(text) > LARGEST:  # it names a job with an enormous id
             raise GatewayError(ErrorCode.INVALID_ARGUMENTS, f"Other gateways are told at most {LARGEST >> 10} KiB")
-        return self._link.call("PUBLISH", name, text)
+        return self._link.call(self._publishing, name, text)
 
     def _send(self, to: str | None, message: _Message) -> None:
         try:

@@ -173,7 +173,7 @@ class RedisSocket(asyncio.Protocol):
 
 
 # The replies to these commands, whether texts are decoded or not: they are no others.
-_ANSWERS: Final = (b"subscribe", b"unsubscribe", "subscribe", "unsubscribe")
+_ANSWERS: Final = (b"subscribe", b"unsubscribe", b"ssubscribe", "subscribe", "unsubscribe")
 
 
 class _PushReader:

@@ -75,6 +75,11 @@ class Tracker:
         """How many connections were made so far."""
         return self._link.times_up
 
+    @property
+    def has_slots(self) -> bool:
+        """Whether it is connected to the node of a cluster that has a slot, so that channels are of that slot, too."""
+        return self._link.server.has_slots
+
     def open(self) -> None:
         """Connect, unless it does so already."""
         if not self._started:
@@ -134,8 +139,10 @@ class Tracker:
             self._subscribe(name)
 
     def _subscribe(self, name: bytes) -> None:
+        """Listen to a channel; on a cluster at the node that has its slot, to which the link moves."""
         if self._link.is_up and self._may_hear:
-            self._link.send(pack_command("SUBSCRIBE", name), _subscribed)
+            command = "SSUBSCRIBE" if self.has_slots else "SUBSCRIBE"
+            self._link.send(pack_command(command, name), _subscribed)
 
     def send(self, command: bytes) -> None:
         """Send a packed command behind all others, and expect no reply."""
@@ -155,7 +162,10 @@ class Tracker:
 
     def _pushed(self, message: list[Any]) -> None:
         """Take note of changed keys, `[b"invalidate", keys]`, where None stands for all of them; hand on messages."""
-        if message[0] == b"message":
+        if message[0] == b"sunsubscribe":  # the slot has moved
+            self._subscribe(message[1])
+            return
+        if message[0] in (b"message", b"smessage"):
             if (hear := self._hears.get(message[1])) is not None:
                 hear(message[2])
             return
