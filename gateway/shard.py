@@ -175,6 +175,8 @@ class _Shard:
         match message:
             case {"event": "keys", "keys": [*keys]} if self._app is not None:
                 self._app.replace_keys(map(Key.from_json, keys))
+            case {"event": "died", "slot": int(slot), "incarnation": int(incarnation)} if self._app is not None:
+                self._app.broker.presence.bury(Identity(self._start.gateway_id, slot, incarnation))
             case {"event": "share", "slots": [*slots]}:
                 self._shares = [int(slot) for slot in slots if slot != self._start.slot]
                 self._share()

@@ -313,6 +313,9 @@ class Master:
         self._forget(shard)
         del self._shards[shard.slot]
         self._memory.clear(shard.slot)
+        for other in self._shards.values():  # whichever is the quickest gives its jobs back
+            other.send({"event": "died", "slot": shard.slot, "incarnation": self._fleet.slots[shard.slot].incarnation})
+            self._flush(other)
         expected = self._fleet.ending
         pause = self._fleet.exited(shard.slot, code, time.monotonic())
         # Of a start that failed the last line of the service says why.

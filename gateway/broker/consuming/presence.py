@@ -81,7 +81,7 @@ class Presence:
         self._seen: dict[Identity, tuple[int, int]] = {}  # signs of the others, and for how many looks it is the number
         self._idle: set[str] = set()  # served queues that nobody consumes now: a job may still be on its way back
         self._looks = 0
-        self._takeovers: dict[Identity, int] = {}  # under way: signs that the dead one had given
+        self._takeovers: dict[Identity, int | None] = {}  # under way: signs of one that is silent, None of a dead one
         self._tasks = Tasks()
         self._closed = False
 
@@ -180,15 +180,25 @@ class Presence:
             self._seen[shard] = (count, looks)
             if shard in self._takeovers:
                 continue
-            if shard.precedes(self._own) or (self._patience and looks >= self._patience):
+            if shard.precedes(self._own):
+                self.bury(shard)
+            elif self._patience and looks >= self._patience:
                 self._seen[shard] = (count, 0)  # should another one have claimed it, and die meanwhile
-                self._takeovers[shard] = count
-                self._tasks.spawn(self._take_over(shard), then=partial(self._takeovers.pop, shard))
+                self._begin_takeover(shard, count)
+
+    def bury(self, shard: Identity) -> None:
+        """Give back what a shard held that is known to be dead, as soon as Redis can be asked."""
+        if shard not in self._takeovers and not self._closed:
+            self._begin_takeover(shard, None)
+
+    def _begin_takeover(self, shard: Identity, signs: int | None) -> None:
+        self._takeovers[shard] = signs
+        self._tasks.spawn(self._take_over(shard), then=partial(self._takeovers.pop, shard))
 
     def _is_dead(self, shard: Identity) -> bool:
         """Return whether no sign has come since it was taken for dead."""
-        seen = self._seen.get(shard)
-        return not self._closed and (seen is None or seen[0] == self._takeovers[shard])
+        seen, signs = self._seen.get(shard), self._takeovers[shard]
+        return not self._closed and (signs is None or seen is None or seen[0] == signs)
 
     async def _take_over(self, dead: Identity) -> None:
         """Give back what a dead shard held, unless another one does so. What is left undone is done by the next."""

@@ -148,7 +148,8 @@ ACCIDENTS = {
     "a gateway is suspended": Accident(_gateway_suspended),
     "a supervisor is killed": Accident(_supervisor_killed),
     "redis is killed": Accident(_redis_killed, ("single",)),
-    "redis is frozen": Accident(_redis_frozen),
+    # Sentinels would put a replica into its place, which does not have what the frozen one then still confirms.
+    "redis is frozen": Accident(_redis_frozen, ("single",)),
     "the master changes": Accident(_failover, ("sentinel",)),
     "all links are killed": Accident(_links_killed),
     "all who wait are unblocked": Accident(_clients_unblocked),

@@ -28,13 +28,23 @@ class Site:
         gateways: the services, each on a port of its own that it keeps.
     """
 
-    def __init__(self, path: Path, kind: str = "single", *, gateways: int = 2, procs: int = 2) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: str = "single",
+        *,
+        gateways: int = 2,
+        procs: int = 2,
+        gateway_timeout: float = GATEWAY_TIMEOUT,
+        fsync: str = "always",
+    ) -> None:
         self._path = path
         self._stack = ExitStack()
         self._sentinels = Sentinels(path / "sentinels") if kind == "sentinel" else None
-        self._single = ValkeyProcess(path / "valkey", tcp=True, extra_args=("--appendfsync", "always"))
+        self._single = ValkeyProcess(path / "valkey", tcp=True, extra_args=("--appendfsync", fsync))
         self._ports = [free_port() for _ in range(gateways)]
         self._procs = procs
+        self._gateway_timeout = gateway_timeout
         self._started = 0
         self.gateways: list[Service] = []
 
@@ -96,7 +106,7 @@ class Site:
             "procs": self._procs,
             "redis-url": self.url,
             "shard-timeout": SHARD_TIMEOUT,
-            "gateway-timeout": GATEWAY_TIMEOUT,
+            "gateway-timeout": self._gateway_timeout,
             "redis-timeout": REDIS_TIMEOUT,
             "drain-timeout": 2,
         }
