@@ -132,6 +132,8 @@ async def _fail(sentinels: Sentinels, clients: dict[str, Seen]) -> dict[str, flo
 
     await eventually(all_went_on, "all go on", _LONGEST)
     master.start()
+    with Redis(port=master.port) as redis:  # the sentinels tell it to, but may take minutes for it
+        redis.replicaof("127.0.0.1", sentinels.master.port)
     await eventually(lambda: _is_replica(master.port), "it is a replica now", _LONGEST)
     await asyncio.sleep(1.0)  # what piled up is done, and the sentinels are ready for the next one
     return took

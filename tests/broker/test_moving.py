@@ -146,3 +146,17 @@ async def test_when_one_link_hears_nothing_all_give_up_and_try_again_together(
             await blocked.close()
     lines = [record.message for record in caplog.records if "connected again" in record.message]
     assert len(lines) == 1
+
+
+async def test_a_password_that_has_changed_counts_for_the_next_connection(
+    tmp_path: Path, server: ValkeyProcess, redis: Redis
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    await redis.execute_command("ACL", "SETUSER", "ann", "on", ">first", "~*", "&*", "+@all")  # type: ignore[no-untyped-call]
+    address = replace(Address.from_url(server.url), username="ann", password_file=str(file))
+    async with connected(address) as link:
+        await redis.execute_command("ACL", "SETUSER", "ann", "<first", ">second")  # type: ignore[no-untyped-call]
+        file.write_text("second\n")
+        await redis.execute_command("CLIENT", "KILL", "USER", "ann")  # type: ignore[no-untyped-call]
+        await eventually(lambda: link.times_up == 2 and link.is_up, "it is let in again")

@@ -297,3 +297,13 @@ class TestFile:
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="cannot read the configuration file"):
             load(str(tmp_path / "none.toml"))
+
+
+def test_a_password_that_systemd_hands_over_is_found(tmp_path: Path) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert resolved(environ=environ).settings.redis_password_file is None
+    (tmp_path / "redis_password").write_text("secret")
+    found = resolved(environ=environ)
+    assert found.settings.redis_password_file == str(tmp_path / "redis_password")
+    assert found.places["redis_password_file"].words == "environment variable CREDENTIALS_DIRECTORY"
+    assert resolved({"redis_password_file": "/else"}, environ).settings.redis_password_file == "/else"

@@ -279,6 +279,8 @@ class Cluster:
         if (starts, owners) == (self._starts, self._owners):
             return
         self._starts, self._owners, self._probed = starts, owners, None
+        masters = sorted({f"{owner[0]}:{owner[1]}" if owner else "none" for owner in owners})
+        log.info("redis cluster %s: the slots are on %s", self.shown, ", ".join(masters))
         for route in list(self._routes.values()):
             route.move(self._owner(route.slot))
         for node in self._links.keys() - set(owners):

@@ -69,7 +69,7 @@ class Server:
     async def left(self, link: Link) -> None:
         """Count a link out, which is closed."""
         self.links.discard(link)
-        self._recovered(link)
+        self._trouble.discard(link)
 
     def up(self, link: Link) -> None:
         """Let the others try at once, now that one is connected."""
