@@ -70,7 +70,7 @@ class UnderWay:
         self._budget = limits.budget
         self._turns = limits.budget.turns
         self._busy_in = _LONG_AGO  # the last period of the turns in which it sent much
-        self._window = window or limits.calls
+        self._window = min(window or limits.calls, limits.calls)
         self._paused = False
         self._resuming: asyncio.Task[None] | None = None  # waits until the client has read its replies
 
