@@ -48,7 +48,7 @@ cover: $(DEV) ## Run all tests and show which lines and branches they miss
 bench: $(RUNTIME) ## Measure against the peers; ARGS as in ARGS="add --repeats 3", see benchmarks/README.md
 	@$(BIN)/python -m benchmarks run $(ARGS)
 
-soak: $(DEV) ## Let accidents happen at random and audit every job: make soak MINUTES=10 SEED=a KIND=sentinel
+soak: $(DEV) ## Let accidents happen at random and audit every job: make soak MINUTES=10 SEED=a KIND=cluster
 	@$(BIN)/python -u -m tests.faults.soak --minutes $(MINUTES) --seed "$(SEED)" --kind $(KIND)
 
 docs: $(RUNTIME) ## Write what is made from the code: docs/functions.md, docs/asyncapi.yaml, tables in pages

@@ -11,12 +11,13 @@ import time
 from collections import defaultdict
 from pathlib import Path
 from random import Random
+from urllib.parse import quote
 
 from tests.faults.clients import ask, dial
 from tests.faults.soak.accidents import ACCIDENTS
 from tests.faults.soak.auditor import audit, holdings, settled
 from tests.faults.soak.crowd import Crowd
-from tests.faults.soak.site import KINDS, Site
+from tests.faults.soak.site import KINDS, LOAD, PROBE, Site
 
 _QUIET = (0.5, 3.0)  # s between two accidents, at random
 _SETTLING = 90.0  # s after the last one
@@ -30,7 +31,7 @@ async def serves_again(site: Site) -> float:
     for number in range(len(site.gateways)):
         while True:
             try:
-                async with asyncio.timeout(1), await dial(site.address(number, "/queue/probe")) as socket:
+                async with asyncio.timeout(1), await dial(site.address(number, f"/queue/{quote(PROBE)}")) as socket:
                     await ask(socket, "add", "probe")
                     break
             except (AssertionError, OSError, TimeoutError):
@@ -43,7 +44,7 @@ async def soak(site: Site, kind: str, minutes: float, random: Random) -> int:
     possible = [name for name, accident in ACCIDENTS.items() if kind in accident.kinds]
     await serves_again(site)
     before = await holdings(site)
-    crowd = Crowd(site, "load", random)
+    crowd = Crowd(site, LOAD, random)
     crowd.start()
     times: dict[str, list[float]] = defaultdict(list)
     deadline = time.monotonic() + 60 * minutes
@@ -57,11 +58,11 @@ async def soak(site: Site, kind: str, minutes: float, random: Random) -> int:
     await crowd.stop_producing()
     faults: list[str] = []
     try:
-        await settled(site, "load", crowd.ledger, _SETTLING)
+        await settled(site, LOAD, crowd.ledger, _SETTLING)
     except AssertionError as error:
         faults.append(str(error))
     await crowd.close()
-    account = await audit(site, "load", crowd.ledger)
+    account = await audit(site, LOAD, crowd.ledger)
     await asyncio.sleep(15)  # memory is given back after ten quiet seconds
     after, shards = await holdings(site), len(site.shards())
     faults += account.faults

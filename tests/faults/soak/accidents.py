@@ -14,6 +14,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tests.faults.soak.site import GATEWAY_TIMEOUT, KINDS, REDIS_TIMEOUT, SHARD_TIMEOUT, Site
+from tests.support.service import lives
+from tests.support.waiting import eventually
 
 Strike = Callable[[Site, Random], Awaitable[None]]
 
@@ -65,9 +67,10 @@ async def _gateway_suspended(site: Site, random: Random) -> None:
 
 async def _supervisor_killed(site: Site, random: Random) -> None:
     number = random.randrange(len(site.gateways))
+    shards = site.gateways[number].shards()
     os.kill(site.gateways[number].pid, signal.SIGKILL)
     await asyncio.to_thread(site.gateways[number].wait)
-    await asyncio.sleep(0.5)  # its shards drain, and let go of the port first
+    await eventually(lambda: not any(map(lives, shards)), "its shards have drained", 30)
     await asyncio.to_thread(site.restart, number)
 
 
@@ -87,6 +90,10 @@ async def _redis_frozen(site: Site, random: Random) -> None:
 
 async def _failover(site: Site, random: Random) -> None:
     await asyncio.to_thread(site.fail_over)
+
+
+async def _slot_moves(site: Site, random: Random) -> None:
+    await asyncio.to_thread(site.move_slot, random)
 
 
 async def _links_killed(site: Site, random: Random) -> None:
@@ -150,6 +157,7 @@ ACCIDENTS = {
     "redis is killed": Accident(_redis_killed, ("single",)),
     # Sentinels would put a replica into its place, which does not have what the frozen one then still confirms.
     "redis is frozen": Accident(_redis_frozen, ("single",)),
+    "a slot moves": Accident(_slot_moves, ("cluster",)),
     "the master changes": Accident(_failover, ("sentinel",)),
     "all links are killed": Accident(_links_killed),
     "all who wait are unblocked": Accident(_clients_unblocked),

@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import suppress
 from random import Random
 from typing import Any
+from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -47,7 +48,7 @@ class Crowd:
     def __init__(self, site: Site, queue: str, random: Random, habits: tuple[str, ...] = HABITS) -> None:
         self.ledger = Ledger()
         self._site = site
-        self._path = f"/queue/{queue}"
+        self._path = f"/queue/{quote(queue)}"
         self._random = random
         self._producers: list[asyncio.Task[None]] = []
         self._workers: list[asyncio.Task[None]] = []

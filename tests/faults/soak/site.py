@@ -6,16 +6,22 @@ import os
 import signal
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from random import Random
 
 from redis.asyncio import Redis
+from redis.crc import key_slot
 
+from tests.support.cluster import Cluster
 from tests.support.ports import free_port
 from tests.support.sentinel import Sentinels
 from tests.support.service import Service
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import wait_for
 
-KINDS = ("single", "sentinel")
+KINDS = ("single", "sentinel", "cluster")
+LOAD, PROBE = "{load}", "{probe}"
+"""Queues whose keys are on one node of a cluster each."""
+_SLOT = key_slot(f"bull:{LOAD}:".encode())
 SHARD_TIMEOUT = 3.0
 GATEWAY_TIMEOUT = 3.0
 REDIS_TIMEOUT = 1.0
@@ -41,6 +47,7 @@ class Site:
         self._path = path
         self._stack = ExitStack()
         self._sentinels = Sentinels(path / "sentinels") if kind == "sentinel" else None
+        self._cluster = Cluster(path / "cluster") if kind == "cluster" else None
         self._single = ValkeyProcess(path / "valkey", tcp=True, extra_args=("--appendfsync", fsync))
         self._ports = [free_port() for _ in range(gateways)]
         self._procs = procs
@@ -49,7 +56,9 @@ class Site:
         self.gateways: list[Service] = []
 
     def __enter__(self) -> Site:
-        self._stack.enter_context(self._sentinels or self._single)
+        if self._cluster:
+            (self._path / "cluster").mkdir(parents=True)
+        self._stack.enter_context(self._sentinels or self._cluster or self._single)
         self.gateways = [self._start(port) for port in self._ports]
         return self
 
@@ -61,11 +70,13 @@ class Site:
     @property
     def url(self) -> str:
         """Of Redis, for gateways."""
-        return self._sentinels.url if self._sentinels else self._single.url
+        return (self._sentinels or self._cluster or self._single).url
 
     @property
     def server(self) -> ValkeyProcess:
-        """The server that takes writes now."""
+        """The server that takes writes now; of a cluster that of the queue with the load."""
+        if self._cluster:
+            return self._cluster.owner(_SLOT).process
         return self._sentinels.master if self._sentinels else self._single
 
     def redis(self) -> Redis:
@@ -78,6 +89,12 @@ class Site:
         before = self.server
         self._sentinels.fail_over()
         wait_for(lambda: self.server is not before, "the sentinels have another master", 30)
+
+    def move_slot(self, random: Random) -> None:
+        """Let another node of the cluster have the slot of the queue with the load."""
+        assert self._cluster is not None
+        others = [node for node in self._cluster.nodes if node is not self._cluster.owner(_SLOT)]
+        self._cluster.move(range(_SLOT, _SLOT + 1), random.choice(others))
 
     def address(self, number: int, path: str) -> str:
         """Return a WebSocket URL on one of the gateways, which may be down now."""
