@@ -212,6 +212,17 @@ def test_a_job_that_cannot_be_added_shows_as_an_error_in_its_place(gateway: Gate
     assert second == {"err": {"message": message, "code": "NOT_FOUND"}}
 
 
+def test_a_job_that_a_worker_of_nodes_holds_is_cancelled(peer: Peer, gateway: Gateway, queue: str) -> None:
+    with gateway.queue(queue) as client:
+        client.call("add", "a", {}, {"attempts": 3})
+        peer.ask("take", queue=queue, token="hand")
+        assert client.call("cancelJob", "1", "no more") == {"delivered": False, "state": "failed"}
+        with pytest.raises(NodeError, match="Missing lock for job 1"):
+            peer.ask("complete", queue=queue, job="1", token="hand", value="done")
+    job = peer.call(queue, "getJob", "1")
+    assert (job["failedReason"], job["attemptsMade"]) == ("no more", 1)
+
+
 def test_the_scenarios_call_every_function_and_enough() -> None:
     called = [step for scenario in SCENARIOS for step in scenario.steps if isinstance(step, Call)]
     calls = Counter(step.fn for step in called if not step.flows)
