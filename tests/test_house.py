@@ -72,6 +72,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.access.grants",
         "gateway.sessions.budget",
         "gateway.sessions.interfaces",
+        "gateway.turns",
         "gateway.value_types",
         *_GROUND,
     },

@@ -213,18 +213,15 @@ class Connection(SendingConnection):
         self._take_rest_soon()
 
     def _take_rest_soon(self) -> None:
-        if self not in self._shared.unfinished:
-            self._shared.unfinished.add(self)
-            self.loop.call_soon(self._take_rest)
+        self._shared.unfinished.add(self)
 
     def read_on(self) -> None:
         """Read from the socket again, unless something else forbids it."""
         if not self.is_reading_paused:
             self.resume_socket()
 
-    def _take_rest(self) -> None:
+    def take_rest(self) -> None:
         """Go on with what has been read, and then with reading, unless the session has paused that."""
-        self._shared.unfinished.discard(self)
         if not self._reading_paused and self._rest:
             rest, self._rest = self._rest, b""
             self._read_frames(rest)
@@ -386,7 +383,7 @@ class Connection(SendingConnection):
         super().connection_lost(exc)
         self._shared.unopened.leave(self)
         self._shared.open.discard(self)
-        self._shared.unfinished.discard(self)
+        self._shared.unfinished.pop(self, None)
         self._shared.long.pop(self, None)
         self.forget_ping()
         self._shared.note_unread(self, 0)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from bullmq_proxy.gateway.net.unopened import Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
+from bullmq_proxy.gateway.turns import Turns
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from bullmq_proxy.gateway.net.sending_connection import SendingConnection
 
 _TURN: Final = 0.001  # s that all connections together may take in one turn of the loop, before others get theirs
+_SHARED_TURN: Final = 0.0003  # s of one connection while turns are taken: the others have none in that turn of the loop
 _SHORTEST_TURN: Final = 0.00005  # s of one connection, however many there are
 _LOOK: Final = 1.0  # s between two looks for those who do not get on
 _STALE: Final = 5.0  # s in which a message that is not whole must get on then
@@ -35,7 +38,7 @@ class Shared:
         budget: of the shard, to which bytes count that were read and are no whole message yet.
         unopened: connections whose handshake is not answered yet.
         open: those whose handshake is answered, and that nobody has begun to close.
-        unfinished: those with bytes that were read and are to be taken in the next turn of the loop.
+        unfinished: those with bytes that were read and are to be taken in the next turn of the loop, or one in each.
         long: those in the middle of a long message, each of which reads once when it is its turn.
         partial: those with a message that is not whole, and the loop time of its last bytes, the oldest one first.
         unread: those whose clients leave output unread, and how many bytes of it.
@@ -48,14 +51,20 @@ class Shared:
     unopened: Unopened
     max_unread: int = UNREAD
     open: set[SendingConnection] = field(default_factory=set)
-    unfinished: set[Connection] = field(default_factory=set)
+    unfinished: Unfinished = field(init=False)
     long: dict[Connection, None] = field(default_factory=dict)
     partial: OrderedDict[Connection, float] = field(default_factory=OrderedDict)
     unread: dict[SendingConnection, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Make what needs the budget."""
+        object.__setattr__(self, "unfinished", Unfinished(self.budget.turns))
+
     @property
     def turn(self) -> float:
         """The seconds that one connection may take in one turn of the loop."""
+        if self.budget.turns.are_taken:
+            return _SHARED_TURN
         return max(_TURN / (len(self.unfinished) or 1), _SHORTEST_TURN)
 
     def read_in_turn(self, connection: Connection) -> None:
@@ -97,6 +106,32 @@ class Shared:
             slowest = max(self.unread, key=self.unread.__getitem__)
             del self.unread[slowest]
             slowest.close_as_slow()
+
+
+class Unfinished(dict["Connection", None]):
+    """Connections with bytes that were read and not taken yet."""
+
+    def __init__(self, turns: Turns) -> None:
+        """Make an empty one; while `turns` are taken one connection goes on in each turn of the loop."""
+        super().__init__()
+        self._turns = turns
+        self._is_due = False
+
+    def add(self, connection: Connection) -> None:
+        """Let a connection go on soon."""
+        self[connection] = None
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_due = False
+        for connection in list(islice(self, 1 if self._turns.are_taken else None)):
+            if connection in self:
+                del self[connection]
+                connection.take_rest()
+        if self:
+            self.add(next(iter(self)))
 
 
 class PartialMessage:
