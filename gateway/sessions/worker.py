@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, assert_never
 
 from bullmq_proxy.gateway.broker.consuming.feed import Feed
-from bullmq_proxy.gateway.broker.consuming.grace import Kept, KeptLease, take_up
+from bullmq_proxy.gateway.broker.consuming.grace import Kept
 from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, Consumer, Lease
 from bullmq_proxy.gateway.broker.consuming.settling import Outcome
 from bullmq_proxy.gateway.broker.functions import TABLE
@@ -104,24 +104,14 @@ class WorkerSession:
         self._join(taking=False)
         self._grace = Grace(options.grace, self._id, self._key)
         if options.consumer is not None:
+            assert self._consumer is not None
             try:
-                await self._take_up(options.consumer, self._grace.secret)
+                held = await self._grace.take_up(options.consumer, self._broker.reach, self._feed, self._consumer)
             except BaseException:
                 self._broker.services(self._queue).expect_lost_fetch()
                 raise
-
-    async def _take_up(self, shown: str, own: str) -> None:
-        """Take up what is kept for those who show a secret, as the client whose secret is `own` now."""
-        assert self._consumer is not None
-        if not self._queue.link.is_up:  # the client can try again at once, while what it held is kept
-            raise self._queue.link.last_error
-        async for secret, kept in self._broker.reach.take_up(self._queue.name, shown, self._key, own):
-            self._next_number = max(self._next_number, kept.next_number)
-            taken = await take_up(self._feed, self._consumer, kept.leases)
-            for lease in taken:
-                if lease.state is HELD:  # it can have been cancelled in this moment
-                    self._held[b"%d" % lease.number] = lease
-            self._broker.reach.taken_up(secret, kept.leases, {lease.number for lease in taken})
+            self._next_number, leases = held
+            self._held.update((b"%d" % lease.number, lease) for lease in leases)
 
     def _join(self, *, taking: bool) -> None:
         self._feed = self._broker.services(self._queue).feed()
@@ -156,6 +146,7 @@ class WorkerSession:
             if grace is not None and not is_sent_away and (self._consumer.leases or grace.moved_to):
                 self._consumer.taking = False
                 grace.begin(self._leave)
+                self._broker.roster.wait_for(self._id, self._key)
             else:
                 self._leave()
         self._held.clear()
@@ -219,25 +210,24 @@ class WorkerSession:
         self._draining = True
         self._set_taking()
         self._client.close(CloseCode.SENT_AWAY, "disconnectConsumer was called")
-        self.stop_waiting()
+        self.stop_waiting(counted=False)
 
     def hand_over(self, secret: str, key: str, taker: str) -> Kept | None:
         """Return what is kept for a client that comes back; it can be before its old connection is known to be gone."""
         grace, consumer = self._grace, self._consumer
         if grace is None or consumer is None or not grace.is_for(secret, key):
             return None
-        moved_to, grace.moved_to = grace.moved_to, taker
+        kept = grace.hand_over(consumer, self._next_number, taker)
         if not grace.has_begun:
             self._set_taking()
             self._client.close(CloseCode.SENT_AWAY, "the client has come back on another connection")
-        leases = [KeptLease(lease.id, lease.token, lease.number) for lease in consumer.leases if lease.state is HELD]
-        return Kept(self._next_number, moved_to, leases)
+        return kept
 
-    def stop_waiting(self) -> None:
-        """Give back at once what is kept for a client that may come back, and count no loss."""
+    def stop_waiting(self, *, counted: bool) -> None:
+        """Give back at once what is kept for a client that may come back; `counted` as for `Feed.leave`."""
         if self._grace is not None and self._grace.has_begun:
             self._grace.end()
-            self._draining = True
+            self._draining |= not counted
             self._leave()
 
     # Jobs out

@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from websockets.exceptions import InvalidStatus
 
+from bullmq_proxy.gateway.broker.consuming import roster
 from tests.sessions.peer import Gateway, Job, Peer, down, until
 from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
@@ -223,6 +224,26 @@ async def test_a_shard_that_stops_keeps_nothing(here: Gateway, there: Gateway) -
     await is_gone(queue)
     await here.stop()
     assert (await queue.call("getJobState", "a"), (await queue.call("getJob", "a"))["stalledCounter"]) == ("waiting", 0)
+
+
+async def test_a_key_cannot_keep_jobs_for_more_and_more_clients(
+    here: Gateway, there: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "MOST_AWAY", 2)
+    queue = await here.queue()
+    for id in ("a", "b", "c"):
+        client = await come(here)
+        [job] = await work(queue, client, id)
+        assert job.id == id
+        client.peer.vanish()
+        await until(lambda: nobody_is_connected(queue), "the connection is known to be gone")
+    await queue.until_state("a", "waiting")
+    assert (await queue.call("getJob", "a"))["stalledCounter"] == 1
+    assert await queue.call("getJobCounts", "active") == {"active": 2}
+
+
+async def nobody_is_connected(queue: Peer) -> bool:
+    return not any(consumer["connected"] for consumer in (await queue.call("getConsumers"))["consumers"])
 
 
 async def test_what_is_kept_outlives_an_outage_of_redis(server: ValkeyProcess, frail: Gateway) -> None:
