@@ -10,33 +10,33 @@ from bullmq_proxy.gateway.broker.consuming.leases import Lease
 
 
 class Deadlines:
-    """The times until which something must have become of jobs, the next one first."""
+    """The times until which something must have become of jobs.
 
-    __slots__ = ("_ends", "_loop", "_passed", "_time", "_timer")
+    Attributes:
+        ends: these times, in loop time, the next one first; a job whose deadline is met is taken out.
+    """
+
+    __slots__ = ("_loop", "_passed", "_time", "_timer", "ends")
 
     def __init__(self, milliseconds: int, passed: Callable[[list[Lease]], None]) -> None:
         """Make deadlines that are `milliseconds` away when they start, 0 for none; `passed` takes those in time."""
         self._time = milliseconds / 1000
         self._passed = passed
         self._loop = asyncio.get_running_loop()
-        self._ends: dict[Lease, float] = {}  # in loop time, in order
+        self.ends: dict[Lease, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, lease: Lease) -> None:
         """Let the time of a job begin, or begin again."""
         if self._time:
-            self._ends.pop(lease, None)
-            self._ends[lease] = end = self._loop.time() + self._time
+            self.ends.pop(lease, None)
+            self.ends[lease] = end = self._loop.time() + self._time
             if self._timer is None:
                 self._timer = self._loop.call_at(end, self._check)
 
-    def stop(self, lease: Lease) -> None:
-        """Forget the deadline of a job, if it has one."""
-        self._ends.pop(lease, None)
-
     def close(self) -> None:
         """Forget all, and who is to be told: that one holds us."""
-        self._ends.clear()
+        self.ends.clear()
         self._passed = _nothing
         if self._timer is not None:
             self._timer.cancel()
@@ -44,13 +44,13 @@ class Deadlines:
     def _check(self) -> None:
         self._timer = None
         now = self._loop.time()
-        overdue = [lease for lease, _ in takewhile(lambda item: item[1] <= now, self._ends.items())]
+        overdue = [lease for lease, _ in takewhile(lambda item: item[1] <= now, self.ends.items())]
         for lease in overdue:
-            del self._ends[lease]
+            del self.ends[lease]
         if overdue:
             self._passed(overdue)
-        if self._ends and self._timer is None:
-            self._timer = self._loop.call_at(next(iter(self._ends.values())), self._check)
+        if self.ends and self._timer is None:
+            self._timer = self._loop.call_at(next(iter(self.ends.values())), self._check)
 
 
 def _nothing(overdue: list[Lease]) -> None:

@@ -272,13 +272,13 @@ class WorkerSession:
         self._held.pop(b"%d" % lease.number, None)
         self._heard_of(lease)
         if self._max_runtime:
-            self._ends_due.stop(lease)
+            self._ends_due.ends.pop(lease, None)
 
     def _heard_of(self, lease: Lease) -> None:
         if self._max_runtime and self._acks and lease in self._unheard:
             self._ends_due.start(lease)
         self._unheard.pop(lease, None)
-        self._acks_due.stop(lease)
+        self._acks_due.ends.pop(lease, None)
 
     def _check_acks(self, overdue: list[Lease]) -> None:
         """Give back the jobs of which nothing was heard in time, as if their worker had vanished."""
@@ -346,7 +346,7 @@ class WorkerSession:
             self._acks = True
             for unheard in self._unheard:
                 self._acks_due.start(unheard)
-                self._ends_due.stop(unheard)
+                self._ends_due.ends.pop(unheard, None)
 
     def late_message_received(self, message: bytes) -> None:
         """Take a final answer: the work is done, and only the confirmation cannot reach the client any more."""
