@@ -15,8 +15,9 @@ from msgspec import Raw
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.address import Address, Target
 from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
+from bullmq_proxy.gateway.broker.redis.deployment import link_to
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
 from bullmq_proxy.gateway.broker.redis.socket import future_of
@@ -160,3 +161,38 @@ async def test_a_password_that_has_changed_counts_for_the_next_connection(
         file.write_text("second\n")
         await redis.execute_command("CLIENT", "KILL", "USER", "ann")  # type: ignore[no-untyped-call]
         await eventually(lambda: link.times_up == 2 and link.is_up, "it is let in again")
+
+
+# What cannot be a cluster, or the sentinels of a master
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("cluster", r"is no node of a cluster: write redis:// for redis\+cluster://"),
+        ("sentinel", r"is no sentinel: write redis:// for redis\+sentinel://"),
+    ],
+)
+async def test_a_plain_server_is_taken_for_nothing_else(server: ValkeyProcess, kind: str, why: str) -> None:
+    path = "/mymaster" if kind == "sentinel" else ""
+    target = Target.from_url(server.url.replace("redis://", f"redis+{kind}://") + path)
+    with pytest.raises(GatewayError, match=why):
+        await link_to(target, OPTIONS, load_scripts).start(1.0)
+
+
+async def test_a_cluster_that_cannot_be_reached_or_does_not_let_in_says_why(server: ValkeyProcess) -> None:
+    for url, why in (
+        ("redis+cluster://127.0.0.1:1", "Connection refused"),
+        (server.url.replace("redis://", "redis+cluster://ann:wrong@"), "refused the login: WRONGPASS"),
+    ):
+        with pytest.raises(GatewayError, match=why):
+            await link_to(Target.from_url(url), OPTIONS, load_scripts).start(1.0)
+
+
+async def test_a_master_that_the_sentinels_do_not_know_is_named(tmp_path: Path) -> None:
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text("")
+    with ValkeyProcess(tmp_path, tcp=True, conf=conf, extra_args=["--sentinel"]) as sentinel:
+        target = Target.from_url(f"redis+sentinel://127.0.0.1:{sentinel.port}/nobody")
+        with pytest.raises(GatewayError, match="know no master of the name 'nobody'"):
+            await link_to(target, OPTIONS, load_scripts).start(3.0)

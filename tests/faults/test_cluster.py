@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -17,7 +18,6 @@ from tests.support.cluster import Cluster, ClusterNode
 from tests.support.load import load
 from tests.support.node import find_node, installed
 from tests.support.service import ROOT
-from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -191,11 +191,17 @@ async def test_a_master_dies_and_its_replica_takes_its_place(cluster: Cluster, p
     name, other, _ = names(cluster, prefix)
     async with Gateway(cluster.url, prefix=prefix) as gateway:
         async with load(gateway, name) as jobs, load(gateway, other) as others:
+            assert await gateway.ready() == (200, "")
             owner(cluster, prefix, name).process.kill()
+            await until(partial(_is, gateway, 503), "it is not ready while a master is missing")
             await others.goes_on()
             begun = time.monotonic()
             await jobs.goes_on()
             assert time.monotonic() - begun < 10
         assert not jobs.refused["REDIS_UNAVAILABLE"]
         assert not others.refused
-        await eventually(lambda: cluster.owner(slot(prefix, name)), "a replica has its slots")
+        await until(partial(_is, gateway, 200), "it is ready when a replica has its place")
+
+
+async def _is(gateway: Gateway, status: int) -> bool:
+    return (await gateway.ready())[0] == status

@@ -201,6 +201,16 @@ class Gateway:
         lines = re.findall(rf'^bullmq_proxy_{name}{{slot="0"(?:,state="(.*)")?}} (.*)$', page, re.MULTILINE)
         return {state: float(value) for state, value in lines}
 
+    async def ready(self) -> tuple[int, str]:
+        """Return the status of /ready, and the message of its error."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        page = json.loads(body)
+        return int(head.split()[1]), page.get("err", page.get("error", {})).get("message", "")
+
     async def __aenter__(self) -> Gateway:
         await self._stack.enter_async_context(self._proxy)
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -38,17 +37,6 @@ async def redis(server: ValkeyProcess) -> AsyncIterator[Redis]:
         yield client
 
 
-async def ready(gateway: Gateway) -> tuple[int, str]:
-    """Return the status of `/ready`, and the message of its error."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    writer.write(b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-    writer.close()
-    await writer.wait_closed()
-    page = json.loads(body)
-    return int(head.split()[1]), page.get("err", page.get("error", {})).get("message", "")
-
-
 async def _execute(redis: Redis, *command: Any) -> None:
     await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
@@ -71,8 +59,8 @@ async def test_it_is_not_ready_while_no_job_could_be_added(
 ) -> None:
     begin, end, why = TROUBLES[trouble]
     async with Gateway(server.url, prefix=prefix, queue_links=2) as gateway:
-        workers = [await gateway.worker(f"q{number}") for number in range(5)]
-        assert await ready(gateway) == (200, "")
+        workers = [await gateway.worker(f"q{number}") for number in range(40)]
+        assert await gateway.ready() == (200, "")
         try:
             await _execute(redis, *begin)
             await until(lambda: _not_ready(gateway, why), f"it says {why}")
@@ -87,12 +75,12 @@ async def test_it_is_not_ready_while_no_job_could_be_added(
 
 
 async def _not_ready(gateway: Gateway, why: str) -> bool:
-    status, message = await ready(gateway)
+    status, message = await gateway.ready()
     return status == 503 and why in message
 
 
 async def _is_ready(gateway: Gateway) -> bool:
-    return (await ready(gateway))[0] == 200
+    return (await gateway.ready())[0] == 200
 
 
 async def test_a_link_that_cannot_come_back_is_told_of(server: ValkeyProcess, redis: Redis, prefix: str) -> None:
@@ -168,7 +156,7 @@ async def test_the_least_rights_are_enough(
     )
     url = server.url.replace("redis://", "redis://gateway:secret@")
     async with Gateway(url, prefix=prefix, queue_links=1) as gateway:
-        assert await ready(gateway) == (200, "")
+        assert await gateway.ready() == (200, "")
         for name in ("q0", "q1"):  # with a link of its own, and by the tracker
             queue, worker = await gateway.queue(name), await gateway.worker(name)
             events = await gateway.events(name, "completed")

@@ -70,6 +70,11 @@ class SentinelServer(Server):
                 found = await self._watch.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.name, decode=False)
         except TimeoutError:
             raise unavailable("no sentinel answers") from None
+        except GatewayError as error:
+            if "unknown command" in error.message:
+                asked = self._watch.leads_to.shown
+                raise RedisRefused(f"{asked} is no sentinel: write redis:// for redis+sentinel://") from None
+            raise unavailable("no sentinel answers") from None
         if not found:
             raise RedisRefused(f"The sentinels of {self.shown} know no master of the name {self._target.name!r}")
         return replace(self._target.master, host=text_of(found[0]), port=int(found[1]))
