@@ -171,6 +171,7 @@ class Broker:
 
     async def close(self) -> None:
         """Give everything up: feeds and readers first, the command link last."""
+        self.roster.stop_waiting()
         self._parts.renewer.close()
         self._parts.sleeping.close()
         self._parts.unchecked.close()

@@ -143,7 +143,7 @@ class WorkerSession:
                 self._take_back_unread()
             self._gone_at = self._last_heard()
             grace, is_sent_away = self._grace, self._draining or self._feed.is_stopped
-            if grace is not None and not is_sent_away and (self._consumer.leases or grace.moved_to):
+            if grace is not None and (grace.moved_to or (self._consumer.leases and not is_sent_away)):
                 self._consumer.taking = False
                 grace.begin(self._leave)
                 self._broker.roster.wait_for(self._id, self._key)

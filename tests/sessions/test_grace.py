@@ -268,6 +268,26 @@ async def test_what_is_kept_outlives_an_outage_of_redis(server: ValkeyProcess, f
     await queue.until_state("a", "completed")
 
 
+async def test_a_client_whose_shard_stops_goes_on_elsewhere_with_its_jobs(
+    valkey: ValkeyProcess, prefix: str, there: Gateway
+) -> None:
+    queue = await there.queue()
+    async with Gateway(valkey.url, prefix=prefix, drain_timeout=5.0) as stopping:
+        client = await come(stopping)
+        await work(queue, client, "a", "b")
+        end = asyncio.create_task(stopping.stop())
+        assert (await client.peer.data())["type"] == "drain"
+        back = await come(there, consumer=client.secret)
+        assert back.jobs == [("a", 1), ("b", 2)]
+        await end
+    for number in (1, 2):
+        await back.again(number).answer(result=1)
+    await queue.until_state("b", "completed")
+    for id in ("a", "b"):
+        job = await queue.call("getJob", id)
+        assert (job["attemptsStarted"], job["stalledCounter"]) == (1, 0)
+
+
 async def test_without_grace_there_is_no_welcome_and_nothing_is_kept(here: Gateway, there: Gateway) -> None:
     queue, worker = await here.queue(), await here.worker()
     await queue.call("add", "work", {}, {"jobId": "a"})
