@@ -25,20 +25,22 @@ from bullmq_proxy.gateway.broker.redis.errors import of_read
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.metrics import Metrics
 from bullmq_proxy.gateway.net import http
-from bullmq_proxy.gateway.net.listener import Admission, Listener, Where
+from bullmq_proxy.gateway.net.admission import Admission
+from bullmq_proxy.gateway.net.listener import Listener, Where
 from bullmq_proxy.gateway.redis_url import Kind
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.calling import HEAVY_CALLS
 from bullmq_proxy.gateway.sessions.events import EventsSession
-from bullmq_proxy.gateway.sessions.interfaces import Client, Session
+from bullmq_proxy.gateway.sessions.interfaces import CallSession, Client, Session
 from bullmq_proxy.gateway.sessions.queue import QueueSession
+from bullmq_proxy.gateway.sessions.requests import RequestSession
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from bullmq_proxy.gateway.sessions.worker import WorkerSession
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.shared_memory import ShardMemory, SharedMemory
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import EventsOptions, Limits, WorkerOptions
-from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,11 @@ class App:
         row = row or SharedMemory(1).row(0)
         self._budget = Budget(turns=self.broker.queues.turns)
         self.listener = Listener(
-            admission(settings, keys, row, on_cluster=on_cluster), self._budget, self._open_session, self._read_page
+            admission(settings, keys, row, on_cluster=on_cluster),
+            self._budget,
+            self._open_session,
+            self._open_calls,
+            self._read_page,
         )
         self._metrics = Metrics(self.broker, self.listener, row)
         # A quarter of what a client may leave unread: replies to what has been read still find room.
@@ -128,7 +134,7 @@ class App:
         if self.broker.leases:
             log.info("drain: %d jobs in hand, waiting up to %g s for their answers", len(self.broker.leases), timeout)
         deadline = asyncio.get_running_loop().time() + timeout
-        for connection in self.listener.connections:
+        for connection in self.listener.clients:
             if connection.session is not None:
                 connection.session.drain(timeout)
         in_time = await self._close_as_they_end(deadline, code)
@@ -150,8 +156,8 @@ class App:
         """Close each connection as soon as nothing is under way on it: its client can reconnect elsewhere at once."""
         while True:
             busy = False
-            for connection in self.listener.connections:
-                if connection.session is None or connection.session.is_idle:
+            for connection in self.listener.clients:
+                if connection.is_idle:
                     connection.close_with(code, "the gateway stops" if code is CloseCode.GOING_AWAY else "")
                 else:
                     busy = True
@@ -191,9 +197,24 @@ class App:
                     queue, broker.services(queue).event_reader(), parameters.options, client, broker.counters
                 )
             case SessionEndpoint.FLOWS:
-                return QueueSession(Flows(broker.queues, self.settings.max_queue_name), context, client, limits, FLOWS)
+                return QueueSession(self._flows(), context, client, limits, FLOWS)
             case _:
                 assert_never(endpoint)
+
+    def _open_calls(
+        self, endpoint: CallEndpoint, parameters: RouteParameters, rights: Rights, client: Client
+    ) -> CallSession:
+        broker, context = self.broker, Context(self.broker, rights)
+        match endpoint:
+            case CallEndpoint.QUEUE | CallEndpoint.QUEUE_FUNCTION:
+                return RequestSession(broker.queue(parameters.queue), context, client, self._call_limits)
+            case CallEndpoint.FLOWS | CallEndpoint.FLOWS_FUNCTION:
+                return RequestSession(self._flows(), context, client, self._call_limits, FLOWS)
+            case _:
+                assert_never(endpoint)
+
+    def _flows(self) -> Flows:
+        return Flows(self.broker.queues, self.settings.max_queue_name)
 
     async def _read_page(self, endpoint: PageEndpoint) -> Response:
         match endpoint:

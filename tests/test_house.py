@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
         *_JOBS,
         *_GROUND,
     },
-    "gateway.sessions.interfaces": {"gateway.wire"},
+    "gateway.sessions.interfaces": {"gateway.errors", "gateway.wire"},
     "gateway.sessions.budget": {"gateway.turns"},
     "gateway.sessions": {
         "gateway.broker",
@@ -151,6 +151,7 @@ AT_HOME = {
     "websockets": {"gateway.access", "gateway.net", "gateway.app"},
     "redis": {"gateway.broker.redis", "gateway.embed"},
     "bullmq": {"gateway.broker.redis"},
+    "httptools": {"gateway.net"},
     "hiredis": {"gateway.broker.jobs", "gateway.broker.redis"},
     "uvloop": {"gateway.shard"},
     "click": {"supervisor"},

@@ -19,10 +19,10 @@ from websockets.protocol import Event, State
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.net import frames
+from bullmq_proxy.gateway.net.penalties import Penalties
 from bullmq_proxy.gateway.net.sending_connection import LARGE, SendingConnection
 from bullmq_proxy.gateway.net.shared import PartialMessage, Shared
 from bullmq_proxy.gateway.sessions.interfaces import Session
-from bullmq_proxy.gateway.values.token_bucket import TokenBucket
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.endpoints import Endpoint
 
@@ -32,8 +32,6 @@ _TEXT, _BINARY, _CONT, _CLOSE, _PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, 
 _OPEN = State.OPEN
 _UNAUTHORIZED_TIMEOUT: Final = 1.0  # s when its key is not valid any more: its jobs go back when the socket is closed
 _UNTIMED_FRAMES: Final = 4  # between two looks at the clock
-_PENALTY_SIZE: Final = 4096  # bytes of a long message that count as one more
-_PENALTY_TIME: Final = 10.0  # s for which `bad_messages_per_second` can be used up at once
 _POLICY_TIMEOUT: Final = 1.0  # s then to read the close frame; what is still sent is not looked at
 _TINY: Final = 128  # bytes of a fragment that is smaller than any reason to send fragments
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
@@ -64,7 +62,7 @@ class Connection(SendingConnection):
         self._reading_paused = False  # by the session
         self._rest = b""  # has been read, and waits for its turn or for the session; nothing more is read meanwhile
         self._starting: asyncio.TimerHandle | None = None  # the session has not started yet
-        self._patience: TokenBucket | None = None  # with messages that are no successful calls
+        self._penalties: Penalties | None = None  # of messages that are no successful calls
 
     # The handshake
 
@@ -98,7 +96,7 @@ class Connection(SendingConnection):
         if self._end is None:
             self._shared.open.add(self)
         self.forget_handshake()
-        early, self.head = self.head, None
+        early, self.early = self.early, None
         if self.session is not None and not self._close_code:
             self._starting = self.loop.call_later(_FIRST_PUSH_DELAY, self._start_session)
         self.resume_socket()
@@ -122,8 +120,8 @@ class Connection(SendingConnection):
         self.heard = True
         if self._close_code == CloseCode.POLICY:
             return  # it may go on with what it was closed for
-        if self.head is not None:
-            self.receive_head(self.head, data)
+        if self.early is not None:
+            self.receive_early(self.early, data)
             return
         if self._starting is not None:
             self._start_session()
@@ -326,10 +324,9 @@ class Connection(SendingConnection):
 
     def penalize(self, size: int = 0) -> None:
         """Count a message of `size` bytes that was no successful call, nor an answer to a job; too many close it."""
-        if self._patience is None:
-            self._patience = TokenBucket()
-        rate, count = self._shared.bad_messages_per_second, 1 + size // _PENALTY_SIZE
-        if not self._patience.take(rate, self.loop.time(), count, seconds=_PENALTY_TIME):
+        if self._penalties is None:
+            self._penalties = Penalties()
+        if self._penalties.are_too_many(size, self.loop.time(), self._shared.bad_messages_per_second):
             self.close_with(CloseCode.POLICY, "too many messages that are no successful calls", _POLICY_TIMEOUT)
 
     def _close_for_bug(self, what: str) -> None:
@@ -346,6 +343,11 @@ class Connection(SendingConnection):
         if self._reading_paused:
             self._reading_paused = False
             self._take_rest_soon()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, so that the connection can be closed without loss."""
+        return self.session is None or self.session.is_idle
 
     @property
     def is_reading_paused(self) -> bool:

@@ -13,12 +13,12 @@ from websockets.http11 import Response
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.values.json_text import encode, error_json
 
-_JSON: Final = "application/json; charset=utf-8"
+JSON: Final = "application/json; charset=utf-8"
 TEXT: Final = "text/plain; charset=utf-8"
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 METHODS: Final = ("GET", "HEAD", "OPTIONS")
-"""What a page answers; a WebSocket path answers GET alone."""
+"""Methods of requests without a body."""
 
 # Headers that a refusal with this status has (RFC 9110 §11.6.1, §15.5.22, §10.2.3).
 _HEADERS: Final[dict[HTTPStatus, dict[str, str]]] = {
@@ -61,6 +61,22 @@ def options(methods: Sequence[str]) -> Response:
     return respond(HTTPStatus.OK, b"", TEXT, {"Allow": ", ".join(methods)})
 
 
+def preflight(methods: Sequence[str]) -> Response:
+    """Return the answer to a browser that asks whether a page may send a request (Fetch §4.8)."""
+    response = respond(HTTPStatus.NO_CONTENT, b"", TEXT, {"Allow": ", ".join(methods)})
+    del response.headers["Content-Length"], response.headers["Content-Type"]
+    for name, value in _PREFLIGHT.items():
+        response.headers[name] = value
+    response.headers["Access-Control-Allow-Methods"] = ", ".join(methods)
+    return response
+
+
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
+    "Access-Control-Max-Age": "600",
+}
+
+
 def text(body: str, content_type: str = TEXT) -> Response:
     """Return a page of text."""
     return respond(HTTPStatus.OK, body.encode(), content_type)
@@ -76,12 +92,12 @@ def refusal(error: GatewayError, status: HTTPStatus | None = None, headers: Mapp
     """
     status = error.code.http_status if status is None else status
     headers = {**_HEADERS.get(status, {}), **headers}
-    return respond(status, b'{"err":%b}' % error_json(error), _JSON, headers)
+    return respond(status, b'{"err":%b}' % error_json(error), JSON, headers)
 
 
 def json_page(value: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
     """Return a page of JSON."""
-    return respond(status, encode(value), _JSON)
+    return respond(status, encode(value), JSON)
 
 
 def unify(response: Response) -> Response:

@@ -7,7 +7,6 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -17,24 +16,30 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from bullmq_proxy import gateway
-from bullmq_proxy.gateway.access.accounts import Account
-from bullmq_proxy.gateway.access.authenticator import Authenticator
-from bullmq_proxy.gateway.access.credentials import is_host_allowed, is_origin_allowed, presented_key
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import handshake, http
+from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.connection import Connection, closed
+from bullmq_proxy.gateway.net.exchange import cross_origin, refusal, with_lines
+from bullmq_proxy.gateway.net.front import Front
+from bullmq_proxy.gateway.net.http_connection import Admitted, HttpConnection
 from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.net.shared import Shared
-from bullmq_proxy.gateway.net.unopened import Unopened
+from bullmq_proxy.gateway.net.unopened import Accepted, Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
-from bullmq_proxy.gateway.sessions.interfaces import Client, Session
-from bullmq_proxy.gateway.value_types import is_loopback
+from bullmq_proxy.gateway.sessions.interfaces import CallSession, Client, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
-from bullmq_proxy.gateway.wire.connection_options import Limits
-from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint
-from bullmq_proxy.gateway.wire.routes import RouteParameters, Target, parse_target, validate
+from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.routes import (
+    RouteParameters,
+    is_of_session,
+    methods_of,
+    parse_request,
+    parse_target,
+    validate,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,45 +52,37 @@ _BACKLOG: Final = 4096
 _KEYS_PERIOD: Final = 1.0  # s between two looks for keys that have expired
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
-    """The settings of a listener: who is let in, and the limits of a connection."""
-
-    authenticator: Authenticator
-    allowed_origins: tuple[str, ...]
-    allowed_hosts: tuple[str, ...] | None  # None: any
-    limits: Limits
-    max_message_size: int  # bytes
-    max_write_buffer: int  # bytes
-    bad_messages_per_second: int
-    max_connections: int | None
-    max_connections_per_address: int | None
-    links: int  # to Redis, as many as there may be
-    ping_interval: float  # s
-    ping_timeout: float  # s
-
-
 Where = socket.socket | tuple[str, int]
 """Where to listen: a listening socket, or a host and a port, of which 0 picks a free one."""
 
 OpenSession = Callable[[SessionEndpoint, RouteParameters, Rights, Client], Session]
+OpenCalls = Callable[[CallEndpoint, RouteParameters, Rights, Client], CallSession]
 ReadPage = Callable[[PageEndpoint], Awaitable[Response]]
 
 
 class Listener:
     """Accepts connections on one socket."""
 
-    def __init__(self, admission: Admission, budget: Budget, open_session: OpenSession, read_page: ReadPage) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        budget: Budget,
+        open_session: OpenSession,
+        open_calls: OpenCalls,
+        read_page: ReadPage,
+    ) -> None:
         """Make a listener; `start` begins to accept.
 
         Args:
             admission: who is let in, and the limits of a connection.
             budget: of the shard, to which what is read counts.
             open_session: makes the session of an endpoint, with the rights of the client's key.
+            open_calls: makes the session of an endpoint whose requests call functions.
             read_page: answers a request for a page.
         """
         self._admission = admission
         self._open_session = open_session
+        self._open_calls = open_calls
         self._read_page = read_page
         self._server: Server | None = None
         self._others: dict[int, Server] = {}  # that accept on the sockets of others, by slot
@@ -126,7 +123,7 @@ class Listener:
             self._serve,
             **place,
             backlog=_BACKLOG,
-            create_connection=create_connection,  # type: ignore[arg-type] # it is only called
+            create_connection=partial(self._front, create_connection),  # type: ignore[arg-type] # it is only called
             process_request=self._process_request,  # type: ignore[arg-type]
             process_response=self._process_response,
             compression=None,
@@ -136,6 +133,27 @@ class Listener:
             max_size=admission.max_message_size,
             logger=_QUIET,
         )
+
+    def _front(
+        self, create_connection: Callable[..., Connection], protocol: ServerProtocol, server: Server, **options: Any
+    ) -> Front:
+        create = partial(create_connection, protocol, server, **options)
+        return Front(self._shared, protocol, partial(self._hand_on, create))
+
+    def _hand_on(
+        self, create_connection: Callable[[], Connection], front: Front, request: Request, rest: bytes
+    ) -> None:
+        """Hand a socket on to a connection that speaks what the first request asks for."""
+        if request.method == "GET" and "Upgrade" in request.headers and is_of_session(request.path):
+            connection = create_connection()
+            front.transport.set_protocol(connection)
+            connection.connection_made(front.transport)
+            connection.begin(request, rest)
+        else:
+            front.forget_protocol()
+            client = HttpConnection(self._shared, self, front.transport, front.address, request)
+            front.transport.set_protocol(client)
+            client.begin(rest)
 
     def serve_also(self, others: Mapping[int, socket.socket]) -> None:
         """Accept on the sockets of these slots, too, and no more on those of others that we were told of before."""
@@ -161,6 +179,11 @@ class Listener:
         return cast("set[Connection]", self._server.connections if self._server else set())
 
     @property
+    def clients(self) -> list[Connection | HttpConnection]:
+        """All open connections, those that speak HTTP too."""
+        return [*self.connections, *self._shared.http]
+
+    @property
     def open(self) -> int:
         """The number of open connections; to count `connections` means to look at each of them."""
         return len(self._shared.open)
@@ -183,22 +206,15 @@ class Listener:
 
     async def _admit(self, connection: Connection, request: Request) -> Response:
         """Check a request in the order that gives nothing away: host, path, key, origin, and only then the details."""
-        self._check_host(connection, request)
-        self._shared.unopened.check(connection)
+        self._check_client(connection, request)
         target = parse_target(request.path)
         endpoint = target.endpoint
-        methods = http.METHODS if isinstance(endpoint, PageEndpoint) else http.METHODS[:1]
-        if request.method not in methods:
-            return http.method_not_allowed(methods)
-        if request.method == "OPTIONS":
-            return http.options(methods)
-        account = self._authenticate(target, request)
-        if isinstance(endpoint, SessionEndpoint) and (refusal := handshake.refusal(request)):
+        account = self._admission.authenticate(target, request.headers)
+        if refusal := handshake.refusal(request):
             return refusal
+        assert isinstance(endpoint, SessionEndpoint)
         parameters = validate(target, self._admission.limits)
         account.check(endpoint, parameters.queue, parameters.effects)
-        if isinstance(endpoint, PageEndpoint):
-            return await self._read_page(endpoint)
         self._refuse_when_draining()
         connection.enter(account, endpoint, parameters.queue, parameters.effects)
         await self._prepare(self._open_session(endpoint, parameters, account.rights, connection), connection)
@@ -207,25 +223,52 @@ class Listener:
         account.check(endpoint, parameters.queue, parameters.effects)
         return handshake.acceptance(request)
 
-    def _check_host(self, connection: Connection, request: Request) -> None:
-        """Refuse, where no key is asked for, a browser that was led here over a loopback address."""
-        allowed, here = self._admission.allowed_hosts, connection.transport.get_extra_info("sockname")
-        if allowed is None or not isinstance(here, tuple) or not is_loopback(here[0]):  # of a unix socket: its path
-            return
-        if not is_host_allowed(request.headers, allowed):
-            raise GatewayError(
-                ErrorCode.FORBIDDEN,
-                "This host name may not be used here without a key: use localhost, or name it in allowed_hosts",
-            )
+    def _check_client(self, connection: Accepted, request: Request) -> None:
+        self._admission.check_host(connection.transport, request.headers)
+        self._shared.unopened.check(connection)
 
-    def _authenticate(self, target: Target, request: Request) -> Account:
-        authenticator = self._admission.authenticator
-        if target.endpoint.value.permissions is None:
-            return authenticator.nobody
-        account = authenticator.authenticate(presented_key(request.headers, target.token))
-        if not is_origin_allowed(request.headers, self._admission.allowed_origins):
-            raise GatewayError(ErrorCode.FORBIDDEN, "This page's origin is not allowed to connect")
-        return account
+    def admit(self, connection: HttpConnection, request: Request) -> Admitted | Response:
+        """Check a request of an HTTP connection, in the same order."""
+        self._check_client(connection, request)
+        headers, admission = request.headers, self._admission
+        more = cross_origin(headers) if admission.lets_read(headers) else b""
+        if request.method == "OPTIONS":
+            return self._options(request, more)
+        target = parse_request(request.method, request.path)
+        try:
+            account = admission.authenticate(target, headers)
+            if isinstance(target.endpoint, SessionEndpoint):
+                return handshake.refusal(request) or http.method_not_allowed(())
+            parameters = validate(target, admission.limits)
+            account.check(target.endpoint, parameters.queue, parameters.effects)
+        except GatewayError as error:
+            return with_lines(refusal(error), more)
+        flows = target.endpoint in (CallEndpoint.FLOWS, CallEndpoint.FLOWS_FUNCTION)
+        return Admitted(target, parameters, account, more, (flows, parameters.queue, account))
+
+    def _options(self, request: Request, more: bytes) -> Response:
+        """Answer OPTIONS, and the question of a browser whether a page may ask (Fetch §3.2.2)."""
+        methods = methods_of(request.path)
+        if "Access-Control-Request-Method" in request.headers:
+            self._admission.check_origin(request.headers)
+            return with_lines(http.preflight(methods), more)
+        return with_lines(http.options(methods), more)
+
+    def open_calls(self, admitted: Admitted, connection: HttpConnection) -> CallSession:
+        """Return the session of calls by HTTP."""
+        self._refuse_when_draining()
+        endpoint = admitted.target.endpoint
+        assert isinstance(endpoint, CallEndpoint)
+        return self._open_calls(endpoint, admitted.parameters, admitted.account.rights, connection)
+
+    def read_page(self, endpoint: PageEndpoint) -> Awaitable[Response]:
+        """Return a page."""
+        return self._read_page(endpoint)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the gateway stops."""
+        return self._draining
 
     def _refuse_when_draining(self) -> None:
         if self._draining:
@@ -246,7 +289,7 @@ class Listener:
     def _process_response(connection: ServerConnection, request: Request, response: Response) -> Response | None:
         if response.status_code >= HTTPStatus.BAD_REQUEST and response.headers["Content-Type"] == http.TEXT:
             response = http.unify(response)
-        return http.without_body(response) if request.method == "HEAD" else response
+        return response
 
     async def _serve(self, connection: ServerConnection) -> None:
         """Wait for the end of an open connection; all that happens on it happens in callbacks."""
@@ -283,7 +326,7 @@ class Listener:
         if self._server is None:
             return
         self.stop_accepting()
-        for connection in self.connections:
+        for connection in self.clients:
             connection.close_with(code, "the gateway stops" if code is CloseCode.GOING_AWAY else "")
         self._shared.unopened.give_up_all()  # a scanner that says nothing would hold us up for the whole timeout
         await self._server.wait_closed()

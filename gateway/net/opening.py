@@ -6,6 +6,7 @@ Every client that speaks HTTP gets a status and the body that all our errors hav
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
@@ -17,7 +18,7 @@ from bullmq_proxy.gateway.net import http
 
 HEAD_LIMIT: Final = 64 * 1024  # bytes; as common servers have it, and what a client may make us keep
 _LINE_LIMIT: Final = 8192  # bytes of the request line, and of each header
-_FIELDS: Final = 128  # headers
+FIELDS: Final = 128  # headers
 
 _END: Final = b"\r\n\r\n"
 _TOKEN: Final = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]"
@@ -41,7 +42,7 @@ def judge(head: bytearray, latest: bytes) -> Request | Response | None:
     """Return the request once its head is complete, a refusal as soon as one is sure, and None in between.
 
     Args:
-        head: all that has come; a complete head is taken out of it.
+        head: all that has come; an empty line in front is taken out of it.
         latest: the end of it that has just come: one that comes byte by byte is not read from its beginning each time.
     """
     if head.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line in front is ignored
@@ -68,15 +69,30 @@ def _judge(head: bytearray, latest: int) -> Request | None:
         raise _too_much()
     if end < 0:
         return None
-    lines = bytes(head[:end]).split(b"\r\n")
-    del head[: end + len(_END)]
-    return _read(lines)
+    return _read(bytes(head[:end]).split(b"\r\n"))
+
+
+def behind(head: bytearray) -> bytes:
+    """Return what has come behind a complete head."""
+    return bytes(head.partition(_END)[2])
+
+
+def check(method: str, target: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]) -> Request | Response:
+    """Return the request that a parser has read, or its refusal: the rules are those of `judge`."""
+    line = b"%b %b HTTP/%b" % (method.encode(), target, version.encode())
+    try:
+        if len(line) > _LINE_LIMIT:
+            raise _Refused("The request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
+        return _read([line, *(b"%b:%b" % field for field in fields)])
+    except _Refused as refused:
+        return http.refusal(GatewayError(ErrorCode.INVALID_MESSAGE, refused.message), refused.status)
 
 
 def _read(lines: list[bytes]) -> Request:
-    """Read the lines of a head, the first of which has the form of a request line."""
+    """Read the lines of a head."""
     match = _REQUEST_LINE.fullmatch(lines[0])
-    assert match is not None
+    if match is None:
+        raise _no_http()
     method, target = match[1].decode(), match[2].decode()
     if match[3] != b"1":
         raise _Refused("HTTP/1.1 is spoken here", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
@@ -86,7 +102,9 @@ def _read(lines: list[bytes]) -> Request:
     if len(hosts) > 1 or (not hosts and protocol == "HTTP/1.1") or not all(map(_HOST.fullmatch, hosts)):
         raise _Refused("A request needs one header `Host`, with the host and port of the URL")
     if method in http.METHODS and _has_body(headers):
-        raise _Refused("A request with a body is not answered here")
+        raise _Refused("A request of this method with a body is not answered here")
+    if _is_ambiguous(protocol, headers):
+        raise _Refused("The body of a request has one length: `Content-Length`, or `Transfer-Encoding: chunked`")
     return Request(_origin_form(method, target, headers), headers, method, protocol)
 
 
@@ -97,7 +115,7 @@ def _read_fields(lines: list[bytes]) -> Headers:
             unfolded[-1] += b" " + line.strip(b" \t")
         else:
             unfolded.append(line)
-    if len(unfolded) > _FIELDS or max(map(len, unfolded), default=0) > _LINE_LIMIT:
+    if len(unfolded) > FIELDS or max(map(len, unfolded), default=0) > _LINE_LIMIT:
         raise _too_much()
     headers = Headers()
     for line in unfolded:
@@ -106,6 +124,12 @@ def _read_fields(lines: list[bytes]) -> Headers:
             raise _no_http()
         headers[match[1].decode()] = match[2].rstrip(b" \t").decode("latin-1")
     return headers
+
+
+def _is_ambiguous(protocol: str, headers: Headers) -> bool:
+    """Return whether somebody else may see the end of the body elsewhere (RFC 9112 §6.1): so requests are smuggled."""
+    codings = [each.lower() for each in headers.get_all("Transfer-Encoding")]
+    return bool(codings) and (protocol == "HTTP/1.0" or "Content-Length" in headers or codings != ["chunked"])
 
 
 def _has_body(headers: Headers) -> bool:

@@ -1,4 +1,4 @@
-"""A connection until its handshake is answered: the request's head, and refusals that every client can read."""
+"""A connection until its handshake is answered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 
 from websockets.asyncio.messages import Assembler
 from websockets.asyncio.server import ServerConnection
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 from websockets.protocol import Protocol
 
 from bullmq_proxy.gateway.net import opening
@@ -28,47 +28,22 @@ class OpeningConnection(ServerConnection):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Make a connection; `args` and `options` are those of the library."""
         super().__init__(*args, **options)
-        self.head: bytearray | None = bytearray()  # the request's head, then what comes before the handshake has ended
-        self._refused = False
-        self._half_closed = False  # the client sends no more, and reads the answer
+        self.early: bytearray | None = bytearray()  # what has come before the handshake is answered
         self.drain_waiters = []  # type: ignore[assignment] # a deque of the library's, empty: 600 bytes
 
-    def receive_head(self, head: bytearray, data: bytes) -> None:
-        """Collect the request's head."""
-        if self._refused or self.protocol.eof_sent:
-            return  # what a refused client goes on sending; closing at once would take the answer from it
-        head += data
-        if self.request is not None:
-            if len(head) > opening.HEAD_LIMIT:  # frames before the handshake is answered
-                self.pause_socket()
-            return
-        match opening.judge(head, data):
-            case Request() as request:
-                super().process_event(request)
-            case Response() as refusal:
-                self._refuse(refusal)
+    def begin(self, request: Request, early: bytes) -> None:
+        """Take a request whose head was read; `early` is what has come behind it."""
+        super().process_event(request)
+        if early and self.early is not None:
+            self.receive_early(self.early, early)
 
-    def _refuse(self, response: Response) -> None:
-        """Answer instead of the library. The client closes, or the time for the handshake is up."""
-        self._refused = True
-        self.transport.write(response.serialize())
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-
-    def eof_received(self) -> bool | None:  # type: ignore[override] # the library never keeps the other half open
-        """Note that the client will send no more; True keeps our half open for a page (RFC 9112 §9.6)."""
-        is_page = self.head is not None and self.request is not None and "Upgrade" not in self.request.headers
-        if is_page and not self.protocol.eof_sent:
-            self._half_closed = True
-            return True
-        super().eof_received()
-        return None
-
-    def send_data(self) -> None:
-        """Write what the library has to send."""
-        super().send_data()
-        if self._half_closed:
-            self.transport.close()
+    def receive_early(self, early: bytearray, data: bytes) -> None:
+        """Keep frames for the time when the handshake is answered."""
+        if self.protocol.eof_sent:
+            return  # what a refused client goes on sending
+        early += data
+        if len(early) > opening.HEAD_LIMIT:
+            self.pause_socket()
 
     def forget_handshake(self) -> None:
         """Drop what an open connection needs no more: half of its memory, the client's key, and cycles of references.

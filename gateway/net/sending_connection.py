@@ -11,7 +11,9 @@ from websockets.protocol import State
 from bullmq_proxy.gateway.net import frames
 from bullmq_proxy.gateway.net.opening_connection import OpeningConnection
 from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.sessions.interfaces import Result
 from bullmq_proxy.gateway.wire.closing import CloseCode, cut_reason
+from bullmq_proxy.gateway.wire.envelope import err, ok
 
 _OPEN: Final = State.OPEN
 _CLOSE_TIMEOUT: Final = 5.0  # s for the peer to answer a close frame, and to close its end of the socket
@@ -45,6 +47,15 @@ class SendingConnection(OpeningConnection):
         self._out_size += length
         if self._out_size > self._shared.max_write_buffer:
             self._flush()
+
+    def reply(self, id: bytes, result: Result) -> None:
+        """Send the reply to the request with this id."""
+        if isinstance(result, bytes):
+            self.send(*ok(id, result))
+        elif isinstance(result, tuple):
+            self.send(*ok(id, *result))
+        else:
+            self.send(err(id, result))
 
     def answer_ping(self, payload: bytes) -> None:
         """Answer the last ping of each turn of the loop: a flood gets few pongs, which RFC 6455 §5.5.3 allows."""

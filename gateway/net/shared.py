@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bullmq_proxy.gateway.net.unopened import Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
@@ -14,7 +14,7 @@ from bullmq_proxy.gateway.turns import Turns
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
 if TYPE_CHECKING:
-    from bullmq_proxy.gateway.net.connection import Connection
+    from bullmq_proxy.gateway.net.http_connection import HttpConnection
     from bullmq_proxy.gateway.net.sending_connection import SendingConnection
 
 _TURN: Final = 0.001  # s that all connections together may take in one turn of the loop, before others get theirs
@@ -25,6 +25,33 @@ _STALE: Final = 5.0  # s in which a message that is not whole must get on then
 
 UNREAD: Final = 128 * 2**20
 """Bytes of output that all clients of a shard together may leave unread."""
+
+
+class Socket(Protocol):
+    """A connection of either protocol, as far as it takes part in what is shared."""
+
+    def pause_socket(self) -> None:
+        """Read no more from the socket."""
+
+    def read_on(self) -> None:
+        """Read again, unless something else forbids it."""
+
+    def take_rest(self) -> None:
+        """Go on with what has been read."""
+
+    @property
+    def is_reading_paused(self) -> bool:
+        """Whether the socket is not read, so that nothing can be heard from the client."""
+
+    def close_with(self, code: int, reason: str = "", timeout: float | None = None) -> None:
+        """Close the connection."""
+
+
+class Unread(Protocol):
+    """A connection whose client may leave output unread."""
+
+    def close_as_slow(self) -> None:
+        """Close the connection: its client does not read what is sent to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +69,7 @@ class Shared:
         long: those in the middle of a long message, each of which reads once when it is its turn.
         partial: those with a message that is not whole, and the loop time of its last bytes, the oldest one first.
         unread: those whose clients leave output unread, and how many bytes of it.
+        http: those that speak HTTP.
     """
 
     max_message_size: int
@@ -52,9 +80,10 @@ class Shared:
     max_unread: int = UNREAD
     open: set[SendingConnection] = field(default_factory=set)
     unfinished: Unfinished = field(init=False)
-    long: dict[Connection, None] = field(default_factory=dict)
-    partial: OrderedDict[Connection, float] = field(default_factory=OrderedDict)
-    unread: dict[SendingConnection, int] = field(default_factory=dict)
+    long: dict[Socket, None] = field(default_factory=dict)
+    partial: OrderedDict[Socket, float] = field(default_factory=OrderedDict)
+    unread: dict[Unread, int] = field(default_factory=dict)
+    http: set[HttpConnection] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Make what needs the budget."""
@@ -67,7 +96,7 @@ class Shared:
             return _SHARED_TURN
         return max(_TURN / (len(self.unfinished) or 1), _SHORTEST_TURN)
 
-    def read_in_turn(self, connection: Connection) -> None:
+    def read_in_turn(self, connection: Socket) -> None:
         """Read no more of a long message before its turn: in each turn of the loop one connection reads on."""
         connection.pause_socket()
         if not self.long:
@@ -89,6 +118,8 @@ class Shared:
             await asyncio.sleep(_LOOK)
             self.budget.turns.tick()
             self.unopened.give_up_late()
+            for client in list(self.http):
+                client.look(loop.time())
             if not self.budget.is_waited_for:
                 continue
             stale = loop.time() - _STALE
@@ -96,7 +127,7 @@ class Shared:
                 if heard_at <= stale and not connection.is_reading_paused:
                     connection.close_with(CloseCode.OVERLOADED, "a long message did not get on")
 
-    def note_unread(self, connection: SendingConnection, size: int) -> None:
+    def note_unread(self, connection: Unread, size: int) -> None:
         """Note how much a client has not read; where all of them leave too much, close the one that leaves most."""
         if not size:
             self.unread.pop(connection, None)
@@ -108,7 +139,7 @@ class Shared:
             slowest.close_as_slow()
 
 
-class Unfinished(dict["Connection", None]):
+class Unfinished(dict[Socket, None]):
     """Connections with bytes that were read and not taken yet."""
 
     def __init__(self, turns: Turns) -> None:
@@ -117,7 +148,7 @@ class Unfinished(dict["Connection", None]):
         self._turns = turns
         self._is_due = False
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: Socket) -> None:
         """Let a connection go on soon."""
         self[connection] = None
         if not self._is_due:
@@ -145,7 +176,7 @@ class PartialMessage:
 
     __slots__ = ("_connection", "_shared", "_size", "waits")
 
-    def __init__(self, connection: Connection, shared: Shared) -> None:
+    def __init__(self, connection: Socket, shared: Shared) -> None:
         """Make one for a connection."""
         self.waits = False
         self._connection = connection

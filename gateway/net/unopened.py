@@ -6,12 +6,14 @@ import logging
 import resource
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 if TYPE_CHECKING:
-    from bullmq_proxy.gateway.net.connection import Connection
+    from asyncio import Transport
+
+    from websockets.http11 import Request
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,22 @@ HEAD_TIMEOUT: Final = 5.0
 
 _RESERVED: Final = 128  # descriptors for all else that has a fixed number: the keys file, the control pipe, the log
 _LOG_PERIOD: Final = 60.0  # s between two warnings of one kind
+
+
+class Accepted(Protocol):
+    """A client that has connected, whatever it speaks."""
+
+    @property
+    def address(self) -> str:
+        """The address of the client."""
+
+    @property
+    def request(self) -> Request | None:
+        """What it has asked for, if it has."""
+
+    @property
+    def transport(self) -> Transport:
+        """The transport of the socket."""
 
 
 class Unopened:
@@ -40,13 +58,13 @@ class Unopened:
         self._most = max(soft - _RESERVED - min(links, soft // 2), 1)
         self._max_connections = max_connections
         self._max_per_address = max_per_address
-        self._since: dict[Connection, float] = {}  # monotonic time, the oldest one first
+        self._since: dict[Accepted, float] = {}  # monotonic time, the oldest one first
         self._waiting: Counter[str] = Counter()  # of these, by address
         self._open: Counter[str] = Counter()  # all connections, by address
         self._count = 0
         self._warned: dict[str, float] = {}
 
-    def enter(self, connection: Connection) -> None:
+    def enter(self, connection: Accepted) -> None:
         """Take in a connection that was just accepted; one too many is given up, the oldest of who has most."""
         address = connection.address
         self._count += 1
@@ -60,18 +78,18 @@ class Unopened:
             oldest = next(each for each in self._since if each.address == most)
             self._give_up(oldest, f"{UNOPENED} connections have not asked for anything yet, most of them of {most}")
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: Accepted) -> None:
         """Note that the handshake of a connection is answered, or will never be."""
         if self._since.pop(connection, None) is not None:
             _decrease(self._waiting, connection.address)
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: Accepted) -> None:
         """Forget a connection that has ended."""
         self.opened(connection)
         self._count -= 1
         _decrease(self._open, connection.address)
 
-    def check(self, connection: Connection) -> None:
+    def check(self, connection: Accepted) -> None:
         """Refuse a connection beyond the limits, once it has asked for something.
 
         Raises:
@@ -103,7 +121,7 @@ class Unopened:
         for connection in list(self._since):
             connection.transport.abort()
 
-    def _give_up(self, connection: Connection, why: str) -> None:
+    def _give_up(self, connection: Accepted, why: str) -> None:
         now, kind = time.monotonic(), why[:2]
         if now - self._warned.get(kind, float("-inf")) > _LOG_PERIOD:
             self._warned[kind] = now

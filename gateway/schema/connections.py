@@ -78,5 +78,7 @@ def _parameter(parameter: PathParameter) -> dict[str, Any]:
         case PathParameter.CONCURRENCY:
             about = "How many jobs this client may hold at a time."
             return {"description": about, "default": "1", "examples": ["10"]}
+        case PathParameter.FUNCTION:
+            return {"description": "The function's name.", "examples": ["getJobCounts"]}
         case _:
             assert_never(parameter)

@@ -22,7 +22,7 @@ from bullmq_proxy.gateway.schema.words import code, in_words
 from bullmq_proxy.gateway.settings import Option, Settings, options
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import WORKER_OPTIONS
-from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint, shown
+from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint, shown
 from bullmq_proxy.gateway.wire.events import EVENTS
 
 _BLOCK: Final = re.compile(r"(<!-- generated: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -70,7 +70,7 @@ def _values(option: Option) -> str:
 
 
 def _errors() -> Iterable[list[str]]:
-    return ([code(each.value), each.meaning] for each in ErrorCode)
+    return ([code(each.value), str(each.http_status.value), each.meaning] for each in ErrorCode)
 
 
 def _close_codes() -> Iterable[list[str]]:
@@ -129,6 +129,12 @@ def _pages() -> Iterable[list[str]]:
     return ([code(page.value.path), page.value.description] for page in PageEndpoint)
 
 
+def _calls() -> Iterable[list[str]]:
+    for endpoint in CallEndpoint:
+        row = endpoint.value
+        yield [code(shown(row.path)), ", ".join(row.methods), row.description]
+
+
 def _query(endpoint: SessionEndpoint) -> Callable[[], Iterable[list[str]]]:
     def rows() -> Iterable[list[str]]:
         for name, schema in options_of(endpoint, Schemas()).items():
@@ -142,7 +148,8 @@ TABLES: Final[dict[str, tuple[list[str], Callable[[], Iterable[list[str]]]]]] = 
     "settings": (["name", "flag", "environment", "default", "meaning", "values"], _settings),
     "connections": (["API", "path", "the same for older clients", "permission"], _connections),
     "pages": (["path", "answer"], _pages),
-    "error codes": (["code", "meaning"], _errors),
+    "calls": (["path", "methods", "what"], _calls),
+    "error codes": (["code", "status", "meaning"], _errors),
     "close codes": (["code", "meaning"], _close_codes),
     "metrics": (["metric", "type", "meaning"], _metrics),
     "permissions": (["permission", "functions"], _permissions),

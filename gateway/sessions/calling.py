@@ -22,7 +22,6 @@ from bullmq_proxy.gateway.sessions.interfaces import Client
 from bullmq_proxy.gateway.sessions.results import encoded
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
 from bullmq_proxy.gateway.turns import COMMAND_SIZE
-from bullmq_proxy.gateway.wire.envelope import err, ok
 
 log = logging.getLogger(__name__)
 
@@ -115,15 +114,15 @@ class Caller:
         self._draining = False
         self._in_line = False  # the first of those that wait is a hot one, and waits for its turn
 
-    def call(self, id: bytes, fn: str, args: list[Raw]) -> None:
+    def call(self, id: Any, fn: str, args: list[Raw], size: int) -> None:
         """Run one call and reply to it.
 
         Args:
-            id: the request's id, as text.
+            id: what the client knows the call by.
             fn: the function's Node name.
             args: its arguments, each as JSON text.
+            size: bytes of the message, or of its part, that asks for it.
         """
-        size = sum(map(len, args), len(id))
         self.in_flight += 1
         self._under_way.begin(size)
         self._counters.calls += 1
@@ -331,16 +330,12 @@ class Caller:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
 
-    def _reply(self, id: bytes, size: int, result: Any) -> None:
-        if isinstance(result, bytes):
-            self._client.send(*ok(id, result))
-        elif isinstance(result, tuple):
-            self._client.send(*ok(id, *result))
-        else:
+    def _reply(self, id: Any, size: int, result: Any) -> None:
+        if isinstance(result, GatewayError):
             self._counters.refused_calls += 1
             if result.code in _REFUSALS:
                 self._client.penalize(size)
-            self._client.send(err(id, result))
+        self._client.reply(id, result)
         self.in_flight -= 1
         self._under_way.end(size)
 

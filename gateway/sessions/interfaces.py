@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Raw
 
+from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.wire.closing import CloseCode
+
+Result = bytes | tuple[bytes | Raw, ...] | GatewayError
+"""What a call ends with: its result as JSON text, whole or in parts, or an error."""
 
 
 class Client(Protocol):
@@ -14,6 +18,9 @@ class Client(Protocol):
 
     def send(self, *parts: bytes | Raw) -> None:
         """Send one text message, given whole or in parts; all messages of one turn of the loop leave in one write."""
+
+    def reply(self, id: Any, result: Result) -> None:
+        """Send the reply to the call that the client knows by `id`."""
 
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Close the connection."""
@@ -70,3 +77,40 @@ class Session(Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way, so that the connection can be closed without loss."""
+
+
+class Exchange(Protocol):
+    """One HTTP request that waits for its response; `net.exchange` implements it."""
+
+    def reply(self, result: Result) -> None:
+        """Respond with what a call ends with: `{"ok":…}`, or `{"err":…}` and the status of the error."""
+
+    def respond_json(self, *body: bytes | Raw) -> None:
+        """Respond with JSON text."""
+
+
+class CallSession(Protocol):
+    """The gateway's side of HTTP requests that call functions, of one queue and by one key."""
+
+    def requested(
+        self, exchange: Exchange, function: str | None, args: str | None, body: bytes, *, writes: bool
+    ) -> None:
+        """Carry one request out.
+
+        Args:
+            exchange: takes the response.
+            function: its name, or None: then the body says which ones to call.
+            args: the arguments, where they stand in the target.
+            body: of the request.
+            writes: whether the method is one for functions that write.
+        """
+
+    def connection_lost(self) -> None:
+        """Release everything that the session holds: nobody waits for a response any more."""
+
+    def drain(self, deadline: float) -> None:
+        """Let nobody wait any more."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""

@@ -39,7 +39,7 @@ class QueueSession:
             self._client.penalize(len(message))
             self._client.send(err(error.id, error))
             return
-        self._caller.call(bytes(request.id), request.data.fn, request.data.args)
+        self._caller.call(bytes(request.id), request.data.fn, request.data.args, len(message))
 
     def late_message_received(self, message: bytes) -> None:
         """Ignore it: nothing is started that could not be answered any more."""

@@ -325,7 +325,7 @@ class WorkerSession:
             self._silent = False
             self._set_taking()
         if isinstance(answer, Invoke):
-            self._caller.call(id, answer.fn, answer.args)
+            self._caller.call(id, answer.fn, answer.args, len(message))
         elif isinstance(answer, Pause | Resume):
             self._client.penalize()
             self._paused = isinstance(answer, Pause)

@@ -424,3 +424,12 @@ WORKER_OPTIONS: Final = OptionSet(
 )
 EVENTS_OPTIONS: Final = OptionSet((_EVENTS, _LAST_EVENT_ID, TOKEN), _read_events_options)
 NO_OPTIONS: Final = OptionSet((TOKEN,), _read_nothing)
+ARGS: Final[QueryOption[str | None]] = QueryOption(
+    name="args",
+    description="The array of arguments as JSON, percent-encoded, for requests without a body.",
+    type=str,
+    default=None,
+    parse=str,
+    acting=None,
+)
+CALL_OPTIONS: Final = OptionSet((ARGS, TOKEN), _read_nothing)

@@ -2,23 +2,32 @@
 
 A row has every column: none has a default. Code that branches over endpoints ends with `assert_never`, so that mypy
 names each place that a new row is missing in: `app.py` makes its session or its page, `schema/` describes it.
+What a WebSocket and a plain request may both ask for stands in two rows, with the methods of each.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import reduce
 from typing import Final
 
 from bullmq_proxy.gateway.access.grants import Permission
-from bullmq_proxy.gateway.wire.connection_options import EVENTS_OPTIONS, NO_OPTIONS, WORKER_OPTIONS, OptionSet
+from bullmq_proxy.gateway.wire.connection_options import (
+    CALL_OPTIONS,
+    EVENTS_OPTIONS,
+    NO_OPTIONS,
+    WORKER_OPTIONS,
+    OptionSet,
+)
 
 
 class PathParameter(enum.StrEnum):
-    """A parameter of a path: `{queue}` or `{concurrency}` there. The gateway checks the key against each queue."""
+    """A parameter of a path: `{queue}` there, and so on. The gateway checks the key against each queue."""
 
     QUEUE = "queue"
     CONCURRENCY = "concurrency"
+    FUNCTION = "function"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +35,7 @@ class Row:
     """What the table says of an endpoint.
 
     Attributes:
+        methods: of HTTP that are answered there.
         paths: the documented one first, then others that lead to the same.
         permissions: the key must have one of these; None where no key is asked for.
         action: in a refusal, behind `The key NAME may not`.
@@ -34,6 +44,7 @@ class Row:
         description: for the documents.
     """
 
+    methods: tuple[str, ...]
     paths: tuple[str, ...]
     permissions: frozenset[Permission] | None
     action: str
@@ -63,7 +74,8 @@ def parameters_of(path: str) -> list[PathParameter]:
 
 def shown(path: str) -> str:
     """Return a path as people read it: `/queue/NAME/process/CONCURRENCY`."""
-    return path.replace("{queue}", "NAME").replace("{concurrency}", "CONCURRENCY")
+    shown_names = (("{queue}", "NAME"), ("{concurrency}", "CONCURRENCY"), ("{function}", "FUNCTION"))
+    return reduce(lambda text, names: text.replace(*names), shown_names, path)
 
 
 def _queue_paths(rest: str = "") -> tuple[str, ...]:
@@ -72,6 +84,10 @@ def _queue_paths(rest: str = "") -> tuple[str, ...]:
 
 
 _ANY: Final = frozenset(Permission)  # each function is checked when it is called
+_UPGRADE: Final = ("GET",)
+_PAGE: Final = ("GET", "HEAD", "OPTIONS")
+_BATCH: Final = ("POST", "OPTIONS")
+_CALL: Final = ("GET", "HEAD", "POST", "OPTIONS")  # all but POST only for functions that do not write
 
 
 @enum.unique
@@ -79,6 +95,7 @@ class SessionEndpoint(enum.Enum):
     """An endpoint that opens a WebSocket connection."""
 
     QUEUE = Row(
+        methods=_UPGRADE,
         paths=_queue_paths(),
         permissions=_ANY,
         action="call anything",
@@ -87,6 +104,7 @@ class SessionEndpoint(enum.Enum):
         description="Requests that name a function, and their replies.",
     )
     WORKER = Row(
+        methods=_UPGRADE,
         paths=_queue_paths("/process/{concurrency}"),
         permissions=frozenset({Permission.CONSUME}),
         action="process jobs",
@@ -95,6 +113,7 @@ class SessionEndpoint(enum.Enum):
         description="Jobs for this client, and what it says of them. Requests of the Queue API can be made here, too.",
     )
     EVENTS = Row(
+        methods=_UPGRADE,
         paths=_queue_paths("/events"),
         permissions=frozenset({Permission.OBSERVE}),
         action="watch events",
@@ -103,6 +122,7 @@ class SessionEndpoint(enum.Enum):
         description="What happens in a queue, whoever does it.",
     )
     FLOWS = Row(
+        methods=_UPGRADE,
         paths=("/flows",),
         permissions=_ANY,
         action="call anything",
@@ -117,6 +137,7 @@ class PageEndpoint(enum.Enum):
     """An endpoint that answers a plain GET."""
 
     ROOT = Row(
+        methods=_PAGE,
         paths=("/",),
         permissions=None,
         action="read this page",
@@ -125,6 +146,7 @@ class PageEndpoint(enum.Enum):
         description="Name and version, as text.",
     )
     HEALTH = Row(
+        methods=_PAGE,
         paths=("/health",),
         permissions=None,
         action="read this page",
@@ -133,6 +155,7 @@ class PageEndpoint(enum.Enum):
         description='200 while the process serves: `{"status":"alive","version":"…"}`.',
     )
     READY = Row(
+        methods=_PAGE,
         paths=("/ready",),
         permissions=None,
         action="read this page",
@@ -141,6 +164,7 @@ class PageEndpoint(enum.Enum):
         description='200 with `{"status":"ready"}` while a job could be added and worked, else 503 and why.',
     )
     METRICS = Row(
+        methods=_PAGE,
         paths=("/metrics",),
         permissions=None,
         action="read this page",
@@ -150,5 +174,49 @@ class PageEndpoint(enum.Enum):
     )
 
 
-Endpoint = SessionEndpoint | PageEndpoint
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (*SessionEndpoint, *PageEndpoint)
+@enum.unique
+class CallEndpoint(enum.Enum):
+    """An endpoint whose requests call functions."""
+
+    QUEUE = Row(
+        methods=_BATCH,
+        paths=("/queue/{queue}",),
+        permissions=_ANY,
+        action="call anything",
+        options=NO_OPTIONS,
+        title="Calls",
+        description="The body is one call, an object with `fn` and `args`, or an array of calls; so is the answer.",
+    )
+    QUEUE_FUNCTION = Row(
+        methods=_CALL,
+        paths=("/queue/{queue}/{function}",),
+        permissions=_ANY,
+        action="call anything",
+        options=CALL_OPTIONS,
+        title="A call",
+        description="The body, or `?args`, is the array of arguments. GET and HEAD: functions that do not write.",
+    )
+    FLOWS = Row(
+        methods=_BATCH,
+        paths=("/flows",),
+        permissions=_ANY,
+        action="call anything",
+        options=NO_OPTIONS,
+        title="Calls of flows",
+        description="Like those of a queue.",
+    )
+    FLOWS_FUNCTION = Row(
+        methods=_CALL,
+        paths=("/flows/{function}",),
+        permissions=_ANY,
+        action="call anything",
+        options=CALL_OPTIONS,
+        title="A call of flows",
+        description="Like one of a queue.",
+    )
+
+
+Endpoint = SessionEndpoint | PageEndpoint | CallEndpoint
+OPENED: Final[tuple[SessionEndpoint | PageEndpoint, ...]] = (*SessionEndpoint, *PageEndpoint)
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPENED, *CallEndpoint)
+"""In the order in which they are looked for: `/queue/NAME/events` is no function."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -10,8 +11,17 @@ from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
 from bullmq_proxy.gateway.rules.ids import check_queue_name
 from bullmq_proxy.gateway.values.slots import check_tag
-from bullmq_proxy.gateway.wire.connection_options import TOKEN, Limits, Options
-from bullmq_proxy.gateway.wire.endpoints import ENDPOINTS, Endpoint, PageEndpoint, PathParameter, SessionEndpoint, shown
+from bullmq_proxy.gateway.wire.connection_options import ARGS, TOKEN, Limits, Options
+from bullmq_proxy.gateway.wire.endpoints import (
+    ENDPOINTS,
+    OPENED,
+    CallEndpoint,
+    Endpoint,
+    PageEndpoint,
+    PathParameter,
+    SessionEndpoint,
+    shown,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,16 @@ class Target:
     def token(self) -> str | None:
         """The key in the query string, if any."""
         return TOKEN.read(self.query)
+
+    @property
+    def function(self) -> str | None:
+        """The name of the function in the path, if any."""
+        return self.path_parameters.get(PathParameter.FUNCTION)
+
+    @property
+    def args(self) -> str | None:
+        """The arguments in the query string, if any."""
+        return ARGS.read(self.query)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +67,67 @@ _PARAMETERS: Final = {f"{{{parameter}}}": parameter for parameter in PathParamet
 _TEMPLATES: Final = tuple((path.split("/"), endpoint) for endpoint in ENDPOINTS for path in endpoint.value.paths)
 
 
+class MethodNotAllowedError(GatewayError):
+    """A path that is served, and a method that is not answered there; `methods` are."""
+
+    def __init__(self, methods: tuple[str, ...]) -> None:
+        super().__init__(ErrorCode.INVALID_MESSAGE, f"Only {', '.join(methods)} can be asked for here")
+        self.methods = methods
+
+
 def parse_target(target: str) -> Target:
-    """Take a request target apart.
+    """Take the target of a request for a WebSocket or a page apart.
 
     Raises:
         GatewayError: NOT_FOUND, no endpoint has this path.
     """
+    return _found(target, OPENED)[0]
+
+
+def parse_request(method: str, target: str) -> Target:
+    """Take the target of a plain request apart.
+
+    Raises:
+        GatewayError: NOT_FOUND, no endpoint has this path.
+        MethodNotAllowedError: none of those that have it answers this method.
+    """
+    found = _found(target)
+    for each in found:
+        if method in each.endpoint.value.methods:
+            return each
+    raise MethodNotAllowedError(methods_of(target))
+
+
+def methods_of(target: str) -> tuple[str, ...]:
+    """Return the methods that are answered at a target; raises NOT_FOUND."""
+    return tuple(dict.fromkeys(name for each in _found(target) for name in each.endpoint.value.methods))
+
+
+def is_of_session(target: str) -> bool:
+    """Return whether a WebSocket can be opened at a target."""
+    try:
+        return isinstance(parse_target(target).endpoint, SessionEndpoint)
+    except GatewayError:
+        return False
+
+
+def _found(target: str, endpoints: Container[Endpoint] = ENDPOINTS) -> list[Target]:
+    """Return those of the endpoints that have the path of a target: one for WebSockets, and one for plain requests."""
     path, _, query = target.partition("?")
     segments = path.split("/")
     without_last_slash = path.removesuffix("/").split("/")  # which does not count for connections
+    found: list[Target] = []
     for template, endpoint in _TEMPLATES:
         given = without_last_slash if isinstance(endpoint, SessionEndpoint) else segments
-        if (parameters := _match(template, given)) is not None:
-            pairs = parse_qsl(query.partition("#")[0], keep_blank_values=True)
-            return Target(endpoint, parameters, dict(pairs))
-    raise GatewayError(ErrorCode.NOT_FOUND, _NOTHING_HERE)
+        if endpoint not in endpoints or (parameters := _match(template, given)) is None:
+            continue
+        if found and PathParameter.FUNCTION in parameters:  # `events`, `process`: not the name of a function
+            continue
+        found.append(Target(endpoint, parameters, {}))
+    if not found:
+        raise GatewayError(ErrorCode.NOT_FOUND, _NOTHING_HERE)
+    pairs = dict(parse_qsl(query.partition("#")[0], keep_blank_values=True))
+    return [replace(each, query=pairs) for each in found]
 
 
 def _match(template: list[str], segments: list[str]) -> dict[str, str] | None:
@@ -103,10 +169,11 @@ def _decode_name(segment: str) -> str:
         raise invalid_arguments("The queue name is not percent-encoded UTF-8 - at the path") from None
 
 
-def _shown_paths(endpoints: type[SessionEndpoint] | type[PageEndpoint]) -> str:
+def _shown_paths(endpoints: type[SessionEndpoint] | type[PageEndpoint] | type[CallEndpoint]) -> str:
     return ", ".join(shown(endpoint.value.path) for endpoint in endpoints)
 
 
 _NOTHING_HERE: Final = (
-    f"Nothing here. WebSocket: {_shown_paths(SessionEndpoint)}; plain HTTP: {_shown_paths(PageEndpoint)}"
+    f"Nothing here. WebSocket: {_shown_paths(SessionEndpoint)}; plain HTTP: {_shown_paths(PageEndpoint)}, "
+    f"{_shown_paths(CallEndpoint)}"
 )

@@ -12,8 +12,8 @@ from typing import Any, Final, cast
 
 from bullmq_proxy.gateway import Proxy, app
 from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.connection import Connection
-from bullmq_proxy.gateway.net.listener import Admission
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.shared_memory import SharedMemory
 
@@ -139,15 +139,25 @@ class RawClient:
         self.write(handshake(target, *headers))
         return await self.answer()
 
-    async def answer(self) -> Answer:
-        """The response to a request."""
+    def request(self, method: str, target: str, *headers: str, body: bytes | str = b"") -> None:
+        """Ask for something, with the right key unless `headers` has an Authorization."""
+        self.write(request(method, target, *headers, body=body))
+
+    async def fetch(self, method: str, target: str, *headers: str, body: bytes | str = b"") -> Answer:
+        """Ask for something; the response."""
+        self.request(method, target, *headers, body=body)
+        return await self.answer(to_head=method == "HEAD")
+
+    async def answer(self, *, to_head: bool = False) -> Answer:
+        """The response to a request; that to HEAD has no body."""
         async with asyncio.timeout(TIMEOUT):
             head = await self._reader.readuntil(b"\r\n\r\n")
             status, *lines = head.decode("latin-1").split("\r\n")[:-2]
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
             length = int(headers.get("content-length", "0"))
             code = int(status.split(" ")[1])
-            body = await self._reader.read(-1) if code != 101 else b""
+            ends = headers.get("connection", "").startswith("close")
+            body = await (self._reader.read(-1) if ends else self._reader.readexactly(0 if to_head else length))
         assert len(body) in (length, 0)
         return Answer(code, headers, body)
 
@@ -218,11 +228,23 @@ def handshake(target: str, *headers: str) -> bytes:
     return "\r\n".join([f"GET {target} HTTP/1.1", *lines, "", ""]).encode()
 
 
+def request(method: str, target: str, *headers: str, body: bytes | str = b"") -> bytes:
+    """A request, with the right key unless `headers` has an Authorization."""
+    content = body.encode() if isinstance(body, str) else body
+    own = {header.partition(":")[0].lower() for header in headers}
+    usual = {"Host": "gateway", "Authorization": f"Bearer {KEY}", "Content-Length": len(content)}
+    skipped = own | ({"content-length"} if not content or "transfer-encoding" in own else set())
+    lines = [f"{name}: {value}" for name, value in usual.items() if name.lower() not in skipped]
+    lines += [header for header in headers if header.partition(":")[2].strip()]
+    return "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode("latin-1") + content
+
+
 async def fetch(port: int, request: str | bytes) -> Answer:
     """Send a whole request on a connection of its own."""
     async with await RawClient.connect(port) as client:
-        client.write(request.encode() if isinstance(request, str) else request)
-        return await client.answer()
+        whole = request.encode() if isinstance(request, str) else request
+        client.write(whole)
+        return await client.answer(to_head=whole.startswith(b"HEAD "))
 
 
 async def get(port: int, target: str, *headers: str) -> Answer:

@@ -73,7 +73,7 @@ class TestTurns:
     ) -> None:
         monkeypatch.setattr("bullmq_proxy.gateway.net.shared._TURN", 0.0)
         monkeypatch.setattr("bullmq_proxy.gateway.net.shared._SHORTEST_TURN", 0.0)
-        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._PENALTY_TIME", 10_000.0)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.penalties._TIME", 10_000.0)
         turns = 0
 
         def count_turn() -> None:
@@ -155,7 +155,7 @@ class TestReplies:
     async def test_one_that_reads_nothing_and_pings_gets_few_pongs(
         self, open_socket: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._PENALTY_TIME", 10_000.0)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.penalties._TIME", 10_000.0)
         client = await open_socket()
         client.stop_reading()
         for _ in range(20):

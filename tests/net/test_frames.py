@@ -53,7 +53,7 @@ class TestMessages:
     async def test_empty_fragments_are_fine_up_to_a_limit(
         self, open_socket: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._PENALTY_TIME", 10_000.0)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.penalties._TIME", 10_000.0)
         client = await open_socket()
         client.send(call(6, "count"), fin=False)
         client.write(frame("", CONT, fin=False) * 1000)

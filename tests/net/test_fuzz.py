@@ -117,7 +117,7 @@ class TestMessages:
     async def test_deep_nesting_is_answered_wherever_it_is(
         self, open_socket: Open, target: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._PENALTY_TIME", 10_000.0)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.penalties._TIME", 10_000.0)
         client = await open_socket(target)
         for depth in (500, 990, 1000, 5000, 100_000):
             for opener, closer in ("[]", ('{"a":', "}")):

@@ -45,9 +45,20 @@ class TestPages:
     async def test_they_need_no_key(self, gateway: Proxy, path: str) -> None:
         assert (await get(gateway.port, f"{path}?token=wrong", "Authorization: Bearer wrong")).status == 200
 
-    async def test_the_connection_ends_with_the_answer(self, gateway: Proxy) -> None:
+    async def test_one_connection_is_enough_for_all(self, gateway: Proxy) -> None:
         async with await RawClient.connect(gateway.port) as client:
-            client.write(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+            client.write(b"".join(b"GET %b HTTP/1.1\r\nHost: gateway\r\n\r\n" % page.encode() for page in PAGES))
+            answers = [await client.answer() for _ in PAGES]
+        assert [answer.status for answer in answers] == [200] * len(PAGES)
+        assert answers[0].body.startswith(b"bullmq-proxy")
+        assert b"# TYPE" in answers[3].body
+
+    @pytest.mark.parametrize("head", ["HTTP/1.1\r\nHost: gateway\r\nConnection: close", "HTTP/1.0"])
+    async def test_the_connection_ends_with_the_answer_when_the_client_wants_it(
+        self, gateway: Proxy, head: str
+    ) -> None:
+        async with await RawClient.connect(gateway.port) as client:
+            client.write(f"GET / {head}\r\n\r\nGET / HTTP/1.1\r\n\r\n".encode())
             answer = await client.answer()
         assert answer.headers["connection"] == "close"
         assert answer.body.count(b"bullmq-proxy") == 1
@@ -59,14 +70,14 @@ class TestPages:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("path", ["/nothing", "/queue", "/queue/q/process", "/ws/queue/q", "/health/"])
+    @pytest.mark.parametrize("path", ["/nothing", "/queue", "/queue/q/x/y", "/ws/queue/q", "/health/"])
     async def test_an_unknown_path_is_404(self, gateway: Proxy, path: str) -> None:
         for answer in (await get(gateway.port, path), await upgrade(gateway.port, path)):
             assert (answer.status, answer.error["code"]) == (404, "NOT_FOUND")
             assert "/queue/NAME" in answer.error["message"]
 
     @pytest.mark.parametrize(
-        ("path", "allowed"), [*((page, "GET, HEAD, OPTIONS") for page in PAGES), ("/queue/q", "GET"), ("/flows", "GET")]
+        ("path", "allowed"), [*((page, "GET, HEAD, OPTIONS") for page in PAGES), ("/queue/q/events", "GET")]
     )
     @pytest.mark.parametrize(
         "method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get", "GETS", "m-search"]

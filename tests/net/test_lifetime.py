@@ -23,7 +23,7 @@ from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.net.connection import Connection
 from bullmq_proxy.gateway.net.listener import Listener
 from bullmq_proxy.gateway.sessions.budget import Budget
-from bullmq_proxy.gateway.sessions.interfaces import Client, Session
+from bullmq_proxy.gateway.sessions.interfaces import CallSession, Client, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters
@@ -73,13 +73,18 @@ class House:
     def __init__(self) -> None:
         self.probes: list[Probe] = []
         self.furnish: Callable[[Probe], None] = lambda probe: None
-        self.listener = Listener(admission(no_auth=True, allowed_hosts=("gateway",)), Budget(), self._open, self._page)
+        self.listener = Listener(
+            admission(no_auth=True, allowed_hosts=("gateway",)), Budget(), self._open, self._calls, self._page
+        )
 
     def _open(self, endpoint: SessionEndpoint, parameters: RouteParameters, rights: Rights, outlet: Client) -> Session:
         probe = Probe(outlet)
         self.furnish(probe)
         self.probes.append(probe)
         return probe
+
+    def _calls(self, *_: object) -> CallSession:
+        raise AssertionError("nobody calls a function")
 
     async def _page(self, endpoint: PageEndpoint) -> Response:
         return http.text("page")

@@ -167,6 +167,16 @@ async def refused_handshakes(proxy: Gateway, redis: Redis) -> None:
         writer.close()
 
 
+async def requests(proxy: Gateway, redis: Redis) -> None:
+    for last in (b"", b"GET /queue/q/nothing HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key-1\r\n\r\n", b"?\r\n\r\n"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        head = b"POST /queue/q/add HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key-1\r\nContent-Length: 8\r\n\r\n"
+        writer.write((head + b'["work"]') * 3 + last)
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+
+
 async def frames_that_break_the_rules(proxy: Gateway, redis: Redis) -> None:
     for frame in (b"\xff\xff\xff\xff", b"\x81\x81\0\0\0\0\xff", b"\x81\xff"):
         queue: Peer = await proxy.queue()
@@ -234,6 +244,7 @@ async def all_quiet(proxy: Gateway) -> None:
         a_caller_that_waits_for_a_failure,
         calls_that_redis_refuses,
         refused_handshakes,
+        requests,
         frames_that_break_the_rules,
         lost_links,
     ],

@@ -21,9 +21,11 @@ from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
 from bullmq_proxy.gateway.broker.redis.socket import Sink
+from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
+from bullmq_proxy.gateway.wire.envelope import err, ok
 from tests.sessions.peer import Gateway, Peer, Refused, down, until
 from tests.support.link import OPTIONS
 from tests.support.valkey import ValkeyProcess
@@ -287,6 +289,9 @@ class Client:
     def send(self, *parts: Any) -> None:
         self.sent.append(json.loads(b"".join(map(bytes, parts)))["data"])
 
+    def reply(self, id: Any, result: Any) -> None:
+        self.send(*((err(id, result),) if isinstance(result, GatewayError) else ok(id, result)))
+
     def close(self, code: Any, reason: str = "") -> None: ...
 
     def penalize(self, size: int = 0) -> None: ...
@@ -339,7 +344,7 @@ class Shard:
 
 
 def call(caller: Caller, fn: str, *args: str) -> None:
-    caller.call(b"1", fn, [Raw(json.dumps(arg).encode()) for arg in args])
+    caller.call(b"1", fn, [Raw(json.dumps(arg).encode()) for arg in args], sum(map(len, args)))
 
 
 async def test_heavy_calls_of_all_connections_take_turns_in_the_order_in_which_they_came() -> None:

@@ -19,9 +19,11 @@ from bullmq_proxy.gateway.broker.functions.base import CONSUME, Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.watching import job_waits
+from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
+from bullmq_proxy.gateway.wire.envelope import err, ok
 from tests.sessions.peer import Gateway, Peer, Refused, down, until
 from tests.support.keys import entry, write_keys
 from tests.support.link import OPTIONS
@@ -319,6 +321,9 @@ class Client:
     def send(self, *parts: Any) -> None:
         self.sent.append(json.loads(b"".join(map(bytes, parts))))
 
+    def reply(self, id: Any, result: Any) -> None:
+        self.send(*((err(id, result),) if isinstance(result, GatewayError) else ok(id, result)))
+
     def close(self, code: Any, reason: str = "") -> None: ...
 
     def penalize(self, size: int = 0) -> None: ...
@@ -339,10 +344,10 @@ async def test_a_wait_that_is_ended_before_its_first_step_is_answered() -> None:
 
     context = Context(Broker(Address(), "bull", OPTIONS, Identity("never started")), Rights(EVERYTHING))
     caller = Caller(table, None, context, client, CallLimits(10, 1000, asyncio.Semaphore(1), Budget()))
-    caller.call(b"1", "forEver", [])
-    caller.call(b"2", "forEver", [])
+    caller.call(b"1", "forEver", [], 1)
+    caller.call(b"2", "forEver", [], 1)
     caller.drain()
-    caller.call(b"3", "forEver", [])
+    caller.call(b"3", "forEver", [], 1)
     await until(_is(lambda: len(client.sent) == 3), "all are answered")
     assert {message["data"]["err"]["code"] for message in client.sent} == {"SHUTTING_DOWN"}
     assert caller.in_flight == 0

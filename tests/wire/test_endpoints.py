@@ -13,8 +13,17 @@ from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.grants import Grant, Permission
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.shared_memory import SharedMemory
-from bullmq_proxy.gateway.wire.endpoints import ENDPOINTS, Endpoint, PageEndpoint, Row, SessionEndpoint, shown
-from bullmq_proxy.gateway.wire.routes import parse_target, validate
+from bullmq_proxy.gateway.wire.endpoints import (
+    ENDPOINTS,
+    OPENED,
+    CallEndpoint,
+    Endpoint,
+    PageEndpoint,
+    Row,
+    SessionEndpoint,
+    shown,
+)
+from bullmq_proxy.gateway.wire.routes import parse_request, parse_target, validate
 from tests.support.limits import LIMITS
 
 endpoints = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name.lower())
@@ -23,7 +32,7 @@ PATHS = [(path, endpoint) for endpoint in ENDPOINTS for path in endpoint.value.p
 
 def asked(path: str, queue: str = "mails-1") -> str:
     """A path as clients write it."""
-    return path.replace("{queue}", queue).replace("{concurrency}", "1")
+    return path.replace("{queue}", queue).replace("{concurrency}", "1").replace("{function}", "count")
 
 
 def account(*permissions: Permission) -> Account:
@@ -52,8 +61,10 @@ class TestRows:
         with pytest.raises(AssertionError):
             replaced(SessionEndpoint.QUEUE.value, paths=("/queue/{queue}", "/anything"))
 
-    def test_no_path_leads_to_two_endpoints(self) -> None:
-        for (one, _), (other, _) in combinations(PATHS, 2):
+    def test_no_path_leads_to_two_endpoints_of_a_kind(self) -> None:
+        opened = [(path, endpoint) for path, endpoint in PATHS if endpoint in OPENED]
+        called = [(path, endpoint) for path, endpoint in PATHS if endpoint not in OPENED]
+        for (one, _), (other, _) in (*combinations(opened, 2), *combinations(called, 2)):
             pairs = list(zip(one.split("/"), other.split("/"), strict=False))
             same_length = one.count("/") == other.count("/")
             assert not same_length or any(a != b and "{" not in a + b for a, b in pairs), (one, other)
@@ -67,7 +78,8 @@ def replaced(row: Row, **changes: Any) -> Row:
 class TestPaths:
     @pytest.mark.parametrize(("path", "endpoint"), PATHS, ids=[path for path, _ in PATHS])
     def test_each_leads_to_its_endpoint(self, path: str, endpoint: Endpoint) -> None:
-        target = parse_target(asked(path))
+        is_call = isinstance(endpoint, CallEndpoint)
+        target = parse_request("POST", asked(path)) if is_call else parse_target(asked(path))
         assert target.endpoint is endpoint
         assert validate(target, LIMITS).queue == ("mails-1" if endpoint.value.is_of_one_queue else "")
 
@@ -87,6 +99,8 @@ class TestRights:
             "WORKER": {Permission.CONSUME},
             "EVENTS": {Permission.OBSERVE},
             "FLOWS": anything,
+            "QUEUE_FUNCTION": anything,
+            "FLOWS_FUNCTION": anything,
             **dict.fromkeys([page.name for page in PageEndpoint]),
         }
 

@@ -1,0 +1,74 @@
+"""Who is let in: the host that was asked for, the key, and the origin of a browser's page."""
+
+from __future__ import annotations
+
+from asyncio import BaseTransport
+from dataclasses import dataclass
+
+from websockets.datastructures import Headers
+
+from bullmq_proxy.gateway.access.accounts import Account
+from bullmq_proxy.gateway.access.authenticator import Authenticator
+from bullmq_proxy.gateway.access.credentials import is_host_allowed, is_origin_allowed, presented_key
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.value_types import is_loopback
+from bullmq_proxy.gateway.wire.connection_options import Limits
+from bullmq_proxy.gateway.wire.routes import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """The settings of a listener: who is let in, and the limits of a connection."""
+
+    authenticator: Authenticator
+    allowed_origins: tuple[str, ...]
+    allowed_hosts: tuple[str, ...] | None  # None: any
+    limits: Limits
+    max_message_size: int  # bytes
+    max_write_buffer: int  # bytes
+    bad_messages_per_second: int
+    max_connections: int | None
+    max_connections_per_address: int | None
+    links: int  # to Redis, as many as there may be
+    ping_interval: float  # s
+    ping_timeout: float  # s
+
+    def check_host(self, transport: BaseTransport, headers: Headers) -> None:
+        """Refuse, where no key is asked for, a browser that was led here over a loopback address.
+
+        Raises:
+            GatewayError: FORBIDDEN.
+        """
+        allowed, here = self.allowed_hosts, transport.get_extra_info("sockname")
+        if allowed is None or not isinstance(here, tuple) or not is_loopback(here[0]):  # of a unix socket: its path
+            return
+        if not is_host_allowed(headers, allowed):
+            raise GatewayError(
+                ErrorCode.FORBIDDEN,
+                "This host name may not be used here without a key: use localhost, or name it in allowed_hosts",
+            )
+
+    def authenticate(self, target: Target, headers: Headers) -> Account:
+        """Return the account of whoever asks.
+
+        Raises:
+            GatewayError: UNAUTHORIZED, or FORBIDDEN for a page of another origin.
+        """
+        if target.endpoint.value.permissions is None:
+            return self.authenticator.nobody
+        account = self.authenticator.authenticate(presented_key(headers, target.token))
+        self.check_origin(headers)
+        return account
+
+    def check_origin(self, headers: Headers) -> None:
+        """Refuse a page of an origin that is not allowed.
+
+        Raises:
+            GatewayError: FORBIDDEN.
+        """
+        if not self.lets_read(headers):
+            raise GatewayError(ErrorCode.FORBIDDEN, "This page's origin is not allowed to connect")
+
+    def lets_read(self, headers: Headers) -> bool:
+        """Return whether a page of this origin may read what is answered; what is no page may."""
+        return is_origin_allowed(headers, self.allowed_origins)

@@ -1,0 +1,137 @@
+"""One request of an HTTP connection and its response, which leaves when those before it have left."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from msgspec import Raw
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+
+from bullmq_proxy.gateway import __version__
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.net import http
+from bullmq_proxy.gateway.sessions.interfaces import Result
+from bullmq_proxy.gateway.wire.routes import MethodNotAllowedError
+
+_SERVER: Final = f"bullmq-proxy/{__version__}"
+_OK: Final = b"HTTP/1.1 200 OK\r\nDate: %%b\r\nServer: %b\r\nContent-Type: %b\r\nContent-Length: %%d\r\n%%b\r\n" % (
+    _SERVER.encode(),
+    http.JSON.encode(),
+)
+_CLOSE: Final = b"Connection: close\r\n"
+
+
+class Outlet(Protocol):
+    """The connection of an exchange."""
+
+    def finished(self, exchange: Exchange) -> None:
+        """Send a response when it is its turn."""
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the next response is the last one."""
+
+
+class Exchange:
+    """A request that has been taken.
+
+    Attributes:
+        response: its parts, once it is known.
+        size: bytes of these.
+        is_last: whether the connection ends with the response.
+    """
+
+    __slots__ = ("_is_head", "_more", "_outlet", "is_last", "response", "size")
+
+    def __init__(self, outlet: Outlet, more: bytes, *, is_head: bool, is_last: bool) -> None:
+        """Take a request.
+
+        Args:
+            outlet: its connection.
+            more: header lines of the response, each with its end.
+            is_head: whether it asks for the headers alone.
+            is_last: whether the client sends no further one.
+        """
+        self.response: tuple[bytes | Raw, ...] | None = None
+        self.size = 0
+        self.is_last = is_last
+        self._outlet = outlet
+        self._more = more
+        self._is_head = is_head
+
+    def reply(self, result: Result) -> None:
+        """Respond with what a call ends with."""
+        if isinstance(result, bytes):
+            self.respond_json(b'{"ok":', result, b"}")
+        elif isinstance(result, tuple):
+            self.respond_json(b'{"ok":', *result, b"}")
+        else:
+            self.respond(refusal(result))
+
+    def respond_json(self, *body: bytes | Raw) -> None:
+        """Respond with JSON text and status 200."""
+        length = sum(map(len, body))
+        more = self._more + _CLOSE if self._ends() else self._more
+        head = _OK % (_date(), length, more)
+        self._finish((head,) if self._is_head else (head, *body))
+
+    def respond(self, response: Response) -> None:
+        """Respond with a page or a refusal."""
+        headers = response.headers
+        headers["Server"] = _SERVER
+        connection = ["close"] if self._ends() else []
+        connection += ["Upgrade"] if "Upgrade" in headers else []  # RFC 9110 §7.8
+        del headers["Connection"]
+        if connection:
+            headers["Connection"] = ", ".join(connection)
+        with_lines(response, self._more)
+        self._finish(((http.without_body(response) if self._is_head else response).serialize(),))
+
+    def _ends(self) -> bool:
+        self.is_last = self.is_last or self._outlet.is_ending
+        return self.is_last
+
+    def _finish(self, response: tuple[bytes | Raw, ...]) -> None:
+        self.response = response
+        self.size = sum(map(len, response))
+        self._outlet.finished(self)
+
+
+def refusal(error: GatewayError) -> Response:
+    """Return the response to a request that is refused, with the status of the error."""
+    if isinstance(error, MethodNotAllowedError):
+        return http.refusal(error, HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": ", ".join(error.methods)})
+    return http.refusal(error)
+
+
+def cross_origin(headers: Headers) -> bytes:
+    """Return the header lines that let a page of another origin read a response (Fetch §3.2.3)."""
+    origin = headers.get("Origin")
+    return b"" if origin is None else f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n".encode("latin-1")
+
+
+def with_lines(response: Response, lines: bytes) -> Response:
+    """Add header lines to a response."""
+    for line in lines.decode("latin-1").split("\r\n")[:-1]:
+        name, _, value = line.partition(": ")
+        response.headers[name] = value
+    return response
+
+
+class _Clock:
+    """The date of responses, written once a second."""
+
+    second = 0
+    text = b""
+
+
+def _date() -> bytes:
+    """Return the header's value (RFC 9110 §6.6.1)."""
+    second = int(time.time())
+    if second != _Clock.second:
+        _Clock.second, _Clock.text = second, email.utils.formatdate(second, usegmt=True).encode()
+    return _Clock.text

@@ -1,0 +1,84 @@
+"""The front of a socket: the head of the first request, which says who has the socket from then on.
+
+A request for a WebSocket goes to a connection of the library's, any other one to an HTTP connection. A client that
+sends no request gets a refusal that every client can read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from bullmq_proxy.gateway.net import opening
+from bullmq_proxy.gateway.net.shared import Shared
+
+HandOn = Callable[["Front", Request, bytes], None]
+
+
+class Front(asyncio.Protocol):
+    """A socket whose first request has not come yet.
+
+    Attributes:
+        address: of the client; empty on a Unix socket.
+        request: None, as long as it has the socket.
+        transport: of the socket.
+        protocol: the library's, for a WebSocket.
+    """
+
+    request: Request | None = None
+    transport: asyncio.Transport
+
+    def __init__(self, shared: Shared, protocol: ServerProtocol, hand_on: HandOn) -> None:
+        """Make one.
+
+        Args:
+            shared: by all connections of the listener.
+            protocol: the library's, for the case that the client wants a WebSocket.
+            hand_on: takes the socket over, with the request and what has come behind its head.
+        """
+        self.address = ""
+        self.protocol = protocol
+        self._shared = shared
+        self._hand_on = hand_on
+        self._head = bytearray()
+        self._refused = False
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin with a client that has connected."""
+        self.transport = transport
+        peer = transport.get_extra_info("peername")
+        self.address = sys.intern(str(peer[0])) if isinstance(peer, tuple) else ""
+        self._shared.unopened.enter(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Collect the request's head."""
+        if self._refused:
+            return  # what a refused client goes on sending; closing at once would take the answer from it
+        self._head += data
+        match opening.judge(self._head, data):
+            case Request() as request:
+                self._shared.unopened.leave(self)
+                self._hand_on(self, request, opening.behind(self._head))
+            case Response() as refusal:
+                self._refuse(refusal)
+
+    def _refuse(self, response: Response) -> None:
+        """Answer what is no request. The client closes, or the time for the head is up."""
+        self._refused = True
+        self.transport.write(response.serialize())
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the client."""
+        self._shared.unopened.leave(self)
+        self.forget_protocol()
+
+    def forget_protocol(self) -> None:
+        """Release the library's part, which nobody needs: its parser and itself hold each other."""
+        self.protocol.parser.close()

@@ -1,0 +1,250 @@
+"""The requests of an HTTP connection, read from its bytes: llhttp (`httptools`) parses, `opening.py` has the rules.
+
+A head that is refused, and a body that is too long, are answered before the body has come, and nothing is read behind
+them: who disagrees about where a request ends shall not hide another one in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, Generic, Protocol, TypeVar
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from websockets.http11 import Request, Response
+
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.net import http, opening
+from bullmq_proxy.gateway.net.sending_connection import LARGE
+from bullmq_proxy.gateway.net.shared import PartialMessage, Shared, Socket
+
+_HEAD_TIMEOUT: Final = 5.0  # s from the first byte of a head to its end
+_BODY_TIMEOUT: Final = 10.0  # s from there to the end of a body
+_BODY_RATE: Final = 16_384  # bytes of a body that have a second more
+
+T = TypeVar("T")
+A_co = TypeVar("A_co", covariant=True)
+_Head = tuple[str, bytes, str, list[tuple[bytes, bytes]]]
+
+
+@dataclass(slots=True)
+class Arrived(Generic[T]):
+    """A request that has come as a whole.
+
+    Attributes:
+        method: GET where that is not known.
+        what: was asked for, or its refusal.
+        body: of the request.
+        is_last: whether no other one comes on the connection.
+    """
+
+    method: str
+    what: T | Response
+    body: bytes
+    is_last: bool
+
+
+class Owner(Protocol[A_co]):
+    """The connection whose requests are read."""
+
+    def admit(self, request: Request) -> A_co | Response:
+        """Return what a request asks for, or its refusal."""
+
+    def go_ahead(self) -> None:
+        """Tell the client, which waits for it, to send the body (RFC 9110 §10.1.1)."""
+
+
+class RequestReader(Generic[T]):
+    """Reads the requests of one connection.
+
+    Attributes:
+        arrived: those that are whole, for the connection to take.
+        is_deaf: nothing more is read.
+        since: the loop time at which the request began that is being read.
+    """
+
+    def __init__(self, shared: Shared, owner: Owner[T], socket: Socket) -> None:
+        """Make one for a connection, which is both `owner` and `socket`."""
+        self.arrived: list[Arrived[T]] = []
+        self.is_deaf = False
+        self.since = 0.0
+        self._shared = shared
+        self._owner = owner
+        self._socket = socket
+        self._loop = asyncio.get_running_loop()
+        self._parser = HttpRequestParser(self)
+        self._known: tuple[_Head, T] | None = None  # the last head: clients send the same one again and again
+        self._url = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._length = 0  # of the body, as far as the head says it
+        self._is_chunked = self._expects = False  # what the last head that was not known has said
+        self._body: list[bytes] = []
+        self._size = 0  # of the head, and then of the body
+        self._unheld = 0  # bytes of the body that do not count to the budget yet
+        self._what: T | Response | None = None  # the request whose body comes
+        self._in_message = False
+        self._partial: PartialMessage | None = None
+
+    @property
+    def is_in_message(self) -> bool:
+        """Whether a request has begun and is not whole."""
+        return self._in_message
+
+    @property
+    def is_in_body(self) -> bool:
+        """Whether its head is whole."""
+        return self._what is not None
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether a long body waits until there is room for it."""
+        return self._partial is not None and self._partial.waits
+
+    def forget_head(self) -> None:
+        """Check the next head again, even if it is the same one."""
+        self._known = None
+
+    def is_late(self, now: float) -> bool:
+        """Return whether the request that is being read takes too long; `now` in loop time."""
+        allowed = _BODY_TIMEOUT + self._size / _BODY_RATE if self.is_in_body else _HEAD_TIMEOUT
+        return self._in_message and now - self.since > allowed
+
+    def close(self) -> None:
+        """Hold nothing any more."""
+        self.is_deaf = True
+        self.arrived.clear()
+        self._forget_message()
+        self._known = None
+        del self._parser, self._owner, self._socket  # which hold us, too
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the socket."""
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:  # to what is not spoken here: the request is answered as if it did not say so
+            self.is_deaf = True
+            if self.arrived:
+                self.arrived[-1].is_last = True
+        except HttpParserError:
+            if not self.is_deaf:
+                self.refuse("This is no HTTP/1.1 request")
+        if self._unheld:
+            self._hold()
+
+    def _hold(self) -> None:
+        """Count the bytes of a body that is not whole yet; a long one begins when there is room."""
+        size, self._unheld = self._unheld, 0
+        if self._partial is not None:
+            self._partial.hold(size)
+            return
+        self._partial = PartialMessage(self._socket, self._shared)
+        self._partial.hold(size)
+        if self._length > LARGE:
+            self._partial.wait_for_room()
+
+    def refuse(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        """Answer what is no request, and hear no more."""
+        response = http.refusal(GatewayError(ErrorCode.INVALID_MESSAGE, message), status)
+        self.arrive(response, is_last=True)
+
+    def arrive(self, what: T | Response, *, is_last: bool) -> None:
+        """Take a request as whole."""
+        self.is_deaf = self.is_deaf or is_last
+        self.arrived.append(Arrived(self._method(), what, b"".join(self._body), is_last))
+        self._forget_message()
+
+    def _method(self) -> str:
+        return self._parser.get_method().decode() if self._in_message else "GET"
+
+    def _forget_message(self) -> None:
+        self._in_message = False
+        self._what = None
+        self._body = []
+        self._unheld = 0
+        if self._partial is not None:
+            self._partial.let_go()
+            self._partial = None
+
+    # What the parser finds
+
+    def on_message_begin(self) -> None:
+        """Begin with a head."""
+        self._in_message = True
+        self.since = self._loop.time()
+        self._url = b""
+        self._fields = []
+        self._length = 0
+        self._size = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        self._url += url
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        if len(name) == 14 and name.lower() == b"content-length":
+            self._length = int(value) if value.isdigit() and len(value) < 20 else -1  # which the parser refuses
+        else:
+            self._fields.append((name, value))
+        self._count(len(name) + len(value) + 4)  # the colon, a space, and the line's end
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if (self._size > opening.HEAD_LIMIT or len(self._fields) > opening.FIELDS) and not self.is_deaf:
+            self.refuse("The headers are too long, or too many", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        """Check the head."""
+        if self.is_deaf:
+            return
+        self._size = 0
+        head: _Head = (self._method(), self._url, self._parser.get_http_version(), self._fields)
+        if self._known is not None and self._known[0] == head:
+            self._what = self._known[1]
+        else:
+            self._what = what = self._check(head)
+            self._known = None if isinstance(what, Response) else (head, what)
+        if self.is_deaf or not (self._length or self._is_chunked):
+            return
+        if head[0] in http.METHODS:
+            self.refuse("A request of this method with a body is not answered here")
+            return
+        if self._length > self._shared.max_message_size:
+            self._what = self._too_long()
+        if isinstance(self._what, Response):  # the body is not waited for
+            self.arrive(self._what, is_last=True)
+        elif self._expects:
+            self._owner.go_ahead()
+
+    def _check(self, head: _Head) -> T | Response:
+        names = {name.lower(): value.lower() for name, value in self._fields}
+        self._is_chunked = b"transfer-encoding" in names
+        self._expects = names.get(b"expect") == b"100-continue"
+        request = opening.check(*head)
+        if isinstance(request, Response):
+            self.arrive(request, is_last=True)
+            return request
+        return self._owner.admit(request)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        if self.is_deaf:
+            return
+        self._size += len(body)
+        if self._size > self._shared.max_message_size:
+            self.arrive(self._too_long(), is_last=True)
+            return
+        self._body.append(body)
+        self._unheld += len(body)
+
+    def _too_long(self) -> Response:
+        most = self._shared.max_message_size
+        error = GatewayError(ErrorCode.INVALID_MESSAGE, f"The body has more than {most} bytes (max_message_size)")
+        return http.refusal(error, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+    def on_message_complete(self) -> None:
+        """Take the request."""
+        if not self.is_deaf and self._what is not None:
+            self.arrive(self._what, is_last=not self._parser.should_keep_alive())
