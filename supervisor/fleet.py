@@ -23,6 +23,8 @@ GRACE = 5.0
 HURRY = 3.0
 # What a shard that stands still gets for writing its stacks and dying, before it is killed.
 ABORT_GRACE = 2.0
+# Time between two looks at the shards' signs of life: a shard gives one each second.
+LOOK = 1.0
 # Stacks are written in many small pieces: shards take turns, or nobody could read them.
 STACKS_PAUSE = 0.05
 # How long clients wait in the socket of a slot without a shard, before the other shards serve it.
@@ -112,7 +114,7 @@ class Fleet:
         self._to_tell: list[tuple[float, Signal]] = []
         self._stacks_due = float("-inf")
         self._shard_timeout = shard_timeout
-        self._look_pause = max(1.0, shard_timeout / 4)
+        self._late = max(LOOK / 2, shard_timeout / 8)
         self._look_due = float("-inf")
 
     def __repr__(self) -> str:
@@ -257,8 +259,8 @@ class Fleet:
         if now < self._look_due:
             return
         # What held us up, a suspended machine or a stopped container, has perhaps held the shards up as well.
-        late = now > self._look_due + self._look_pause / 2
-        self._look_due = now + self._look_pause
+        late = now > self._look_due + self._late
+        self._look_due = now + LOOK
         for slot, beat in zip(self.slots, beats, strict=True):
             if late or beat != slot.beat or beat == 0:
                 slot.beat, slot.moved_at = beat, now

@@ -172,6 +172,8 @@ class Master:
                 level = logging.WARNING if action.reason else logging.DEBUG
                 log.log(level, "%s%s to pid %d", why, action.signum.name, action.pid)
                 os.kill(action.pid, action.signum)  # still our child, even if dead: only _reap takes it away
+                if action.signum == signal.SIGABRT:
+                    os.kill(action.pid, signal.SIGCONT)  # a process that was stopped dies of it only then
         self._share(self._fleet.shared())
         if self._fleet.ending:
             # Once the shards have let go of theirs, too, clients are refused and can turn elsewhere at once.

@@ -15,6 +15,7 @@ from bullmq_proxy.supervisor.fleet import (
     CRASH_LOOP,
     GRACE,
     HURRY,
+    LOOK,
     MOMENT,
     STACKS_PAUSE,
     Action,
@@ -240,7 +241,6 @@ class TestStop:
 
 
 WATCH = 20.0
-LOOK = WATCH / 4
 
 
 def looks(fleet: Fleet, until: float, moving: Sequence[int] = (), beats: Sequence[int] = (1, 1)) -> list[Action]:
@@ -283,11 +283,10 @@ class TestStandingStill:
         assert fleet.exited(0, -6, WATCH + 1) == 0
         assert fleet.plan(WATCH + 1) == [Spawn(0, 1)]
 
-    def test_it_looks_a_few_times_in_that_time_and_each_second_at_most(self) -> None:
-        for watch, pause in ((WATCH, LOOK), (3.0, 1.0)):
-            fleet = serving(1, watch=watch)
-            fleet.check_beats([1], 0)
-            assert fleet.next_due() == pause
+    def test_it_looks_each_second(self) -> None:
+        fleet = serving(1, watch=WATCH)
+        fleet.check_beats([1], 0)
+        assert fleet.next_due() == LOOK
 
     def test_its_successor_has_all_the_time(self) -> None:
         fleet = serving(1, watch=WATCH)
@@ -310,7 +309,7 @@ class TestStandingStill:
     def test_a_look_before_its_time_sees_nothing(self) -> None:
         fleet = serving(1, watch=WATCH)
         fleet.check_beats([1], 0)
-        fleet.check_beats([2], LOOK - 1)
+        fleet.check_beats([2], LOOK / 2)
         assert fleet.slots[0].beat == 1
 
     def test_a_start_has_a_time_of_its_own(self) -> None:
