@@ -106,6 +106,15 @@ async def test_a_successor_gives_the_jobs_of_its_killed_predecessors_back_at_onc
     worker.feed.leave(worker.consumer, counted=False)
 
 
+async def test_a_shard_that_is_known_to_be_dead_is_not_waited_for(start: Start, redis: Redis, prefix: str) -> None:
+    await leave_behind(redis, prefix, "run:1:0", "q")
+    sibling = await start(Identity("run", 0, 0), 0)
+    worker = Worker(sibling)
+    sibling.presence.bury(Identity("run", 1, 0))
+    await eventually(lambda: worker.leases, "it has the job")
+    worker.feed.leave(worker.consumer, counted=False)
+
+
 async def test_the_jobs_of_a_silent_gateway_are_given_back_and_those_of_a_living_one_are_not(
     start: Start, redis: Redis, prefix: str, background: list[str]
 ) -> None:

@@ -41,11 +41,12 @@ async def _shard_stopped(site: Site, random: Random) -> None:
 
 
 async def _shard_suspended(site: Site, random: Random) -> None:
-    """Stop a shard for a little less than its supervisor waits: others may have acted for it meanwhile."""
+    """Stop a shard for about as long as its supervisor waits since its last sign of life."""
     pid = random.choice(site.shards())
     os.kill(pid, signal.SIGSTOP)
-    await asyncio.sleep(SHARD_TIMEOUT - 0.5)
-    os.kill(pid, signal.SIGCONT)
+    await asyncio.sleep(SHARD_TIMEOUT - random.uniform(0.5, 2))
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
 
 
 async def _gateway_killed(site: Site, random: Random) -> None:
