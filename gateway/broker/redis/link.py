@@ -26,6 +26,7 @@ from bullmq_proxy.gateway.broker.redis.errors import (
     unavailable,
 )
 from bullmq_proxy.gateway.broker.redis.greeting import NotMaster, greet, open_socket, why
+from bullmq_proxy.gateway.broker.redis.patience import Patience
 from bullmq_proxy.gateway.broker.redis.server import Server
 from bullmq_proxy.gateway.broker.redis.socket import (
     Chunk,
@@ -45,7 +46,6 @@ _CONNECT_TIMEOUT: Final = 5.0  # s, for TCP and TLS; the handshake has the link'
 _SHORTEST_PAUSE: Final = 0.05  # s between two attempts to connect
 _LONGEST_PAUSE: Final = 2.0  # s
 _LEAVING: Final = 1.0  # s for the replies to what was written, on a connection that is given up
-_QUIET: Final = 5.0  # s without a refused command, after which the next one begins a new trouble
 
 _STOPPING: Final = GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
 
@@ -81,7 +81,7 @@ class Link:
         self._chunks: list[Chunk] = []  # of these commands
         self._size = 0  # of those bytes that came while there was no connection
         self._refused: list[Entry] = []  # by the server that is being left; they come first at the next one
-        self._refused_since = self._refused_at = float("-inf")
+        self._patience = Patience(options.backlog_timeout)
         self._connection: RedisSocket | None = None
         self._leaving: RedisSocket | None = None  # the last one that was left in good order
         self._up = asyncio.Event()
@@ -268,12 +268,8 @@ class Link:
             if not self.server.has_slots:
                 return False
             self.server.moved(word, reply)
-        now = self._loop.time()
-        if now - self._refused_at > _QUIET:
-            self._refused_since = now
-        self._refused_at = now
         self.leave(REFUSALS[word], connection)
-        if self._closed or now - self._refused_since >= self._options.backlog_timeout:
+        if self._patience.has_ended() or self._closed:
             return False
         self._refused.append(entry)
         return True

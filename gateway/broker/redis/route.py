@@ -15,6 +15,7 @@ from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import OF_SLOTS, REFUSALS, unavailable
 from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.patience import Patience
 from bullmq_proxy.gateway.broker.redis.server import Server
 from bullmq_proxy.gateway.broker.redis.socket import Chunk, Entry, OnPush, Setup, Sink, pack_command, resolve
 from bullmq_proxy.gateway.errors import GatewayError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from bullmq_proxy.gateway.broker.redis.cluster import Cluster
 
 _PAUSE: Final = 0.1  # s before what is refused for a while is sent again
-_QUIET: Final = 5.0  # s without a refusal, after which the next one begins a new trouble
 _MOVES: Final = {REFUSALS[word] for word in OF_SLOTS}  # no trouble of a node
 _ASKING: Final = pack_command("ASKING")
 
@@ -45,7 +45,7 @@ class Route:
         self._loop = asyncio.get_running_loop()
         self._held: deque[Entry] | None = None  # waits while earlier ones are on their way back
         self._back: list[Entry] = []  # refused, in order
-        self._since = self._refused_at = float("-inf")
+        self._patience = Patience(cluster.options.backlog_timeout)
         self._must_wait = False  # before what has come back is sent again
         self._moved: asyncio.Future[None] = self._loop.create_future()
 
@@ -109,11 +109,7 @@ class Route:
 
     def refused(self, entry: Entry, word: str, reply: Any) -> bool:
         """Take a command that a node did not execute; return False where its time is over."""
-        now = self._loop.time()
-        if now - self._refused_at > _QUIET:
-            self._since = now
-        self._refused_at = now
-        if self._cluster.is_closed or now - self._since >= self._cluster.options.backlog_timeout:
+        if self._patience.has_ended() or self._cluster.is_closed:
             return False
         sink, decode, replies, command, _ = entry
         former = self.link
