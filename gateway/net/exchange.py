@@ -17,9 +17,9 @@ from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.sessions.interfaces import Result
 from bullmq_proxy.gateway.wire.routes import MethodNotAllowedError
 
-_SERVER: Final = f"bullmq-proxy/{__version__}"
+SERVER: Final = f"bullmq-proxy/{__version__}"
 _OK: Final = b"HTTP/1.1 200 OK\r\nDate: %%b\r\nServer: %b\r\nContent-Type: %b\r\nContent-Length: %%d\r\n%%b\r\n" % (
-    _SERVER.encode(),
+    SERVER.encode(),
     http.JSON.encode(),
 )
 _CLOSE: Final = b"Connection: close\r\n"
@@ -76,13 +76,13 @@ class Exchange:
         """Respond with JSON text and status 200."""
         length = sum(map(len, body))
         more = self._more + _CLOSE if self._ends() else self._more
-        head = _OK % (_date(), length, more)
+        head = _OK % (date(), length, more)
         self._finish((head,) if self._is_head else (head, *body))
 
     def respond(self, response: Response) -> None:
         """Respond with a page or a refusal."""
         headers = response.headers
-        headers["Server"] = _SERVER
+        headers["Server"] = SERVER
         connection = ["close"] if self._ends() else []
         connection += ["Upgrade"] if "Upgrade" in headers else []  # RFC 9110 §7.8
         del headers["Connection"]
@@ -129,7 +129,7 @@ class _Clock:
     text = b""
 
 
-def _date() -> bytes:
+def date() -> bytes:
     """Return the header's value (RFC 9110 §6.6.1)."""
     second = int(time.time())
     if second != _Clock.second:

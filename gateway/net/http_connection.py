@@ -26,7 +26,7 @@ from bullmq_proxy.gateway.net.responding_connection import LINGER, RespondingCon
 from bullmq_proxy.gateway.net.sending_connection import LARGE
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.sessions.interfaces import CallSession, Result
-from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint
+from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters, Target
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,9 @@ class Site(Protocol):
 
     def open_calls(self, admitted: Admitted, connection: HttpConnection) -> CallSession:
         """Return the session for a request; raises GatewayError."""
+
+    def open_stream(self, admitted: Admitted, connection: HttpConnection) -> None:
+        """Hand the socket of a connection on to a stream of events; raises GatewayError."""
 
     def read_page(self, endpoint: PageEndpoint) -> Any:
         """Return a page, to be awaited."""
@@ -171,6 +174,10 @@ class HttpConnection(RespondingConnection):
         while self._arrived and self._may_start:
             arrived = self._arrived[0]
             what = arrived.what
+            if isinstance(what, Admitted) and isinstance(what.target.endpoint, SessionEndpoint):
+                if not self._exchanges and not self._out:
+                    self._watch(what)
+                return
             if isinstance(what, Admitted) and self._is_elsewhere(what):
                 if self._exchanges:
                     return
@@ -190,6 +197,17 @@ class HttpConnection(RespondingConnection):
         exchanges = self._exchanges
         ends = self._ending or bool(exchanges and exchanges[-1].is_last)
         return not (ends or self._reading_paused or len(exchanges) >= _PIPELINED)
+
+    def _watch(self, admitted: Admitted) -> None:
+        """Hand the socket on to a stream of events."""
+        self._leave()
+        try:
+            self._site.open_stream(admitted, self)
+        except GatewayError as error:
+            self._arrived[0].what = refusal(error)
+            self._start_arrived()
+        else:
+            self.connection_lost(None)
 
     def _is_elsewhere(self, what: Admitted) -> bool:
         is_call = isinstance(what.target.endpoint, CallEndpoint)
@@ -261,6 +279,10 @@ class HttpConnection(RespondingConnection):
     def reply(self, id: Any, result: Result) -> None:
         """Give the result of a call to its exchange."""
         id.reply(result)
+
+    def send_event(self, number: int, data: bytes, id: str) -> None:
+        """Refuse: events have a stream of their own."""
+        raise NotImplementedError
 
     def send(self, *parts: bytes | Raw) -> None:
         """Refuse: there are no messages here."""
@@ -381,3 +403,7 @@ class HttpConnection(RespondingConnection):
 
     def _hear_no_more(self) -> None:
         self._reader.is_deaf = True
+
+    def _flushed(self) -> None:
+        if self._arrived:
+            self._go_on_soon()

@@ -22,6 +22,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import handshake, http
 from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.connection import Connection, closed
+from bullmq_proxy.gateway.net.event_stream import EventStream, accepts_stream
 from bullmq_proxy.gateway.net.exchange import cross_origin, refusal, with_lines
 from bullmq_proxy.gateway.net.front import Front
 from bullmq_proxy.gateway.net.http_connection import Admitted, HttpConnection
@@ -31,6 +32,7 @@ from bullmq_proxy.gateway.net.unopened import Accepted, Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.interfaces import CallSession, Client, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.connection_options import LAST_EVENT_ID
 from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import (
     RouteParameters,
@@ -179,7 +181,7 @@ class Listener:
         return cast("set[Connection]", self._server.connections if self._server else set())
 
     @property
-    def clients(self) -> list[Connection | HttpConnection]:
+    def clients(self) -> list[Connection | HttpConnection | EventStream]:
         """All open connections, those that speak HTTP too."""
         return [*self.connections, *self._shared.http]
 
@@ -237,8 +239,11 @@ class Listener:
         target = parse_request(request.method, request.path)
         try:
             account = admission.authenticate(target, headers)
-            if isinstance(target.endpoint, SessionEndpoint):
+            is_stream = target.endpoint is SessionEndpoint.EVENTS and accepts_stream(headers)
+            if isinstance(target.endpoint, SessionEndpoint) and not is_stream:
                 return handshake.refusal(request) or http.method_not_allowed(())
+            if is_stream and (ids := headers.get_all("Last-Event-ID")):
+                target.query[LAST_EVENT_ID.name] = ids[-1]
             parameters = validate(target, admission.limits)
             account.check(target.endpoint, parameters.queue, parameters.effects)
         except GatewayError as error:
@@ -260,6 +265,15 @@ class Listener:
         endpoint = admitted.target.endpoint
         assert isinstance(endpoint, CallEndpoint)
         return self._open_calls(endpoint, admitted.parameters, admitted.account.rights, connection)
+
+    def open_stream(self, admitted: Admitted, connection: HttpConnection) -> None:
+        """Hand the socket of a connection on to a stream of events."""
+        self._refuse_when_draining()
+        account, parameters, endpoint = admitted.account, admitted.parameters, SessionEndpoint.EVENTS
+        account.check(endpoint, parameters.queue, parameters.effects)
+        stream = EventStream(self._shared, connection.transport, connection.address, connection.request, admitted.more)
+        account.enter(stream, endpoint, parameters.queue, parameters.effects)
+        stream.begin(self._open_session(endpoint, parameters, account.rights, stream), account)
 
     def read_page(self, endpoint: PageEndpoint) -> Awaitable[Response]:
         """Return a page."""

@@ -44,6 +44,9 @@ class RespondingConnection(asyncio.Protocol):
     def _responded(self) -> None:
         """Take note that a response has left."""
 
+    def _flushed(self) -> None:
+        """Take note that everything has been written."""
+
     def _hear_no_more(self) -> None:
         """Take no further request."""
 
@@ -89,6 +92,7 @@ class RespondingConnection(asyncio.Protocol):
         elif self._ending or (self._is_half_closed and not self._exchanges and not self._expects_more):
             self._end()
         self._wake_writers()
+        self._flushed()
 
     def _end(self) -> None:
         """Close our half behind the last response; to close at once would take it from a client that still sends."""

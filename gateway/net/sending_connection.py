@@ -57,6 +57,10 @@ class SendingConnection(OpeningConnection):
         else:
             self.send(err(id, result))
 
+    def send_event(self, number: int, data: bytes, id: str) -> None:
+        """Send an event of a queue; its id is in `data`."""
+        self.send(b'{"id":%d,"data":%b}' % (number, data))
+
     def answer_ping(self, payload: bytes) -> None:
         """Answer the last ping of each turn of the loop: a flood gets few pongs, which RFC 6455 §5.5.3 allows."""
         if not self._out and not self._pong:

@@ -14,6 +14,7 @@ from bullmq_proxy.gateway.turns import Turns
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
 if TYPE_CHECKING:
+    from bullmq_proxy.gateway.net.event_stream import EventStream
     from bullmq_proxy.gateway.net.http_connection import HttpConnection
     from bullmq_proxy.gateway.net.sending_connection import SendingConnection
 
@@ -83,7 +84,7 @@ class Shared:
     long: dict[Socket, None] = field(default_factory=dict)
     partial: OrderedDict[Socket, float] = field(default_factory=OrderedDict)
     unread: dict[Unread, int] = field(default_factory=dict)
-    http: set[HttpConnection] = field(default_factory=set)
+    http: set[HttpConnection | EventStream] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Make what needs the budget."""

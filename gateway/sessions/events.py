@@ -19,7 +19,7 @@ from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import read
 from bullmq_proxy.gateway.wire.connection_options import EventsOptions
-from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, err, message, ok
+from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, err, ok
 from bullmq_proxy.gateway.wire.events import StreamId, gap_data
 
 _name: Final[Reader[str]] = Reader(str)
@@ -83,15 +83,15 @@ class EventsSession:
 
     # The reader's side
 
-    def deliver(self, data: bytes) -> None:
+    def deliver(self, data: bytes, id: str) -> None:
         """Send one event."""
-        self._client.send(message(self._next_number, data))
+        self._client.send_event(self._next_number, data, id)
         self._next_number += 1
         self._counters.events += 1
 
     def gap(self, start: StreamId, end: StreamId) -> None:
         """Say that the events between these ids are gone."""
-        self.deliver(gap_data(start, end))
+        self.deliver(gap_data(start, end), "")
 
     async def wait_writable(self) -> None:
         """Wait until the client has read most of what was sent."""

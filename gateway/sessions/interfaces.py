@@ -22,6 +22,15 @@ class Client(Protocol):
     def reply(self, id: Any, result: Result) -> None:
         """Send the reply to the call that the client knows by `id`."""
 
+    def send_event(self, number: int, data: bytes, id: str) -> None:
+        """Send an event of a queue.
+
+        Args:
+            number: of the message.
+            data: JSON text.
+            id: of the entry in the queue's stream; empty where it has none.
+        """
+
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Close the connection."""
 

@@ -352,7 +352,7 @@ _EVENTS: Final[QueryOption[tuple[str, ...]]] = QueryOption(
     parse=lambda text: tuple(name.strip() for name in text.split(",") if name.strip()),
     acting=None,
 )
-_LAST_EVENT_ID: Final[QueryOption[StreamId | None]] = QueryOption(
+LAST_EVENT_ID: Final[QueryOption[StreamId | None]] = QueryOption(
     name="lastEventId",
     description="A stream id: first come the events after it, then the new ones.",
     type=Annotated[str, Meta(pattern="^[0-9]{1,20}(-[0-9]{1,20})?$")],
@@ -363,7 +363,7 @@ _LAST_EVENT_ID: Final[QueryOption[StreamId | None]] = QueryOption(
 
 
 def _read_events_options(path: Mapping[str, str], query: Mapping[str, str], limits: Limits) -> EventsOptions:
-    return EventsOptions(subscription=Subscription(list(_EVENTS.read(query))), last_event_id=_LAST_EVENT_ID.read(query))
+    return EventsOptions(subscription=Subscription(list(_EVENTS.read(query))), last_event_id=LAST_EVENT_ID.read(query))
 
 
 def _read_nothing(path: Mapping[str, str], query: Mapping[str, str], limits: Limits) -> None:
@@ -422,7 +422,7 @@ WORKER_OPTIONS: Final = OptionSet(
     ),
     _read_worker_options,
 )
-EVENTS_OPTIONS: Final = OptionSet((_EVENTS, _LAST_EVENT_ID, TOKEN), _read_events_options)
+EVENTS_OPTIONS: Final = OptionSet((_EVENTS, LAST_EVENT_ID, TOKEN), _read_events_options)
 NO_OPTIONS: Final = OptionSet((TOKEN,), _read_nothing)
 ARGS: Final[QueryOption[str | None]] = QueryOption(
     name="args",

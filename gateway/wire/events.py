@@ -121,11 +121,11 @@ class StreamEvent:
         fields: as stored.
     """
 
-    __slots__ = ("_data", "_id_text", "fields", "id", "name")
+    __slots__ = ("_data", "fields", "id", "id_text", "name")
 
     def __init__(self, id: bytes, fields: Hash) -> None:
-        self._id_text = id.decode()
-        self.id = parse_stream_id(self._id_text)
+        self.id_text = id.decode()
+        self.id = parse_stream_id(self.id_text)
         self.fields = fields
         self.name = fields.get(b"event", b"").decode(errors="replace")
         self._data = b""
@@ -140,7 +140,7 @@ class StreamEvent:
         """
         if not self._data:
             args = [] if self.name == "drained" else [self._members()]
-            self._data = encode({"event": self.name, "args": [*args, self._id_text]})
+            self._data = encode({"event": self.name, "args": [*args, self.id_text]})
         return self._data
 
     def _members(self) -> dict[str, Raw | str]:

@@ -321,6 +321,8 @@ class Client:
     def send(self, *parts: Any) -> None:
         self.sent.append(json.loads(b"".join(map(bytes, parts))))
 
+    def send_event(self, number: int, data: bytes, id: str) -> None: ...
+
     def reply(self, id: Any, result: Any) -> None:
         self.send(*((err(id, result),) if isinstance(result, GatewayError) else ok(id, result)))
 

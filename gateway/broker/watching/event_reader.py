@@ -50,8 +50,8 @@ class Watcher(Protocol):
 
     subscription: Subscription
 
-    def deliver(self, data: bytes) -> None:
-        """Send one event: the `data` of its message."""
+    def deliver(self, data: bytes, id: str) -> None:
+        """Send one event: the `data` of its message, and the id of its entry."""
 
     def gap(self, start: StreamId, end: StreamId) -> None:
         """Say that the events between these ids are gone."""
@@ -81,7 +81,7 @@ class Cursor:
     def deliver(self, event: StreamEvent) -> None:
         """Deliver an event if the watcher wants it."""
         if self.watcher.subscription.wants(event.name):
-            self.watcher.deliver(event.data)
+            self.watcher.deliver(event.data, event.id_text)
 
 
 class EventReader:

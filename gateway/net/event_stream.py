@@ -1,0 +1,144 @@
+"""A stream of server-sent events: the Client of an Events session, for those who ask by HTTP (HTML standard §9.2)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from msgspec import Raw
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+
+from bullmq_proxy.gateway.access.accounts import Account
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.net.exchange import SERVER, date, refusal, with_lines
+from bullmq_proxy.gateway.net.responding_connection import LINGER, RespondingConnection
+from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.sessions.interfaces import Result, Session
+
+HEARTBEAT: Final = 15.0
+"""Seconds without an event after which a comment is sent: so a client that is gone is noticed, by proxies too."""
+
+TYPE: Final = "text/event-stream"
+_HEAD: Final = (
+    "HTTP/1.1 200 OK\r\nDate: {}\r\nServer: {}\r\nContent-Type: {}\r\nCache-Control: no-store\r\n"
+    "X-Accel-Buffering: no\r\nConnection: close\r\n{}\r\n"
+)
+
+
+def accepts_stream(headers: Headers) -> bool:
+    """Return whether a request asks for a stream of events."""
+    wanted = ",".join(headers.get_all("Accept")).lower().split(",")
+    return any(part.partition(";")[0].strip() == TYPE for part in wanted)
+
+
+class EventStream(RespondingConnection):
+    """The server's end of a connection that has become a stream; it ends with the connection."""
+
+    def __init__(
+        self, shared: Shared, transport: asyncio.Transport, address: str, request: Request, more: bytes
+    ) -> None:
+        """Take a socket over; `more` are header lines of the response."""
+        super().__init__(shared, transport)
+        self.address = address
+        self.request = request
+        self.session: Session | None = None
+        self.account: Account | None = None
+        self._more = more
+        self._opening: asyncio.Task[None] | None = None
+
+    def begin(self, session: Session, account: Account) -> None:
+        """Open the stream once the session is prepared."""
+        self.session, self.account = session, account
+        self.transport.set_protocol(self)
+        self.transport.resume_reading()  # to learn of its end
+        self._shared.unopened.enter(self)
+        self._shared.unopened.opened(self)
+        self._shared.http.add(self)
+        self._opening = asyncio.create_task(self._open(session), name="event stream")
+
+    async def _open(self, session: Session) -> None:
+        try:
+            await session.prepare()
+        except GatewayError as error:
+            self._out.append(with_lines(refusal(error), self._more).serialize())
+            self._ending = True
+            self._flush()
+        else:
+            head = _HEAD.format(date().decode(), SERVER, TYPE, self._more.decode("latin-1"))
+            self.transport.write(head.encode("latin-1"))
+            session.start()
+
+    # The Client of the session
+
+    def send_event(self, number: int, data: bytes, id: str) -> None:
+        """Send an event; stored JSON in it may have more than one line."""
+        name = b"id: %b\n" % id.encode() if id else b""
+        self.send(name, b"data: ", data.replace(b"\r", b" ").replace(b"\n", b"\ndata: "), b"\n\n")
+
+    def send(self, *parts: bytes | Raw) -> None:
+        """Send text; all that is sent in one turn of the loop leaves in one write."""
+        if not self.is_open:
+            return
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.extend(parts)
+        self._out_size += sum(map(len, parts))
+        self._since = self._loop.time()
+        if self._out_size > self._shared.max_write_buffer:
+            self._flush()
+
+    def reply(self, id: Any, result: Result) -> None:
+        """Do nothing: there are no calls here."""
+
+    def penalize(self, size: int = 0) -> None:
+        """Do nothing: nothing is heard of the client."""
+
+    def pause_reading(self) -> None:
+        """Do nothing: what comes is not looked at."""
+
+    def resume_reading(self) -> None:
+        """Do nothing."""
+
+    @property
+    def last_heard(self) -> float:
+        """The loop time at which something was sent last: nothing is heard of the client."""
+        return self._since
+
+    @property
+    def is_idle(self) -> bool:
+        """Always: what is not delivered is resumed by id."""
+        return True
+
+    # The end
+
+    def look(self, now: float) -> None:
+        """Send a comment in a silence; `now` in loop time."""
+        if self._ending and now - self._since > LINGER:
+            self.transport.abort()
+        elif now - self._since > HEARTBEAT and not self.write_buffer_size:
+            self.send(b":\n\n")
+
+    def close_unauthorized(self, reason: str) -> None:
+        """Close the stream: the key may not watch any more."""
+        self.close_with(0, reason)
+
+    def eof_received(self) -> None:
+        """Close the stream: who listens does not close its half."""
+
+    @property
+    def _expects_more(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release everything: the socket is gone."""
+        super().connection_lost(exc)
+        self._shared.unopened.leave(self)
+        self._shared.http.discard(self)
+        if self._opening is not None:
+            self._opening.cancel()
+        if self.account is not None:
+            self.account.leave(self)
+        session, self.session = self.session, None
+        if session is not None:
+            session.connection_lost()
