@@ -73,8 +73,14 @@ async def test_only_the_jobs_of_the_dead_are_taken_back_and_those_without_a_lock
 
 async def test_a_thousand_jobs_are_taken_back_among_as_many_others(broker: Broker, redis: Redis, prefix: str) -> None:
     base = f"{prefix}:q:"
-    for number in range(2200):
-        await redis.lpush(f"{base}active", number)
+    async with redis.pipeline(transaction=False) as pipe:
+        for number in range(2201):
+            pipe.lpush(f"{base}active", number)
+            if number < 2200:
+                pipe.hset(f"{base}{number}", "name", "a")
+        await pipe.execute()
     await redis.mset({f"{base}{n}:lock": f"{'dead' if n % 2 else 'alive'}:0:0:key:{'a' * 22}:1" for n in range(2200)})
+    await redis.set(f"{base}2200:lock", f"dead:0:0:key:{'a' * 22}:1")  # the job itself is on another node
     assert await take_back(broker.queue("q"), Identity("dead")) == 1100
-    assert (await redis.llen(f"{base}active"), await redis.llen(f"{base}wait")) == (1100, 1100)
+    assert (await redis.llen(f"{base}active"), await redis.llen(f"{base}wait")) == (1101, 1100)
+    assert not await redis.exists(f"{base}2200")

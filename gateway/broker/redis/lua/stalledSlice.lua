@@ -36,8 +36,12 @@ local function isStalled(id, key)
   return rcall("EXISTS", key .. ":lock") == 0
 end
 
--- Return whether a job was a dead shard's, or anybody's who has let its lock expire.
+-- Return whether a job was a dead shard's, or anybody's who has let its lock expire. One whose hash is not here, since
+-- its slot moves in a cluster, is left alone: to count it would make half a job of it.
 local function isLeft(id, key)
+  if rcall("EXISTS", key) == 0 then
+    return false
+  end
   local token = rcall("GET", key .. ":lock")
   if not token then
     return rcall("HEXISTS", key, "processedOn") == 1
