@@ -69,6 +69,16 @@ def _add(connections: int, window: int, payload: int = 100, *, default: bool = F
     )
 
 
+def _http_add(connections: int, window: int) -> Scenario:
+    return Scenario(
+        name=f"http-add-{connections}x{window}",
+        about=f"{connections} HTTP connections that are kept alive, {window} requests under way on each, each an add",
+        unit="job",
+        load=Load(kind="http-add", connections=connections, window=window),
+        peers=("gateway",),
+    )
+
+
 def _process(workers: int, concurrency: int, rate: int, *, default: bool = False) -> Scenario:
     return Scenario(
         name=f"process-{workers}x{concurrency}",
@@ -122,6 +132,7 @@ def _round_trip(name: str, about: str, load: Load, *, default: bool = False) -> 
 
 SCENARIOS: Final = (
     *(_add(connections, 1, default=connections == 1) for connections in (1, 8, 64)),
+    _add(8, 8),
     *(_add(connections, 32, default=connections == 8) for connections in (1, 8, 64)),
     *(_add(connections, window, 10 * KB) for connections in (1, 8) for window in (1, 32)),
     _add(1, 1, MB),
@@ -133,6 +144,7 @@ SCENARIOS: Final = (
         unit="job",
         load=Load(kind="add", connections=8, window=1, bulk=50),
     ),
+    *(_http_add(connections, window) for connections, window in ((8, 8), (64, 1))),
     _process(1, 1, 12_000),
     _process(1, 50, 35_000),
     _process(4, 50, 35_000, default=True),

@@ -90,11 +90,11 @@ class Base:
             self._meter.error(message[:300].decode(errors="replace"))
 
 
-class _Requests:
-    """The adds of one connection: one frame over and over, a window of them unanswered."""
+class Requests:
+    """The adds of one connection: one frame, or HTTP request, over and over, a window of them unanswered."""
 
-    def __init__(self, message: bytes, jobs: int) -> None:
-        self.frame = frame(message)
+    def __init__(self, frame: bytes, jobs: int) -> None:
+        self.frame = frame
         self.jobs = jobs  # that one request adds
         self.sent: deque[tuple[float, int]] = deque()  # when, and how many in that write
 
@@ -112,11 +112,11 @@ class Adds(Base):
         """Fill every connection's window."""
         message, jobs = add_message(self._load.payload, self._load.bulk, self._name)
         for client in await self._open(self._load.connections, self._path, _never):
-            requests = _Requests(message, jobs)
+            requests = Requests(frame(message), jobs)
             client.on_messages = partial(self._answered, requests)
             requests.send(client, self._load.window)
 
-    def _answered(self, requests: _Requests, client: Socket, messages: list[bytes]) -> None:
+    def _answered(self, requests: Requests, client: Socket, messages: list[bytes]) -> None:
         now = clock()
         for message in messages:
             self._check(message)
@@ -210,7 +210,8 @@ class Deliveries(Base):
         for watcher in watchers:
             watcher.on_messages = self._delivered
         (self._adder,) = await self._open(1, self._path, self._added)
-        self._requests = _Requests(*add_message(load.payload))
+        message, jobs = add_message(load.payload)
+        self._requests = Requests(frame(message), jobs)
         self._batch()
 
     def _batch(self) -> None:

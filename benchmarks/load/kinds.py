@@ -7,12 +7,14 @@ from typing import Final
 from benchmarks.load.cancels import Cancels
 from benchmarks.load.drivers import Adds, Deliveries, Idle, Processing, RoundTrips, Sleeping, SlowClient
 from benchmarks.load.floods import Neighbours
+from benchmarks.load.http import HttpAdds
 from benchmarks.load.meter import Meter
 from benchmarks.load.stage import Driver, Phased
 from benchmarks.load.task import Task
 
 _KINDS: Final = {
     "add": Adds,
+    "http-add": HttpAdds,
     "process": Processing,
     "roundtrip": RoundTrips,
     "events": Deliveries,

@@ -76,6 +76,12 @@ def test_several_processes_are_compared_with_one(name: str) -> None:
     assert "gateway / raw-procs" not in lines
 
 
+def test_adds_by_http_are_counted_as_those_by_websocket() -> None:
+    result, runs = _run(_scenario("http-add-8x8"), peers=("gateway",))
+    _assert_sane(runs["gateway"], is_proxy=True)
+    assert result.scenario.group == "http"
+
+
 def test_a_delivery_counts_once_for_each_watcher() -> None:
     scenario = _scenario("events-100").with_connections(5)
     result, runs = _run(scenario)
