@@ -51,7 +51,7 @@ bench: $(RUNTIME) ## Measure against the peers; ARGS as in ARGS="add --repeats 3
 soak: $(DEV) ## Let accidents happen at random and audit every job: make soak MINUTES=10 SEED=a KIND=cluster
 	@$(BIN)/python -u -m tests.faults.soak --minutes $(MINUTES) --seed "$(SEED)" --kind $(KIND)
 
-docs: $(RUNTIME) ## Write what is made from the code: docs/functions.md, docs/asyncapi.yaml, tables in pages
+docs: $(RUNTIME) ## Write what is made from the code: docs/functions.md, docs/*.yaml, tables in pages
 	@$(BIN)/python -m bullmq_proxy.gateway.schema
 
 lock: $(MADE) ## Choose new versions of the tools for tests, within pyproject.toml, and write dev-requirements.lock

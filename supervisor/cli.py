@@ -72,6 +72,7 @@ commands.add_command(key)
 
 @commands.command()
 @click.option("--json", "form", flag_value="json", help="As JSON instead of YAML.")
+@click.option("--openapi", "form", flag_value="openapi", help="The OpenAPI document of the HTTP side instead.")
 @click.option("--functions", "form", flag_value="functions", help="The page that describes every function instead.")
 def schema(form: str | None) -> int:
     """Print the AsyncAPI document of the gateway's APIs."""
@@ -79,6 +80,8 @@ def schema(form: str | None) -> int:
 
     if form == "functions":
         text = documents.functions_markdown()
+    elif form == "openapi":
+        text = documents.openapi_yaml()
     elif form == "json":
         text = json.dumps(documents.asyncapi_document(), ensure_ascii=False, indent=2) + "\n"
     else:

@@ -1,14 +1,14 @@
-"""Documents made from the tables of functions: an AsyncAPI document, and a page for people."""
+"""Documents made from the tables of functions: AsyncAPI and OpenAPI documents, and a page for people."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bullmq_proxy.gateway.schema import asyncapi, functions_page
+from bullmq_proxy.gateway.schema import asyncapi, functions_page, openapi
 from bullmq_proxy.gateway.schema.tables import apis
 from bullmq_proxy.gateway.schema.yaml import dump
 
-__all__ = ["asyncapi_document", "asyncapi_yaml", "functions_markdown"]
+__all__ = ["asyncapi_document", "asyncapi_yaml", "functions_markdown", "openapi_document", "openapi_yaml"]
 
 
 def asyncapi_document() -> dict[str, Any]:
@@ -20,6 +20,17 @@ def asyncapi_yaml() -> str:
     """Return the AsyncAPI document as YAML, as it stands in docs/asyncapi.yaml."""
     head = "# Made from the code by `make docs`; `bullmq-proxy schema` prints it.\n"
     return head + dump(asyncapi_document())
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document, as JSON-like data."""
+    return openapi.document(apis())
+
+
+def openapi_yaml() -> str:
+    """Return the OpenAPI document as YAML, as it stands in docs/openapi.yaml."""
+    head = "# Made from the code by `make docs`; `bullmq-proxy schema --openapi` prints it.\n"
+    return head + dump(openapi_document())
 
 
 def functions_markdown() -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bullmq_proxy.gateway.schema import asyncapi_yaml, functions_markdown
+from bullmq_proxy.gateway.schema import asyncapi_yaml, functions_markdown, openapi_yaml
 from bullmq_proxy.gateway.schema.page_tables import fill
 
 
 def write(root: Path) -> None:
     """Write the pages that are made as a whole, and the generated tables in the others."""
-    documents = {root / "docs/functions.md": functions_markdown(), root / "docs/asyncapi.yaml": asyncapi_yaml()}
+    documents = {
+        root / "docs/functions.md": functions_markdown(),
+        root / "docs/asyncapi.yaml": asyncapi_yaml(),
+        root / "docs/openapi.yaml": openapi_yaml(),
+    }
     for page in (*root.glob("*.md"), *root.glob("docs/*.md")):
         documents.setdefault(page, fill(page.read_text(encoding="utf-8")))
     for path, text in documents.items():

@@ -157,7 +157,7 @@ class _Document:
             replies=[reply, "error"],
             title=function.signature,
             summary=doc.summary,
-            description=_whole_text(function),
+            description=whole_text(function),
             tags=[{"name": group}],
             **{"x-permission": function.needs, "x-writes": function.writes, "x-waits": function.waits},
         )
@@ -287,7 +287,7 @@ def _names(messages: Iterable[Message]) -> list[str]:
     return [message.name for message in messages]
 
 
-def _whole_text(function: Function) -> str:
+def whole_text(function: Function) -> str:
     """Return a function's docstring without its arguments, which stand in the schema."""
     doc = parse(function.doc)
     errors = "\n".join(f"* `{name}`: {about}" for name, about in doc.raises.items())

@@ -11,7 +11,12 @@ import pytest
 import yaml
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
-from bullmq_proxy.gateway.schema import asyncapi_document, asyncapi_yaml, functions_markdown
+from bullmq_proxy.gateway.schema import (
+    asyncapi_document,
+    asyncapi_yaml,
+    functions_markdown,
+    openapi_yaml,
+)
 from bullmq_proxy.gateway.schema.page_tables import TABLES, fill, names
 from bullmq_proxy.gateway.schema.tables import apis, groups
 from bullmq_proxy.gateway.wire.events import EVENTS
@@ -23,6 +28,7 @@ from tests.support.node import INSTALL_TIMEOUT, answer, find_node
 from tests.support.service import ROOT
 
 ASYNCAPI = ROOT / "docs" / "asyncapi.yaml"
+OPENAPI = ROOT / "docs" / "openapi.yaml"
 VALIDATOR = Path(__file__).with_name("asyncapi")
 
 DOCUMENT = asyncapi_document()
@@ -57,7 +63,7 @@ def references(value: Any) -> Iterator[str]:
 
 class TestFiles:
     @pytest.mark.parametrize(
-        ("path", "made"), [(FUNCTIONS, functions_markdown), (ASYNCAPI, asyncapi_yaml)], ids=["functions", "asyncapi"]
+        ("path", "made"), [(FUNCTIONS, functions_markdown), (ASYNCAPI, asyncapi_yaml), (OPENAPI, openapi_yaml)]
     )
     def test_it_is_up_to_date(self, path: Path, made: Any) -> None:
         fresh = path.is_file() and path.read_text(encoding="utf-8") == made()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bullmq_proxy.gateway import __version__
-from bullmq_proxy.gateway.schema import asyncapi_document, asyncapi_yaml, functions_markdown
+from bullmq_proxy.gateway.schema import asyncapi_document, asyncapi_yaml, functions_markdown, openapi_yaml
 from bullmq_proxy.gateway.settings import options
 from tests.support.service import run_cli, run_here
 
@@ -135,6 +135,7 @@ class TestSchema:
         [
             ((), asyncapi_yaml()),
             (("--functions",), functions_markdown()),
+            (("--openapi",), openapi_yaml()),
             (("--json",), json.dumps(asyncapi_document(), ensure_ascii=False, indent=2) + "\n"),
         ],
     )
