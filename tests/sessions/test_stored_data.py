@@ -339,11 +339,11 @@ class TestFailuresOfOurOwn:
         first, second, queue = await proxy.events("q", "added"), await proxy.events("q", "added"), await proxy.queue()
         original, calls = owner.deliver, []
 
-        def failing(self: Any, what: Any) -> None:
+        def failing(self: Any, what: Any, *id: str) -> None:
             calls.append(what)
             if len(calls) == 1:
                 raise _Failure("deliver")
-            original(self, what)
+            original(self, what, *id)
 
         monkeypatch.setattr(owner, "deliver", failing)
         await queue.call("add", "a")
