@@ -71,6 +71,8 @@ async def _handover(site: Site, queue: str, death: Death, *, waits: bool) -> flo
     holder, id, shard = await _hands(site, queue)
     where = site.address(1, f"/queue/{queue}/process/1")
     heir = await dial(where) if waits else None
+    if heir is not None:
+        await ask(heir, "count")  # who has said something is a worker from then on, and not 20 ms later
     began = time.monotonic()
     death(site.gateways[0], holder, shard)
     async with asyncio.timeout(_LONGEST):
