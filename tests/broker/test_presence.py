@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 from msgspec import Raw
@@ -186,3 +187,28 @@ async def test_what_is_served_no_more_is_forgotten_once_all_its_jobs_are_back(
     assert not await redis.exists(served) and await redis.llen(f"{prefix}:q:wait") == 1
     await broker.close()
     assert await known(redis, prefix) == set()
+
+
+async def test_a_shard_whose_link_breaks_again_and_again_does_not_take_the_living_for_dead(
+    start: Start, redis: Redis, prefix: str
+) -> None:
+    living, flapping = await start(Identity("living")), await start(Identity("flapping"))
+    worker = Worker(living)
+    await add(living)
+    await eventually(lambda: worker.leases, "it holds a job")
+
+    async def signs() -> int:
+        return int(await redis.hget(f"{prefix}:{{gateways}}:signs", "living:0:0") or 0)
+
+    before = await signs()
+    [link] = flapping.link.nodes
+    for times in range(1, 7):  # each time it looks at the signs of the others
+        link.give_up("it is lost")
+        await eventually(partial(lambda times: link.times_up > times, times), "it is connected again")
+
+    async def has_gone_on() -> bool:
+        return await signs() > before + 1
+
+    await until(has_gone_on, "the living one has given further signs")
+    assert await redis.hget(f"{prefix}:q:1", "stc") is None and not worker.cancelled
+    worker.feed.leave(worker.consumer, counted=False)

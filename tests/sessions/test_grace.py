@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidMessage, InvalidStatus
 
 from bullmq_proxy.gateway.broker.consuming import roster
+from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
+from bullmq_proxy.gateway.net import listener
 from tests.sessions.peer import Gateway, Job, Peer, down, until
 from tests.support.keys import entry, write_keys
+from tests.support.relay import Relay
 from tests.support.valkey import ValkeyProcess
 
 GRACE = 60_000
@@ -266,6 +269,24 @@ async def test_what_is_kept_outlives_an_outage_of_redis(server: ValkeyProcess, f
     assert back.jobs == [("a", 1)]
     await back.again(1).answer(result=1)
     await queue.until_state("a", "completed")
+
+
+async def test_a_job_goes_back_whose_client_is_refused_before_redis_says_that_it_has_it_again(
+    valkey: ValkeyProcess, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_OPEN_TIMEOUT", 0.5)
+    async with Relay(valkey) as relay, Gateway(relay.url, prefix=prefix) as gateway:
+        queue = await gateway.queue()
+        client = await come(gateway)
+        await work(queue, client, "a")
+        client.peer.vanish()
+        await is_gone(queue)
+        relay.hold_at(sha_of(script_texts()["handOver"]).encode())
+        with pytest.raises((InvalidMessage, InvalidStatus)):
+            await come(gateway, consumer=client.secret)
+        assert relay.held.is_set()
+        relay.let_go()
+        await queue.until_state("a", "waiting")
 
 
 async def test_a_client_whose_shard_stops_goes_on_elsewhere_with_its_jobs(

@@ -92,6 +92,8 @@ async def take_up(feed: Feed, consumer: Consumer, kept: Sequence[KeptLease]) -> 
             lease = feed.adopt(consumer, each.id, token, fields)
             lease.number = each.number
             taken.append(lease)
+            if not consumer.open:  # its connection was given up meanwhile, and nobody else would end the lease
+                feed.settler.release(lease, _ignore)
         resolve(done, reply_error(reply) if isinstance(reply, Exception) else None)
 
     async def take(each: KeptLease) -> None:
@@ -105,3 +107,7 @@ async def take_up(feed: Feed, consumer: Consumer, kept: Sequence[KeptLease]) -> 
 
     await asyncio.gather(*map(take, kept))
     return taken
+
+
+def _ignore(outcome: object) -> None:
+    """Expect no word on what became of a job whose client has gone."""

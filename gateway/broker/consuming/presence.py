@@ -103,7 +103,10 @@ class Presence:
         """Write down again what is served, and give a sign: Redis may have lost them, and others may act for us."""
         self._asked = False
         self._register()
-        self._give_sign()
+        if self._timer is None:
+            self._go_on()
+        else:
+            self._give_sign(counts=False)
 
     def _register(self) -> None:
         names = list(self.served)
@@ -111,20 +114,22 @@ class Presence:
             some = names[first : first + _NAMES]
             self._link.send(pack_command("SADD", self._key("served", self._own), *some), _ignore)
 
-    def _give_sign(self) -> None:
-        if self._closed:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(PERIOD, self._give_sign)
-        if self._link.is_up and not self._asked:
+    def _go_on(self) -> None:
+        if not self._closed:
+            self._timer = self._loop.call_later(PERIOD, self._go_on)
+            self._give_sign(counts=True)
+
+    def _give_sign(self, *, counts: bool) -> None:
+        """Give a sign and look at those of the others; `counts` is whether a period has passed for them, too."""
+        if self._link.is_up and not self._asked and not self._closed:
             self._asked = True
-            self._show_life.send([self._key("signs"), self._key("claim", self._own)], [self._own.address], self._looked)
+            keys = [self._key("signs"), self._key("claim", self._own)]
+            self._show_life.send(keys, [self._own.address], partial(self._looked, counts))
 
     def _key(self, kind: str, shard: Identity | None = None) -> str:
         return f"{self._base}{kind}" if shard is None else f"{self._base}{kind}:{shard.address}"
 
-    def _looked(self, reply: Any) -> None:
+    def _looked(self, counts: bool, reply: Any) -> None:
         self._asked = False
         if self._closed:
             return
@@ -139,7 +144,8 @@ class Presence:
             self._register()
         self._is_known = True
         pairs = iter(signs)
-        self._judge({parse_identity(text_of(shard)): int(given) for shard, given in zip(pairs, pairs, strict=True)})
+        shown = {parse_identity(text_of(shard)): int(given) for shard, given in zip(pairs, pairs, strict=True)}
+        self._judge(shown, counts)
         self._looks += 1
         if self._idle and not self._looks % _FORGETTING:
             self._forget_idle()
@@ -169,14 +175,17 @@ class Presence:
 
     # Those of others
 
-    def _judge(self, signs: Mapping[Identity | None, int]) -> None:
-        """Act for those that are silent: a predecessor in our slot at once, others when we have been patient."""
+    def _judge(self, signs: Mapping[Identity | None, int], counts: bool) -> None:
+        """Act for those that are silent: a predecessor in our slot at once, others when we have been patient.
+
+        Our own link may come up many times a second, with a look each time: `counts` tells the looks by which to judge.
+        """
         before, self._seen = self._seen, {}
         for shard, count in signs.items():
             if shard is None or shard == self._own:
                 continue
             seen, looks = before.get(shard, (None, 0))
-            looks = looks + 1 if count == seen else 0
+            looks = looks + counts if count == seen else 0
             self._seen[shard] = (count, looks)
             if shard in self._takeovers:
                 continue
