@@ -146,6 +146,25 @@ async def test_a_slot_moves_to_a_node_that_joins_and_on_while_jobs_run_and_nobod
             seen.add((await events.data())["args"][0]["jobId"])
 
 
+async def test_a_node_that_dies_before_it_got_a_slot_is_not_missed(cluster: Cluster, prefix: str) -> None:
+    name = names(cluster, prefix)[0]
+    at, source = slot(prefix, name), owner(cluster, prefix, name)
+    joined = cluster.add_node()
+    await asyncio.to_thread(cluster.join, joined)
+    async with Gateway(cluster.url, prefix=prefix) as gateway:
+        queue = await gateway.queue(name)
+        joined("CLUSTER", "SETSLOT", at, "IMPORTING", source.id)
+        source("CLUSTER", "SETSLOT", at, "MIGRATING", joined.id)
+        assert await queue.call("getJob", "none") is None  # it is asked there
+        source("CLUSTER", "SETSLOT", at, "STABLE")
+        joined.process.kill()
+        for node in cluster.nodes:
+            if node.process.is_running:
+                await asyncio.to_thread(node, "CLUSTER", "FORGET", joined.id)
+        await queue.call("add", "n", {})
+        assert await gateway.ready() == (200, "")
+
+
 async def test_gateways_reach_each_others_workers_also_after_the_slot_of_their_channel_has_moved(
     cluster: Cluster, prefix: str
 ) -> None:

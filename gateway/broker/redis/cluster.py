@@ -67,7 +67,8 @@ class Cluster:
         self.is_closed = False
         self._target = target
         self._setup = setup
-        self._links: dict[Node, Link] = {}
+        self._links: dict[Node, Link] = {}  # to masters, and to nodes that are to get a slot
+        self._masters: list[Link] = []  # those that have slots
         self._starts: list[int] = []  # of the ranges of slots, ascending
         self._owners: list[Node | None] = []  # of these ranges
         self._routes: weakref.WeakValueDictionary[int, Route] = weakref.WeakValueDictionary()
@@ -92,12 +93,12 @@ class Cluster:
     @property
     def is_up(self) -> bool:
         """Whether each slot has a node, and each node is connected."""
-        return bool(self._links) and None not in self._owners and all(link.is_up for link in self._links.values())
+        return bool(self._masters) and None not in self._owners and all(link.is_up for link in self._masters)
 
     @property
     def last_error(self) -> GatewayError:
         """The reason why it is not up, as a new exception each time."""
-        down = next((link for link in self._links.values() if not link.is_up), None)
+        down = next((link for link in self._masters or self._links.values() if not link.is_up), None)
         return unavailable("not all slots of the cluster have a node") if down is None else down.last_error
 
     @property
@@ -108,7 +109,7 @@ class Cluster:
     @property
     def nodes(self) -> list[Link]:
         """The links to all masters."""
-        return list(self._links.values())
+        return list(self._masters)
 
     def of(self, base: str) -> Route:
         """Return the way to the slot of a queue, whose keys begin with `base`.
@@ -135,7 +136,7 @@ class Cluster:
                 base = f"{prefix}:{{{number}}}:"
                 if (owner := self._owner(slot_of(base))) not in found:
                     found[owner] = (self.of(base), f"{base}probe")
-                    if len(found) >= len(self._links):
+                    if len(found) >= len(self._masters):
                         break
             self._probed = list(found.values())
         return self._probed
@@ -277,8 +278,12 @@ class Cluster:
             starts.append(end)
             owners.append(None)
         if (starts, owners) == (self._starts, self._owners):
+            for node in self._links.keys() - set(owners):  # a slot was to move there, and does not
+                if self._links[node].is_failing:
+                    self._retire(self._links.pop(node))
             return
         self._starts, self._owners, self._probed = starts, owners, None
+        self._masters = [self._links[owner] for owner in dict.fromkeys(owners) if owner is not None]
         masters = sorted({f"{owner[0]}:{owner[1]}" if owner else "none" for owner in owners})
         log.info("redis cluster %s: the slots are on %s", self.shown, ", ".join(masters))
         for route in list(self._routes.values()):
