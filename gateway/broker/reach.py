@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Set
 from typing import Final, assert_never
@@ -77,6 +78,8 @@ MOST_SHOWN: Final = 1000
 """Workers of a queue that a shard shows."""
 
 _HOPS: Final = 8  # connections that a client may have lost one after the other before the first one that it got used
+_PATIENCE: Final = 3.0  # s in which a shard that lives must be heard: after an outage it may need 2 for its links
+_PAUSE: Final = 0.1  # s before it is asked again
 _NO, _YES = b"false", b"true"
 
 
@@ -112,6 +115,8 @@ class Reach:
         self._look_again = look_again
         self._leases = leases
         self._roster = roster
+        self._link = link
+        self._signs = f"{prefix}:{{gateways}}:signs"
         self._channel = Channel(link, tracker, prefix, leases.identity.address, self._answer)
 
     async def tell_holder(self, job: str, token: str, reason: str) -> bool:
@@ -186,13 +191,12 @@ class Reach:
         Raises:
             GatewayError: Redis is not reachable.
         """
+        until = asyncio.get_running_loop().time() + _PATIENCE
         for _ in range(_HOPS):
-            worker = worker_of(secret)
-            question = TakeUp(queue, worker, secret, key, taker)
-            answers = await self._channel.ask(msgspec.json.encode(question), to=address_of(worker))
-            if not answers.pieces or answers.pieces == [_NO]:
+            answer = await self._ask_keeper(TakeUp(queue, worker_of(secret), secret, key, taker), until)
+            if not answer or answer == [_NO]:
                 return
-            pieces = [_kept.decode(piece) for piece in answers.pieces]
+            pieces = [_kept.decode(piece) for piece in answer]
             first = pieces[0]
             yield (
                 secret,
@@ -201,6 +205,19 @@ class Reach:
             secret = first.moved_to
             if not secret or secret == taker:
                 return
+
+    async def _ask_keeper(self, question: TakeUp, until: float) -> list[bytes]:
+        """Ask the shard that a secret names: again until `until` where it lives and yet is not heard.
+
+        After an outage its connection for messages may be made later than ours. A second question does no harm.
+        """
+        address, text = address_of(question.worker), msgspec.json.encode(question)
+        while True:
+            answers = await self._channel.ask(text, to=address)
+            is_late = asyncio.get_running_loop().time() >= until
+            if answers.pieces or is_late or not await self._link.call("HEXISTS", self._signs, address):
+                return answers.pieces
+            await asyncio.sleep(_PAUSE)
 
     def taken_up(self, secret: str, leases: Iterable[KeptLease], numbers: Set[int]) -> None:
         """Tell the shard that kept leases which of them are held elsewhere; else it finds that out by their locks.
@@ -221,7 +238,7 @@ class Reach:
         try:
             question = _reader.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            log.debug("another gateway asks what this version does not know: %.200r", text)
+            log.debug("another gateway asks what this version does not know, in %d bytes", len(text))  # a secret perhaps
             return []
         match question:
             case Overtaken(job, token, reason):

@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidMessage, InvalidStatus
 
 from bullmq_proxy.gateway.broker.consuming import roster
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
+from bullmq_proxy.gateway.broker.redis.tracker import NAME
 from bullmq_proxy.gateway.net import listener
 from tests.sessions.peer import Gateway, Job, Peer, down, until
 from tests.support.keys import entry, write_keys
@@ -269,6 +270,20 @@ async def test_what_is_kept_outlives_an_outage_of_redis(server: ValkeyProcess, f
     assert back.jobs == [("a", 1)]
     await back.again(1).answer(result=1)
     await queue.until_state("a", "completed")
+
+
+async def test_a_shard_that_does_not_hear_for_a_moment_is_asked_again(
+    here: Gateway, there: Gateway, redis: Redis
+) -> None:
+    queue = await here.queue()
+    client = await come(here)
+    await work(queue, client, "a")
+    client.peer.vanish()
+    await is_gone(queue)
+    for each in await redis.client_list():
+        if each["name"].endswith(NAME):
+            await redis.client_kill_filter(_id=each["id"])
+    assert (await come(there, consumer=client.secret)).jobs == [("a", 1)]
 
 
 async def test_a_job_goes_back_whose_client_is_refused_before_redis_says_that_it_has_it_again(
