@@ -238,7 +238,8 @@ class Reach:
         try:
             question = _reader.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            log.debug("another gateway asks what this version does not know, in %d bytes", len(text))  # a secret perhaps
+            # Not what it asks: a later version's question may hold a secret.
+            log.debug("another gateway asks what this version does not know, in %d bytes", len(text))
             return []
         match question:
             case Overtaken(job, token, reason):
