@@ -12,7 +12,8 @@ const print = message => process.stdout.write(`${JSON.stringify(message)}\n`);
 
 (async () => {
   const queue = new Queue(name, { connection: connect(), prefix });
-  const events = new QueueEvents(name, { connection: connect(), prefix });
+  // From the first event on: Node is ready before it reads, and would miss the end of a job that is quick.
+  const events = new QueueEvents(name, { connection: connect(), prefix, lastEventId: '0' });
   await events.waitUntilReady();
   const job = await queue.add('for-the-gateway', { from: 'node' });
   print({ result: await job.waitUntilFinished(events, 10_000) });
