@@ -28,6 +28,16 @@ async def test_a_failover_by_hand_is_heard_of_by_nobody(sentinels: Sentinels, pr
         assert not jobs.refused["REDIS_UNAVAILABLE"]
 
 
+async def test_a_start_does_not_fail_by_a_sentinel_that_is_frozen(sentinels: Sentinels, prefix: str) -> None:
+    first = sentinels.sentinels[0]
+    first.freeze()
+    try:
+        async with Gateway(sentinels.url, prefix=prefix) as gateway:
+            assert await gateway.ready() == (200, "")
+    finally:
+        first.thaw()
+
+
 async def test_a_master_that_dies_takes_nothing_along_that_was_replicated(sentinels: Sentinels, prefix: str) -> None:
     async with Gateway(sentinels.url, prefix=prefix) as gateway:
         async with load(gateway) as jobs:

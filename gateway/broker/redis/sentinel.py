@@ -33,7 +33,8 @@ class SentinelServer(Server):
         super().__init__(target.master)
         self._target = target
         self._sentinels = _Sentinels(target)
-        own = replace(options, name=f"{options.name}:sentinel", backlog=0, deadline=min(options.deadline, 3 * _ANSWER))
+        deadline, silence = min(options.deadline, 3 * _ANSWER), min(options.silence, _ANSWER)
+        own = replace(options, name=f"{options.name}:sentinel", backlog=0, deadline=deadline, silence=silence)
         self._watch = Link(self._sentinels, own, setup=self._subscribe, on_push=self._pushed)
         self._tries = 0
 
