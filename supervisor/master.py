@@ -302,7 +302,10 @@ class Master:
     def _reap(self) -> None:
         """Take away the shards that have ended. Never waitpid(-1): it would steal the Valkey from its Popen."""
         for pid in {shard.pid for shard in self._shards.values()}:
-            ended, status = os.waitpid(pid, os.WNOHANG)
+            try:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:  # the process that has forked it still lives: we are its parent in a moment
+                continue
             if not ended:
                 continue
             # Several shards have one process until they are forked from it, as their last messages may say.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.consuming import recovery
 from bullmq_proxy.gateway.broker.consuming.recovery import take_back
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
+from bullmq_proxy.gateway.broker.redis.scripts import Script
 
 
 @pytest.mark.parametrize(
@@ -84,3 +88,26 @@ async def test_a_thousand_jobs_are_taken_back_among_as_many_others(broker: Broke
     assert await take_back(broker.queue("q"), Identity("dead")) == 1100
     assert (await redis.llen(f"{base}active"), await redis.llen(f"{base}wait")) == (1101, 1100)
     assert not await redis.exists(f"{base}2200")
+
+
+async def test_no_job_is_passed_over_because_older_ones_end_meanwhile(
+    broker: Broker, redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = f"{prefix}:q:"
+    ids = ["old-1", "old-2", "1", "2", "3", "4"]
+    for id in ids:
+        await redis.hset(f"{base}{id}", "name", "a")
+        await redis.lpush(f"{base}active", id)
+        await redis.set(f"{base}{id}:lock", f"{'alive' if 'old' in id else 'dead'}:0:0:key:{'a' * 22}:1")
+    run = Script.run
+
+    async def end_the_old_ones(script: Script, *of: Any) -> Any:
+        reply = await run(script, *of)
+        for id in ids[:2]:
+            await redis.lrem(f"{base}active", 1, id)
+        return reply
+
+    monkeypatch.setattr(recovery, "AT_A_TIME", 2)
+    monkeypatch.setattr(Script, "run", end_the_old_ones)
+    assert await take_back(broker.queue("q"), Identity("dead")) == 4
+    assert await redis.llen(f"{base}active") == 0

@@ -221,6 +221,7 @@ class Presence:
                     break
                 count += sum(await asyncio.gather(*(self._take_back(name, dead) for name in names)))
                 await self._link.call("SREM", served, *names)
+                await self._link.call("PEXPIRE", claim, _CLAIM)
             else:
                 await self._link.call("HDEL", self._key("signs"), dead.address)
             await self._link.call("DEL", claim)

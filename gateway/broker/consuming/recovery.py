@@ -25,6 +25,7 @@ from bullmq_proxy.gateway.wire.connection_options import WorkerOptions
 log = logging.getLogger(__name__)
 
 _LOOKED_AT: Final = 1000  # locks that one command reads
+_MOST_PASSES: Final = 10  # through the active jobs: those that end meanwhile let one pass over others
 
 _PAUSE: Final = 1.0  # s before another search where one has failed
 _SOON: Final = 0.05  # s: of many locks that have expired one search finds all
@@ -106,12 +107,16 @@ async def take_back(queue: Queue, dead: Identity | None = None) -> int:
     Raises:
         GatewayError: Redis is not reachable.
     """
-    keys, count, passed = queue.keys(*CHECK_KEYS), 0, 0
+    keys, count = queue.keys(*CHECK_KEYS), 0
     of_dead = (f"{dead.run}:{dead.slot}:", dead.incarnation + 1) if dead is not None else ("", 0)
-    while passed >= 0:
-        args = [_MAX_STALLED_COUNT, queue.base, now_ms(), 0, passed, AT_A_TIME]
-        passed, taken = await queue.scripts["stalledSlice"].run(keys, [*args, *of_dead])
-        count += len(taken)
+    for _ in range(_MOST_PASSES):
+        before, passed = count, 0
+        while passed >= 0:
+            args = [_MAX_STALLED_COUNT, queue.base, now_ms(), 0, passed, AT_A_TIME]
+            passed, taken = await queue.scripts["stalledSlice"].run(keys, [*args, *of_dead])
+            count += len(taken)
+        if count == before:
+            break
     if count:
         log.info("%d jobs of %s without a holder are back in wait", count, queue.name)
     return count

@@ -282,6 +282,8 @@ class Cluster:
                 if self._links[node].is_failing:
                     self._retire(self._links.pop(node))
             return
+        if None in owners and None not in self._owners:
+            self._lost.give_up_later()
         self._starts, self._owners, self._probed = starts, owners, None
         self._masters = [self._links[owner] for owner in dict.fromkeys(owners) if owner is not None]
         masters = sorted({f"{owner[0]}:{owner[1]}" if owner else "none" for owner in owners})
@@ -296,7 +298,7 @@ class Cluster:
         """Close the link to a node that has no slots any more, once what was written to it is answered."""
 
         def close() -> None:
-            task = asyncio.create_task(link.close())
+            task = asyncio.create_task(link.close(unavailable("the node has no slots any more")))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 

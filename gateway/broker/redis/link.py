@@ -147,10 +147,10 @@ class Link:
         """Wait until there is a connection."""
         await self._up.wait()
 
-    async def close(self) -> None:
-        """Close the connection; commands that still wait for a reply fail."""
+    async def close(self, error: GatewayError = _STOPPING) -> None:
+        """Close the connection; commands that were not sent yet fail with `error`, and those that wait for a reply."""
         self._closed = True
-        self._last_error = _STOPPING
+        self._last_error = error
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
@@ -390,6 +390,9 @@ class Link:
 
     def give_up_later(self) -> None:
         """Give the backlog up after `backlog_timeout`, counted from now, when the connection was lost."""
+        self._failing = False
+        if self._give_up is not None:
+            self._give_up.cancel()
         self._give_up = self._loop.call_later(self._options.backlog_timeout, self._stop_waiting)
 
     def _stop_waiting(self) -> None:
