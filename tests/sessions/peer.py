@@ -86,12 +86,13 @@ class Peer:
 
     async def reply(self, id: int, timeout: float = SOON) -> Any:
         """The result of a request; what else comes meanwhile is kept for later. Raises Refused."""
-        while True:
+        came = [text for text in self._kept if json.loads(text)["id"] == id]  # while another reply was waited for
+        if came:
+            self._kept.remove(came[0])
+        while not came:
             text = await self._receive(timeout)
-            message = json.loads(text)
-            if message["id"] == id:
-                break
-            self._kept.append(text)
+            (came if json.loads(text)["id"] == id else self._kept).append(text)
+        message = json.loads(came[0])
         if "err" in message["data"]:
             raise Refused(message["data"]["err"])
         return message["data"]["ok"]
