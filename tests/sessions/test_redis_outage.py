@@ -135,6 +135,7 @@ async def test_watchers_are_told_of_events_that_were_trimmed_while_the_reader_wa
             await proxy.events("q", "resumed"),
             await proxy.queue(),
         )
+        await other.reply(await other.request("on", "resumed"))  # it is live from now on
         added = await producer.call("add", "work")
         waiting = await producer.request("waitUntilJobFinished", added["id"])
         await producer.call("pause")

@@ -272,6 +272,8 @@ class EventReader:
         if self._may_have_missed(link.times_up):
             return await self._look_back()
         reply = await link.call(*self._command("BLOCK", int(_BLOCK * 1000)), decode=False)
+        if self._may_have_missed(link.times_up):  # it was sent on a later connection than the one that was up
+            return await self._look_back()
         return reply[0][1] if reply else []
 
     async def _sleep(self) -> list[Any]:
@@ -290,9 +292,13 @@ class EventReader:
                 if self._may_have_missed(self._tracker.times_up):
                     if entries := await self._look_back():
                         return entries
-                elif reply := await self.queue.link.call(*self._command(), decode=False):
-                    read: list[Any] = reply[0][1]
-                    return read
+                else:
+                    reply = await self.queue.link.call(*self._command(), decode=False)
+                    entries = reply[0][1] if reply else []
+                    if self._may_have_missed(self._tracker.times_up):
+                        entries = await self._look_back()
+                    if entries:
+                        return entries
             await change
         finally:
             self._tracker.forget(self._key, change)
