@@ -8,14 +8,15 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec import Raw, json
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.broker import Broker
-from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Lease
+from bullmq_proxy.gateway.broker.consuming import stalled
+from bullmq_proxy.gateway.broker.consuming.leases import Consumer, Holder, Lease
 from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
 from bullmq_proxy.gateway.broker.consuming.stalled import StalledChecker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
@@ -300,26 +301,29 @@ async def test_the_net_wakes_exactly_those_who_have_jobs_without_a_marker(
 
 
 async def test_the_check_for_stalled_jobs_runs_only_where_there_may_be_some(
-    broker: Broker, redis: Redis, prefix: str
+    broker: Broker, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stalled, "CHECK_PERIOD", 0.01)
     net = SafetyNet(broker.link, period=0.02)
     queue = broker.queue("q")
     checker = StalledChecker(queue, net)
-    worker = Worker(broker)
-    await worker.sleeps()
+    consumer = Consumer("q", WorkerOptions(stalled_interval=20), broker.leases, cast(Holder, None), None)
 
     async def calls(name: str) -> int:
-        return int((await redis.info("commandstats"))[f"cmdstat_{name}"]["calls"])
+        stats = await redis.info("commandstats")
+        return int(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"])
 
-    checker.join(worker.consumer)
-    await broker.link.nodes[0].call("PING")
-    scripts, looks = await calls("evalsha"), await calls("exists")
-    while await calls("exists") < looks + 5:
-        pass
-    assert await calls("evalsha") == scripts
-    await redis.lpush(queue.key("active"), "gone")
+    await redis.config_resetstat()
+    checker.join(consumer)
     async with asyncio.timeout(5):
-        while await calls("evalsha") == scripts:
+        while not await calls("set"):  # which each check does
+            pass
+        looks = await calls("exists")
+        while await calls("exists") < looks + 10:
+            pass
+        assert await calls("set") == 1
+        await redis.lpush(queue.key("active"), "gone")
+        while await calls("set") == 1:
             pass
     checker.close()
     net.close()
