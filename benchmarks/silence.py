@@ -26,6 +26,7 @@ from bullmq_proxy.gateway import start_proxy
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
+from bullmq_proxy.gateway.rules.flow import MOST_ADDED
 
 _QUEUE: Final = "mails"
 _BASE: Final = f"bull:{_QUEUE}:"
@@ -130,10 +131,10 @@ def _calls(jobs: int) -> list[Call]:
         if function.parameters and function.parameters[0].name == "jobId" and function.name not in hard:
             ways += [[id, *function.example[1:]] for id in of_jobs]
         calls += [Call(function.name, args) for args in ways]
-    tree = {**one, "children": [one] * 999}
+    tree = {**one, "children": [one] * (MOST_ADDED - 1)}
     ways_of_flows: dict[str, list[list[Any]]] = {
         "add": [[tree]],
-        "addBulk": [[[one] * 1000]],
+        "addBulk": [[[one] * MOST_ADDED]],
         "getFlow": [[{"queueName": _QUEUE, "id": "parent"}]],
     }
     calls += [Call(each.name, args, flows=True) for each in FLOWS for args in ways_of_flows[each.name]]

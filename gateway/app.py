@@ -31,7 +31,7 @@ from bullmq_proxy.gateway.redis_url import Kind
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.calling import HEAVY_CALLS
 from bullmq_proxy.gateway.sessions.events import EventsSession
-from bullmq_proxy.gateway.sessions.interfaces import CallSession, Client, Session
+from bullmq_proxy.gateway.sessions.interfaces import CallClient, CallSession, Client, EventClient, Session
 from bullmq_proxy.gateway.sessions.queue import QueueSession
 from bullmq_proxy.gateway.sessions.requests import RequestSession
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
@@ -87,6 +87,7 @@ class App:
             admission(settings, keys, row, on_cluster=on_cluster),
             self._budget,
             self._open_session,
+            self._open_events,
             self._open_calls,
             self._read_page,
         )
@@ -191,18 +192,20 @@ class App:
                 assert isinstance(parameters.options, WorkerOptions)
                 return WorkerSession(broker.queue(parameters.queue), parameters.options, context, client, limits)
             case SessionEndpoint.EVENTS:
-                assert isinstance(parameters.options, EventsOptions)
-                queue = broker.queue(parameters.queue)
-                return EventsSession(
-                    queue, broker.services(queue).event_reader(), parameters.options, client, broker.counters
-                )
+                return self._open_events(parameters, client)
             case SessionEndpoint.FLOWS:
                 return QueueSession(self._flows(), context, client, limits, FLOWS)
             case _:
                 assert_never(endpoint)
 
+    def _open_events(self, parameters: RouteParameters, client: EventClient) -> Session:
+        assert isinstance(parameters.options, EventsOptions)
+        broker, queue = self.broker, self.broker.queue(parameters.queue)
+        reader = broker.services(queue).event_reader()
+        return EventsSession(queue, reader, parameters.options, client, broker.counters)
+
     def _open_calls(
-        self, endpoint: CallEndpoint, parameters: RouteParameters, rights: Rights, client: Client
+        self, endpoint: CallEndpoint, parameters: RouteParameters, rights: Rights, client: CallClient
     ) -> CallSession:
         broker, context = self.broker, Context(self.broker, rights)
         match endpoint:

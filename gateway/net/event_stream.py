@@ -1,9 +1,9 @@
-"""A stream of server-sent events: the Client of an Events session, for those who ask by HTTP (HTML standard §9.2)."""
+"""A stream of server-sent events: the client of an Events session, for those who ask by HTTP (HTML standard §9.2)."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Raw
 from websockets.datastructures import Headers
@@ -14,7 +14,7 @@ from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.net.exchange import SERVER, date, refusal, with_lines
 from bullmq_proxy.gateway.net.responding_connection import LINGER, RespondingConnection
 from bullmq_proxy.gateway.net.shared import Shared
-from bullmq_proxy.gateway.sessions.interfaces import Result, Session
+from bullmq_proxy.gateway.sessions.interfaces import Session
 
 HEARTBEAT: Final = 15.0
 """Seconds without an event after which a comment is sent: so a client that is gone is noticed, by proxies too."""
@@ -69,7 +69,7 @@ class EventStream(RespondingConnection):
             self.transport.write(head.encode("latin-1"))
             session.start()
 
-    # The Client of the session
+    # The client of the session
 
     def send_event(self, number: int, data: bytes, id: str) -> None:
         """Send an event; stored JSON in it may have more than one line."""
@@ -88,22 +88,8 @@ class EventStream(RespondingConnection):
         if self._out_size > self._shared.max_write_buffer:
             self._flush()
 
-    def reply(self, id: Any, result: Result) -> None:
-        """Do nothing: there are no calls here."""
-
     def penalize(self, size: int = 0) -> None:
         """Do nothing: nothing is heard of the client."""
-
-    def pause_reading(self) -> None:
-        """Do nothing: what comes is not looked at."""
-
-    def resume_reading(self) -> None:
-        """Do nothing."""
-
-    @property
-    def last_heard(self) -> float:
-        """The loop time at which something was sent last: nothing is heard of the client."""
-        return self._since
 
     @property
     def is_idle(self) -> bool:
@@ -125,10 +111,6 @@ class EventStream(RespondingConnection):
 
     def eof_received(self) -> None:
         """Close the stream: who listens does not close its half."""
-
-    @property
-    def _expects_more(self) -> bool:
-        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything: the socket is gone."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from msgspec import Raw
 from websockets.http11 import Request, Response
 
 from bullmq_proxy.gateway.access.accounts import Account
@@ -280,14 +279,6 @@ class HttpConnection(RespondingConnection):
         """Give the result of a call to its exchange."""
         id.reply(result)
 
-    def send_event(self, number: int, data: bytes, id: str) -> None:
-        """Refuse: events have a stream of their own."""
-        raise NotImplementedError
-
-    def send(self, *parts: bytes | Raw) -> None:
-        """Refuse: there are no messages here."""
-        raise NotImplementedError
-
     def penalize(self, size: int = 0) -> None:
         """Count a call that was not carried out because of the client; with too many the connection ends."""
         if self._lost:
@@ -298,11 +289,6 @@ class HttpConnection(RespondingConnection):
                 self._exchanges[-1].is_last = True
             else:
                 self._end()
-
-    @property
-    def last_heard(self) -> float:
-        """The loop time at which the last request began, or its response left."""
-        return self._since
 
     def pause_reading(self) -> None:
         """Take no further requests."""

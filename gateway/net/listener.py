@@ -30,7 +30,7 @@ from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.net.unopened import Accepted, Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
-from bullmq_proxy.gateway.sessions.interfaces import CallSession, Client, Session
+from bullmq_proxy.gateway.sessions.interfaces import CallClient, CallSession, Client, EventClient, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import LAST_EVENT_ID
 from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint
@@ -58,7 +58,8 @@ Where = socket.socket | tuple[str, int]
 """Where to listen: a listening socket, or a host and a port, of which 0 picks a free one."""
 
 OpenSession = Callable[[SessionEndpoint, RouteParameters, Rights, Client], Session]
-OpenCalls = Callable[[CallEndpoint, RouteParameters, Rights, Client], CallSession]
+OpenEvents = Callable[[RouteParameters, EventClient], Session]
+OpenCalls = Callable[[CallEndpoint, RouteParameters, Rights, CallClient], CallSession]
 ReadPage = Callable[[PageEndpoint], Awaitable[Response]]
 
 
@@ -70,6 +71,7 @@ class Listener:
         admission: Admission,
         budget: Budget,
         open_session: OpenSession,
+        open_events: OpenEvents,
         open_calls: OpenCalls,
         read_page: ReadPage,
     ) -> None:
@@ -79,11 +81,13 @@ class Listener:
             admission: who is let in, and the limits of a connection.
             budget: of the shard, to which what is read counts.
             open_session: makes the session of an endpoint, with the rights of the client's key.
+            open_events: makes the session of a stream of server-sent events.
             open_calls: makes the session of an endpoint whose requests call functions.
             read_page: answers a request for a page.
         """
         self._admission = admission
         self._open_session = open_session
+        self._open_events = open_events
         self._open_calls = open_calls
         self._read_page = read_page
         self._server: Server | None = None
@@ -273,7 +277,7 @@ class Listener:
         account.check(endpoint, parameters.queue, parameters.effects)
         stream = EventStream(self._shared, connection.transport, connection.address, connection.request, admitted.more)
         account.enter(stream, endpoint, parameters.queue, parameters.effects)
-        stream.begin(self._open_session(endpoint, parameters, account.rights, stream), account)
+        stream.begin(self._open_events(parameters, stream), account)
 
     def read_page(self, endpoint: PageEndpoint) -> Awaitable[Response]:
         """Return a page."""

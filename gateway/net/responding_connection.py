@@ -39,7 +39,7 @@ class RespondingConnection(asyncio.Protocol):
     @property
     def _expects_more(self) -> bool:
         """Whether a request has come that is not begun yet."""
-        raise NotImplementedError
+        return False
 
     def _responded(self) -> None:
         """Take note that a response has left."""

@@ -25,7 +25,7 @@ from bullmq_proxy.gateway.values.validation import read
 MAX_DEPTH: Final = 200
 """Levels of a flow. A level is two of JSON; some 490 of these is what Python's JSON parsers can take."""
 
-MOST_ADDED: Final = 1000
+MOST_ADDED: Final = 500
 """Jobs of one call, in all its flows: they are checked and stored in one go."""
 
 Prefix = Annotated[str, Meta(min_length=1)]

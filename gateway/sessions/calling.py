@@ -18,7 +18,7 @@ from bullmq_proxy.gateway.broker.functions.table import Function, FunctionTable
 from bullmq_proxy.gateway.broker.redis.errors import of_read
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
-from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.sessions.interfaces import CallClient
 from bullmq_proxy.gateway.sessions.results import encoded
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
 from bullmq_proxy.gateway.turns import COMMAND_SIZE
@@ -83,7 +83,7 @@ class Caller:
         table: FunctionTable,
         target: Any,
         context: Context,
-        client: Client,
+        client: CallClient,
         limits: CallLimits,
         under_way: UnderWay | None = None,
     ) -> None:

@@ -14,7 +14,7 @@ from bullmq_proxy.gateway.broker.functions.table import unknown_function
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.watching.event_reader import Cursor, EventReader
 from bullmq_proxy.gateway.errors import GatewayError
-from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.sessions.interfaces import EventClient
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import read
@@ -29,7 +29,7 @@ class EventsSession:
     """A client that watches one queue."""
 
     def __init__(
-        self, queue: Queue, reader: EventReader, options: EventsOptions, client: Client, counters: Counters
+        self, queue: Queue, reader: EventReader, options: EventsOptions, client: EventClient, counters: Counters
     ) -> None:
         """Make a session; `prepare` registers it with the reader, `counters` counts what is delivered."""
         self.subscription = options.subscription

@@ -1,4 +1,4 @@
-"""The two sides of a WebSocket connection: the client as its session sees it, and the session as `net` sees it."""
+"""The two sides of a connection: the client as its session sees it, and the session as `net` sees it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,11 @@ Result = bytes | tuple[bytes | Raw, ...] | GatewayError
 """What a call ends with: its result as JSON text, whole or in parts, or an error."""
 
 
-class Client(Protocol):
-    """The client of a session; `net.connection` implements it."""
-
-    def send(self, *parts: bytes | Raw) -> None:
-        """Send one text message, given whole or in parts; all messages of one turn of the loop leave in one write."""
+class CallClient(Protocol):
+    """Whoever calls functions, and gets replies."""
 
     def reply(self, id: Any, result: Result) -> None:
         """Send the reply to the call that the client knows by `id`."""
-
-    def send_event(self, number: int, data: bytes, id: str) -> None:
-        """Send an event of a queue.
-
-        Args:
-            number: of the message.
-            data: JSON text.
-            id: of the entry in the queue's stream; empty where it has none.
-        """
-
-    def close(self, code: CloseCode, reason: str = "") -> None:
-        """Close the connection."""
 
     def penalize(self, size: int = 0) -> None:
         """Count a message that was no successful call, nor an answer to a job; too many close the connection.
@@ -47,19 +32,48 @@ class Client(Protocol):
         """Read from the socket again."""
 
     @property
+    def write_buffer_size(self) -> int:
+        """Bytes that were sent and that the client has not read yet."""
+
+    async def wait_writable(self) -> None:
+        """Wait until the client has read most of what was sent; raises OSError when the connection ends first."""
+
+
+class EventClient(Protocol):
+    """Whoever watches a queue."""
+
+    def send_event(self, number: int, data: bytes, id: str) -> None:
+        """Send an event of a queue.
+
+        Args:
+            number: of the message.
+            data: JSON text.
+            id: of the entry in the queue's stream; empty where it has none.
+        """
+
+    def send(self, *parts: bytes | Raw) -> None:
+        """Send one text message, given whole or in parts; all messages of one turn of the loop leave in one write."""
+
+    def penalize(self, size: int = 0) -> None:
+        """Count a message, as for whoever calls functions."""
+
+    async def wait_writable(self) -> None:
+        """Wait until the client has read most of what was sent; raises OSError when the connection ends first."""
+
+
+class Client(CallClient, EventClient, Protocol):
+    """The client of a WebSocket connection; `net.connection` implements it."""
+
+    def close(self, code: CloseCode, reason: str = "") -> None:
+        """Close the connection."""
+
+    @property
     def is_open(self) -> bool:
         """Whether what is sent goes out: nobody has begun to close the connection."""
 
     @property
     def last_heard(self) -> float:
         """The loop time at which something came from the client last, to half of `ping_interval`."""
-
-    @property
-    def write_buffer_size(self) -> int:
-        """Bytes that were sent and that the client has not read yet."""
-
-    async def wait_writable(self) -> None:
-        """Wait until the client has read most of what was sent; raises OSError when the connection ends first."""
 
 
 class Session(Protocol):

@@ -11,7 +11,7 @@ from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
 from bullmq_proxy.gateway.sessions.calling import Caller
-from bullmq_proxy.gateway.sessions.interfaces import Client, Exchange, Result
+from bullmq_proxy.gateway.sessions.interfaces import CallClient, Exchange, Result
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from bullmq_proxy.gateway.values.json_text import UNREADABLE, error_json
 from bullmq_proxy.gateway.values.reading import Reader
@@ -33,7 +33,7 @@ class RequestSession:
     """A client that calls functions by HTTP requests."""
 
     def __init__(
-        self, target: Any, context: Context, client: Client, limits: CallLimits, table: FunctionTable = TABLE
+        self, target: Any, context: Context, client: CallClient, limits: CallLimits, table: FunctionTable = TABLE
     ) -> None:
         """Make a session; the functions are those of `table`, and of `target`; `limits` of the calls under way."""
         self._table = table

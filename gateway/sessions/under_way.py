@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bullmq_proxy.gateway.sessions.budget import MESSAGE_OVERHEAD, Budget
-from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.sessions.interfaces import CallClient
 
 _FEW: Final = 4  # messages under way of a client that sends little
 _SMALL: Final = 2**14  # bytes of each of its messages, at most
@@ -54,7 +54,7 @@ class UnderWay:
         "patient",
     )
 
-    def __init__(self, client: Client, limits: CallLimits, window: int | None = None) -> None:
+    def __init__(self, client: CallClient, limits: CallLimits, window: int | None = None) -> None:
         """Make one.
 
         Args:

@@ -22,10 +22,10 @@ from bullmq_proxy.gateway.rules.jobs import Hash, pushed_job
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.rules.shapes import ShownConsumer
 from bullmq_proxy.gateway.sessions.calling import Caller
-from bullmq_proxy.gateway.sessions.deadlines import Deadlines
 from bullmq_proxy.gateway.sessions.grace import Grace
 from bullmq_proxy.gateway.sessions.held import HeldJobs
 from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.sessions.job_clocks import JobClocks
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
 from bullmq_proxy.gateway.values.json_text import error_json
 from bullmq_proxy.gateway.wire.answers import (
@@ -84,11 +84,9 @@ class WorkerSession:
         self._since = now_ms()
         self._held = HeldJobs()
         self._next_number = 0
-        self._unheard: dict[Lease, None] = {}  # pushed, and nothing heard of it yet
-        self._acks = False  # the client has said `ack` at least once: from then on it is held to `ackTimeout`
-        self._acks_due = Deadlines(options.ack_timeout, self._check_acks)
-        self._max_runtime = options.max_runtime
-        self._ends_due = Deadlines(options.max_runtime, self._check_ends)
+        self._clocks = JobClocks(
+            options.ack_timeout, options.max_runtime, self._take_away_unheard, self._take_away_long
+        )
         self._paused = False  # by the client
         self._silent = False  # an `ackTimeout` passed: no new jobs until the client says something
         self._retired = False  # somebody wants the client to finish what it has
@@ -128,14 +126,12 @@ class WorkerSession:
         held = [{"jobId": lease.id, "number": lease.number, "token": lease.token} for lease in self._held.values()]
         self._client.send(message(self._number(), welcome(self._grace.secret, self._options.grace, held)))
         for lease in self._held.values():
-            self._ends_due.start(lease)
+            self._clocks.runs(lease)
         self._set_taking()
 
     def connection_lost(self) -> None:
         """Give back what the client did not answer; it counts as vanished unless we sent it away."""
         self._caller.close()
-        self._acks_due.close()
-        self._ends_due.close()
         if self._consumer is not None:
             if self._unchoking is not None:
                 self._unchoking.cancel()
@@ -150,7 +146,7 @@ class WorkerSession:
             else:
                 self._leave()
         self._held.clear()
-        self._unheard.clear()
+        self._clocks.close()
 
     def _leave(self) -> None:
         if self._consumer is not None:
@@ -160,7 +156,7 @@ class WorkerSession:
 
     def _take_back_unread(self) -> None:
         """Give back, uncounted, what the client may never have seen."""
-        for lease in list(self._unheard):
+        for lease in list(self._clocks.unheard):
             if lease.state is HELD:
                 self._feed.settler.release(lease, partial(_log_lost, lease))
 
@@ -239,11 +235,7 @@ class WorkerSession:
         self._broker.counters.pushed_jobs += 1
         lease.number = number
         self._held[b"%d" % lease.number] = lease
-        self._unheard[lease] = None
-        if self._acks:
-            self._acks_due.start(lease)
-        elif self._max_runtime:  # nothing else says when it starts
-            self._ends_due.start(lease)
+        self._clocks.pushed(lease)
         self._client.send(push)
         if self._unchoking is None and self._client.write_buffer_size >= self._most_unread:
             self._unchoking = asyncio.create_task(self._unchoke(), name="unread jobs")
@@ -270,17 +262,9 @@ class WorkerSession:
     def forget(self, lease: Lease) -> None:
         """Expect no answer for a job any more."""
         self._held.pop(b"%d" % lease.number, None)
-        self._heard_of(lease)
-        if self._max_runtime:
-            self._ends_due.ends.pop(lease, None)
+        self._clocks.forget(lease)
 
-    def _heard_of(self, lease: Lease) -> None:
-        if self._max_runtime and self._acks and lease in self._unheard:
-            self._ends_due.start(lease)
-        self._unheard.pop(lease, None)
-        self._acks_due.ends.pop(lease, None)
-
-    def _check_acks(self, overdue: list[Lease]) -> None:
+    def _take_away_unheard(self, overdue: list[Lease]) -> None:
         """Give back the jobs of which nothing was heard in time, as if their worker had vanished."""
         self._silent = True
         self._set_taking()
@@ -288,12 +272,12 @@ class WorkerSession:
             self.cancel(lease, f"No answer within {self._options.ack_timeout} ms")
             self._feed.settler.vanish(lease, last=True)
 
-    def _check_ends(self, overdue: list[Lease]) -> None:
+    def _take_away_long(self, overdue: list[Lease]) -> None:
         """Take away the jobs that have run for too long, and let them fail or go back, as the client's options say."""
-        reason = f"The job has run for more than {self._max_runtime} ms"
+        reason = f"The job has run for more than {self._options.max_runtime} ms"
         for lease in overdue:
             if lease.state is not HELD:  # its answer is under way; should that be refused, it goes on
-                self._ends_due.start(lease)
+                self._clocks.runs(lease)
                 continue
             self.cancel(lease, reason)
             if self._options.overrun == "release":
@@ -319,7 +303,7 @@ class WorkerSession:
             self._client.penalize(len(message))
             self._client.send(err(error.id, error))
             if error.id != NO_ID and (lease := self._held.find(error.id)) is not None:
-                self._acks_due.start(lease)  # it may have been the final answer
+                self._clocks.misread(lease)
             return
         if self._silent:
             self._silent = False
@@ -335,18 +319,11 @@ class WorkerSession:
             self._refuse(id, answer)
         else:
             if isinstance(answer, Ack):
-                self._acknowledged(lease)
-            self._heard_of(lease)
+                if lease not in self._clocks.unheard:
+                    self._client.penalize()
+                self._clocks.acknowledged()
+            self._clocks.heard_of(lease)
             self._take_answer(id, lease, answer, len(message))
-
-    def _acknowledged(self, lease: Lease) -> None:
-        if lease not in self._unheard:
-            self._client.penalize()
-        if not self._acks:
-            self._acks = True
-            for unheard in self._unheard:
-                self._acks_due.start(unheard)
-                self._ends_due.ends.pop(unheard, None)
 
     def late_message_received(self, message: bytes) -> None:
         """Take a final answer: the work is done, and only the confirmation cannot reach the client any more."""

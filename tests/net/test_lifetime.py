@@ -74,7 +74,12 @@ class House:
         self.probes: list[Probe] = []
         self.furnish: Callable[[Probe], None] = lambda probe: None
         self.listener = Listener(
-            admission(no_auth=True, allowed_hosts=("gateway",)), Budget(), self._open, self._calls, self._page
+            admission(no_auth=True, allowed_hosts=("gateway",)),
+            Budget(),
+            self._open,
+            self._events,
+            self._calls,
+            self._page,
         )
 
     def _open(self, endpoint: SessionEndpoint, parameters: RouteParameters, rights: Rights, outlet: Client) -> Session:
@@ -82,6 +87,9 @@ class House:
         self.furnish(probe)
         self.probes.append(probe)
         return probe
+
+    def _events(self, *_: object) -> Session:
+        raise AssertionError("nobody asks for a stream")
 
     def _calls(self, *_: object) -> CallSession:
         raise AssertionError("nobody calls a function")

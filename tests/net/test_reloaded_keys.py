@@ -210,7 +210,7 @@ class TestHandshake:
         house = House()
         grant = Grant("shop", frozenset({Permission.PRODUCE}), ("*",))
         keys = [Key(name="shop", digest=digest("key-1"), grant=grant)]
-        house.listener = Listener(admission(keys), Budget(), house._open, house._calls, house._page)
+        house.listener = Listener(admission(keys), Budget(), house._open, house._events, house._calls, house._page)
         await house.listener.start(("127.0.0.1", 0))
         yield house
         await house.listener.close(CloseCode.GOING_AWAY)

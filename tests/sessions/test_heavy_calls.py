@@ -259,17 +259,17 @@ async def test_a_large_bulk_that_loses_redis_on_the_way_ends_there(server: Valke
     assert (names, last) == ([f"n{n}" for n in range(len(names))], "behind")
 
 
-async def test_a_call_adds_a_thousand_jobs_of_flows_at_most(proxy: Gateway, redis: Redis, prefix: str) -> None:
+async def test_a_call_adds_500_jobs_of_flows_at_most(proxy: Gateway, redis: Redis, prefix: str) -> None:
     flows = await proxy.connect("/flows")
     leaf = {"name": "a", "queueName": "q"}
     refused = (
         "INVALID_ARGUMENTS",
-        "There are more than 1000 jobs: add fewer flows in a call, or smaller ones - at `args[0]`",
+        "There are more than 500 jobs: add fewer flows in a call, or smaller ones - at `args[0]`",
     )
-    assert await flows.refusal("add", {**leaf, "children": [leaf] * 1_000}) == refused
-    assert await flows.refusal("addBulk", [leaf] * 1_001) == refused
+    assert await flows.refusal("add", {**leaf, "children": [leaf] * 500}) == refused
+    assert await flows.refusal("addBulk", [leaf] * 501) == refused
     assert await redis.keys(f"{prefix}:[^{{]*") == []
-    assert len((await flows.call("add", {**leaf, "children": [leaf] * 999}))["children"]) == 999
+    assert len((await flows.call("add", {**leaf, "children": [leaf] * 499}))["children"]) == 499
 
 
 # All connections together
