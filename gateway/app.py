@@ -14,6 +14,7 @@ from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.ancestor.session import AncestorSession
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.base import Context
@@ -40,7 +41,7 @@ from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.shared_memory import ShardMemory, SharedMemory
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import EventsOptions, Limits, WorkerOptions
-from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, CallEndpoint, PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters
 
 log = logging.getLogger(__name__)
@@ -205,13 +206,20 @@ class App:
         return EventsSession(queue, reader, parameters.options, client, broker.counters)
 
     def _open_calls(
-        self, endpoint: CallEndpoint, parameters: RouteParameters, rights: Rights, client: CallClient
+        self,
+        endpoint: CallEndpoint | AncestorEndpoint,
+        parameters: RouteParameters,
+        rights: Rights,
+        client: CallClient,
     ) -> CallSession:
         broker, context = self.broker, Context(self.broker, rights)
+        if isinstance(endpoint, AncestorEndpoint):
+            queue, longest = broker.queue(parameters.queue), self.settings.max_queue_name
+            return AncestorSession(queue, context, client, self._call_limits, longest_name=longest)
         match endpoint:
             case CallEndpoint.QUEUE | CallEndpoint.QUEUE_FUNCTION:
                 return RequestSession(broker.queue(parameters.queue), context, client, self._call_limits)
-            case CallEndpoint.FLOWS | CallEndpoint.FLOWS_FUNCTION:
+            case CallEndpoint.FLOWS | CallEndpoint.FLOWS_FUNCTION | CallEndpoint.QUEUES:
                 return RequestSession(self._flows(), context, client, self._call_limits, FLOWS)
             case _:
                 assert_never(endpoint)

@@ -200,7 +200,9 @@ class Settings:
     max_concurrency: int = option(
         1000, "Most jobs at a time that one worker may ask for.", value_types.whole(1, 100_000)
     )
-    max_queue_name: int = option(100, "Longest queue name, in characters.", value_types.whole(1, 1000))
+    max_queue_name: int = option(
+        100, "Longest queue name, in characters.", value_types.whole(1, 1000), also=("MAX_QUEUE_NAME_LENGTH",)
+    )
     max_in_flight: int = option(
         1024,
         "Unanswered requests of one connection before its socket is no longer read.",

@@ -58,6 +58,13 @@ ROOMS: dict[str, set[str]] = {
         *_JOBS,
         *_GROUND,
     },
+    "gateway.ancestor": {
+        "gateway.broker.functions",
+        "gateway.sessions",
+        "gateway.sessions.interfaces",
+        *_JOBS,
+        *_GROUND,
+    },
     "gateway.schema": {
         "gateway",
         "gateway.access.grants",
@@ -81,6 +88,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway",
         "gateway.access",
         "gateway.access.grants",
+        "gateway.ancestor",
         "gateway.broker",
         "gateway.broker.consuming",
         "gateway.broker.functions",

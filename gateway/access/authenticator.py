@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from bullmq_proxy.gateway.access.accounts import Account
-from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant
+from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant, Permission
 from bullmq_proxy.gateway.access.keys_file import Key, digest
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.shared_memory import ShardMemory
@@ -33,6 +33,7 @@ class Authenticator:
         self._memory = memory
         self._no_auth = no_auth
         self._unlimited = Account(EVERYTHING, memory)
+        self._holders = Account(Grant("", frozenset({Permission.CONSUME}), ("*",)), memory)
         self._digests = [digest(key) for key in auth_keys]
         self._accounts: dict[str, Account] = {}  # by name
         self._by_digest: dict[bytes, Account] = {}
@@ -58,6 +59,18 @@ class Authenticator:
             raise GatewayError(ErrorCode.UNAUTHORIZED, "This key is not known")
         account.check_validity(time.time())
         return account
+
+    def hear(self, token: str) -> Account:
+        """Return the account of whoever shows the token of a job's lock, which its function has to check.
+
+        Raises:
+            GatewayError: UNAUTHORIZED, there is no token.
+        """
+        if not token:
+            raise GatewayError(
+                ErrorCode.UNAUTHORIZED, "The token of the job's lock is needed: Authorization: Bearer TOKEN"
+            )
+        return self._holders
 
     def replace(self, keys: Iterable[Key]) -> None:
         """Put the keys of a keys file in force, also for open connections."""

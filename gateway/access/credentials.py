@@ -31,6 +31,11 @@ def presented_key(headers: Headers, token: str | None) -> str | None:
     return token
 
 
+def bearer(headers: Headers) -> str:
+    """Return the key of a request in the ancestor's form, to which the case of `Bearer ` matters; empty for none."""
+    return ", ".join(headers.get_all("Authorization")).partition("Bearer ")[2].strip()
+
+
 def offered_subprotocols(headers: Headers) -> list[str]:
     """Return all names in the Sec-WebSocket-Protocol headers."""
     values = headers.get_all("Sec-WebSocket-Protocol")

@@ -106,13 +106,17 @@ class Grant:
         for effect in effects:
             self.check_any_permission(effect.permissions, f"set `{place}{effect.option}`, which {effect.does}")
 
+    def covers(self, name: str) -> bool:
+        """Return whether the key is for a queue; `name` has no prefix."""
+        return self.everything or any(_matches(pattern, name) for pattern in self.queues)
+
     def check_queue(self, name: str) -> None:
         """Refuse a queue that none of the key's patterns covers; `name` has no prefix.
 
         Raises:
             GatewayError: FORBIDDEN.
         """
-        if not self.everything and not any(_matches(pattern, name) for pattern in self.queues):
+        if not self.covers(name):
             raise _forbidden(f"The key {self.key} is not for the queue {name[:100]}")
 
     def check_reach(self, prefix: str, qualified: Iterable[str]) -> None:

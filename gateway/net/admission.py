@@ -9,10 +9,11 @@ from websockets.datastructures import Headers
 
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.authenticator import Authenticator
-from bullmq_proxy.gateway.access.credentials import is_host_allowed, is_origin_allowed, presented_key
+from bullmq_proxy.gateway.access.credentials import bearer, is_host_allowed, is_origin_allowed, presented_key
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.value_types import is_loopback
-from bullmq_proxy.gateway.wire.connection_options import Limits
+from bullmq_proxy.gateway.wire.connection_options import TOKEN, Limits
+from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint
 from bullmq_proxy.gateway.wire.routes import Target
 
 
@@ -54,9 +55,15 @@ class Admission:
         Raises:
             GatewayError: UNAUTHORIZED, or FORBIDDEN for a page of another origin.
         """
-        if target.endpoint.value.permissions is None:
+        endpoint = target.endpoint
+        if endpoint.value.permissions is None:
             return self.authenticator.nobody
-        account = self.authenticator.authenticate(presented_key(headers, target.token))
+        authenticator = self.authenticator
+        if isinstance(endpoint, AncestorEndpoint):
+            target.query[TOKEN.name] = key = bearer(headers)  # nothing else shows a key there
+            account = authenticator.hear(key) if endpoint.is_for_holders else authenticator.authenticate(key)
+        else:
+            account = authenticator.authenticate(presented_key(headers, target.token))
         self.check_origin(headers)
         return account
 

@@ -15,13 +15,12 @@ from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.sessions.interfaces import Result
-from bullmq_proxy.gateway.wire.routes import MethodNotAllowedError
+from bullmq_proxy.gateway.wire.routes import AncestorError, MethodNotAllowedError
 
 SERVER: Final = f"bullmq-proxy/{__version__}"
-_OK: Final = b"HTTP/1.1 200 OK\r\nDate: %%b\r\nServer: %b\r\nContent-Type: %b\r\nContent-Length: %%d\r\n%%b\r\n" % (
-    SERVER.encode(),
-    http.JSON.encode(),
-)
+_OK: Final = b"HTTP/1.1 200 OK\r\nDate: %%b\r\nServer: %b\r\nContent-Type: %b\r\nContent-Length: %%d\r\n%%b\r\n"
+_JSON_OK: Final = _OK % (SERVER.encode(), http.JSON.encode())
+_TEXT_OK: Final = _OK % (SERVER.encode(), http.ANCESTOR_TEXT.encode())
 _CLOSE: Final = b"Connection: close\r\n"
 
 
@@ -72,11 +71,15 @@ class Exchange:
         else:
             self.respond(refusal(result))
 
-    def respond_json(self, *body: bytes | Raw) -> None:
-        """Respond with JSON text and status 200."""
+    def respond_text(self, *body: bytes | Raw) -> None:
+        """Respond with text in the ancestor's form, and status 200."""
+        self.respond_json(*body, head=_TEXT_OK)
+
+    def respond_json(self, *body: bytes | Raw, head: bytes = _JSON_OK) -> None:
+        """Respond with JSON text and status 200; `head` is what its head is made from."""
         length = sum(map(len, body))
         more = self._more + _CLOSE if self._ends() else self._more
-        head = _OK % (date(), length, more)
+        head = head % (date(), length, more)
         self._finish((head,) if self._is_head else (head, *body))
 
     def respond(self, response: Response) -> None:
@@ -105,6 +108,8 @@ def refusal(error: GatewayError) -> Response:
     """Return the response to a request that is refused, with the status of the error."""
     if isinstance(error, MethodNotAllowedError):
         return http.refusal(error, HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": ", ".join(error.methods)})
+    if isinstance(error, AncestorError):
+        return http.text_refusal(error, error.status)
     return http.refusal(error)
 
 

@@ -12,9 +12,11 @@ from websockets.http11 import Response
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.values.json_text import encode, error_json
+from bullmq_proxy.gateway.values.text import bytes_of, printable
 
 JSON: Final = "application/json; charset=utf-8"
 TEXT: Final = "text/plain; charset=utf-8"
+ANCESTOR_TEXT: Final = "text/plain;charset=utf-8"
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 METHODS: Final = ("GET", "HEAD", "OPTIONS")
@@ -93,6 +95,11 @@ def refusal(error: GatewayError, status: HTTPStatus | None = None, headers: Mapp
     status = error.code.http_status if status is None else status
     headers = {**_HEADERS.get(status, {}), **headers}
     return respond(status, b'{"err":%b}' % error_json(error), JSON, headers)
+
+
+def text_refusal(error: GatewayError, status: HTTPStatus) -> Response:
+    """Return a refusal in the ancestor's form: the bare message."""
+    return respond(status, bytes_of(printable(error.message)), ANCESTOR_TEXT, _HEADERS.get(status, {}))
 
 
 def json_page(value: object, status: HTTPStatus = HTTPStatus.OK) -> Response:

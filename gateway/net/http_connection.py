@@ -25,7 +25,7 @@ from bullmq_proxy.gateway.net.responding_connection import LINGER, RespondingCon
 from bullmq_proxy.gateway.net.sending_connection import LARGE
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.sessions.interfaces import CallSession, Result
-from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, CallEndpoint, Endpoint, PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters, Target
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ _PIPELINED: Final = 128  # requests without a response
 IDLE_TIMEOUT: Final = 60.0
 """Seconds for which a connection stays open without a request."""
 
-Place = tuple[bool, str, Account]
-"""What a session is of: flows or a queue, the name of the queue, and the account of the key."""
+Place = tuple[type[Endpoint], str, Account]
+"""What a session is of: a kind of endpoints, the name of the queue, empty for none, and the account of the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class HttpConnection(RespondingConnection):
                 try:
                     self._open(what)
                 except GatewayError as error:
-                    what = refusal(error)
+                    what = refusal(what.target.refused(error))
             del self._arrived[0]
             more = what.more if isinstance(what, Admitted) else b""
             exchange = Exchange(self, more, is_head=arrived.method == "HEAD", is_last=arrived.is_last)
@@ -209,7 +209,7 @@ class HttpConnection(RespondingConnection):
             self.connection_lost(None)
 
     def _is_elsewhere(self, what: Admitted) -> bool:
-        is_call = isinstance(what.target.endpoint, CallEndpoint)
+        is_call = isinstance(what.target.endpoint, CallEndpoint | AncestorEndpoint)
         return is_call and (self._is_stale or self._place != what.place)
 
     def _start(self, exchange: Exchange, what: Admitted | Response, arrived: Arrived[Admitted]) -> None:
@@ -224,9 +224,8 @@ class HttpConnection(RespondingConnection):
             return
         assert self.session is not None
         try:
-            self.session.requested(
-                exchange, target.function, target.args, arrived.body, writes=arrived.method == "POST"
-            )
+            options, writes = what.parameters.options, arrived.method == "POST"
+            self.session.requested(exchange, target, options, arrived.body, writes=writes)
         except Exception:
             log.exception("a request could not be taken")
             exchange.reply(GatewayError(ErrorCode.INTERNAL, "Internal error; the gateway's log has the details"))

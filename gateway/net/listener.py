@@ -33,7 +33,7 @@ from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.interfaces import CallClient, CallSession, Client, EventClient, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import LAST_EVENT_ID
-from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, CallEndpoint, PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import (
     RouteParameters,
     is_of_session,
@@ -59,7 +59,7 @@ Where = socket.socket | tuple[str, int]
 
 OpenSession = Callable[[SessionEndpoint, RouteParameters, Rights, Client], Session]
 OpenEvents = Callable[[RouteParameters, EventClient], Session]
-OpenCalls = Callable[[CallEndpoint, RouteParameters, Rights, CallClient], CallSession]
+OpenCalls = Callable[[CallEndpoint | AncestorEndpoint, RouteParameters, Rights, CallClient], CallSession]
 ReadPage = Callable[[PageEndpoint], Awaitable[Response]]
 
 
@@ -251,9 +251,8 @@ class Listener:
             parameters = validate(target, admission.limits)
             account.check(target.endpoint, parameters.queue, parameters.effects)
         except GatewayError as error:
-            return with_lines(refusal(error), more)
-        flows = target.endpoint in (CallEndpoint.FLOWS, CallEndpoint.FLOWS_FUNCTION)
-        return Admitted(target, parameters, account, more, (flows, parameters.queue, account))
+            return with_lines(refusal(target.refused(error)), more)
+        return Admitted(target, parameters, account, more, (type(target.endpoint), parameters.queue, account))
 
     def _options(self, request: Request, more: bytes) -> Response:
         """Answer OPTIONS, and the question of a browser whether a page may ask (Fetch §3.2.2)."""
@@ -267,7 +266,7 @@ class Listener:
         """Return the session of calls by HTTP."""
         self._refuse_when_draining()
         endpoint = admitted.target.endpoint
-        assert isinstance(endpoint, CallEndpoint)
+        assert isinstance(endpoint, CallEndpoint | AncestorEndpoint)
         return self._open_calls(endpoint, admitted.parameters, admitted.account.rights, connection)
 
     def open_stream(self, admitted: Admitted, connection: HttpConnection) -> None:

@@ -268,6 +268,24 @@ class Consumers(TypedDict):
     silent: int
 
 
+class FoundQueue(TypedDict):
+    """A queue that is there; `counts` has the number of its jobs by state, where it was asked for."""
+
+    name: str
+    counts: NotRequired[dict[str, int]]
+
+
+class FoundQueues(TypedDict):
+    """A page of queues.
+
+    Attributes:
+        cursor: for the next page; null when there is none.
+    """
+
+    queues: list[FoundQueue]
+    cursor: str | None
+
+
 class SchedulerTemplate(TypedDict):
     """What a job scheduler makes its jobs of; members that are empty are left out."""
 

@@ -80,5 +80,7 @@ def _parameter(parameter: PathParameter) -> dict[str, Any]:
             return {"description": about, "default": "1", "examples": ["10"]}
         case PathParameter.FUNCTION:
             return {"description": "The function's name.", "examples": ["getJobCounts"]}
+        case PathParameter.JOB:
+            return {"description": "The job's id, percent-encoded.", "examples": ["1"]}
         case _:
             assert_never(parameter)

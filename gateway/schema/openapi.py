@@ -9,6 +9,8 @@ from typing import Any, Final, assert_never
 from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.broker.functions.table import Function
 from bullmq_proxy.gateway.errors import ErrorCode
+from bullmq_proxy.gateway.rules.shapes import FoundQueues
+from bullmq_proxy.gateway.schema.ancestor import operations
 from bullmq_proxy.gateway.schema.asyncapi import request_schema, whole_text
 from bullmq_proxy.gateway.schema.connections import options_of, parameters
 from bullmq_proxy.gateway.schema.docstrings import parse
@@ -17,7 +19,7 @@ from bullmq_proxy.gateway.schema.json_schema import Schema, Schemas
 from bullmq_proxy.gateway.schema.messages import ErrorObject, error_codes
 from bullmq_proxy.gateway.schema.tables import Api, groups
 from bullmq_proxy.gateway.settings import Settings
-from bullmq_proxy.gateway.wire.connection_options import EVENTS_OPTIONS, TOKEN
+from bullmq_proxy.gateway.wire.connection_options import TOKEN
 from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, Endpoint, PageEndpoint, SessionEndpoint
 
 _ABOUT: Final = """\
@@ -90,8 +92,13 @@ def _operations(apis: dict[SessionEndpoint, Api], schemas: Schemas) -> Iterator[
                 yield from _functions(endpoint, apis[SessionEndpoint.QUEUE], schemas)
             case CallEndpoint.FLOWS_FUNCTION:
                 yield from _functions(endpoint, apis[SessionEndpoint.FLOWS], schemas)
+            case CallEndpoint.QUEUES:
+                yield endpoint.value.path, "get", _queues(endpoint, schemas)
             case _:
                 assert_never(endpoint)
+    for ancestor, method, operation in operations(schemas):
+        parameters_of_all = [*_path_parameters(ancestor), *operation["parameters"]]
+        yield ancestor.value.path, method, {**operation, "parameters": parameters_of_all}
     yield SessionEndpoint.EVENTS.value.path, "get", _events(schemas)
     for page in PageEndpoint:
         yield page.value.path, "get", _page(page)
@@ -144,20 +151,30 @@ def _batch(endpoint: CallEndpoint) -> Document:
     }
 
 
+def _queues(endpoint: CallEndpoint, schemas: Schemas) -> Document:
+    result: Schema = {"type": "object", "properties": {"ok": schemas.of(FoundQueues)}, "required": ["ok"]}
+    return {
+        "operationId": "queues",
+        "summary": endpoint.value.description,
+        "tags": [endpoint.value.title],
+        "parameters": _query(endpoint, schemas),
+        "responses": {"200": _answer("A page.", result), **_failures()},
+    }
+
+
+def _query(endpoint: Endpoint, schemas: Schemas) -> list[Document]:
+    options = options_of(endpoint, schemas).items()
+    return [{"name": name, "in": "query", "schema": schema} for name, schema in options if name != TOKEN.name]
+
+
 def _events(schemas: Schemas) -> Document:
     endpoint = SessionEndpoint.EVENTS
-    known = {option.name for option in EVENTS_OPTIONS.known} - {TOKEN.name}
-    query = [
-        {"name": name, "in": "query", "schema": schema}
-        for name, schema in options_of(endpoint, schemas).items()
-        if name in known
-    ]
     resumed = {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}}
     return {
         "operationId": "eventStream",
         "summary": endpoint.value.description,
         "tags": [endpoint.value.title],
-        "parameters": [*_path_parameters(endpoint), *query, resumed],
+        "parameters": [*_path_parameters(endpoint), *_query(endpoint, schemas), resumed],
         "responses": {
             "200": {
                 "description": "Server-sent events.",

@@ -22,7 +22,7 @@ from bullmq_proxy.gateway.schema.words import code, in_words
 from bullmq_proxy.gateway.settings import Option, Settings, options
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import WORKER_OPTIONS
-from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint, shown
+from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, CallEndpoint, PageEndpoint, SessionEndpoint, shown
 from bullmq_proxy.gateway.wire.events import EVENTS
 
 _BLOCK: Final = re.compile(r"(<!-- generated: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -135,6 +135,13 @@ def _calls() -> Iterable[list[str]]:
         yield [code(shown(row.path)), ", ".join(row.methods), row.description]
 
 
+def _ancestor() -> Iterable[list[str]]:
+    for endpoint in AncestorEndpoint:
+        row = endpoint.value
+        key = "the token of the job's lock" if endpoint.is_for_holders else ", ".join(map(code, row.permissions or ()))
+        yield [f"`{row.methods[0]} {shown(row.path)}`", key, row.description]
+
+
 def _query(endpoint: SessionEndpoint) -> Callable[[], Iterable[list[str]]]:
     def rows() -> Iterable[list[str]]:
         for name, schema in options_of(endpoint, Schemas()).items():
@@ -149,6 +156,7 @@ TABLES: Final[dict[str, tuple[list[str], Callable[[], Iterable[list[str]]]]]] = 
     "connections": (["API", "path", "the same for older clients", "permission"], _connections),
     "pages": (["path", "answer"], _pages),
     "calls": (["path", "methods", "what"], _calls),
+    "ancestor": (["route", "key", "what"], _ancestor),
     "error codes": (["code", "status", "meaning"], _errors),
     "close codes": (["code", "meaning"], _close_codes),
     "metrics": (["metric", "type", "meaning"], _metrics),

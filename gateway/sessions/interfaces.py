@@ -8,6 +8,8 @@ from msgspec import Raw
 
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.connection_options import Options
+from bullmq_proxy.gateway.wire.routes import Target
 
 Result = bytes | tuple[bytes | Raw, ...] | GatewayError
 """What a call ends with: its result as JSON text, whole or in parts, or an error."""
@@ -111,19 +113,20 @@ class Exchange(Protocol):
     def respond_json(self, *body: bytes | Raw) -> None:
         """Respond with JSON text."""
 
+    def respond_text(self, *body: bytes | Raw) -> None:
+        """Respond with text, in the ancestor's form."""
+
 
 class CallSession(Protocol):
     """The gateway's side of HTTP requests that call functions, of one queue and by one key."""
 
-    def requested(
-        self, exchange: Exchange, function: str | None, args: str | None, body: bytes, *, writes: bool
-    ) -> None:
+    def requested(self, exchange: Exchange, target: Target, options: Options, body: bytes, *, writes: bool) -> None:
         """Carry one request out.
 
         Args:
             exchange: takes the response.
-            function: its name, or None: then the body says which ones to call.
-            args: the arguments, where they stand in the target.
+            target: says what to call, or that the body says it.
+            options: of the target, checked.
             body: of the request.
             writes: whether the method is one for functions that write.
         """

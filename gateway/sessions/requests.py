@@ -13,11 +13,12 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_argumen
 from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.interfaces import CallClient, Exchange, Result
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
-from bullmq_proxy.gateway.values.json_text import UNREADABLE, error_json
+from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode, error_json
 from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import describe
+from bullmq_proxy.gateway.wire.connection_options import Options, QueuesOptions
 from bullmq_proxy.gateway.wire.envelope import Call
-from bullmq_proxy.gateway.wire.routes import MethodNotAllowedError
+from bullmq_proxy.gateway.wire.routes import MethodNotAllowedError, Target
 
 T = TypeVar("T")
 
@@ -40,17 +41,19 @@ class RequestSession:
         self._client = client
         self._caller = Caller(table, target, context, client, limits)
 
-    def requested(
-        self, exchange: Exchange, function: str | None, args: str | None, body: bytes, *, writes: bool
-    ) -> None:
+    def requested(self, exchange: Exchange, target: Target, options: Options, body: bytes, *, writes: bool) -> None:
         """Carry one request out."""
+        function = target.function
         try:
-            if function is None:
+            if isinstance(options, QueuesOptions):
+                function, given = "getQueues", [Raw(encode(options))]
+            elif function is None:
                 self._call_each(exchange, _read(_calls, body, "body"), len(body))
                 return
-            if not writes and (row := self._table.get(function)) is not None and row.writes:
-                raise MethodNotAllowedError(_WRITING)
-            given = _arguments(args, body)
+            else:
+                if not writes and (row := self._table.get(function)) is not None and row.writes:
+                    raise MethodNotAllowedError(_WRITING)
+                given = _arguments(target.args, body)
         except GatewayError as error:
             self._client.penalize(len(body))
             exchange.reply(error)

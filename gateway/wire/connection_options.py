@@ -68,7 +68,16 @@ class EventsOptions:
     last_event_id: StreamId | None
 
 
-Options = WorkerOptions | EventsOptions | None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuesOptions:
+    """What is asked for of the list of queues, as the argument of `getQueues`."""
+
+    cursor: str | None
+    limit: int
+    counts: bool
+
+
+Options = WorkerOptions | EventsOptions | QueuesOptions | None
 """What a connection was opened with; None where its endpoint takes no options."""
 
 
@@ -116,7 +125,9 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
 
 
-def _whole(name: str, description: str, *, least: int, most: int, default: D, does: str = "") -> QueryOption[int | D]:
+def whole(name: str, description: str, *, least: int, most: int, default: D, does: str = "") -> QueryOption[int | D]:
+    """Return an option that is a whole number; `does` says how any but the default acts on the jobs of others."""
+
     def parse(text: str) -> int:
         value = _number(text)
         if not least <= value <= most:
@@ -134,7 +145,8 @@ def _whole(name: str, description: str, *, least: int, most: int, default: D, do
     )
 
 
-def _parse_flag(text: str) -> bool:
+def parse_flag(text: str) -> bool:
+    """Read `1` or `0`, or what stands for them."""
     value = text.lower()
     if value in ("1", "true", "yes", ""):
         return True
@@ -176,14 +188,14 @@ TOKEN: Final[QueryOption[str | None]] = QueryOption(
 """Every connection has this option; it is read before all others."""
 
 _DEFAULTS: Final = WorkerOptions()
-_LOCK_DURATION: Final = _whole(
+_LOCK_DURATION: Final = whole(
     "lockDuration",
     "Milliseconds that a job's lock lasts; it is renewed at half of them.",
     least=SHORTEST_LOCK,
     most=LONGEST_LOCK,
     default=_DEFAULTS.lock_duration,
 )
-_STALLED_INTERVAL: Final = _whole(
+_STALLED_INTERVAL: Final = whole(
     "stalledInterval",
     "Milliseconds between BullMQ's checks for jobs without a lock. Connections that differ share the shortest.",
     least=SHORTEST_LOCK,
@@ -191,7 +203,7 @@ _STALLED_INTERVAL: Final = _whole(
     default=_DEFAULTS.stalled_interval,
     does="says when lost jobs of others are found",
 )
-_MAX_STALLED_COUNT: Final = _whole(
+_MAX_STALLED_COUNT: Final = whole(
     "maxStalledCount",
     "A job that has lost its worker more often than this fails.",
     least=0,
@@ -200,7 +212,7 @@ _MAX_STALLED_COUNT: Final = _whole(
     does="says when lost jobs of others fail",
 )
 _LIMITS_OTHERS: Final = "limits how many jobs others may start"
-_LIMITER_MAX: Final = _whole(
+_LIMITER_MAX: Final = whole(
     "limiter.max",
     "Most jobs per `limiter.duration`, over all workers of the queue; both or none.",
     least=1,
@@ -208,7 +220,7 @@ _LIMITER_MAX: Final = _whole(
     default=None,
     does=_LIMITS_OTHERS,
 )
-_LIMITER_DURATION: Final = _whole(
+_LIMITER_DURATION: Final = whole(
     "limiter.duration",
     "Milliseconds that `limiter.max` is for.",
     least=1,
@@ -226,7 +238,7 @@ _NAME: Final[QueryOption[str | None]] = QueryOption(
     parse=lambda text: text or None,
     acting=None,
 )
-_MAX_DATA_POINTS: Final = _whole(
+_MAX_DATA_POINTS: Final = whole(
     "metrics.maxDataPoints",
     "Minutes for which `getMetrics` keeps the numbers of this worker's finished jobs; 0: none are kept.",
     least=0,
@@ -234,14 +246,14 @@ _MAX_DATA_POINTS: Final = _whole(
     default=_DEFAULTS.max_data_points,
     does="cuts the figures of all workers to these minutes",
 )
-_ACK_TIMEOUT: Final = _whole(
+_ACK_TIMEOUT: Final = whole(
     "ackTimeout",
     "Milliseconds until a pushed job of which nothing is heard goes back, once the client has said `ack`; 0: never.",
     least=0,
     most=_DAY,
     default=_DEFAULTS.ack_timeout,
 )
-_MAX_RUNTIME: Final = _whole(
+_MAX_RUNTIME: Final = whole(
     "maxRuntime",
     "Milliseconds that a started job may take: then the client gets `cancel`; 0: any time.",
     least=0,
@@ -268,7 +280,7 @@ _OVERRUN: Final[QueryOption[Overrun]] = QueryOption(
     parse=_parse_overrun,
     acting=None,
 )
-_GRACE: Final = _whole(
+_GRACE: Final = whole(
     "grace",
     "Milliseconds for which the jobs in hand are kept when the connection breaks, for a client that comes back; 0: no.",
     least=0,
@@ -297,7 +309,7 @@ _CONFIRM: Final = QueryOption(
     description="1: each final answer is confirmed by `finished`.",
     type=Literal[0, 1],
     default=_DEFAULTS.confirm,
-    parse=_parse_flag,
+    parse=parse_flag,
     acting=None,
 )
 

@@ -20,6 +20,7 @@ from bullmq_proxy.gateway.wire.connection_options import (
     WORKER_OPTIONS,
     OptionSet,
 )
+from bullmq_proxy.gateway.wire.queues_options import QUEUES_OPTIONS
 
 
 class PathParameter(enum.StrEnum):
@@ -28,6 +29,7 @@ class PathParameter(enum.StrEnum):
     QUEUE = "queue"
     CONCURRENCY = "concurrency"
     FUNCTION = "function"
+    JOB = "job"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ def parameters_of(path: str) -> list[PathParameter]:
 
 def shown(path: str) -> str:
     """Return a path as people read it: `/queue/NAME/process/CONCURRENCY`."""
-    shown_names = (("{queue}", "NAME"), ("{concurrency}", "CONCURRENCY"), ("{function}", "FUNCTION"))
+    shown_names = (("{queue}", "NAME"), ("{concurrency}", "CONCURRENCY"), ("{function}", "FUNCTION"), ("{job}", "JOB"))
     return reduce(lambda text, names: text.replace(*names), shown_names, path)
 
 
@@ -214,9 +216,88 @@ class CallEndpoint(enum.Enum):
         title="A call of flows",
         description="Like one of a queue.",
     )
+    QUEUES = Row(
+        methods=_PAGE,
+        paths=("/queues",),
+        permissions=frozenset({Permission.OBSERVE}),
+        action="see the queues",
+        options=QUEUES_OPTIONS,
+        title="Queues",
+        description="The queues that the key is for, in pages, as `getQueues` of flows returns them.",
+    )
 
 
-Endpoint = SessionEndpoint | PageEndpoint | CallEndpoint
+_PRODUCERS: Final = frozenset({Permission.PRODUCE})
+_HOLDERS: Final = frozenset({Permission.CONSUME})
+_OBSERVERS: Final = frozenset({Permission.OBSERVE})
+
+
+@enum.unique
+class AncestorEndpoint(enum.Enum):
+    """An endpoint of taskforcesh/bullmq-proxy: its answers are text, and it has no methods but those of its clients."""
+
+    ADD_JOBS = Row(
+        methods=("POST",),
+        paths=("/queues/{queue}/jobs",),
+        permissions=_PRODUCERS,
+        action="add jobs",
+        options=None,
+        title="Add jobs",
+        description="The body is an array of jobs with name, data and opts; so is the answer.",
+    )
+    GET_JOBS = Row(
+        methods=("GET",),
+        paths=("/queues/{queue}/jobs",),
+        permissions=_OBSERVERS,
+        action="read jobs",
+        options=None,
+        title="Jobs",
+        description="A page of jobs of each of the `statuses`, and their counts.",
+    )
+    GET_JOB = Row(
+        methods=("GET",),
+        paths=("/queues/{queue}/jobs/{job}",),
+        permissions=_OBSERVERS,
+        action="read jobs",
+        options=None,
+        title="A job",
+        description="The job, or 404.",
+    )
+    UPDATE_PROGRESS = Row(
+        methods=("POST",),
+        paths=("/queues/{queue}/jobs/{job}/progress",),
+        permissions=_HOLDERS,
+        action="write on jobs",
+        options=None,
+        title="Progress",
+        description="The body is the progress of the job whose lock has the token that stands for the key.",
+    )
+    ADD_LOG = Row(
+        methods=("POST",),
+        paths=("/queues/{queue}/jobs/{job}/logs",),
+        permissions=_HOLDERS,
+        action="write on jobs",
+        options=None,
+        title="Log",
+        description="The body is a row for the log of the job whose lock has the token that stands for the key.",
+    )
+    GET_LOGS = Row(
+        methods=("GET",),
+        paths=("/queues/{queue}/jobs/{job}/logs",),
+        permissions=_OBSERVERS,
+        action="read jobs",
+        options=None,
+        title="Rows of a log",
+        description="A page of the log of a job, and how many rows it has.",
+    )
+
+    @property
+    def is_for_holders(self) -> bool:
+        """Whether the token of a job's lock stands for the key."""
+        return self.value.permissions == _HOLDERS
+
+
+Endpoint = SessionEndpoint | PageEndpoint | CallEndpoint | AncestorEndpoint
 OPENED: Final[tuple[SessionEndpoint | PageEndpoint, ...]] = (*SessionEndpoint, *PageEndpoint)
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPENED, *CallEndpoint)
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPENED, *CallEndpoint, *AncestorEndpoint)
 """In the order in which they are looked for: `/queue/NAME/events` is no function."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -15,6 +17,7 @@ from bullmq_proxy.gateway.wire.connection_options import ARGS, TOKEN, Limits, Op
 from bullmq_proxy.gateway.wire.endpoints import (
     ENDPOINTS,
     OPENED,
+    AncestorEndpoint,
     CallEndpoint,
     Endpoint,
     PageEndpoint,
@@ -47,6 +50,10 @@ class Target:
         """The arguments in the query string, if any."""
         return ARGS.read(self.query)
 
+    def refused(self, error: GatewayError) -> GatewayError:
+        """Return an error in the form of the endpoint."""
+        return AncestorError(error) if isinstance(self.endpoint, AncestorEndpoint) else error
+
 
 @dataclass(frozen=True, slots=True)
 class RouteParameters:
@@ -75,6 +82,14 @@ class MethodNotAllowedError(GatewayError):
         self.methods = methods
 
 
+class AncestorError(GatewayError):
+    """An error at an endpoint of the ancestor's, which is told as text; `status` is that of the answer."""
+
+    def __init__(self, error: GatewayError, status: HTTPStatus | None = None) -> None:
+        super().__init__(error.code, error.message)
+        self.status = error.code.http_status if status is None else status
+
+
 def parse_target(target: str) -> Target:
     """Take the target of a request for a WebSocket or a page apart.
 
@@ -99,8 +114,11 @@ def parse_request(method: str, target: str) -> Target:
 
 
 def methods_of(target: str) -> tuple[str, ...]:
-    """Return the methods that are answered at a target; raises NOT_FOUND."""
-    return tuple(dict.fromkeys(name for each in _found(target) for name in each.endpoint.value.methods))
+    """Return the methods that are answered at a target; raises NOT_FOUND, as for any wrong one of the ancestor's."""
+    found = _found(target)
+    if isinstance(found[0].endpoint, AncestorEndpoint):
+        raise AncestorError(GatewayError(ErrorCode.NOT_FOUND, "Not found"))
+    return tuple(dict.fromkeys(name for each in found for name in each.endpoint.value.methods))
 
 
 def is_of_session(target: str) -> bool:
@@ -150,6 +168,8 @@ def validate(target: Target, limits: Limits) -> RouteParameters:
         GatewayError: INVALID_ARGUMENTS with the place and what would be right.
     """
     row = target.endpoint.value
+    if isinstance(target.endpoint, AncestorEndpoint):  # its session checks the rest, once it knows who asks
+        return RouteParameters(decode_segment(target.path_parameters[PathParameter.QUEUE]), None, ())
     queue = ""
     if row.is_of_one_queue:
         queue = _decode_name(target.path_parameters[PathParameter.QUEUE])
@@ -162,18 +182,30 @@ def validate(target: Target, limits: Limits) -> RouteParameters:
     return RouteParameters(queue, options, row.options.effects(target.query))
 
 
-def _decode_name(segment: str) -> str:
+def _decode_name(segment: str, of: str = "queue name") -> str:
     try:
         return unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:
-        raise invalid_arguments("The queue name is not percent-encoded UTF-8 - at the path") from None
+        raise invalid_arguments(f"The {of} is not percent-encoded UTF-8 - at the path") from None
 
 
-def _shown_paths(endpoints: type[SessionEndpoint] | type[PageEndpoint] | type[CallEndpoint]) -> str:
-    return ", ".join(shown(endpoint.value.path) for endpoint in endpoints)
+def decode_segment(segment: str) -> str:
+    """Return a name in a path of the ancestor's, which leaves an escaped `/`, `:` and `#` as they are.
+
+    Raises:
+        GatewayError: INVALID_ARGUMENTS.
+    """
+    return _decode_name(_LEFT.sub(r"%25\1", segment), "name")
+
+
+_LEFT: Final = re.compile("%(2F|3A|23)", re.IGNORECASE)
+
+
+def _shown_paths(*endpoints: Endpoint) -> str:
+    return ", ".join(dict.fromkeys(shown(endpoint.value.path) for endpoint in endpoints))
 
 
 _NOTHING_HERE: Final = (
-    f"Nothing here. WebSocket: {_shown_paths(SessionEndpoint)}; plain HTTP: {_shown_paths(PageEndpoint)}, "
-    f"{_shown_paths(CallEndpoint)}"
+    f"Nothing here. WebSocket: {_shown_paths(*SessionEndpoint)}; plain HTTP: "
+    f"{_shown_paths(*PageEndpoint, *CallEndpoint, *AncestorEndpoint)}"
 )

@@ -61,6 +61,24 @@ async def test_each_queue_is_served_by_the_node_that_has_it(cluster: Cluster, pr
             assert owner(cluster, prefix, name)("EXISTS", f"{prefix}:{name}:mine") == 1
 
 
+async def test_the_list_of_queues_has_those_of_all_nodes(cluster: Cluster, prefix: str) -> None:
+    all_names = {f"{{{number}}}" for number in range(100)}
+    for name in all_names:
+        owner(cluster, prefix, name)("HSET", f"{prefix}:{name}:meta", "version", "bullmq")
+    untagged = f"{prefix}:untagged:meta"
+    cluster.owner(slot_of(untagged))("HSET", untagged, "version", "bullmq")
+    async with Gateway(cluster.url, prefix=prefix) as gateway:
+        flows = await gateway.connect("/flows")
+        found: set[str] = set()
+        page = {"cursor": None}
+        for _ in range(3):  # nodes
+            page = await flows.call("getQueues", {"counts": True, "limit": 1, "cursor": page["cursor"]})
+            names_of_node = {queue["name"] for queue in page["queues"]}
+            assert names_of_node and not names_of_node & found
+            found |= names_of_node
+        assert (found, page["cursor"]) == (all_names, None)
+
+
 async def test_a_queue_without_a_hash_tag_is_refused_when_the_connection_opens(cluster: Cluster, prefix: str) -> None:
     async with Gateway(cluster.url, prefix=prefix) as gateway:
         for path in ("/queue/mails", "/queue/mails/process/1", "/queue/mails/events"):

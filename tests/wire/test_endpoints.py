@@ -16,7 +16,6 @@ from bullmq_proxy.gateway.shared_memory import SharedMemory
 from bullmq_proxy.gateway.wire.endpoints import (
     ENDPOINTS,
     OPENED,
-    CallEndpoint,
     Endpoint,
     PageEndpoint,
     Row,
@@ -32,7 +31,12 @@ PATHS = [(path, endpoint) for endpoint in ENDPOINTS for path in endpoint.value.p
 
 def asked(path: str, queue: str = "mails-1") -> str:
     """A path as clients write it."""
-    return path.replace("{queue}", queue).replace("{concurrency}", "1").replace("{function}", "count")
+    return (
+        path.replace("{queue}", queue)
+        .replace("{concurrency}", "1")
+        .replace("{function}", "count")
+        .replace("{job}", "1")
+    )
 
 
 def account(*permissions: Permission) -> Account:
@@ -64,7 +68,9 @@ class TestRows:
     def test_no_path_leads_to_two_endpoints_of_a_kind(self) -> None:
         opened = [(path, endpoint) for path, endpoint in PATHS if endpoint in OPENED]
         called = [(path, endpoint) for path, endpoint in PATHS if endpoint not in OPENED]
-        for (one, _), (other, _) in (*combinations(opened, 2), *combinations(called, 2)):
+        for (one, first), (other, second) in (*combinations(opened, 2), *combinations(called, 2)):
+            if set(first.value.methods).isdisjoint(second.value.methods):
+                continue
             pairs = list(zip(one.split("/"), other.split("/"), strict=False))
             same_length = one.count("/") == other.count("/")
             assert not same_length or any(a != b and "{" not in a + b for a, b in pairs), (one, other)
@@ -78,8 +84,8 @@ def replaced(row: Row, **changes: Any) -> Row:
 class TestPaths:
     @pytest.mark.parametrize(("path", "endpoint"), PATHS, ids=[path for path, _ in PATHS])
     def test_each_leads_to_its_endpoint(self, path: str, endpoint: Endpoint) -> None:
-        is_call = isinstance(endpoint, CallEndpoint)
-        target = parse_request("POST", asked(path)) if is_call else parse_target(asked(path))
+        method = "POST" if "POST" in endpoint.value.methods else "GET"
+        target = parse_target(asked(path)) if endpoint in OPENED else parse_request(method, asked(path))
         assert target.endpoint is endpoint
         assert validate(target, LIMITS).queue == ("mails-1" if endpoint.value.is_of_one_queue else "")
 
@@ -101,6 +107,13 @@ class TestRights:
             "FLOWS": anything,
             "QUEUE_FUNCTION": anything,
             "FLOWS_FUNCTION": anything,
+            "QUEUES": {Permission.OBSERVE},
+            "ADD_JOBS": {Permission.PRODUCE},
+            "GET_JOBS": {Permission.OBSERVE},
+            "GET_JOB": {Permission.OBSERVE},
+            "GET_LOGS": {Permission.OBSERVE},
+            "UPDATE_PROGRESS": {Permission.CONSUME},
+            "ADD_LOG": {Permission.CONSUME},
             **dict.fromkeys([page.name for page in PageEndpoint]),
         }
 

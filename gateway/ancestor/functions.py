@@ -1,0 +1,142 @@
+"""What the ancestor's routes do, as functions that stand on those of the Queue API; each needs a permission, too."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Literal, TypedDict
+
+from msgspec import Raw
+
+from bullmq_proxy.gateway.ancestor.jobs import read_array, read_job, read_json, read_row
+from bullmq_proxy.gateway.broker.functions import adding, reading
+from bullmq_proxy.gateway.broker.functions.base import CONSUME, OBSERVE, PRODUCE, Context, Index, JobType
+from bullmq_proxy.gateway.broker.functions.table import FunctionTable
+from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.broker.redis.socket import Sink, future_of
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
+from bullmq_proxy.gateway.rules.ids import check_queue_name, is_reserved
+from bullmq_proxy.gateway.rules.shapes import AddedJob, Job, JobLogs
+from bullmq_proxy.gateway.values.text import bytes_of
+
+ANCESTOR: Final = FunctionTable()
+
+SHORTEST_NAME: Final = 3
+"""Characters of a queue's name."""
+
+Status = Literal["waiting", "active", "completed", "failed", "delayed"]
+_AT_ONCE: Final = 50  # jobs that are read in one turn of the loop
+
+
+@dataclass(frozen=True, slots=True)
+class NamedQueue:
+    """A queue whose name is still to be checked.
+
+    Attributes:
+        queue: of that name.
+        longest_name: in characters.
+    """
+
+    queue: Queue
+    longest_name: int
+
+    def check_name(self) -> None:
+        """Refuse a name that a queue cannot have.
+
+        Raises:
+            GatewayError: INVALID_ARGUMENTS.
+        """
+        name = self.queue.name
+        if len(name) < SHORTEST_NAME:
+            raise invalid_arguments(f"The queue name must have at least {SHORTEST_NAME} characters")
+        check_queue_name(name, self.longest_name, "the path")
+
+
+class Page(TypedDict):
+    """A page of jobs: so many of each state from `start` on."""
+
+    counts: dict[str, int]
+    jobs: list[Job]
+    start: int
+    length: int
+
+
+@ANCESTOR.direct(PRODUCE, writes=True, packs=True, result=list[AddedJob])
+def add_jobs(named: NamedQueue, body: Raw, *, sink: Sink, context: Context) -> Coroutine[Any, Any, None] | None:
+    """Add jobs once all of them have been checked."""
+    named.check_name()
+    texts = read_array(body)
+    if len(texts) > _AT_ONCE:
+        return _add_slices(named.queue, texts, sink, context)
+    jobs = [read_job(text, place) for place, text in enumerate(texts)]
+    return adding.add_bulk(named.queue, jobs, sink=sink, context=context)
+
+
+async def _add_slices(queue: Queue, texts: list[Raw], sink: Sink, context: Context) -> None:
+    jobs = []
+    for place, text in enumerate(texts):
+        jobs.append(read_job(text, place))
+        if not len(jobs) % _AT_ONCE:
+            await asyncio.sleep(0)
+    rest = adding.add_bulk(queue, jobs, sink=sink, context=context)
+    if rest is not None:
+        await rest
+
+
+@ANCESTOR.function(OBSERVE, writes=False, heavy=True)
+async def get_jobs(named: NamedQueue, statuses: list[Status], start: Index, length: Index) -> Page:
+    """Return `length` jobs of each state from `start` on, and how many there are; all for 0 and 0.
+
+    Beside those that wait stand those of a paused queue, as old versions of BullMQ store them.
+    """
+    types: list[JobType] = [*statuses, "paused"] if "waiting" in statuses else [*statuses]
+    counts = await reading.get_job_counts(named.queue, *types)
+    jobs = await reading.get_jobs(named.queue, types, start, start + length - 1)
+    return {"counts": counts, "jobs": jobs, "start": start, "length": length}
+
+
+@ANCESTOR.function(OBSERVE, writes=False)
+async def get_job(named: NamedQueue, id: str) -> Job:
+    """Return a job."""
+    job = await reading.get_job(named.queue, id)
+    if job is None:
+        raise GatewayError(ErrorCode.NOT_FOUND, "Job not found")
+    return job
+
+
+@ANCESTOR.function(OBSERVE, writes=False, heavy=True)
+async def get_logs(named: NamedQueue, id: str, start: Index, length: Index) -> JobLogs:
+    """Return `length` rows of a job's log from `start` on, and how many there are; all for 0 and 0."""
+    return await reading.get_job_logs(named.queue, id, start, start + length - 1)
+
+
+@ANCESTOR.function(CONSUME, writes=True)
+async def update_progress(named: NamedQueue, id: str, progress: Raw, token: str) -> None:
+    """Set the progress of a job for whoever shows the token of its lock."""
+    await _check_lock(named, id, token)
+    await future_of(partial(named.queue.update_progress, id, read_json(progress)))
+
+
+@ANCESTOR.function(CONSUME, writes=True)
+async def add_log(named: NamedQueue, id: str, row: Raw, token: str) -> None:
+    """Add a row to the log of a job for whoever shows the token of its lock; what is no string as its JSON text."""
+    await _check_lock(named, id, token)
+    await future_of(partial(named.queue.add_log, id, read_row(row), None))
+
+
+async def _check_lock(named: NamedQueue, id: str, token: str) -> None:
+    """Refuse whoever does not hold a job, and a queue or a job that there cannot be.
+
+    Raises:
+        GatewayError: UNAUTHORIZED, INVALID_ARGUMENTS.
+    """
+    queue = named.queue
+    lock = await queue.link.call("GET", queue.key(f"{id}:lock"), decode=False)
+    if lock is None or not hmac.compare_digest(lock, bytes_of(token)):
+        raise GatewayError(ErrorCode.UNAUTHORIZED, "This is not the token of the job's lock")
+    named.check_name()
+    if is_reserved(id):
+        raise invalid_arguments("This is the name of one of BullMQ's own keys, and no job's id")
