@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "bullmq_proxy."
 
@@ -202,47 +200,66 @@ def imports_of(path: Path) -> Iterator[str]:
             )
 
 
-@pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
-    here = room_of(module_of(path))
-    assert here is not None
-    for name in imports_of(path):
+def imports() -> Iterator[tuple[str, str, str]]:
+    """Every import: of which module, the room that this lives in, and what is imported."""
+    for path in sources():
+        module = module_of(path)
+        here = room_of(module)
+        assert here is not None, f"{module} is in no room"
+        for name in imports_of(path):
+            yield module, here, name
+
+
+def test_a_room_imports_only_rooms_below_it() -> None:
+    wrong = []
+    for module, here, name in imports():
         there = room_of(name)
-        if there is not None and there != here and (here, there) not in LATE:
-            assert there in ROOMS[here], f"{module_of(path)} imports {name}"
+        if there is not None and there not in ROOMS[here] | {here} and (here, there) not in LATE:
+            wrong.append(f"{module} imports {name}")
+    assert wrong == []
 
 
 def test_there_is_a_floor_plan() -> None:
     graphlib.TopologicalSorter(ROOMS).prepare()  # raises on a cycle
 
 
-@pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_third_parties_stay_in_their_rooms(path: Path) -> None:
-    here = room_of(module_of(path))
-    for name in imports_of(path):
-        allowed = AT_HOME.get(name.partition(".")[0])
-        assert allowed is None or here in allowed, f"{module_of(path)} imports {name}"
+def test_third_parties_stay_in_their_rooms() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, here, name in imports()
+        if here not in AT_HOME.get(name.partition(".")[0], {here})
+    ]
+    assert wrong == []
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in sources() if {"wire", "rules", "values"} & set(path.parts)], ids=module_of
-)
-def test_wire_rules_and_values_do_no_io(path: Path) -> None:
-    assert not {"asyncio", "socket", "os", "threading"} & set(imports_of(path))
+def test_wire_rules_and_values_do_no_io() -> None:
+    pure, forbidden = {"wire", "rules", "values"}, {"asyncio", "socket", "os", "threading"}
+    wrong = [f"{module} imports {name}" for module, _, name in imports() if _is_in(module, pure) and name in forbidden]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_a_file_says_what_lives_in_it_and_fits_in_the_head(path: Path) -> None:
-    text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), "no docstring"
-    assert text.count("\n") <= LONGEST_FILE
+def _is_in(module: str, rooms: set[str]) -> bool:
+    return not rooms.isdisjoint(module.split("."))
 
 
-@pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_what_no_case_names_is_refused(path: Path) -> None:
-    for node in nodes_of(path):
-        if isinstance(node, ast.match_case) and isinstance(node.pattern, ast.MatchAs) and node.pattern.pattern is None:
-            assert _refuses(node.body[-1]), f"{module_of(path)}:{node.pattern.lineno}: use assert_never, or raise"
+def test_a_file_says_what_lives_in_it_and_fits_in_the_head() -> None:
+    texts = {module_of(path): path.read_text() for path in sources()}
+    assert [module for module, text in texts.items() if not ast.get_docstring(ast.parse(text))] == []
+    assert {module: text.count("\n") for module, text in texts.items() if text.count("\n") > LONGEST_FILE} == {}
+
+
+def test_what_no_case_names_is_refused() -> None:
+    wrong = [
+        f"{module_of(path)}:{node.pattern.lineno}: use assert_never, or raise"
+        for path in sources()
+        for node in nodes_of(path)
+        if isinstance(node, ast.match_case) and _takes_all(node.pattern) and not _refuses(node.body[-1])
+    ]
+    assert wrong == []
+
+
+def _takes_all(pattern: ast.pattern) -> bool:
+    return isinstance(pattern, ast.MatchAs) and pattern.pattern is None
 
 
 def _refuses(last: ast.stmt) -> bool:
@@ -259,16 +276,15 @@ NO_VERBS = (
 )
 
 
-@pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_a_docstring_of_a_function_begins_with_a_verb(path: Path) -> None:
-    for node in nodes_of(path):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _is_property(node):
-            continue
-        text = ast.get_docstring(node) or ""
-        first = text.split(" ", 1)[0].rstrip(",:")
-        assert first not in NO_VERBS.split() and not text.startswith("`"), (
-            f"{module_of(path)}:{node.lineno}: {text[:60]}"
-        )
+def test_a_docstring_of_a_function_begins_with_a_verb() -> None:
+    wrong = []
+    for path in sources():
+        for node in nodes_of(path):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_property(node):
+                text = ast.get_docstring(node) or ""
+                if text.split(" ", 1)[0].rstrip(",:") in NO_VERBS.split() or text.startswith("`"):
+                    wrong.append(f"{module_of(path)}:{node.lineno}: {text[:60]}")
+    assert wrong == []
 
 
 def _is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

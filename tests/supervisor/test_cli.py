@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -133,16 +134,18 @@ class TestSchema:
     @pytest.mark.parametrize(
         ("arguments", "printed"),
         [
-            ((), asyncapi_yaml()),
-            (("--functions",), functions_markdown()),
-            (("--openapi",), openapi_yaml()),
-            (("--json",), json.dumps(asyncapi_document(), ensure_ascii=False, indent=2) + "\n"),
+            ((), asyncapi_yaml),
+            (("--functions",), functions_markdown),
+            (("--openapi",), openapi_yaml),
+            (("--json",), lambda: json.dumps(asyncapi_document(), ensure_ascii=False, indent=2) + "\n"),
         ],
     )
-    def test_it_prints_the_documents(self, tmp_path: Path, arguments: tuple[str, ...], printed: str) -> None:
+    def test_it_prints_the_documents(
+        self, tmp_path: Path, arguments: tuple[str, ...], printed: Callable[[], str]
+    ) -> None:
         result = run_here(tmp_path, "schema", *arguments)
         assert (result.returncode, result.stderr) == (0, "")
-        assert result.stdout == printed
+        assert result.stdout == printed()
 
 
 class TestHelp:
