@@ -81,6 +81,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.value_types",
         *_GROUND,
     },
+    "gateway.client": set(),  # speaks the protocol alone
     "gateway.metrics": {"gateway.broker", "gateway.net", "gateway.shared_memory"},
     "gateway.app": {
         "gateway",
@@ -154,7 +155,7 @@ LATE = {
 }
 # Third parties that belong into certain rooms only.
 AT_HOME = {
-    "websockets": {"gateway.access", "gateway.net", "gateway.app"},
+    "websockets": {"gateway.access", "gateway.client", "gateway.net", "gateway.app"},
     "redis": {"gateway.broker.redis", "gateway.embed"},
     "bullmq": {"gateway.broker.redis"},
     "httptools": {"gateway.net"},
@@ -163,6 +164,8 @@ AT_HOME = {
     "click": {"supervisor"},
 }
 LONGEST_FILE = 450
+MADE = "Made from the code by `make docs`."
+"""Stands in files that nobody reads as a whole."""
 
 
 def sources() -> list[Path]:
@@ -245,7 +248,8 @@ def _is_in(module: str, rooms: set[str]) -> bool:
 def test_a_file_says_what_lives_in_it_and_fits_in_the_head() -> None:
     texts = {module_of(path): path.read_text() for path in sources()}
     assert [module for module, text in texts.items() if not ast.get_docstring(ast.parse(text))] == []
-    assert {module: text.count("\n") for module, text in texts.items() if text.count("\n") > LONGEST_FILE} == {}
+    written = {module: text.count("\n") for module, text in texts.items() if MADE not in text}
+    assert {module: lines for module, lines in written.items() if lines > LONGEST_FILE} == {}
 
 
 def test_what_no_case_names_is_refused() -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
-from bullmq_proxy.gateway.schema import asyncapi, functions_page, openapi
+from bullmq_proxy.gateway.schema import asyncapi, client_python, functions_page, openapi
+from bullmq_proxy.gateway.schema.client_model import Model
 from bullmq_proxy.gateway.schema.tables import apis
 from bullmq_proxy.gateway.schema.yaml import dump
 
-__all__ = ["asyncapi_document", "asyncapi_yaml", "functions_markdown", "openapi_document", "openapi_yaml"]
+__all__ = [
+    "asyncapi_document",
+    "asyncapi_yaml",
+    "client_files",
+    "functions_markdown",
+    "openapi_document",
+    "openapi_yaml",
+]
 
 
 def asyncapi_document() -> dict[str, Any]:
@@ -36,3 +45,8 @@ def openapi_yaml() -> str:
 def functions_markdown() -> str:
     """Return the page that describes every function, as it stands in docs/functions.md."""
     return functions_page.page(apis())
+
+
+def client_files() -> dict[PurePath, str]:
+    """Return the files of the clients that are made from the code, by their paths in the project."""
+    return client_python.files(Model(apis()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bullmq_proxy.gateway.schema import asyncapi_yaml, functions_markdown, openapi_yaml
+from bullmq_proxy.gateway.schema import asyncapi_yaml, client_files, functions_markdown, openapi_yaml
 from bullmq_proxy.gateway.schema.page_tables import fill
 
 
@@ -14,6 +14,7 @@ def write(root: Path) -> None:
         root / "docs/functions.md": functions_markdown(),
         root / "docs/asyncapi.yaml": asyncapi_yaml(),
         root / "docs/openapi.yaml": openapi_yaml(),
+        **{root / path: text for path, text in client_files().items()},
     }
     for page in (*root.glob("*.md"), *root.glob("docs/*.md")):
         documents.setdefault(page, fill(page.read_text(encoding="utf-8")))

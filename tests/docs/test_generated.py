@@ -14,6 +14,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.schema import (
     asyncapi_document,
     asyncapi_yaml,
+    client_files,
     functions_markdown,
     openapi_yaml,
 )
@@ -68,6 +69,11 @@ class TestFiles:
     def test_it_is_up_to_date(self, path: Path, made: Any) -> None:
         fresh = path.is_file() and path.read_text(encoding="utf-8") == made()
         assert fresh, f"docs/{path.name} is not what the code says: run `make docs`"
+
+    def test_those_of_the_clients_are(self) -> None:
+        for path, text in client_files().items():
+            fresh = (ROOT / path).is_file() and (ROOT / path).read_text(encoding="utf-8") == text
+            assert fresh, f"{path} is not what the code says: run `make docs`"
 
     def test_the_yaml_says_what_the_document_says(self) -> None:
         assert yaml.load(asyncapi_yaml(), yaml.CSafeLoader) == DOCUMENT

@@ -180,7 +180,7 @@ class Gateway:
     """An embedded gateway, and connections to it that end with it."""
 
     def __init__(self, redis_url: str, **settings: Any) -> None:
-        self._proxy: Proxy = start_proxy(redis_url, ["key-1"], port=0, **{"drain_timeout": 0.0, **settings})
+        self._proxy: Proxy = start_proxy(redis_url, ["key-1"], **{"port": 0, "drain_timeout": 0.0, **settings})
         self._stack = AsyncExitStack()
         self.prefix: str = settings.get("prefix", "bull")
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Protocol
 
-from tests.support.valkey import ValkeyProcess
+
+class Server(Protocol):
+    """What a relay can stand before."""
+
+    async def stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
 
 
 class Relay:
     """Passes bytes on both ways, until it is told to cut."""
 
-    def __init__(self, before: ValkeyProcess) -> None:
+    def __init__(self, before: Server) -> None:
         """Stand before a server."""
         self._before = before
         self._cut_at: bytes | None = None
         self._hold_at: bytes | None = None
+        self._lost: bytes | None = None
         self._going_on = asyncio.Event()
         self._refusing = False
         self._open: set[asyncio.StreamWriter] = set()
@@ -40,7 +46,7 @@ class Relay:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         self.let_go()
-        self._hang_up()
+        self.hang_up()
         if self._serving:
             await asyncio.wait(self._serving)
         await self._server.wait_closed()
@@ -48,6 +54,10 @@ class Relay:
     def cut_after(self, text: bytes) -> None:
         """Pass the next command that holds `text` on, lose its reply and all connections, and refuse new ones."""
         self._cut_at = text
+
+    def lose(self, text: bytes) -> None:
+        """Lose the next reply that holds `text`, with all connections; new ones are let through."""
+        self._lost = text
 
     def hold_at(self, text: bytes) -> None:
         """Hold back the next command that holds `text`, and what its connection sends after it, until `let_go`."""
@@ -97,14 +107,16 @@ class Relay:
     async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if self._refusing:
-                    self._hang_up()
+                if self._refusing or (self._lost is not None and self._lost in data):
+                    self._lost = None
+                    self.hang_up()
                     self.cut.set()
                     return
                 writer.write(data)
                 await writer.drain()
             writer.close()
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """End all connections, as a cut cable does, but at once."""
         for writer in self._open:
             writer.transport.abort()

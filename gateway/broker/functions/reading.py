@@ -97,7 +97,7 @@ async def get_ranges(
 
 @TABLE.function(OBSERVE, writes=False, example=["waiting-1"])
 async def get_job_state(queue: Queue, job_id: AnyJobId) -> str:
-    """Return a job's state, or `unknown`."""
+    """Return a job's state, or `unknown` (Node's `job.getState`)."""
     keys = queue.keys("completed", "failed", "delayed", "active", "wait", "paused", "waiting-children", "prioritized")
     state: bytes = await queue.scripts["getStateV2"].run(keys, [job_id, queue.key(job_id)])
     return state.decode()
