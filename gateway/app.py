@@ -273,6 +273,8 @@ def link_options(settings: Settings, slot: int) -> LinkOptions:
         backlog_size=_MAX_BACKLOG_SIZE,
         backlog_timeout=settings.redis_backlog_timeout,
         seats=settings.queue_links,
+        min_replicas=settings.min_replicas,
+        replica_timeout=settings.replica_timeout,
     )
 
 

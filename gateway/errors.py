@@ -69,7 +69,7 @@ class ErrorCode(enum.StrEnum):
         "OUTCOME_UNKNOWN",
         HTTPStatus.BAD_GATEWAY,  # not 503, after which clients try again
         "the link to Redis broke while a write was under way, or another gateway does not answer: it may have happened"
-        ", or not",
+        ", or not; or it is written, and not known to be in `min_replicas` replicas",
     )
     TIMEOUT = (
         "TIMEOUT",

@@ -252,6 +252,17 @@ class Settings:
         value_types.duration(0, 3600),
     )
 
+    min_replicas: int = option(
+        0,
+        "Replicas of Redis that must have what is written before it is confirmed to a client; 0 asks none.",
+        value_types.whole(0, 100),
+    )
+    replica_timeout: float = option(
+        1.0,
+        "How long they have for it; then the client gets OUTCOME_UNKNOWN.",
+        value_types.duration(0.01, 3600),
+    )
+
     # Logs.
     log_level: str = option("info", "Least severity to log.", value_types.choice("debug", "info", "warning", "error"))
     log_format: str = option("text", "Lines for people or JSON for machines.", value_types.choice("text", "json"))

@@ -23,6 +23,7 @@ from bullmq_proxy.gateway.broker.redis.check import check
 from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.deployment import link_to
 from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.replicas import Replicas
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
 from bullmq_proxy.gateway.broker.redis.seats import Seats
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
@@ -36,6 +37,7 @@ class Broker:
     Attributes:
         link: on which all commands go that do not block.
         queues: those in use, of whatever prefix.
+        replicas: of the masters, where what is written is to be in some of them.
         leases: the jobs in clients' hands.
         recovery: finds jobs in `active` that nobody holds.
         presence: shows others that this shard lives, and acts for those that do not.
@@ -68,7 +70,8 @@ class Broker:
         self.link = link_to(target, options, load_scripts)
         # What gateways tell each other of a prefix is in one place, wherever its queues are.
         own = self.link.of(f"{prefix}:{{gateways}}:")
-        self.queues = Queues(prefix, self.link, max_len_events)
+        self.replicas = Replicas(self.link, options) if options.min_replicas else None
+        self.queues = Queues(prefix, self.link, max_len_events, self.replicas)
         self.leases = Leases(identity)
         self.recovery = Recovery(self.queue, self.leases)
         self.counters = Counters()
@@ -111,7 +114,9 @@ class Broker:
 
     async def _check(self) -> None:
         for link in self.link.nodes:
-            remarks = await check(link.call, self._probe, fails_over=link.server.is_found)
+            remarks = await check(
+                link.call, self._probe, fails_over=link.server.is_found, min_replicas=self._parts.options.min_replicas
+            )
             for remark in remarks if self.leases.identity.slot == 0 else ():
                 log.warning("redis at %s: %s", link.server.shown, remark)
 
@@ -131,6 +136,8 @@ class Broker:
     async def _probe(self) -> None:
         probed = self.link.probed(self.queues.prefix)
         await asyncio.gather(*(scripts_on(link)["probe"].run([key], []) for link, key in probed))
+        if self.replicas is not None:
+            await self.replicas.probe(self.queues.prefix)
 
     def queue(self, name: str) -> Queue:
         """Return the queue of this name and the gateway's prefix."""

@@ -321,7 +321,8 @@ class Caller:
             if function.held:
                 token = bound.pop()
                 await check_held(self._target, bound[0], token, self._context.grant, f"call {function.name} for it")
-            reply(await encoded(await function.run(self._target, *bound, **provided)))
+            result = await self._run_confirmed(function, bound, provided)
+            reply(await encoded(result))
         except GatewayError as error:
             reply(of_read(error) if not function.writes else error)
         except asyncio.CancelledError:  # the connection is gone or will be, or, for those that wait, the permission is
@@ -329,6 +330,20 @@ class Caller:
         except Exception:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
+
+    async def _run_confirmed(self, function: Function, bound: list[Any], provided: dict[str, Any]) -> Any:
+        """Run a function; what it has written is to be in replicas, where so many are asked for.
+
+        Of those that may take long one adds a job, which waits for the replicas by itself, and one hands out a job,
+        which does no harm a second time.
+        """
+        replicas = self._context.broker.replicas
+        if replicas is None or not function.writes or function.waits:
+            return await function.run(self._target, *bound, **provided)
+        since = replicas.mark(self._target.link)
+        result = await function.run(self._target, *bound, **provided)
+        await replicas.confirm(self._target.link, self._target.prefix, since)
+        return result
 
     def _reply(self, id: Any, size: int, result: Any) -> None:
         if isinstance(result, GatewayError):

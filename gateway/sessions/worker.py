@@ -83,6 +83,7 @@ class WorkerSession:
         self._gone_at = 0  # when something was heard last, once the connection is gone
         self._since = now_ms()
         self._held = HeldJobs()
+        self._unconfirmed = 0  # answers that replicas do not have yet
         self._next_number = 0
         self._clocks = JobClocks(
             options.ack_timeout, options.max_runtime, self._take_away_unheard, self._take_away_long
@@ -171,7 +172,7 @@ class WorkerSession:
     @property
     def is_idle(self) -> bool:
         """Whether the client holds no job and no request is under way."""
-        return not self._caller.in_flight and not (self._consumer and self._consumer.leases)
+        return not (self._caller.in_flight or self._unconfirmed or (self._consumer and self._consumer.leases))
 
     # For those who look after workers
 
@@ -398,11 +399,21 @@ class WorkerSession:
             self._broker.counters.answered_jobs[outcome.state] += 1
             if self._options.confirm:
                 confirmation = finished(lease.id, outcome.state, outcome.delay)
-                self._client.send(b'{"id":%b,"data":%b}' % (id, confirmation))
+                if (replicas := self._queue.replicas) is None:
+                    self._client.send(b'{"id":%b,"data":%b}' % (id, confirmation))
+                else:
+                    self._unconfirmed += 1
+                    replicas.hold(self._queue.link, self._queue.prefix, partial(self._confirmed, id), confirmation)
         elif lease.state is ENDED:
             self._client.send(b'{"id":%b,"data":%b}' % (id, lost(error_json(outcome))))
         else:
             self._client.send(err(id, outcome))  # the lease goes on: nothing to wait for
+
+    def _confirmed(self, id: bytes, result: bytes | GatewayError) -> None:
+        """Tell the client that its final answer is in the replicas, or that a failover may lose it."""
+        self._unconfirmed -= 1
+        data = lost(error_json(result)) if isinstance(result, GatewayError) else result
+        self._client.send(b'{"id":%b,"data":%b}' % (id, data))
 
 
 def _log_lost(lease: Lease, outcome: Outcome) -> None:

@@ -164,6 +164,27 @@ async def test_a_slot_moves_to_a_node_that_joins_and_on_while_jobs_run_and_nobod
             seen.add((await events.data())["args"][0]["jobId"])
 
 
+async def test_what_is_confirmed_is_in_a_replica_of_its_node_while_slots_move(cluster: Cluster, prefix: str) -> None:
+    name, other, _ = names(cluster, prefix)
+    at, first = slot(prefix, name), owner(cluster, prefix, name)
+    async with Gateway(cluster.url, prefix=prefix, min_replicas=1, replica_timeout=0.2) as gateway:
+        async with load(gateway, name) as jobs:
+            for node in (owner(cluster, prefix, other), first):
+                await asyncio.to_thread(cluster.move, range(at, at + 1), node)
+                await jobs.goes_on()
+            assert jobs.refused.keys() <= {"OUTCOME_UNKNOWN"}
+            assert jobs.refused.total() < len(jobs.added) / 2
+        replica = cluster.replica(first)
+        queue, elsewhere = await gateway.queue(name), await gateway.queue(other)
+        replica.process.freeze()
+        try:
+            code, message = await queue.refusal("add", "n", {})
+            assert (code, "0 of 1 replicas have it after 0.2 s" in message) == ("OUTCOME_UNKNOWN", True)
+            await elsewhere.call("add", "n", {})
+        finally:
+            replica.process.thaw()
+
+
 async def test_a_node_that_dies_before_it_got_a_slot_is_not_missed(cluster: Cluster, prefix: str) -> None:
     name = names(cluster, prefix)[0]
     at, source = slot(prefix, name), owner(cluster, prefix, name)

@@ -18,6 +18,19 @@ def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
         yield started
 
 
+async def test_a_frozen_master_that_goes_on_confirms_nothing_that_only_it_has(
+    sentinels: Sentinels, prefix: str
+) -> None:
+    async with Gateway(sentinels.url, prefix=prefix, min_replicas=1) as gateway:
+        async with load(gateway) as jobs:
+            before = sentinels.master
+            before.freeze()
+            await eventually(lambda: sentinels.master is not before, "the sentinels have another master", 20.0)
+            before.thaw()
+            await jobs.goes_on()
+        assert jobs.refused.keys() <= {"OUTCOME_UNKNOWN"}
+
+
 async def test_a_failover_by_hand_is_heard_of_by_nobody(sentinels: Sentinels, prefix: str) -> None:
     async with Gateway(sentinels.url, prefix=prefix, queue_links=1) as gateway:
         async with load(gateway) as jobs, load(gateway, "sleeping"):

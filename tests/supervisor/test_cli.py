@@ -43,6 +43,8 @@ BAD: dict[str, str] = {
     "redis_start_timeout": "x",
     "redis_backlog": "-1",
     "redis_backlog_timeout": "1y",
+    "min_replicas": "-1",
+    "replica_timeout": "0",
     "log_level": "loud",
     "log_format": "xml",
 }

@@ -55,6 +55,8 @@ OTHER: dict[str, str] = {
     "redis_start_timeout": "7",
     "redis_backlog": "8",
     "redis_backlog_timeout": "9",
+    "min_replicas": "2",
+    "replica_timeout": "3",
     "log_level": "debug",
     "log_format": "json",
 }

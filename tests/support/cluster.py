@@ -119,6 +119,11 @@ class Cluster:
         """Wait until all nodes agree that all is well."""
         wait_for(lambda: all("cluster_state:ok" in node("CLUSTER", "INFO") for node in self.nodes), "the cluster is ok")
 
+    def replica(self, master: ClusterNode) -> ClusterNode:
+        """Return a replica of a master."""
+        [_, _, [[_, port, _], *_]] = master("ROLE")
+        return next(node for node in self.nodes if node.port == int(port))
+
     def owner(self, slot: int) -> ClusterNode:
         """Return the master that has a slot, as the nodes that live say."""
         for node in self.nodes:

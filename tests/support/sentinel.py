@@ -44,7 +44,7 @@ class Sentinels:
             conf.write_text(
                 f"sentinel monitor {NAME} 127.0.0.1 {first.port} {self._count // 2 + 1}\n"
                 f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER}\n"
-                f"sentinel failover-timeout {NAME} 3000\n"
+                f"sentinel failover-timeout {NAME} 1000\n"
             )
             sentinel = ValkeyProcess(directory, tcp=True, conf=conf, extra_args=["--sentinel"])
             self.sentinels.append(sentinel.start())

@@ -10,12 +10,16 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from bullmq_proxy.supervisor.embedded import find_server
 from tests.support.ports import free_port
 from tests.support.processes import ending_with_us
 from tests.support.waiting import TIMEOUT, wait_for
+
+# A replica gets a copy of the data at once; by default its master waits 5 seconds for others that want one, too.
+_SERVER: Final = ["--appendonly", "yes", "--save", "", "--repl-diskless-sync-delay", "0"]
 
 
 class ValkeyProcess:
@@ -70,7 +74,7 @@ class ValkeyProcess:
         self._data.mkdir(parents=True, exist_ok=True)
         arguments = [] if self._conf is None else [str(self._conf)]
         arguments += ["--port", str(self.port), "--dir", str(self._data)]
-        arguments += [] if "--sentinel" in self._extra else ["--appendonly", "yes", "--save", ""]
+        arguments += [] if "--sentinel" in self._extra else _SERVER
         arguments += ["--bind", "127.0.0.1"] if self._tcp else ["--unixsocket", str(self._socket)]
         arguments += [] if self._password is None else ["--requirepass", self._password]
         log = self._data / "valkey.log"

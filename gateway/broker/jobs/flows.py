@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
 from msgspec import Raw
@@ -84,6 +85,8 @@ class Flows:
             raise invalid_arguments(f"{ONE_SLOT} - at `{jobs[0].place}`")
         for queue in queues.values():
             queue.introduce()
+        if (replicas := self._queues.replicas) is not None:
+            sink = partial(replicas.hold, link, jobs[0].prefix, sink)
         _Transaction(link, jobs, queues, sink).send()
 
     async def first_changed(self, jobs: Sequence[FlowJob]) -> FlowJob | None:

@@ -16,6 +16,7 @@ from bullmq_proxy import gateway
 from bullmq_proxy.gateway.broker.jobs.add_if_absent import AddIfAbsent
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, Links
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
+from bullmq_proxy.gateway.broker.redis.replicas import Replicas
 from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Script, scripts_on
 from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable, resolve
 from bullmq_proxy.gateway.broker.redis.troubles import Troubles
@@ -101,6 +102,7 @@ class Queue:
         large_replies: asyncio.Semaphore | None = None,
         troubles: Troubles | None = None,
         turns: Turns | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self.prefix = prefix
         self.name = name
@@ -111,6 +113,7 @@ class Queue:
         self.large_replies = large_replies or asyncio.Semaphore(LARGE_REPLIES)
         self.troubles = troubles or Troubles()
         self.turns = turns or Turns()
+        self.replicas = replicas
         self.options = OptionsCache()
         self.active_keys = self.keys(*_ACTIVE)
         self.release_keys = self.keys(*_RELEASE)
@@ -170,6 +173,8 @@ class Queue:
     def add(self, job: NewJob, sink: Sink) -> None:
         """Store a job and give its JSON text, in parts, to `sink`; or the GatewayError that stopped it."""
         name, data, options = job
+        if self.replicas is not None:
+            sink = partial(self.replicas.hold, self.link, self.prefix, sink)
         self.introduce()
         timestamp = options.timestamp or now_ms()
         args = self.add_args(options.job_id, name, data, options, timestamp)
@@ -293,15 +298,19 @@ class Queue:
 class Queues:
     """The queues of a shard; each is shared by all who use it at the same time, and forgotten when nobody does."""
 
-    def __init__(self, prefix: str, link: Links, max_len_events: int | None = None) -> None:
+    def __init__(
+        self, prefix: str, link: Links, max_len_events: int | None = None, replicas: Replicas | None = None
+    ) -> None:
         """Make the collection.
 
         Args:
             prefix: the gateway's own.
             link: for commands; it gives each queue its own.
             max_len_events: about how many events each queue's stream is to keep; None leaves that to the queue.
+            replicas: that must have what is added before it is confirmed.
         """
         self.prefix = prefix
+        self.replicas = replicas
         self.link = link
         self.turns = Turns()  # of all that is sent on the link
         self._scripts: tuple[CommandLink, Mapping[str, Script]] | None = None  # on the link of the newest queue
@@ -323,7 +332,13 @@ class Queues:
             if self._scripts is None or self._scripts[0] is not link:
                 self._scripts = (link, scripts_on(link))
             queue = self._queues[key] = Queue(
-                *key, *self._scripts, self._max_len_events, self._large_replies, self._troubles, self.turns
+                *key,
+                *self._scripts,
+                self._max_len_events,
+                self._large_replies,
+                self._troubles,
+                self.turns,
+                self.replicas,
             )
         return queue
 

@@ -13,11 +13,12 @@ OLDEST: Final = (5, 0)
 """The oldest version of Redis that BullMQ works with: it has streams and ZPOPMIN."""
 
 _RECOMMENDED: Final = (6, 2)  # by BullMQ, which warns of older ones
+_OF_COMMANDS: Final = (ErrorCode.INTERNAL, ErrorCode.OUTCOME_UNKNOWN)  # the latter of the one that asks for replicas
 _RIGHTS: Final = "docs/redis.md#rights names those that the user needs"
 
 
 async def check(
-    call: Callable[..., Awaitable[Any]], probe: Callable[[], Awaitable[Any]], *, fails_over: bool
+    call: Callable[..., Awaitable[Any]], probe: Callable[[], Awaitable[Any]], *, fails_over: bool, min_replicas: int = 0
 ) -> list[str]:
     """Look at a server before the first client comes.
 
@@ -25,6 +26,7 @@ async def check(
         call: sends one command to it and returns the reply.
         probe: does what adding and working jobs takes.
         fails_over: whether a replica is to take the server's place one day.
+        min_replicas: that must have what is written.
 
     Returns:
         What is dangerous, a sentence for each.
@@ -50,7 +52,10 @@ async def check(
         remarks.append(f"its eviction policy is {policy}: jobs are lost when memory is short; set it to noeviction")
     if info.get("aof_enabled") == "0" and await _saves(call) is False:
         remarks.append("it keeps nothing on disk: all jobs are lost when it ends; set appendonly to yes")
-    if fails_over and info.get("connected_slaves") == "0":
+    count = int(info.get("connected_slaves", min_replicas))
+    if count < min_replicas:
+        remarks.append(f"{count} replicas follow it: while min_replicas is {min_replicas} no write is confirmed")
+    elif fails_over and count == 0:
         remarks.append("no replica follows it: nothing can take its place when it dies")
     return remarks
 
@@ -60,7 +65,7 @@ async def _check_rights(probe: Callable[[], Awaitable[Any]]) -> None:
         await probe()
     except GatewayError as error:
         text = error.message
-        if error.code is ErrorCode.INTERNAL and ("NOPERM" in text or "ACL" in text or "can't run this command" in text):
+        if error.code in _OF_COMMANDS and ("NOPERM" in text or "ACL" in text or "can't run this command" in text):
             raise RedisRefused(f"{text}; {_RIGHTS}") from None
 
 

@@ -25,6 +25,8 @@ class LinkOptions:
         backlog_size: the most bytes of them.
         backlog_timeout: seconds that they are kept for; later ones fail at once until Redis is back.
         seats: how many queues may wait for jobs on a link of their own, and as many for events.
+        min_replicas: that must have what is written before it is confirmed; 0 asks none.
+        replica_timeout: seconds that they have for it.
     """
 
     name: str
@@ -34,6 +36,8 @@ class LinkOptions:
     backlog_size: int
     backlog_timeout: float
     seats: int
+    min_replicas: int = 0
+    replica_timeout: float = 1.0
 
 
 class Links(Protocol):
@@ -67,6 +71,9 @@ class CommandLink(Links, Protocol):
 
     def call(self, *args: Any, decode: bool = True) -> asyncio.Future[Any]:
         """Send one command and get a future of its reply; error replies raise GatewayError."""
+
+    def executors(self) -> tuple[Link, ...]:
+        """Return the links to the masters that may have executed what was answered in this moment."""
 
     async def wait_up(self) -> None:
         """Wait until there is a connection."""

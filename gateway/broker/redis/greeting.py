@@ -151,6 +151,20 @@ def refused(error: GatewayError, address: Address, password: str | None = None) 
     return error if error.code is ErrorCode.REDIS_UNAVAILABLE else GreetingRefused(text[:200])
 
 
+def check_open(connection: RedisSocket, address: Address) -> None:
+    """Raise ConnectionResetError if the connection was closed during the handshake, or right behind it."""
+    if connection.lost.done():
+        hint = "" if address.tls else " (if it wants TLS, write rediss:// for redis://)"
+        raise ConnectionResetError(f"it closes the connection at once{hint}")
+
+
+def reason_of(error: OSError | GatewayError) -> str:
+    """Return why a connection could not be made, for the log."""
+    if isinstance(error, GreetingRefused | NotMaster):
+        return error.why
+    return error.message if isinstance(error, GatewayError) else why(error)
+
+
 def why(error: OSError) -> str:
     """Return the reason in the system's words. They name no address: event loops put it into their own texts."""
     if isinstance(error, TimeoutError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -20,12 +20,11 @@ from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, LinkOpti
 from bullmq_proxy.gateway.broker.redis.errors import (
     OF_SLOTS,
     REFUSALS,
-    GreetingRefused,
     LostReply,
     RedisRefused,
     unavailable,
 )
-from bullmq_proxy.gateway.broker.redis.greeting import NotMaster, greet, open_socket, why
+from bullmq_proxy.gateway.broker.redis.greeting import NotMaster, check_open, greet, open_socket, reason_of
 from bullmq_proxy.gateway.broker.redis.patience import Patience
 from bullmq_proxy.gateway.broker.redis.server import Server
 from bullmq_proxy.gateway.broker.redis.socket import (
@@ -35,6 +34,7 @@ from bullmq_proxy.gateway.broker.redis.socket import (
     RedisSocket,
     Setup,
     Sink,
+    chunks_of,
     pack_command,
     resolve,
 )
@@ -58,7 +58,9 @@ class Link:
         leads_to: the address of the last attempt to connect.
         times_up: connections made so far.
         on_up: called after each of them.
+        on_closed: called once it is closed.
         is_failing: whether there has been none for longer than commands wait for one.
+        is_closed: whether it is given up.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Link:
         self.leads_to = self.server.address
         self.times_up = 0
         self.on_up: list[Callable[[], None]] = []
+        self.on_closed: list[Callable[[], Awaitable[None]]] = []
         self._options = options
         self._setup = setup
         self._make_socket = partial(RedisSocket, on_push)
@@ -86,7 +89,7 @@ class Link:
         self._leaving: RedisSocket | None = None  # the last one that was left in good order
         self._up = asyncio.Event()
         self.is_failing = False
-        self._closed = False
+        self.is_closed = False
         self._reason = "no answer in time"
         self._given_in: RedisRefused | None = None  # at the start
         self._last_error: GatewayError = unavailable("not connected yet")
@@ -100,6 +103,16 @@ class Link:
     def is_up(self) -> bool:
         """Whether there is a connection, so that commands are sent at once."""
         return self._connection is not None
+
+    @property
+    def epoch(self) -> int:
+        """The number of the connection on which a command that is sent now is written."""
+        return self.times_up + (self._connection is None)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether there is a connection, and no former one is left on which replies may come."""
+        return self._connection is not None and (self._leaving is None or self._leaving.lost.done())
 
     @property
     def db(self) -> int:
@@ -149,7 +162,7 @@ class Link:
 
     async def close(self, error: GatewayError = _STOPPING) -> None:
         """Close the connection; commands that were not sent yet fail with `error`, and those that wait for a reply."""
-        self._closed = True
+        self.is_closed = True
         self._last_error = error
         if self._task is not None:
             self._task.cancel()
@@ -163,10 +176,16 @@ class Link:
             await asyncio.wait((connection.lost,))
         self._fail_backlog()
         await self.server.left(self)
+        for hook in self.on_closed:
+            await hook()
 
     def of(self, base: str) -> CommandLink:
         """Return the link for the queue whose keys begin with `base`: there is one for all."""
         return self
+
+    def executors(self) -> tuple[Link, ...]:
+        """Return the links to the masters that may have executed what was answered in this moment: this one."""
+        return (self,)
 
     def sibling(self, options: LinkOptions, setup: Setup | None = None, on_push: OnPush | None = None) -> Link:
         """Make a further link to the same server, for commands that block; wherever the server goes, it follows."""
@@ -194,7 +213,7 @@ class Link:
         """
         if self._connection is None:
             size = sum(map(len, command)) if isinstance(command, list) else len(command)
-            if self.is_failing or self._closed or self._is_full(size):
+            if self.is_failing or self.is_closed or self._is_full(size):
                 self._loop.call_soon(sink, self.last_error)
                 return
             self._size += size
@@ -249,13 +268,7 @@ class Link:
 
     def _put(self, out: list[Entry]) -> None:
         """Let these commands be what is to be written."""
-        self._out, self._chunks = out, []
-        for entry in out:
-            command = entry[3]
-            if isinstance(command, list):
-                self._chunks += command
-            else:
-                self._chunks.append(command)
+        self._out, self._chunks = out, chunks_of(out)
 
     def _take_refused(self, connection: RedisSocket, entry: Entry, word: str, reply: Any) -> bool:
         """Take a command that the server did not execute: it comes first on the next connection.
@@ -269,7 +282,7 @@ class Link:
                 return False
             self.server.moved(word, reply)
         self.leave(REFUSALS[word], connection)
-        if self._patience.has_ended() or self._closed:
+        if self._patience.has_ended() or self.is_closed:
             return False
         self._refused.append(entry)
         return True
@@ -301,7 +314,7 @@ class Link:
     async def _stay_connected(self, *, give_in: bool) -> None:
         """Keep the connection up; with `give_in` stop if the server refuses the first one."""
         pause = _SHORTEST_PAUSE
-        while not self._closed:
+        while not self.is_closed:
             try:
                 connection = await self._connect()
             except (OSError, TimeoutError, GatewayError) as error:
@@ -336,9 +349,9 @@ class Link:
             connection.transport.abort()
             if connection.fault:
                 raise RedisRefused(f"{address.shown} does not answer as Redis does: {connection.fault}") from None
-            self._check_open(connection)
+            check_open(connection, address)
             raise
-        self._check_open(connection)
+        check_open(connection, address)
         self._connected(connection)
         return connection
 
@@ -362,11 +375,6 @@ class Link:
         for hook in self.on_up:
             hook()
 
-    def _check_open(self, connection: RedisSocket) -> None:
-        if connection.lost.done():
-            hint = "" if self.leads_to.tls else " (if it wants TLS, write rediss:// for redis://)"
-            raise ConnectionResetError(f"it closes the connection at once{hint}")
-
     def _note(self, error: OSError | GatewayError, *, starts: bool) -> RedisRefused | None:
         """Keep why there is no connection, and return an error that another try would not change.
 
@@ -376,10 +384,7 @@ class Link:
         refusal = error if isinstance(error, RedisRefused) else None
         if isinstance(error, NotMaster) and not self.server.is_found:
             refusal = RedisRefused(error.why)
-        if isinstance(error, GreetingRefused | NotMaster):
-            self._reason = error.why
-        else:
-            self._reason = error.message if isinstance(error, GatewayError) else why(error)
+        self._reason = reason_of(error)
         if not starts:
             self.server.down(self, self._reason)
         if isinstance(error, RedisRefused):
@@ -390,7 +395,6 @@ class Link:
 
     def give_up_later(self) -> None:
         """Give the backlog up after `backlog_timeout`, counted from now, when the connection was lost."""
-        self._failing = False
         if self._give_up is not None:
             self._give_up.cancel()
         self._give_up = self._loop.call_later(self._options.backlog_timeout, self._stop_waiting)
@@ -412,7 +416,7 @@ class Link:
         if self._connection is connection:
             self._connection = None
             self._up.clear()
-            if not self._closed:
+            if not self.is_closed:
                 self._last_error = unavailable(reason)
                 self.server.down(self, reason)
                 self.give_up_later()
@@ -429,7 +433,7 @@ class Link:
 
         A connection on which nothing is under way is asked for a sign of life.
         """
-        if self._closed:
+        if self.is_closed:
             return
         self._check = self._loop.call_later(self._options.deadline / 4, self._watch)
         connection, now = self._connection, self._loop.time()

@@ -45,6 +45,8 @@ class Route:
         self._loop = asyncio.get_running_loop()
         self._held: deque[Entry] | None = None  # waits while earlier ones are on their way back
         self._back: list[Entry] = []  # refused, in order
+        self._formers: list[Link] = []  # on which replies may still come
+        self._asked: set[Link] = set()  # that get the slot, and execute a part of what is sent to it
         self._patience = Patience(cluster.options.backlog_timeout)
         self._must_wait = False  # before what has come back is sent again
         self._moved: asyncio.Future[None] = self._loop.create_future()
@@ -62,6 +64,11 @@ class Route:
     def of(self, base: str) -> CommandLink:
         """Return the link for other keys."""
         return self._cluster.of(base)
+
+    def executors(self) -> tuple[Link, ...]:
+        """Return the links to the masters that may have executed what was answered in this moment."""
+        asked = (link for link in self._asked if link is not self.link and not link.is_closed)
+        return (self.link, *self._formers, *asked)
 
     async def wait_up(self) -> None:
         """Wait until there is a connection, to this node or to the next one."""
@@ -98,6 +105,9 @@ class Route:
         if link is self.link:
             return
         former, self.link = self.link, link
+        self._formers.append(former)
+        former.after_all(partial(self._formers.remove, former))
+        self._asked.clear()
         moved, self._moved = self._moved, self._loop.create_future()
         moved.set_result(None)
         unwritten = former.take(self)
@@ -116,6 +126,7 @@ class Route:
         if word in ("MOVED", "ASK"):
             node = self._cluster.node_named(str(reply), former)
             if word == "ASK":
+                self._asked.add(node)
                 whole = [_ASKING, *command] if isinstance(command, list) else _ASKING + command
                 node.send(whole, sink, decode=decode, replies=replies + 1, route=self)
                 return True

@@ -54,6 +54,17 @@ def packable(words: Iterable[Chunk]) -> list[bytes | memoryview]:
     return [word if isinstance(word, bytes) else memoryview(word) for word in words]
 
 
+def chunks_of(entries: Iterable[Entry]) -> list[Chunk]:
+    """Return what is to be written for some commands, in their order."""
+    chunks: list[Chunk] = []
+    for _, _, _, command, _ in entries:
+        if isinstance(command, list):
+            chunks += command
+        else:
+            chunks.append(command)
+    return chunks
+
+
 PING: Final = pack_command("PING")
 
 _HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]
