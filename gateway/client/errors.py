@@ -85,7 +85,7 @@ class RedisUnavailableError(ProxyError):
 
 class OutcomeUnknownError(ProxyError):
     """The link to Redis broke while a write was under way, or another gateway does not answer: it may have happened,
-    or not.
+    or not; or it is written, and not known to be in `min_replicas` replicas.
     """
 
     code = "OUTCOME_UNKNOWN"

@@ -40,6 +40,9 @@ _SECURITY: Final = {
     },
 }
 
+_NAMES: Final[dict[str, Schema]] = {"queue": {"maxLength": 100, "pattern": "^[^:]+$"}}
+"""What names in paths may be."""
+
 _FAMILIES: Final = {"4XX": "Refused", "5XX": "Failed"}
 """The responses with an error, by their statuses."""
 
@@ -201,7 +204,7 @@ def _path_parameters(endpoint: Endpoint) -> list[Document]:
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "string"},
+            "schema": {"type": "string", "minLength": 1, **_NAMES.get(name, {})},
             "description": known["description"],
             "example": known["examples"][0],
         }

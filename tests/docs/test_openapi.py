@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import jsonschema_rs
@@ -13,6 +15,9 @@ from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.errors import ErrorCode
 from bullmq_proxy.gateway.schema import openapi_document, openapi_yaml
+from tests.sessions.peer import Gateway
+from tests.sessions.test_examples import prepare
+from tests.support.valkey import ValkeyProcess
 
 DOCUMENT = openapi_document()
 OPERATIONS = [
@@ -76,3 +81,15 @@ def test_every_function_is_there_and_by_get_if_it_does_not_write() -> None:
         for function in table:
             methods = set(DOCUMENT["paths"][f"{start}/{function.name}"])
             assert methods == ({"post"} if function.writes else {"post", "get"})
+
+
+def test_it_is_a_document_of_oas_3_1() -> None:
+    import_module("tests.docs.openapi_calls").validate()
+
+
+async def test_every_operation_answers_as_it_says(valkey: ValkeyProcess, prefix: str) -> None:
+    async with Gateway(valkey.url, prefix=prefix, bad_messages_per_second=1_000_000) as gateway:
+        await prepare(await gateway.queue("mails"), await gateway.connect("/flows"), "mails")
+        call_all = import_module("tests.docs.openapi_calls").call_all
+        statuses = await asyncio.to_thread(call_all, f"http://127.0.0.1:{gateway.port}")
+    assert {200, 400, 404} <= statuses
