@@ -210,4 +210,6 @@ def _expect(client: Process, what: str, deadline: float) -> dict[str, Any]:
 
 def _connections(load: Load) -> int:
     """Client connections that the memory is divided among: those of the kind that is measured."""
-    return {"events": load.watchers, "process": load.workers, "sleep": 2 * load.queues}.get(load.kind, load.connections)
+    return {"events": load.watchers, "sse": load.watchers, "process": load.workers, "sleep": 2 * load.queues}.get(
+        load.kind, load.connections
+    )

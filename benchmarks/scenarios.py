@@ -8,7 +8,8 @@ from typing import Any, Final
 from benchmarks.load.flooder import FLOODS
 from benchmarks.load.task import Load
 
-ALL: Final = ("gateway", "raw", "node", "python", "bun-proxy")
+ALL: Final = ("gateway", "raw", "node", "python", "bun-proxy", "fastify")
+_ON_SOCKETS: Final = ALL[:-1]
 PROXIES: Final = ("gateway", "bun-proxy")
 # What the growth of the cost with the processes is measured against; both take part only when they are named.
 KIN: Final = {"one-shard": "gateway", "raw-procs": "raw"}
@@ -35,7 +36,7 @@ class Scenario:
     about: str
     unit: str
     load: Load
-    peers: tuple[str, ...] = ALL
+    peers: tuple[str, ...] = _ON_SOCKETS
     default: bool = False
     flags: tuple[str, ...] = ()
     least_duration: float = 0.0
@@ -53,7 +54,7 @@ class Scenario:
     def with_connections(self, count: int) -> Scenario:
         """The same with another number of connections (of watchers or queues, where those are the subject)."""
         load = self.load
-        name = {"events": "watchers", "sleep": "queues"}.get(load.kind, "connections")
+        name = {"events": "watchers", "sse": "watchers", "sleep": "queues"}.get(load.kind, "connections")
         change: dict[str, Any] = {name: count}
         return replace(self, load=replace(load, **change))
 
@@ -75,7 +76,8 @@ def _http_add(connections: int, window: int) -> Scenario:
         about=f"{connections} HTTP connections that are kept alive, {window} requests under way on each, each an add",
         unit="job",
         load=Load(kind="http-add", connections=connections, window=window),
-        peers=("gateway",),
+        # Bun 1.4 closes a connection on which a second request comes before the first one is answered.
+        peers=(*PROXIES, "fastify") if window == 1 else ("gateway", "fastify"),
     )
 
 
@@ -97,6 +99,15 @@ def _events(watchers: int, window: int, peers: tuple[str, ...], *, default: bool
         load=Load(kind="events", watchers=watchers, window=window),
         peers=peers,
         default=default,
+    )
+
+
+def _streams(watchers: int, window: int) -> Scenario:
+    return replace(
+        _events(watchers, window, ("gateway",)),
+        name=f"sse-{watchers}",
+        about=f"{watchers} watchers by HTTP; batches of {window} adds, as in events-{watchers}",
+        load=Load(kind="sse", watchers=watchers, window=window),
     )
 
 
@@ -169,6 +180,7 @@ SCENARIOS: Final = (
     _events(1, 32, ("gateway", "node", "bun-proxy")),
     _events(100, 16, ("gateway", "node", "bun-proxy")),
     _events(1000, 8, ("gateway", "node", "bun-proxy"), default=True),
+    *(_streams(watchers, window) for watchers, window in ((100, 16), (1000, 8))),
     *(
         _idle(kind, count, default=(kind, count) == ("queue", 1000))
         for kind in ("queue", "worker", "events")

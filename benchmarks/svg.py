@@ -17,6 +17,7 @@ _COLOURS: Final = {
     "node": "#68a063",
     "python": "#d9a520",
     "bun-proxy": "#c05621",
+    "fastify": "#2f855a",
 }
 _LEGEND: Final = "medians; the whisker spans the middle half of the runs"
 # File name's end, title, figure, unit.

@@ -69,7 +69,9 @@ class Bench:
                 case "one-shard":
                     return self._gateway(scenario, 1, stack)
                 case "bun-proxy":
-                    return self._bun(stack)
+                    return self._of_npm(peer, [npm.bun(), "run", _beside(npm.modules())], stack)
+                case "fastify":
+                    return self._of_npm(peer, [npm.node(), npm.PEERS / "fastify.cjs"], stack)
         return Proxy()
 
     def clients(self, peer: str, task: Task, stack: ExitStack) -> list[Process]:
@@ -111,12 +113,11 @@ class Bench:
         parents = tuple(gateway.pid for gateway in gateways)
         return Proxy(ports, key, tuple(pid for parent in parents for pid in children(parent)), parents)
 
-    def _bun(self, stack: ExitStack) -> Proxy:
+    def _of_npm(self, peer: str, words: list[str | Path], stack: ExitStack) -> Proxy:
         key = secrets.token_hex(8)
-        modules = npm.modules()
-        environment = {**self._environment, "REDIS_PORT": str(self._redis_port), "KEY": key, "PREFIX": PREFIX}
-        words: list[str | Path] = [npm.bun(), "run", _beside(modules)]
-        process = stack.enter_context(self._process("bun-proxy", words, environment))
+        environment = {"REDIS_PORT": str(self._redis_port), "KEY": key, "PREFIX": PREFIX, "NODE_ENV": "production"}
+        environment = {**self._environment, **environment, "NODE_PATH": str(npm.modules())}
+        process = stack.enter_context(self._process(peer, words, environment))
         return Proxy((_port(process.line(_START), r"listening (\d+)$"),), key, (process.pid,))
 
     def _process(self, name: str, words: list[str | Path], environment: dict[str, str]) -> Process:
@@ -126,9 +127,9 @@ class Bench:
 def missing(peer: str) -> str | None:
     """Why a peer cannot take part here; None when it can."""
     try:
-        if peer in ("node", "bun-proxy"):
+        if peer in ("node", "bun-proxy", "fastify"):
             npm.modules()
-        if peer == "node":
+        if peer in ("node", "fastify"):
             npm.node()
         elif peer == "bun-proxy":
             npm.bun()

@@ -205,7 +205,7 @@ class Deliveries(Base):
         """Connect the watchers, then add."""
         load = self._load
         self._missing = 0
-        watchers = await self._open(load.watchers, f"{self._path}/events?events=waiting", _ignore)
+        watchers = await self._watch(load.watchers, f"{self._path}/events?events=waiting")
         await self._rouse(watchers)
         for watcher in watchers:
             watcher.on_messages = self._delivered
@@ -213,6 +213,9 @@ class Deliveries(Base):
         message, jobs = add_message(load.payload)
         self._requests = Requests(frame(message), jobs)
         self._batch()
+
+    async def _watch(self, count: int, path: str) -> list[Socket]:
+        return await self._open(count, path, _ignore)
 
     def _batch(self) -> None:
         self._missing += self._load.window * self._load.watchers

@@ -1,4 +1,4 @@
-"""`http-add`: the adds of `add` as HTTP requests, each connection kept alive and pipelined."""
+"""Over HTTP: `http-add`, the adds of `add` on connections that are kept alive, and `sse`, streams of events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from functools import partial
 from typing import Final
 
-from benchmarks.load.drivers import Adds, Requests
+from benchmarks.load.drivers import Adds, Deliveries, Requests
 from benchmarks.load.socket import OnMessages, Socket
 from benchmarks.load.task import job_data
 
@@ -59,3 +59,49 @@ class HttpAdds(Adds):
         client.on_lost = self._lost_unasked
         self._sockets.append(client)
         return client
+
+
+class _Stream(Socket):
+    """A client connection; a message is an event. Comments are none."""
+
+    _rest = b""
+    _is_open = False
+
+    def data_received(self, data: bytes) -> None:
+        data = self._rest + data
+        if not self._is_open:
+            head, end, data = data.partition(b"\r\n\r\n")
+            if not end:
+                self._rest = head
+                return
+            if b" 200 " not in head[:20]:
+                self.transport.abort()
+                return
+            self._is_open = True
+            self.opened.set_result(None)
+        *blocks, self._rest = data.split(b"\n\n")
+        if events := [block for block in blocks if not block.startswith(b":")]:
+            self.on_messages(self, events)
+
+
+class StreamedDeliveries(Deliveries):
+    """The deliveries of `events`, as server-sent events."""
+
+    async def _watch(self, count: int, path: str) -> list[Socket]:
+        return [await self._stream(path) for _ in range(count)]
+
+    async def _stream(self, path: str) -> Socket:
+        loop = asyncio.get_running_loop()
+        transport, client = await loop.create_connection(lambda: _Stream(_ignore), "127.0.0.1", self._task.port)
+        client.on_lost = self._lost_unasked
+        self._sockets.append(client)
+        transport.write(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._task.port}\r\nAuthorization: Bearer {self._task.key}\r\n"
+            "Accept: text/event-stream\r\n\r\n".encode()
+        )
+        await client.opened
+        return client
+
+
+def _ignore(client: Socket, messages: list[bytes]) -> None:
+    """Wait for the one who listens."""

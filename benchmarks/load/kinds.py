@@ -7,7 +7,7 @@ from typing import Final
 from benchmarks.load.cancels import Cancels
 from benchmarks.load.drivers import Adds, Deliveries, Idle, Processing, RoundTrips, Sleeping, SlowClient
 from benchmarks.load.floods import Neighbours
-from benchmarks.load.http import HttpAdds
+from benchmarks.load.http import HttpAdds, StreamedDeliveries
 from benchmarks.load.meter import Meter
 from benchmarks.load.stage import Driver, Phased
 from benchmarks.load.task import Task
@@ -18,6 +18,7 @@ _KINDS: Final = {
     "process": Processing,
     "roundtrip": RoundTrips,
     "events": Deliveries,
+    "sse": StreamedDeliveries,
     "idle": Idle,
     "sleep": Sleeping,
     "slow": SlowClient,

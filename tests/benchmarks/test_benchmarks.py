@@ -82,8 +82,9 @@ def test_adds_by_http_are_counted_as_those_by_websocket() -> None:
     assert result.scenario.group == "http"
 
 
-def test_a_delivery_counts_once_for_each_watcher() -> None:
-    scenario = _scenario("events-100").with_connections(5)
+@pytest.mark.parametrize("name", ["events-100", "sse-100"])
+def test_a_delivery_counts_once_for_each_watcher(name: str) -> None:
+    scenario = _scenario(name).with_connections(5)
     result, runs = _run(scenario)
     _assert_sane(runs["gateway"], is_proxy=True)
     assert result.absent == {"raw": "not applicable"}

@@ -4,6 +4,10 @@
 //   /queue/NAME/process/CONCURRENCY   {"id", "data": {"type": "process"}}   <- {"id", "data": {"result"} or {"err"}}
 //   /queue/NAME/events?events=a,b     {"id", "data": {"event", "args"}}
 //
+// And by HTTP, with one Queue for each name:
+//
+//   POST /queue/NAME/FUNCTION         [argument, …]                         -> {"ok"} or {"err"}
+//
 // REDIS_PORT, KEY and PREFIX come from the environment; the chosen port goes to stdout.
 
 import { Queue, QueueEvents, Worker } from 'bullmq';
@@ -94,11 +98,36 @@ function route(url) {
   return { kind: QueueSocket, queue };
 }
 
+const queues = new Map();
+
+function queueOf(name) {
+  let queue = queues.get(name);
+  if (!queue) {
+    queue = new Queue(name, { connection, prefix });
+    queue.on('error', () => {});
+    queues.set(name, queue);
+  }
+  return queue;
+}
+
+async function call(request) {
+  const match = /^\/queue\/([^/]+)\/(\w+)$/.exec(new URL(request.url).pathname);
+  if (!match) return new Response('nothing here', { status: 404 });
+  const queue = queueOf(decodeURIComponent(match[1]));
+  try {
+    if (typeof queue[match[2]] !== 'function') throw new Error(`no function ${match[2]}`);
+    return Response.json({ ok: await queue[match[2]](...(await request.json())) });
+  } catch (error) {
+    return Response.json(described(error), { status: 500 });
+  }
+}
+
 const server = Bun.serve({
   hostname: '127.0.0.1',
   port: 0,
   fetch(request, server) {
     if (request.headers.get('authorization') !== `Bearer ${process.env.KEY}`) return new Response('no', { status: 401 });
+    if (request.method === 'POST') return call(request);
     const data = route(new URL(request.url));
     if (!data) return new Response('nothing here', { status: 404 });
     return server.upgrade(request, { data }) ? undefined : new Response('WebSocket only', { status: 426 });
