@@ -39,9 +39,19 @@ from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from bullmq_proxy.gateway.sessions.worker import WorkerSession
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.shared_memory import ShardMemory, SharedMemory
+from bullmq_proxy.gateway.webhooks.registration import read_configured
+from bullmq_proxy.gateway.webhooks.session import WorkersSession
+from bullmq_proxy.gateway.webhooks.workers import Webhooks
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import EventsOptions, Limits, WorkerOptions
-from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, CallEndpoint, PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.endpoints import (
+    AncestorEndpoint,
+    CallEndpoint,
+    PageEndpoint,
+    RequestEndpoint,
+    SessionEndpoint,
+    WorkersEndpoint,
+)
 from bullmq_proxy.gateway.wire.routes import RouteParameters
 
 log = logging.getLogger(__name__)
@@ -82,6 +92,9 @@ class App:
             gateway_timeout=settings.gateway_timeout,
         )
         on_cluster = isinstance(where, Target) and where.kind is Kind.CLUSTER
+        of_webhooks = limits(settings, on_cluster=on_cluster)
+        configured = read_configured(settings.webhooks, of_webhooks)
+        self._webhooks = Webhooks(self.broker, settings.prefix, of_webhooks, settings.webhook_allow, configured)
         row = row or SharedMemory(1).row(0)
         self._budget = Budget(turns=self.broker.queues.turns)
         self.listener = Listener(
@@ -133,6 +146,7 @@ class App:
         self._draining = True
         self.listener.stop_accepting()
         self.broker.stop_fetching()
+        self._webhooks.drain()
         if self.broker.leases:
             log.info("drain: %d jobs in hand, waiting up to %g s for their answers", len(self.broker.leases), timeout)
         deadline = asyncio.get_running_loop().time() + timeout
@@ -141,6 +155,7 @@ class App:
                 connection.session.drain(timeout)
         in_time = await self._close_as_they_end(deadline, code)
         await self.listener.close(code)
+        await self._webhooks.close()
         await self._jobs_are_back()
         await self.broker.close()
         self._metrics.close()
@@ -155,7 +170,10 @@ class App:
         self._hurried = True
 
     async def _close_as_they_end(self, deadline: float, code: CloseCode) -> bool:
-        """Close each connection as soon as nothing is under way on it: its client can reconnect elsewhere at once."""
+        """Close each connection as soon as nothing is under way on it: its client can reconnect elsewhere at once.
+
+        So it is with webhook workers: another shard goes on when the last request of one has been answered.
+        """
         while True:
             busy = False
             for connection in self.listener.clients:
@@ -163,7 +181,8 @@ class App:
                     connection.close_with(code, "the gateway stops" if code is CloseCode.GOING_AWAY else "")
                 else:
                     busy = True
-            if not busy:
+            self._webhooks.hand_on()
+            if not busy and self._webhooks.is_idle:
                 return True
             if self._hurried or asyncio.get_running_loop().time() >= deadline:
                 log.warning("drain: %d jobs are given back unanswered", len(self.broker.leases))
@@ -207,7 +226,7 @@ class App:
 
     def _open_calls(
         self,
-        endpoint: CallEndpoint | AncestorEndpoint,
+        endpoint: RequestEndpoint,
         parameters: RouteParameters,
         rights: Rights,
         client: CallClient,
@@ -216,6 +235,8 @@ class App:
         if isinstance(endpoint, AncestorEndpoint):
             queue, longest = broker.queue(parameters.queue), self.settings.max_queue_name
             return AncestorSession(queue, context, client, self._call_limits, longest_name=longest)
+        if isinstance(endpoint, WorkersEndpoint):
+            return WorkersSession(self._webhooks, context, client, self._call_limits)
         match endpoint:
             case CallEndpoint.QUEUE | CallEndpoint.QUEUE_FUNCTION:
                 return RequestSession(broker.queue(parameters.queue), context, client, self._call_limits)

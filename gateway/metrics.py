@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Final
 
 from bullmq_proxy.gateway.broker.broker import Broker
-from bullmq_proxy.gateway.broker.counters import STATES
+from bullmq_proxy.gateway.broker.counters import OUTCOMES, STATES
 from bullmq_proxy.gateway.net.listener import Listener
 from bullmq_proxy.gateway.shared_memory import FIGURES, ShardMemory
 
@@ -53,6 +53,16 @@ def _answered(state: str) -> Metric:
     )
 
 
+def _delivered(outcome: str) -> Metric:
+    return Metric(
+        "webhook_deliveries_total",
+        "counter",
+        "Requests to the endpoints of webhook workers, by what came of them.",
+        lambda shard: shard.broker.counters.deliveries[outcome],
+        f',outcome="{outcome}"',
+    )
+
+
 METRICS: Final = (
     Metric("connections", "gauge", "Open WebSocket connections.", lambda shard: shard.listener.open),
     Metric(
@@ -76,6 +86,16 @@ METRICS: Final = (
         "counter",
         "Events delivered, once for each watcher.",
         lambda shard: shard.broker.counters.events,
+    ),
+    *map(_delivered, OUTCOMES),
+    Metric(
+        "webhook_workers", "gauge", "Webhook workers that the shard runs.", lambda shard: shard.broker.counters.webhooks
+    ),
+    Metric(
+        "webhook_breakers_open",
+        "gauge",
+        "Webhook workers that leave their endpoint alone, since it is down.",
+        lambda shard: shard.broker.counters.open_breakers,
     ),
     Metric("redis_up", "gauge", "Whether Redis is connected.", lambda shard: shard.broker.link.is_up),
     Metric(

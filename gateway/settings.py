@@ -179,6 +179,22 @@ class Settings:
         by_default="loopback addresses only",
     )
 
+    # Webhook workers.
+    webhooks: tuple[str, ...] = option(
+        (),
+        "Webhook workers that are registered at the start: tables [webhooks.NAME] in the file, else a JSON object.",
+        value_types.tables("registrations of webhook workers by their names", "JSON"),
+        secret=True,
+        by_default="none",
+    )
+    webhook_allow: tuple[str, ...] = option(
+        (),
+        "Address, network or host beside the public network that the requests of webhook workers may go to.",
+        value_types.many(value_types.text("addresses, networks such as 10.0.0.0/8, or names of hosts", "PLACE")),
+        shape="repeat",
+        by_default="the public network only",
+    )
+
     # Limits.
     max_connections: int | None = option(
         None,

@@ -7,6 +7,7 @@ value from TOML or Python. Nothing here knows a setting's name or where its valu
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -194,6 +195,23 @@ def many(value_type: ValueType) -> ValueType:
         return "[" + ", ".join(map(value_type.show, value)) + "]"
 
     return ValueType(f"a list of {value_type.wanted}", value_type.metavar, read, show)
+
+
+def tables(wanted: str, metavar: str) -> ValueType:
+    """Return the type of tables by their names, from TOML or as a JSON object.
+
+    The value is a tuple of JSON objects, each of one table under its name.
+    """
+
+    def read(value: Any) -> tuple[str, ...]:
+        if isinstance(value, list | tuple):  # read already
+            return tuple(map(str, value))
+        found = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
+            raise TypeError
+        return tuple(json.dumps({name: table}) for name, table in found.items())
+
+    return ValueType(wanted, metavar, read, lambda value: "[" + ", ".join(map(quoted, value)) + "]")
 
 
 def _read_host(value: Any) -> str:

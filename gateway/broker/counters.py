@@ -7,6 +7,9 @@ from typing import Final
 STATES: Final = ("completed", "failed", "waiting", "delayed", "waiting-children")
 """Of a job after a worker's final answer."""
 
+OUTCOMES: Final = ("completed", "accepted", "failed", "busy", "postponed", "lost")
+"""Of a request to the endpoint of a webhook worker."""
+
 
 class Counters:
     """Counts that only grow.
@@ -17,9 +20,21 @@ class Counters:
         pushed_jobs: to workers, retries counted again.
         answered_jobs: final answers of workers that Redis has stored, by the job's state then.
         events: delivered, once for each watcher.
+        deliveries: requests to endpoints, by what came of them.
+        webhooks: registrations that this shard runs now.
+        open_breakers: those of them whose endpoint is taken for down.
     """
 
-    __slots__ = ("answered_jobs", "calls", "events", "pushed_jobs", "refused_calls")
+    __slots__ = (
+        "answered_jobs",
+        "calls",
+        "deliveries",
+        "events",
+        "open_breakers",
+        "pushed_jobs",
+        "refused_calls",
+        "webhooks",
+    )
 
     def __init__(self) -> None:
         self.calls = 0
@@ -27,3 +42,6 @@ class Counters:
         self.pushed_jobs = 0
         self.answered_jobs = dict.fromkeys(STATES, 0)
         self.events = 0
+        self.deliveries = dict.fromkeys(OUTCOMES, 0)
+        self.webhooks = 0
+        self.open_breakers = 0

@@ -13,7 +13,7 @@ from bullmq_proxy.gateway.access.credentials import bearer, is_host_allowed, is_
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.value_types import is_loopback
 from bullmq_proxy.gateway.wire.connection_options import TOKEN, Limits
-from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint
+from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, WorkersEndpoint
 from bullmq_proxy.gateway.wire.routes import Target
 
 
@@ -62,6 +62,8 @@ class Admission:
         if isinstance(endpoint, AncestorEndpoint):
             target.query[TOKEN.name] = key = bearer(headers)  # nothing else shows a key there
             account = authenticator.hear(key) if endpoint.is_for_holders else authenticator.authenticate(key)
+        elif isinstance(endpoint, WorkersEndpoint):
+            account = authenticator.authenticate(bearer(headers))
         else:
             account = authenticator.authenticate(presented_key(headers, target.token))
         self.check_origin(headers)

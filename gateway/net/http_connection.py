@@ -25,12 +25,12 @@ from bullmq_proxy.gateway.net.responding_connection import LINGER, RespondingCon
 from bullmq_proxy.gateway.net.sending_connection import LARGE
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.sessions.interfaces import CallSession, Result
-from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, CallEndpoint, Endpoint, PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.endpoints import Endpoint, PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters, Target
 
 log = logging.getLogger(__name__)
 
-_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "POST"))
+_METHODS: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"))
 _SLICE: Final = 4096  # bytes that the parser gets at a time: what it finds in them is taken at once
 _PIPELINED: Final = 128  # requests without a response
 IDLE_TIMEOUT: Final = 60.0
@@ -209,7 +209,7 @@ class HttpConnection(RespondingConnection):
             self.connection_lost(None)
 
     def _is_elsewhere(self, what: Admitted) -> bool:
-        is_call = isinstance(what.target.endpoint, CallEndpoint | AncestorEndpoint)
+        is_call = not isinstance(what.target.endpoint, PageEndpoint | SessionEndpoint)
         return is_call and (self._is_stale or self._place != what.place)
 
     def _start(self, exchange: Exchange, what: Admitted | Response, arrived: Arrived[Admitted]) -> None:

@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -33,7 +34,7 @@ from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.interfaces import CallClient, CallSession, Client, EventClient, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import LAST_EVENT_ID
-from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, CallEndpoint, PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, RequestEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import (
     RouteParameters,
     is_of_session,
@@ -59,7 +60,7 @@ Where = socket.socket | tuple[str, int]
 
 OpenSession = Callable[[SessionEndpoint, RouteParameters, Rights, Client], Session]
 OpenEvents = Callable[[RouteParameters, EventClient], Session]
-OpenCalls = Callable[[CallEndpoint | AncestorEndpoint, RouteParameters, Rights, CallClient], CallSession]
+OpenCalls = Callable[[RequestEndpoint, RouteParameters, Rights, CallClient], CallSession]
 ReadPage = Callable[[PageEndpoint], Awaitable[Response]]
 
 
@@ -241,6 +242,8 @@ class Listener:
         if request.method == "OPTIONS":
             return self._options(request, more)
         target = parse_request(request.method, request.path)
+        if any("application/json" in each.lower() for each in headers.get_all("Accept")):
+            target = replace(target, accepts_json=True)
         try:
             account = admission.authenticate(target, headers)
             is_stream = target.endpoint is SessionEndpoint.EVENTS and accepts_stream(headers)
@@ -266,7 +269,7 @@ class Listener:
         """Return the session of calls by HTTP."""
         self._refuse_when_draining()
         endpoint = admitted.target.endpoint
-        assert isinstance(endpoint, CallEndpoint | AncestorEndpoint)
+        assert isinstance(endpoint, RequestEndpoint)
         return self._open_calls(endpoint, admitted.parameters, admitted.account.rights, connection)
 
     def open_stream(self, admitted: Admitted, connection: HttpConnection) -> None:

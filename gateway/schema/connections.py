@@ -82,5 +82,7 @@ def _parameter(parameter: PathParameter) -> dict[str, Any]:
             return {"description": "The function's name.", "examples": ["getJobCounts"]}
         case PathParameter.JOB:
             return {"description": "The job's id, percent-encoded.", "examples": ["1"]}
+        case PathParameter.WORKER:
+            return {"description": "The worker's name, percent-encoded.", "examples": ["mails"]}
         case _:
             assert_never(parameter)

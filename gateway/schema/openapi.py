@@ -18,6 +18,7 @@ from bullmq_proxy.gateway.schema.examples import Examples
 from bullmq_proxy.gateway.schema.json_schema import Schema, Schemas
 from bullmq_proxy.gateway.schema.messages import ErrorObject, error_codes
 from bullmq_proxy.gateway.schema.tables import Api, groups
+from bullmq_proxy.gateway.schema.workers import worker_operations
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.wire.connection_options import TOKEN
 from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, Endpoint, PageEndpoint, SessionEndpoint
@@ -102,6 +103,8 @@ def _operations(apis: dict[SessionEndpoint, Api], schemas: Schemas) -> Iterator[
     for ancestor, method, operation in operations(schemas):
         parameters_of_all = [*_path_parameters(ancestor), *operation["parameters"]]
         yield ancestor.value.path, method, {**operation, "parameters": parameters_of_all}
+    for worker, method, operation in worker_operations(schemas):
+        yield worker.value.path, method, {**operation, "parameters": _path_parameters(worker)}
     yield SessionEndpoint.EVENTS.value.path, "get", _events(schemas)
     for page in PageEndpoint:
         yield page.value.path, "get", _page(page)

@@ -22,7 +22,14 @@ from bullmq_proxy.gateway.schema.words import code, in_words
 from bullmq_proxy.gateway.settings import Option, Settings, options
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import WORKER_OPTIONS
-from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, CallEndpoint, PageEndpoint, SessionEndpoint, shown
+from bullmq_proxy.gateway.wire.endpoints import (
+    AncestorEndpoint,
+    CallEndpoint,
+    PageEndpoint,
+    SessionEndpoint,
+    WorkersEndpoint,
+    shown,
+)
 from bullmq_proxy.gateway.wire.events import EVENTS
 
 _BLOCK: Final = re.compile(r"(<!-- generated: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -142,6 +149,13 @@ def _ancestor() -> Iterable[list[str]]:
         yield [f"`{row.methods[0]} {shown(row.path)}`", key, row.description]
 
 
+def _workers() -> Iterable[list[str]]:
+    for endpoint in WorkersEndpoint:
+        row = endpoint.value
+        form = "the ancestor's, or ours" if endpoint.has_ancestor else "ours"
+        yield [f"`{row.methods[0]} {shown(row.path)}`", form, row.description]
+
+
 def _query(endpoint: SessionEndpoint) -> Callable[[], Iterable[list[str]]]:
     def rows() -> Iterable[list[str]]:
         for name, schema in options_of(endpoint, Schemas()).items():
@@ -157,6 +171,7 @@ TABLES: Final[dict[str, tuple[list[str], Callable[[], Iterable[list[str]]]]]] = 
     "pages": (["path", "answer"], _pages),
     "calls": (["path", "methods", "what"], _calls),
     "ancestor": (["route", "key", "what"], _ancestor),
+    "workers": (["request", "form of the answer", "what"], _workers),
     "error codes": (["code", "status", "meaning"], _errors),
     "close codes": (["code", "meaning"], _close_codes),
     "metrics": (["metric", "type", "meaning"], _metrics),

@@ -30,6 +30,7 @@ class PathParameter(enum.StrEnum):
     CONCURRENCY = "concurrency"
     FUNCTION = "function"
     JOB = "job"
+    WORKER = "worker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +77,16 @@ def parameters_of(path: str) -> list[PathParameter]:
 
 def shown(path: str) -> str:
     """Return a path as people read it: `/queue/NAME/process/CONCURRENCY`."""
-    shown_names = (("{queue}", "NAME"), ("{concurrency}", "CONCURRENCY"), ("{function}", "FUNCTION"), ("{job}", "JOB"))
-    return reduce(lambda text, names: text.replace(*names), shown_names, path)
+    return reduce(lambda text, names: text.replace(*names), _SHOWN.items(), path)
+
+
+_SHOWN: Final = {
+    "{queue}": "NAME",
+    "{concurrency}": "CONCURRENCY",
+    "{function}": "FUNCTION",
+    "{job}": "JOB",
+    "{worker}": "NAME",
+}
 
 
 def _queue_paths(rest: str = "") -> tuple[str, ...]:
@@ -297,7 +306,67 @@ class AncestorEndpoint(enum.Enum):
         return self.value.permissions == _HOLDERS
 
 
-Endpoint = SessionEndpoint | PageEndpoint | CallEndpoint | AncestorEndpoint
+_MANAGERS: Final = frozenset({Permission.MANAGE})
+
+
+@enum.unique
+class WorkersEndpoint(enum.Enum):
+    """An endpoint for webhook workers. Where the ancestor has it, too, a client that accepts JSON by name gets ours."""
+
+    POST_WORKER = Row(
+        methods=("POST",),
+        paths=("/workers",),
+        permissions=_MANAGERS,
+        action="register workers",
+        options=None,
+        title="Register a worker",
+        description="The body is a worker in the ancestor's form: queue, endpoint and opts.",
+    )
+    GET_WORKERS = Row(
+        methods=("GET",),
+        paths=("/workers",),
+        permissions=_MANAGERS,
+        action="see workers",
+        options=None,
+        title="Workers",
+        description="The URL of each queue that has a worker; with `Accept: application/json` the workers.",
+    )
+    PUT_WORKER = Row(
+        methods=("PUT",),
+        paths=("/workers/{worker}",),
+        permissions=_MANAGERS,
+        action="register workers",
+        options=None,
+        title="Register a worker",
+        description="The body is the registration; it replaces the one of this name.",
+    )
+    GET_WORKER = Row(
+        methods=("GET",),
+        paths=("/workers/{worker}",),
+        permissions=_MANAGERS,
+        action="see workers",
+        options=None,
+        title="A worker",
+        description="The registration, without its secrets, or 404.",
+    )
+    DELETE_WORKER = Row(
+        methods=("DELETE",),
+        paths=("/workers/{worker}",),
+        permissions=_MANAGERS,
+        action="delete workers",
+        options=None,
+        title="Delete a worker",
+        description="Its endpoint gets no more jobs.",
+    )
+
+    @property
+    def has_ancestor(self) -> bool:
+        """Whether the ancestor has this endpoint, in another form."""
+        return self not in (WorkersEndpoint.PUT_WORKER, WorkersEndpoint.GET_WORKER)
+
+
+RequestEndpoint = CallEndpoint | AncestorEndpoint | WorkersEndpoint
+Endpoint = SessionEndpoint | PageEndpoint | RequestEndpoint
 OPENED: Final[tuple[SessionEndpoint | PageEndpoint, ...]] = (*SessionEndpoint, *PageEndpoint)
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPENED, *CallEndpoint, *AncestorEndpoint)
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPENED, *CallEndpoint, *AncestorEndpoint, *WorkersEndpoint)
 """In the order in which they are looked for: `/queue/NAME/events` is no function."""

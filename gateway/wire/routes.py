@@ -23,6 +23,7 @@ from bullmq_proxy.gateway.wire.endpoints import (
     PageEndpoint,
     PathParameter,
     SessionEndpoint,
+    WorkersEndpoint,
     shown,
 )
 
@@ -34,6 +35,7 @@ class Target:
     endpoint: Endpoint
     path_parameters: dict[str, str]  # percent-encoded
     query: dict[str, str]
+    accepts_json: bool = False  # by name, which the ancestor's clients do not
 
     @property
     def token(self) -> str | None:
@@ -50,9 +52,18 @@ class Target:
         """The arguments in the query string, if any."""
         return ARGS.read(self.query)
 
+    @property
+    def in_json(self) -> bool:
+        """Whether the answer is ours; else it is text in the ancestor's form."""
+        endpoint = self.endpoint
+        if isinstance(endpoint, WorkersEndpoint):
+            is_post = endpoint is WorkersEndpoint.POST_WORKER
+            return not endpoint.has_ancestor or (self.accepts_json and not is_post)
+        return not isinstance(endpoint, AncestorEndpoint)
+
     def refused(self, error: GatewayError) -> GatewayError:
         """Return an error in the form of the endpoint."""
-        return AncestorError(error) if isinstance(self.endpoint, AncestorEndpoint) else error
+        return error if self.in_json else AncestorError(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +127,7 @@ def parse_request(method: str, target: str) -> Target:
 def methods_of(target: str) -> tuple[str, ...]:
     """Return the methods that are answered at a target; raises NOT_FOUND, as for any wrong one of the ancestor's."""
     found = _found(target)
-    if isinstance(found[0].endpoint, AncestorEndpoint):
+    if isinstance(found[0].endpoint, AncestorEndpoint | WorkersEndpoint):
         raise AncestorError(GatewayError(ErrorCode.NOT_FOUND, "Not found"))
     return tuple(dict.fromkeys(name for each in found for name in each.endpoint.value.methods))
 
@@ -168,6 +179,8 @@ def validate(target: Target, limits: Limits) -> RouteParameters:
         GatewayError: INVALID_ARGUMENTS with the place and what would be right.
     """
     row = target.endpoint.value
+    if isinstance(target.endpoint, WorkersEndpoint):  # the body may name the queue
+        return RouteParameters("", None, ())
     if isinstance(target.endpoint, AncestorEndpoint):  # its session checks the rest, once it knows who asks
         return RouteParameters(decode_segment(target.path_parameters[PathParameter.QUEUE]), None, ())
     queue = ""
@@ -207,5 +220,5 @@ def _shown_paths(*endpoints: Endpoint) -> str:
 
 _NOTHING_HERE: Final = (
     f"Nothing here. WebSocket: {_shown_paths(*SessionEndpoint)}; plain HTTP: "
-    f"{_shown_paths(*PageEndpoint, *CallEndpoint, *AncestorEndpoint)}"
+    f"{_shown_paths(*PageEndpoint, *CallEndpoint, *AncestorEndpoint, *WorkersEndpoint)}"
 )

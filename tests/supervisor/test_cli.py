@@ -26,6 +26,8 @@ BAD: dict[str, str] = {
     "auth_keys": "two words",
     "allowed_origins": "app.example.org",
     "allowed_hosts": "https://app.example.org",
+    "webhooks": "[",
+    "webhook_allow": "x" * 5000,
     "max_message_size": "10T",
     "max_concurrency": "many",
     "max_queue_name": "0",

@@ -38,6 +38,8 @@ OTHER: dict[str, str] = {
     "no_auth": "true",
     "allowed_origins": "https://a.example",
     "allowed_hosts": "a.example",
+    "webhooks": '{"mails": {"queue": "mails"}}',
+    "webhook_allow": "10.0.0.0/8",
     "max_message_size": "2k",
     "max_concurrency": "5",
     "max_queue_name": "50",

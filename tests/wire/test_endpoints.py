@@ -20,6 +20,7 @@ from bullmq_proxy.gateway.wire.endpoints import (
     PageEndpoint,
     Row,
     SessionEndpoint,
+    WorkersEndpoint,
     shown,
 )
 from bullmq_proxy.gateway.wire.routes import parse_request, parse_target, validate
@@ -36,6 +37,7 @@ def asked(path: str, queue: str = "mails-1") -> str:
         .replace("{concurrency}", "1")
         .replace("{function}", "count")
         .replace("{job}", "1")
+        .replace("{worker}", "w")
     )
 
 
@@ -84,7 +86,8 @@ def replaced(row: Row, **changes: Any) -> Row:
 class TestPaths:
     @pytest.mark.parametrize(("path", "endpoint"), PATHS, ids=[path for path, _ in PATHS])
     def test_each_leads_to_its_endpoint(self, path: str, endpoint: Endpoint) -> None:
-        method = "POST" if "POST" in endpoint.value.methods else "GET"
+        methods = endpoint.value.methods
+        method = "POST" if "POST" in methods else methods[0]
         target = parse_target(asked(path)) if endpoint in OPENED else parse_request(method, asked(path))
         assert target.endpoint is endpoint
         assert validate(target, LIMITS).queue == ("mails-1" if endpoint.value.is_of_one_queue else "")
@@ -114,6 +117,7 @@ class TestRights:
             "GET_LOGS": {Permission.OBSERVE},
             "UPDATE_PROGRESS": {Permission.CONSUME},
             "ADD_LOG": {Permission.CONSUME},
+            **{worker.name: {Permission.MANAGE} for worker in WorkersEndpoint},
             **dict.fromkeys([page.name for page in PageEndpoint]),
         }
 

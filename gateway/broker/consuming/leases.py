@@ -45,6 +45,7 @@ class Lease:
         "options",
         "priority",
         "renew_at",
+        "renews",
         "stacktrace",
         "stalled",
         "state",
@@ -65,6 +66,7 @@ class Lease:
         self.state = HELD
         self.line: dict[Lease, None] | None = None  # where it waits for the renewal of its lock
         self.renew_at = 0.0
+        self.renews = True  # its lock is kept alive
         self.extended(now)
 
     def read(self, fields: Hash) -> None:
@@ -83,6 +85,17 @@ class Lease:
     def extended(self, now: float) -> None:
         """Note that the lock was set at `now`; it is renewed at half of `lockDuration`, as in BullMQ."""
         self.renew_at = now + self.consumer.options.lock_duration / 2000
+
+    def leave_alone(self) -> None:
+        """Let the lock expire, unless somebody else extends it."""
+        self.renews = False
+        self.leave_line()
+
+    def leave_line(self) -> None:
+        """Wait for no renewal of the lock any more."""
+        if self.line is not None:
+            self.line.pop(self, None)
+            self.line = None
 
     def hold_back(self) -> None:
         """Note that the client does not get the job yet."""
@@ -250,9 +263,7 @@ class Consumer:
         lease.state = ENDED
         self.leases.discard(lease)
         self._shard_leases.remove(lease)
-        if lease.line is not None:
-            lease.line.pop(lease, None)
-            lease.line = None
+        lease.leave_line()
 
     def ended(self, lease: Lease, reply: Any = None, *, fetched: bool = False) -> None:
         """Get the next job in place of one whose lease has ended; arguments as in `Source.ended`."""

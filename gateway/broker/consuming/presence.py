@@ -41,6 +41,7 @@ class Presence:
 
     Attributes:
         served: names of the queues in which this shard may hold jobs.
+        on_look: is told after each look how many shards show a sign, and the version of the webhook registrations.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Presence:
             timeout: seconds without a sign after which a shard of another gateway is taken for dead; 0 for never.
         """
         self.served: set[str] = set()
+        self.on_look: Callable[[int, bytes | None], None] = lambda shards, version: None
         self._base = f"{prefix}:{{gateways}}:"  # no name of a queue: BullMQ puts no braces around one by itself
         self._link = link
         self._show_life = show_life
@@ -123,7 +125,7 @@ class Presence:
         """Give a sign and look at those of the others; `counts` is whether a period has passed for them, too."""
         if self._link.is_up and not self._asked and not self._closed:
             self._asked = True
-            keys = [self._key("signs"), self._key("claim", self._own)]
+            keys = [self._key("signs"), self._key("claim", self._own), self._key("workers:version")]
             self._show_life.send(keys, [self._own.address], partial(self._looked, counts))
 
     def _key(self, kind: str, shard: Identity | None = None) -> str:
@@ -137,7 +139,7 @@ class Presence:
             self._note(reply)
             return
         self._trouble = ""
-        count, is_claimed, signs = reply
+        count, is_claimed, signs, version = reply
         if (count == 1 and self._is_known) or is_claimed:
             self._given_up()
         elif not self._is_known:
@@ -146,6 +148,7 @@ class Presence:
         pairs = iter(signs)
         shown = {parse_identity(text_of(shard)): int(given) for shard, given in zip(pairs, pairs, strict=True)}
         self._judge(shown, counts)
+        self.on_look(len(shown), version)
         self._looks += 1
         if self._idle and not self._looks % _FORGETTING:
             self._forget_idle()

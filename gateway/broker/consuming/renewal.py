@@ -102,7 +102,7 @@ class LockRenewer:
     def _renewed(self, queue: Queue, duration: int, leases: list[Lease], sent_at: float, reply: Any) -> None:
         if self._closed:
             return
-        held = [lease for lease in leases if lease.state is not ENDED]
+        held = [lease for lease in leases if lease.state is not ENDED and lease.renews]
         if isinstance(reply, Exception):
             queue.troubles.begin(_RENEWING, queue.name, reply)
             self._again(queue, duration, held)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bullmq_proxy.gateway.access.grants import MANAGERS, Grant, Permission
-from bullmq_proxy.gateway.broker.consuming.tokens import parse_token
+from bullmq_proxy.gateway.broker.consuming.tokens import ANY_KEY, parse_token
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, Links
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
@@ -64,7 +64,9 @@ async def check_all_held(link: Links, keys: Sequence[str], grant: Grant, action:
 
 def _holds(key: str, token: str | None, lock: str | None) -> bool:
     owner = None if lock is None else parse_token(lock)
-    return (lock is not None and lock == token) if owner is None else owner.key == key
+    if owner is None or owner.key == ANY_KEY:
+        return lock is not None and lock == token
+    return owner.key == key
 
 
 def check_options(options: Prepared, place: str, prefix: str, grant: Grant, link: CommandLink) -> list[str]:

@@ -46,6 +46,9 @@ local function isLeft(id, key)
   if not token then
     return rcall("HEXISTS", key, "processedOn") == 1
   end
+  if rcall("GET", key .. ":accepted") == token then -- whoever has been given this token still works on the job
+    return false
+  end
   local incarnation = string.sub(token, 1, #dead) == dead and string.match(token, "^(%d+):", #dead + 1)
   if incarnation and tonumber(incarnation) < living then
     rcall("DEL", key .. ":lock")

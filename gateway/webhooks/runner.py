@@ -1,0 +1,296 @@
+"""The runner of one registration: takes the jobs of its queue as a worker does, and sends each to the endpoint.
+
+Leases, the renewal of locks, and how a job ends are those of all consumers; here is only what an endpoint is asked
+and what follows from its answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, assert_never
+
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, Lease
+from bullmq_proxy.gateway.broker.consuming.settling import Outcome
+from bullmq_proxy.gateway.broker.consuming.tokens import ANY_KEY
+from bullmq_proxy.gateway.broker.redis.socket import pack_command
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.rules.jobs import Hash, loaded_job
+from bullmq_proxy.gateway.values.json_text import encode
+from bullmq_proxy.gateway.values.numbers import parse_int
+from bullmq_proxy.gateway.values.text import text_of
+from bullmq_proxy.gateway.webhooks import signing
+from bullmq_proxy.gateway.webhooks.answers import Accepted, Busy, Completed, Down, Refused, Verdict, judge
+from bullmq_proxy.gateway.webhooks.breaker import CLOSED, HALF_OPEN, Breaker
+from bullmq_proxy.gateway.webhooks.guard import Guard
+from bullmq_proxy.gateway.webhooks.registration import Registration
+from bullmq_proxy.gateway.webhooks.sender import Sender, UnreachableError
+from bullmq_proxy.gateway.wire.answers import Failed
+from bullmq_proxy.gateway.wire.connection_options import LONGEST_LOCK
+
+log = logging.getLogger(__name__)
+
+_LATE: Final = 0.02  # s behind the time at which a lock expires
+
+
+class Runner:
+    """One registration that this shard owns.
+
+    Attributes:
+        name: of the registration.
+        registration: that it was made for.
+        text: the same as it stands in Redis.
+    """
+
+    def __init__(self, name: str, text: bytes, registration: Registration, broker: Broker, guard: Guard) -> None:
+        """Make a runner; `start` lets it take jobs."""
+        self.name = name
+        self.text = text
+        self.registration = registration
+        self._broker = broker
+        self._queue = broker.queue(registration.queue)
+        self._keys = registration.keys
+        self._sender = Sender(registration.endpoint, guard)
+        self._breaker = Breaker()
+        self._loop = asyncio.get_running_loop()
+        self._requests: dict[Lease, asyncio.Task[None]] = {}
+        self._accepted: dict[Lease, asyncio.TimerHandle] = {}  # jobs that the endpoint ends later, with the next look
+        self._busy_until = 0.0  # loop time; the endpoint has asked for it
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._retired: Callable[[Runner], None] | None = None
+
+    def start(self) -> None:
+        """Take jobs from now on."""
+        self._feed = self._broker.services(self._queue).feed()
+        self._consumer = self._feed.join(self.registration.worker_options(self.name), self, key=ANY_KEY)
+        self._broker.counters.webhooks += 1
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self._requests
+
+    @property
+    def breaker(self) -> str:
+        """The state of the breaker."""
+        return self._breaker.state.name.lower()
+
+    # Jobs out
+
+    def take(self, lease: Lease, fields: Hash) -> None:
+        """Send a job to the endpoint."""
+        if self._breaker.state is HALF_OPEN and self._requests:  # one request is enough to find out
+            self._feed.settler.release(lease, partial(_log_lost, lease))
+            return
+        job = loaded_job(lease.id, fields, self._queue.qualified)
+        body = encode({"job": {**job, "token": lease.token}, "token": lease.token})
+        id = signing.message_id(self._queue.qualified, lease.id, parse_int(fields.get(b"timestamp")) or 0)
+        headers = signing.headers(self._keys, id, int(time.time()), body) | signing.trace(fields.get(b"opts"))
+        self._broker.counters.pushed_jobs += 1
+        self._requests[lease] = self._loop.create_task(self._ask(lease, headers, body), name=f"webhook {self.name}")
+        if self._breaker.state is HALF_OPEN:
+            self._set_taking()
+
+    async def _ask(self, lease: Lease, headers: dict[str, str], body: bytes) -> None:
+        verdict: Verdict
+        try:
+            verdict = judge(await self._sender.send(headers, body), time.time())
+        except UnreachableError as error:
+            verdict = Down(Failed(str(error)))
+        except Exception:
+            log.exception("webhook %s: job %s could not be sent", self.name, lease.id)
+            verdict = Refused(Failed("The job could not be sent; the gateway's log has the details"))
+        finally:
+            del self._requests[lease]
+            self._leave_if_done()
+        self._judged(lease, verdict)
+
+    def _judged(self, lease: Lease, verdict: Verdict) -> None:
+        """Do what an answer says."""
+        is_charged = self._note_health(verdict)
+        self._set_taking()  # before the answer is stored, which can bring the next job
+        if lease.state is HELD:
+            self._settle(lease, verdict, is_charged=is_charged)
+
+    def _settle(self, lease: Lease, verdict: Verdict, *, is_charged: bool) -> None:
+        settler, done = self._feed.settler, partial(self._settled, lease)
+        match verdict:
+            case Completed(result):
+                self._count("completed")
+                settler.complete(lease, result, done)
+            case Accepted():
+                self._count("accepted")
+                self._accept(lease)
+            case Refused(failure):
+                self._count("failed")
+                settler.fail(lease, failure, done)
+            case Busy(delay):
+                self._count("busy")
+                settler.delay(lease, delay, done)
+            case Down(failure) if is_charged:
+                self._count("failed")
+                settler.fail(lease, failure, done)
+            case Down():
+                self._count("postponed")
+                settler.delay(lease, int(self._breaker.pause * 1000), done)
+            case _:
+                assert_never(verdict)
+
+    def _count(self, outcome: str) -> None:
+        self._broker.counters.deliveries[outcome] += 1
+
+    def _settled(self, lease: Lease, outcome: Outcome) -> None:
+        if isinstance(outcome, GatewayError):
+            log.info("webhook %s: the answer for job %s: %s", self.name, lease.id, outcome.message)
+        else:
+            self._broker.counters.answered_jobs[outcome.state] += 1
+        if lease.state is ENDED:
+            self._leave_if_done()
+
+    # The endpoint's health
+
+    def _note_health(self, verdict: Verdict) -> bool:
+        """Tell the breaker; return whether a failure counts as an attempt: not while the endpoint is left alone."""
+        breaker, place = self._breaker, self.registration.place
+        if isinstance(verdict, Busy):
+            self._busy_until = max(self._busy_until, self._loop.time() + verdict.delay / 1000)
+            self._wake_in("busy", self._busy_until - self._loop.time())
+        if not isinstance(verdict, Down):
+            if breaker.answered():
+                self._broker.counters.open_breakers -= 1
+                log.warning("webhook %s: the endpoint at %s answers again", self.name, place)
+            return True
+        was_closed = breaker.state is CLOSED
+        if breaker.failed(self._loop.time()):
+            self._broker.counters.open_breakers += was_closed
+            log.warning(
+                "webhook %s: the endpoint at %s is down (%s): its jobs wait, the next try is in %g s",
+                *(self.name, place, verdict.failure.message[:200], breaker.pause),
+            )
+            self._wake_in("breaker", breaker.pause)
+        return was_closed
+
+    def _wake_in(self, what: str, seconds: float) -> None:
+        if (timer := self._timers.pop(what, None)) is not None:
+            timer.cancel()
+        self._timers[what] = self._loop.call_later(seconds + _LATE, self._set_taking)
+
+    def _set_taking(self) -> None:
+        """Take jobs while the endpoint is to be asked."""
+        now, breaker = self._loop.time(), self._breaker
+        breaker.is_due(now)
+        is_tried = breaker.state is HALF_OPEN and not self._requests
+        asks = breaker.state is CLOSED or is_tried
+        self._consumer.taking = asks and now >= self._busy_until and self._retired is None
+        self._feed.wake(self._consumer)
+
+    # Jobs that the endpoint ends itself
+
+    def _accept(self, lease: Lease) -> None:
+        """Renew the lock once more, and then leave the job to the endpoint."""
+        duration = self.registration.lock_duration
+        lease.leave_alone()
+        keys = self._queue.keys(f"{lease.id}:lock", "stalled")
+        self._queue.scripts["extendLock"].send(keys, [lease.token, duration, lease.id], _ignore)
+        mark = self._queue.key(f"{lease.id}:accepted")  # whoever finds this shard dead leaves the job alone
+        self._queue.link.send(pack_command("SET", mark, lease.token, "PX", LONGEST_LOCK), _ignore)
+        self._look_in(lease, duration / 1000)
+
+    def _look_in(self, lease: Lease, seconds: float) -> None:
+        self._accepted[lease] = self._loop.call_later(seconds + _LATE, self._look, lease)
+
+    def _look(self, lease: Lease) -> None:
+        """Look whether the endpoint has had the lock extended, when it would have expired."""
+        lock = self._queue.key(f"{lease.id}:lock")
+        answers: list[Any] = []
+
+        def replied(reply: Any) -> None:
+            answers.append(reply)
+            if len(answers) == 2:
+                self._looked(lease, *answers)
+
+        self._queue.link.send(pack_command("GET", lock), replied)
+        self._queue.link.send(pack_command("PTTL", lock), replied)
+
+    def _looked(self, lease: Lease, token: Any, left: Any) -> None:
+        if lease not in self._accepted:
+            return
+        if isinstance(token, Exception) or isinstance(left, Exception):
+            self._look_in(lease, 1.0)
+        elif token is not None and text_of(token) == lease.token and left > 0:
+            self._look_in(lease, left / 1000)
+        else:
+            if token is None:
+                log.info("webhook %s: job %s was accepted and not ended in time", self.name, lease.id)
+            lease.consumer.lose(lease, "")
+
+    def _forget_accepted(self, lease: Lease) -> None:
+        if (timer := self._accepted.pop(lease, None)) is not None:
+            timer.cancel()
+            self._queue.link.send(pack_command("DEL", self._queue.key(f"{lease.id}:accepted")), _ignore)
+
+    # Leases that end otherwise
+
+    def cancel(self, lease: Lease, reason: str) -> bool:
+        """End the request for a job that is not ours any more; return whether one was under way."""
+        self._forget_accepted(lease)
+        request = self._requests.get(lease)
+        if request is not None:
+            self._count("lost")
+            request.cancel()
+        self._leave_if_done()
+        return request is not None
+
+    def forget(self, lease: Lease) -> None:
+        """Note that the endpoint has moved a job by its token; a request under way may go on."""
+        self._forget_accepted(lease)
+        self._leave_if_done()
+
+    # The end
+
+    def retire(self, then: Callable[[Runner], None]) -> None:
+        """Take nothing new; call `then` when no request is under way any more and no job is left."""
+        self._retired = then
+        self._set_taking()
+        self._loop.call_soon(self._leave_if_done)
+
+    def _leave_if_done(self) -> None:
+        if self._retired is not None and not self._requests and not self._consumer.leases:
+            then, self._retired = self._retired, _nothing
+            if then is not _nothing:
+                then(self)
+
+    async def close(self) -> None:
+        """Leave: what the endpoint has accepted stays its own, and everything else goes back."""
+        self._retired = _nothing
+        for timer in (*self._timers.values(), *self._accepted.values()):
+            timer.cancel()
+        for lease in list(self._accepted):
+            self._consumer.end(lease)
+        self._accepted.clear()
+        requests = list(self._requests.values())
+        for request in requests:
+            request.cancel()
+        self._consumer.taking = False
+        self._feed.leave(self._consumer, counted=False)
+        await asyncio.gather(*requests, return_exceptions=True)
+        self._broker.counters.webhooks -= 1
+        self._broker.counters.open_breakers -= self._breaker.state is not CLOSED
+        await self._sender.close()
+
+
+def _nothing(runner: Runner) -> None:
+    """Do nothing: whoever waited for the end has been told."""
+
+
+def _log_lost(lease: Lease, outcome: Outcome) -> None:
+    if isinstance(outcome, GatewayError):
+        log.info("job %s, given back unsent: %s", lease.id, outcome.message)
+
+
+def _ignore(reply: Any) -> None:
+    """Expect no reply: a lock that was not extended expires, and the job goes back."""

@@ -1,0 +1,282 @@
+"""All webhook workers of a prefix, as one shard sees them: what is registered in Redis, and which of them it runs.
+
+Registrations stand in one hash with a version. Each shard is shown the version with the signs of life, once a second,
+and reads the hash when it has changed: nothing runs for this where nothing is registered. Each registration has a
+lease in Redis, which its owner renews with each look. A lease that is free is taken by whoever sees it first; each
+shard takes its part of those that are free.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from bullmq_proxy.gateway.broker.broker import Broker
+from bullmq_proxy.gateway.broker.redis.scripts import scripts_on
+from bullmq_proxy.gateway.broker.tasks import Tasks
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.values.text import text_of
+from bullmq_proxy.gateway.webhooks.guard import Guard
+from bullmq_proxy.gateway.webhooks.registration import Registration, read_stored
+from bullmq_proxy.gateway.wire.connection_options import Limits
+
+if TYPE_CHECKING:
+    from bullmq_proxy.gateway.webhooks.runner import Runner
+
+log = logging.getLogger(__name__)
+
+MOST_WORKERS: Final = 1000
+"""Registrations of a prefix."""
+
+LARGEST_REGISTRATION: Final = 2**16
+"""Bytes of a registration."""
+
+LEASE: Final = 4000
+"""Milliseconds that a shard owns a registration for, unless it renews that: once a second."""
+
+
+class Webhooks:
+    """The webhook workers of one shard.
+
+    Attributes:
+        guard: of all requests.
+        limits: that registrations are checked against.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        prefix: str,
+        limits: Limits,
+        allowed: Iterable[str],
+        configured: Mapping[str, Registration],
+    ) -> None:
+        """Make it; it begins when the broker's link is up.
+
+        Args:
+            broker: of the shard.
+            prefix: of the queues.
+            limits: that registrations are checked against.
+            allowed: where requests may go beside the public network.
+            configured: registrations that are stored at the start.
+        """
+        self.guard = Guard(allowed)
+        self.limits = limits
+        base = f"{prefix}:{{gateways}}:"
+        self._link = broker.link.of(base)
+        self._scripts = scripts_on(self._link)
+        self._hash, self._version_key, self._lease = f"{base}workers", f"{base}workers:version", f"{base}worker:"
+        self._broker = broker
+        self._address = broker.leases.identity.address
+        self._configured = configured if broker.leases.identity.slot == 0 else {}
+        self._version: bytes | None = None
+        self._texts: dict[str, bytes] = {}  # as they stand in Redis
+        self._free = 0  # registrations without an owner, at the last look
+        self._runners: dict[str, Runner] = {}
+        self._retiring: set[Runner] = set()
+        self._tasks = Tasks()
+        self._reading = False
+        self._draining = self._closed = False
+        broker.presence.on_look = self._look
+
+    # Registrations
+
+    async def all(self) -> dict[str, Registration]:
+        """Return all registrations by name; raises GatewayError."""
+        reply = await self._link.call("HGETALL", self._hash, decode=False)
+        return _read_all(_pairs(reply))
+
+    async def get(self, name: str) -> Registration:
+        """Return a registration; raises NOT_FOUND."""
+        text = await self._link.call("HGET", self._hash, name, decode=False)
+        registration = None if text is None else read_stored(text)
+        if registration is None:
+            raise _missing(name)
+        return registration
+
+    async def put(self, name: str, registration: Registration) -> bool:
+        """Store a registration, and see to it at once; return whether it is new.
+
+        Raises:
+            GatewayError: CONFLICT, there are too many; INVALID_ARGUMENTS, it is too long.
+        """
+        text = registration.stored()
+        if len(text) > LARGEST_REGISTRATION:
+            raise GatewayError(
+                ErrorCode.INVALID_ARGUMENTS, f"The registration is longer than {LARGEST_REGISTRATION} bytes - at `body`"
+            )
+        changed = await self._store(name, text)
+        if changed < 0:
+            raise GatewayError(
+                ErrorCode.CONFLICT, f"There are {MOST_WORKERS} workers, which is the most: delete one first"
+            )
+        await self._refresh()
+        return changed == 1
+
+    async def delete(self, name: str) -> None:
+        """Remove a registration; raises NOT_FOUND."""
+        if not await self._store(name, b""):
+            raise _missing(name)
+        await self._refresh()
+
+    async def _store(self, name: str, text: bytes) -> int:
+        keys = [self._hash, self._version_key]
+        changed: int = await self._scripts["storeWorker"].run(keys, [name, text, MOST_WORKERS])
+        return changed
+
+    # Which of them this shard runs
+
+    def _look(self, shards: int, version: bytes | None) -> None:
+        """Take note of what a look at Redis has shown: once a second."""
+        if self._closed:
+            return
+        if self._configured:
+            configured, self._configured = self._configured, {}
+            self._tasks.spawn(self._configure(configured))
+        if version != self._version and not self._reading:
+            self._tasks.spawn(self._refresh_unasked())
+        elif self._texts:
+            self._hold(math.ceil(self._free / max(1, shards)))
+
+    async def _configure(self, configured: Mapping[str, Registration]) -> None:
+        """Store the registrations of the configuration that Redis does not have in this form."""
+        try:
+            stored = _pairs(await self._link.call("HGETALL", self._hash, decode=False))
+            for name, registration in configured.items():
+                if stored.get(name) != registration.stored():
+                    await self._store(name, registration.stored())
+            await self._refresh()
+        except GatewayError as error:
+            log.warning("the webhook workers of the configuration are not stored yet: %s", error.message)
+            self._configured = configured
+
+    async def _refresh_unasked(self) -> None:
+        try:
+            await self._refresh()
+        except GatewayError as error:
+            log.warning("the webhook workers cannot be read: %s", error.message)
+
+    async def _refresh(self) -> None:
+        """Read the registrations, and run those of them that are ours or free."""
+        self._reading = True
+        try:
+            version = self._link.call("GET", self._version_key, decode=False)
+            reply = self._link.call("HGETALL", self._hash, decode=False)
+            self._version, self._texts = await version, _pairs(await reply)
+        finally:
+            self._reading = False
+        for name in self._runners.keys() - self._texts.keys():
+            self._give_up(name)
+        for name, runner in list(self._runners.items()):
+            if runner.text != self._texts[name]:
+                self._retire(self._runners.pop(name))
+                self._run(name)
+        fresh = len(self._texts.keys() - self._runners.keys())
+        self._hold(1 if fresh == 1 else math.ceil(fresh / 2))
+
+    def _hold(self, most: int) -> None:
+        """Renew the leases of what this shard runs, and take `most` of those that are free."""
+        if self._texts and not self._closed:
+            names = list(self._texts)
+            random.shuffle(names)
+            keys = [self._lease + name for name in names]
+            args = [self._address, LEASE, 0 if self._draining else most]
+            self._scripts["holdWorkers"].send(keys, args, partial(self._held, names))
+
+    def _held(self, names: list[str], owners: Any) -> None:
+        if isinstance(owners, Exception) or self._closed:
+            return
+        self._free = sum(owner == 0 for owner in owners)
+        for name, owner in zip(names, owners, strict=True):
+            if owner == 1 and name not in self._runners and name in self._texts and not self._draining:
+                self._run(name)
+            elif owner < 0 and name in self._runners:
+                log.warning("webhook %s: another shard runs it now", name)
+                self._retire(self._runners.pop(name))
+
+    def _run(self, name: str) -> None:
+        text = self._texts[name]
+        registration = read_stored(text)
+        if registration is None:
+            log.error("webhook %s: the registration in Redis cannot be read: put it again", name)
+            return
+        from bullmq_proxy.gateway.webhooks.runner import Runner  # noqa: PLC0415 - brings aiohttp along
+
+        runner = self._runners[name] = Runner(name, text, registration, self._broker, self.guard)
+        runner.start()
+        log.info("webhook %s: jobs of %s go to %s", name, registration.queue, registration.place)
+
+    def _give_up(self, name: str) -> None:
+        """Run a registration no more that is gone."""
+        self._retire(self._runners.pop(name))
+        self._release(name)
+
+    def _release(self, name: str) -> None:
+        keys = [self._lease + name]
+        self._scripts["releaseWorker"].send(keys, [self._address], _ignore)
+
+    def _retire(self, runner: Runner) -> None:
+        self._retiring.add(runner)
+        runner.retire(self._retired)
+
+    def _retired(self, runner: Runner) -> None:
+        self._retiring.discard(runner)
+        self._tasks.spawn(runner.close())
+
+    # The end
+
+    def drain(self) -> None:
+        """Take no more jobs; whoever has nothing under way is another shard's at once."""
+        self._draining = True
+        for runner in self._runners.values():
+            runner.retire(_nothing)
+        self.hand_on()
+
+    def hand_on(self) -> None:
+        """Give up the leases of those that have no request under way any more."""
+        for name, runner in list(self._runners.items()):
+            if runner.is_idle:
+                self._retiring.add(self._runners.pop(name))
+                self._release(name)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return all(runner.is_idle for runner in (*self._runners.values(), *self._retiring))
+
+    async def close(self) -> None:
+        """End everything: what has no answer yet goes back to wait."""
+        self._closed = True
+        for name in self._runners:
+            self._release(name)
+        for runner in (*self._runners.values(), *self._retiring):
+            await runner.close()
+        self._runners.clear()
+        self._retiring.clear()
+        await self._tasks.wait()
+
+
+def _pairs(reply: list[bytes]) -> dict[str, bytes]:
+    flat = iter(reply)
+    return {text_of(name): text for name, text in zip(flat, flat, strict=True)}
+
+
+def _read_all(texts: Mapping[str, bytes]) -> dict[str, Registration]:
+    read = {name: read_stored(text) for name, text in sorted(texts.items())}
+    return {name: registration for name, registration in read.items() if registration is not None}
+
+
+def _missing(name: str) -> GatewayError:
+    return GatewayError(ErrorCode.NOT_FOUND, f"There is no worker {name[:100]}")
+
+
+def _nothing(runner: Runner) -> None:
+    """Do nothing: the end of the shard closes the runner."""
+
+
+def _ignore(reply: Any) -> None:
+    """Expect no reply: a lease that was not given up expires."""

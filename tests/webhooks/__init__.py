@@ -1,0 +1,1 @@
+"""Webhook workers, against real endpoints."""

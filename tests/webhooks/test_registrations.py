@@ -1,0 +1,219 @@
+"""Registrations: made, seen, replaced and deleted, in our form and in the ancestor's, and by the configuration."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from bullmq_proxy.gateway import Proxy, start_proxy
+from bullmq_proxy.supervisor.sources import ConfigFile, resolve
+from tests.sessions.peer import until
+from tests.support.valkey import ValkeyProcess
+from tests.webhooks.conftest import KEY
+from tests.webhooks.endpoint import Client, Endpoint, client_of
+from tests.webhooks.test_delivery import SECRET
+
+JSON = "application/json"
+URL = "https://example.com/hooks/s3cret"
+WORKER = {"queue": "mails", "endpoint": {"url": URL, "headers": {"Authorization": "Bearer hunter2"}}}
+
+
+class TestOurForm:
+    async def test_a_worker_is_registered_seen_and_deleted(self, client: Client) -> None:
+        put = await client.ask("PUT", "/workers/w", {**WORKER, "concurrency": 3, "secrets": [SECRET]})
+        shown = {
+            "name": "w",
+            "queue": "mails",
+            "endpoint": {"url": URL, "method": "POST", "headers": {"Authorization": "***"}, "timeout": 30000},
+            "concurrency": 3,
+            "lockDuration": 30000,
+            "maxStalledCount": 3,
+            "secrets": ["***"],
+        }
+        assert (put.status, put.json) == (200, {"ok": shown})
+        assert (await client.ask("GET", "/workers/w")).json == {"ok": shown}
+        assert (await client.ask("GET", "/workers", accept=JSON)).json == {"ok": [shown]}
+        deleted = await client.ask("DELETE", "/workers/w", accept=JSON)
+        assert (deleted.status, deleted.json) == (200, {"ok": None})
+        missing = await client.ask("DELETE", "/workers/w", accept=JSON)
+        assert (missing.status, missing.json["err"]["code"]) == (404, "NOT_FOUND")
+        assert (await client.ask("GET", "/workers/w")).status == 404
+
+    @pytest.mark.parametrize(
+        ("change", "place"),
+        [
+            ({"queue": ""}, "`body.queue`"),
+            ({"queue": "a:b"}, "`body.queue`"),
+            ({"colour": 1}, "Unknown option `colour`"),
+            ({"concurrency": 0}, "`body.concurrency`"),
+            ({"concurrency": 1001}, "max_concurrency"),
+            ({"lockDuration": 1}, "`body.lockDuration`"),
+            ({"limiter": {"max": 1}}, "`duration`"),
+            ({"secrets": ["whsec_short"]}, "`body.secrets[0]`"),
+            ({"secrets": [SECRET] * 3}, "`body.secrets`"),
+            ({"endpoint": {"url": "ftp://example.com"}}, "`body.endpoint.url`"),
+            ({"endpoint": {"url": "https://user:pw@example.com"}}, "Authorization"),
+            ({"endpoint": {"url": "http://10.0.0.1/"}}, "webhook_allow"),
+            ({"endpoint": {"url": URL, "method": "GET"}}, "`PUT`"),
+            ({"endpoint": {"url": URL, "timeout": 0}}, "`body.endpoint.timeout`"),
+            ({"endpoint": {"url": URL, "headers": {"Host": "x"}}}, "header Host"),
+            ({"endpoint": {"url": URL, "headers": {"X": "a\r\nY: b"}}}, "`body.endpoint.headers`"),
+        ],
+    )
+    async def test_what_cannot_be_used_is_refused_with_the_place(
+        self, client: Client, change: dict[str, Any], place: str
+    ) -> None:
+        refused = await client.ask("PUT", "/workers/w", {**WORKER, **change})
+        assert (refused.status, refused.json["err"]["code"]) == (400, "INVALID_ARGUMENTS")
+        assert place in refused.json["err"]["message"]
+        assert "hunter2" not in refused.text
+
+    async def test_no_json_is_no_message(self, client: Client) -> None:
+        refused = await client.ask("PUT", "/workers/w", b"{")
+        assert (refused.status, refused.json["err"]["code"]) == (400, "INVALID_MESSAGE")
+
+    async def test_a_new_registration_takes_the_place_of_the_old_one(self, client: Client, endpoint: Endpoint) -> None:
+        await client.put("mails", endpoint.url + "/old")
+        await client.state("mails", await client.add("mails"), "completed")
+        await client.put("mails", endpoint.url + "/new")
+        await client.state("mails", await client.add("mails"), "completed")
+        assert [each.request.path for each in endpoint.deliveries] == ["/old", "/new"]
+        await client.ask("DELETE", "/workers/mails")
+        id = await client.add("mails")
+        assert await client.call("mails", "getJobState", id) == "waiting"
+
+
+class TestTheAncestorsForm:
+    async def test_a_worker_is_registered_seen_and_deleted(self, client: Client) -> None:
+        worker = {"queue": "mails", "endpoint": {"url": URL, "method": "post"}, "opts": {"concurrency": 2}}
+        for path, method, body, answer in (
+            ("/workers", "POST", worker, "OK"),
+            ("/workers", "GET", None, json.dumps({"mails": URL}, separators=(",", ":"))),
+            ("/workers/mails", "DELETE", None, "OK"),
+            ("/workers", "GET", None, "{}"),
+        ):
+            said = await client.ask(method, path, body)
+            assert (said.status, said.text, said.type) == (200, answer, "text/plain;charset=utf-8")
+        missing = await client.ask("DELETE", "/workers/mails")
+        assert (missing.status, missing.type) == (404, "text/plain;charset=utf-8")
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"queue": "mails"},
+            {"endpoint": {"url": URL, "method": "POST"}},
+            {"queue": "ab", "endpoint": {"url": URL, "method": "POST"}},
+            {"queue": "mails", "endpoint": {"url": URL}},
+            {"queue": "mails", "endpoint": {"url": "mailto:a@example.com", "method": "POST"}},
+            {"queue": "mails", "endpoint": {"url": URL, "method": "GET"}},
+            {"queue": "mails", "endpoint": {"url": URL, "method": "POST", "timeout": 0}},
+            {"queue": "mails", "endpoint": {"url": URL, "method": "POST", "colour": 1}},
+            *(
+                {"queue": "mails", "endpoint": {"url": URL, "method": "POST"}, "opts": opts}
+                for opts in (
+                    {"concurrency": 0},
+                    {"maxStalledCount": -1},
+                    {"limiter": {"max": 1}},
+                    {"removeOnFail": {"colour": 1}},
+                    {"colour": 1},
+                )
+            ),
+            {"queue": "mails", "endpoint": {"url": URL, "method": "POST"}, "colour": 1},
+            b"{",
+            b"[]",
+        ],
+    )
+    async def test_what_cannot_be_used_is_refused(self, client: Client, body: Any) -> None:
+        refused = await client.ask("POST", "/workers", body)
+        assert (refused.status, refused.type) == (400, "text/plain;charset=utf-8")
+        assert (await client.ask("GET", "/workers")).text == "{}"
+
+    async def test_every_option_is_taken(self, client: Client) -> None:
+        options = {
+            "concurrency": 4,
+            "maxStalledCount": 2,
+            "limiter": {"max": 1, "duration": 1000},
+            "removeOnComplete": {"count": 5, "age": 60},
+            "removeOnFail": True,
+        }
+        endpoint = {"url": URL, "method": "PATCH", "headers": {"A": "b"}, "timeout": 10}
+        await client.ask("POST", "/workers", {"queue": "mails", "endpoint": endpoint, "opts": options})
+        shown = (await client.ask("GET", "/workers/mails")).json["ok"]
+        assert {name: shown[name] for name in options} == options
+        assert shown["endpoint"]["timeout"] == 10
+
+    @pytest.mark.parametrize(
+        ("method", "path"), [("PUT", "/workers"), ("POST", "/workers/x"), ("HEAD", "/workers"), ("OPTIONS", "/workers")]
+    )
+    async def test_another_method_is_not_found(self, client: Client, method: str, path: str) -> None:
+        assert (await client.ask(method, path)).status == 404
+
+    async def test_a_key_is_asked_for(self, client: Client) -> None:
+        refused = await client.ask("GET", "/workers", key="wrong")
+        assert (refused.status, refused.type) == (401, "text/plain;charset=utf-8")
+        assert (await client.ask("GET", f"/workers?token={KEY}", key="")).status == 401
+
+
+class TestTheConfiguration:
+    async def test_workers_of_the_file_are_registered_at_the_start(
+        self, valkey: ValkeyProcess, prefix: str, endpoint: Endpoint
+    ) -> None:
+        table = {"queue": "mails", "endpoint": {"url": endpoint.url}}
+        found = resolve({}, {"HOME": "/home/u"}, ConfigFile("proxy.toml", {"webhooks": {"mails": table}}))
+        settings: dict[str, Any] = {"prefix": prefix, "webhooks": found.settings.webhooks, "drain_timeout": 0.0}
+        async with (
+            start_proxy(valkey.url, KEY, port=0, webhook_allow="127.0.0.1", **settings) as proxy,
+            client_of(proxy.port, KEY) as client,
+        ):
+            await client.state("mails", await client.add("mails"), "completed")
+
+    async def test_one_that_cannot_be_used_is_refused_with_its_place(self, valkey: ValkeyProcess) -> None:
+        proxy = start_proxy(valkey.url, KEY, port=0, webhooks='{"mails": {"queue": "mails"}}')
+        with pytest.raises(ValueError, match=r"`endpoint` - at `webhooks\.mails`"):
+            await proxy.start()
+
+
+class TestIdleCost:
+    def test_a_gateway_without_registrations_has_not_imported_the_client(self, valkey: ValkeyProcess) -> None:
+        code = (
+            "import asyncio, sys\n"
+            "from bullmq_proxy.gateway import start_proxy\n"
+            "async def run():\n"
+            f"    async with start_proxy({valkey.url!r}, 'k', port=0):\n"
+            "        await asyncio.sleep(0)\n"
+            "asyncio.run(run())\n"
+            "print('aiohttp' in sys.modules)\n"
+        )
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+        assert ended.stdout == "False\n"
+
+    async def test_secrets_are_not_logged(
+        self, client: Client, endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level("DEBUG"):
+            hidden = {"headers": {"Authorization": "Bearer hunter2"}}
+            await client.put("mails", endpoint.url + "/s3cret", endpoint=hidden, secrets=[SECRET])
+            endpoint.answer(503)
+            for _ in range(6):
+                await client.add("mails")
+            await until(lambda: _is_open(client), "the breaker is open")
+        ours = [record.getMessage() for record in caplog.records if record.name.startswith("bullmq_proxy")]
+        assert any("is down" in line for line in ours)
+        assert not [line for line in ours if "s3cret" in line or "hunter2" in line or SECRET in line]
+
+
+async def _is_open(client: Client) -> bool:
+    return 'webhook_breakers_open{slot="0"} 1' in (await client.ask("GET", "/metrics")).text
+
+
+async def test_a_registration_that_another_version_wrote_is_left_alone(
+    gateway: Proxy, client: Client, redis: Redis, prefix: str
+) -> None:
+    await redis.hset(f"{prefix}:{{gateways}}:workers", "odd", '{"colour":1}')
+    assert (await client.ask("GET", "/workers", accept=JSON)).json == {"ok": []}
+    assert (await client.ask("GET", "/workers/odd")).status == 404
