@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import shutil
 import signal
@@ -15,7 +17,7 @@ import pytest
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from tests.docs.markdown import README, only_block
+from tests.docs.markdown import README, only_block, sections
 from tests.support.service import ROOT, Service, clean_environment
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import TIMEOUT, wait_for
@@ -200,6 +202,49 @@ def test_schedulers_are_made_read_and_removed(gateway: dict[str, str], run: Run)
         "removed: True",
         "left: 1",
     ]
+
+
+def test_the_requests_of_the_pages_are_answered(gateway: dict[str, str], tmp_path: Path) -> None:
+    """Those of each page in their order, in a queue of the page's own, whose first job is there for the worker."""
+    for page in (README, *(DOCS / f"{name}.md" for name in ("http", "queue", "worker", "flows", "schedulers"))):
+        blocks = [text for part in sections(page) for known, text in part.blocks if known == "sh" and "curl" in text]
+        calls = "".join(text for text in blocks if "curl -N" not in text).replace(ADDRESS, gateway[ADDRESS])
+        calls = calls.replace("/mails", f"/{page.stem}")
+        if page.stem == "worker":
+            calls = (
+                f'curl -H "Authorization: Bearer {KEY}" http://{gateway[ADDRESS]}/queue/worker/add -d \'["a"]\'\n'
+                + calls
+            )
+        made = calls.count("curl")
+        script = f"""curl() {{ command curl -sS --fail-with-body -w '\\n' "$@"; }}\n{calls}"""
+        ran = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=False, timeout=TIMEOUT)
+        assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout + ran.stderr
+        answers = ran.stdout.splitlines()
+        assert made == len(answers) > 1, ran.stdout
+        assert "Hello, Ada!" in answers[-1] or page != README
+        assert not any('"err"' in answer for answer in answers), ran.stdout
+
+
+def test_the_streams_of_the_pages_have_the_events(gateway: dict[str, str]) -> None:
+    pages = [DOCS / f"{name}.md" for name in ("http", "events")]
+    commands = [text for page in pages for part in sections(page) for _, text in part.blocks if "curl -N" in text]
+    with contextlib.ExitStack() as stack:
+        streams = []
+        for command in commands:
+            shell = command.replace(ADDRESS, gateway[ADDRESS]).replace("curl", "exec curl -s -v", 1)
+            curl = subprocess.Popen(["bash", "-c", shell], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            stack.callback(curl.communicate)
+            stack.callback(curl.kill)
+            assert curl.stdout is not None and curl.stderr is not None
+            assert b"< \r\n" in iter(curl.stderr.readline, b"")  # the head has ended: the stream is open
+            streams.append(curl.stdout)
+        with connect(f"ws://{gateway[ADDRESS]}/queue/mails?token={KEY}") as queue:
+            for fn, args in ("add", ["a"]), ("getNextJob", ["t"]), ("moveJobToCompleted", ["1", None, "t"]):
+                queue.send(json.dumps({"id": 1, "data": {"fn": fn, "args": args}}))
+                assert "ok" in json.loads(queue.recv(TIMEOUT))["data"]
+        assert len(streams) == len(pages)
+        for stream in streams:
+            assert any(b'"event":"completed"' in line for line in iter(stream.readline, b""))
 
 
 @needs_node
