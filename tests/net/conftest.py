@@ -35,8 +35,8 @@ async def make_gateway(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Make
     async with AsyncExitStack() as started:
 
         async def make(url: str = valkey.url, keys: Sequence[str] = (KEY,), **settings: Any) -> Proxy:
-            whole = {"prefix": prefix, "drain_timeout": 0.0, **settings}
-            return await started.enter_async_context(start_proxy(url, keys, port=0, **whole))
+            whole = {"prefix": prefix, "drain_timeout": 0.0, "port": 0, **settings}
+            return await started.enter_async_context(start_proxy(url, keys, **whole))
 
         yield make
 
