@@ -35,7 +35,7 @@ MOST_WORKERS: Final = 1000
 LARGEST_REGISTRATION: Final = 2**16
 """Bytes of a registration."""
 
-LEASE: Final = 4000
+LEASE: Final = 3000
 """Milliseconds that a shard owns a registration for, unless it renews that: once a second."""
 
 
@@ -79,9 +79,12 @@ class Webhooks:
         self._runners: dict[str, Runner] = {}
         self._retiring: set[Runner] = set()
         self._tasks = Tasks()
+        self._shards = 1  # that show a sign of life
+        self._dead = ""  # a shard whose leases are free
         self._reading = False
         self._draining = self._closed = False
         broker.presence.on_look = self._look
+        broker.presence.on_dead = self._take_over
 
     # Registrations
 
@@ -134,13 +137,14 @@ class Webhooks:
         """Take note of what a look at Redis has shown: once a second."""
         if self._closed:
             return
+        self._shards = max(1, shards)
         if self._configured:
             configured, self._configured = self._configured, {}
             self._tasks.spawn(self._configure(configured))
         if version != self._version and not self._reading:
             self._tasks.spawn(self._refresh_unasked())
         elif self._texts:
-            self._hold(math.ceil(self._free / max(1, shards)))
+            self._hold(self._part(self._free))
 
     async def _configure(self, configured: Mapping[str, Registration]) -> None:
         """Store the registrations of the configuration that Redis does not have in this form."""
@@ -176,15 +180,26 @@ class Webhooks:
                 self._retire(self._runners.pop(name))
                 self._run(name)
         fresh = len(self._texts.keys() - self._runners.keys())
-        self._hold(1 if fresh == 1 else math.ceil(fresh / 2))
+        self._hold(self._part(fresh))
+
+    def _take_over(self, dead: str) -> None:
+        """Run what a dead shard has run, or others do, without waiting for its leases to expire."""
+        self._dead = dead
+        self._shards = max(1, self._shards - 1)
+        self._hold(self._part(len(self._texts)))
+
+    def _part(self, registrations: int) -> int:
+        """Return how many of so many registrations are this shard's share, one at least."""
+        return max(1, math.ceil(registrations / self._shards))
 
     def _hold(self, most: int) -> None:
         """Renew the leases of what this shard runs, and take `most` of those that are free."""
         if self._texts and not self._closed:
+            dead, self._dead = self._dead, ""  # once: it may have been silent only, and own them again
             names = list(self._texts)
             random.shuffle(names)
             keys = [self._lease + name for name in names]
-            args = [self._address, LEASE, 0 if self._draining else most]
+            args = [self._address, LEASE, 0 if self._draining else most, dead]
             self._scripts["holdWorkers"].send(keys, args, partial(self._held, names))
 
     def _held(self, names: list[str], owners: Any) -> None:

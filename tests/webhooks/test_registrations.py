@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from bullmq_proxy.supervisor.sources import ConfigFile, resolve
 from tests.sessions.peer import until
 from tests.support.valkey import ValkeyProcess
 from tests.webhooks.conftest import KEY
-from tests.webhooks.endpoint import Client, Endpoint, client_of
+from tests.webhooks.endpoint import Client, Endpoint, client_of, unanswered
 from tests.webhooks.test_delivery import SECRET
 
 JSON = "application/json"
@@ -205,6 +208,85 @@ class TestIdleCost:
         ours = [record.getMessage() for record in caplog.records if record.name.startswith("bullmq_proxy")]
         assert any("is down" in line for line in ours)
         assert not [line for line in ours if "s3cret" in line or "hunter2" in line or SECRET in line]
+
+
+PERMISSIONS = {
+    "manager": (["manage"], ["mails*"]),
+    "worker": (["consume"], ["mails*"]),
+    "stranger": (["consume", "manage", "produce", "observe"], ["orders"]),
+    "producer": (["produce"], ["mails*"]),
+}
+
+
+@pytest.fixture
+async def of_keys(valkey: ValkeyProcess, prefix: str, tmp_path: Path) -> AsyncIterator[Client]:
+    """A client of a gateway with keys of few permissions, each of which is its own name."""
+    tables = [
+        f'[keys.{name}]\nhash = "sha256:{hashlib.sha256(name.encode()).hexdigest()}"\n'
+        f"permissions = {permissions}\nqueues = {queues}\n"
+        for name, (permissions, queues) in PERMISSIONS.items()
+    ]
+    path = tmp_path / "keys.toml"
+    path.write_text("".join(tables))
+    path.chmod(0o600)
+    settings: dict[str, Any] = {"prefix": prefix, "keys_file": str(path), "drain_timeout": 0.0}
+    async with (
+        start_proxy(valkey.url, KEY, port=0, webhook_allow="127.0.0.1", **settings) as proxy,
+        client_of(proxy.port, KEY) as client,
+    ):
+        yield client
+
+
+class TestRights:
+    async def test_a_key_manages_the_workers_of_its_queues_alone(self, of_keys: Client) -> None:
+        ask = of_keys.ask
+        orders = {**WORKER, "queue": "orders"}
+        assert (await ask("PUT", "/workers/m", WORKER, key="manager")).status == 200
+        assert (await ask("PUT", "/workers/o", orders)).status == 200
+        refused = [
+            await ask("PUT", "/workers/x", orders, key="manager"),
+            await ask("PUT", "/workers/o", WORKER, key="manager"),  # would take the worker of another queue away
+            await ask("GET", "/workers/o", key="manager"),
+            await ask("DELETE", "/workers/o", key="manager", accept=JSON),
+            await ask("PUT", "/workers/m", WORKER, key="worker"),
+            await ask("GET", "/workers", key="worker", accept=JSON),
+            await ask("GET", "/workers/m", key="worker"),
+            await ask("DELETE", "/workers/m", key="worker", accept=JSON),
+        ]
+        assert {(each.status, each.json["err"]["code"]) for each in refused} == {(403, "FORBIDDEN")}
+        post = {"queue": "orders", "endpoint": {"url": URL, "method": "POST"}}
+        assert (await ask("POST", "/workers", post, key="manager")).status == 403
+        assert (await ask("GET", "/workers", key="manager")).text == json.dumps({"mails": URL}, separators=(",", ":"))
+        assert [each["name"] for each in (await ask("GET", "/workers", accept=JSON)).json["ok"]] == ["m", "o"]
+
+    async def test_a_token_is_good_with_any_key_that_consumes_from_the_queue(
+        self, of_keys: Client, endpoint: Endpoint
+    ) -> None:
+        endpoint.answer(202)
+        await of_keys.put("mails", endpoint.url)
+        id = await of_keys.add("mails")
+        token = (await endpoint.came()).token
+        path = "/queue/mails/moveJobToCompleted"
+        for key in ("stranger", "producer"):
+            assert (await of_keys.ask("POST", path, [id, 1, token], key=key)).status == 403
+        lost = await of_keys.ask("POST", "/queue/mails/updateJobProgress", [id, 1, "wrong"], key="worker")
+        assert lost.status == 403
+        progress = await of_keys.ask("POST", "/queue/mails/updateJobProgress", [id, 1, token], key="worker")
+        assert progress.status == 200
+        assert (await of_keys.ask("POST", path, [id, 1, token], key="worker")).status == 200
+        assert (await of_keys.state("mails", id, "completed"))["returnvalue"] == 1
+
+    async def test_the_token_stands_for_the_key_on_the_ancestors_routes(
+        self, client: Client, endpoint: Endpoint
+    ) -> None:
+        endpoint.respond = unanswered
+        await client.put("mails", endpoint.url)
+        id = await client.add("mails")
+        token = (await endpoint.came()).token
+        for part, body in (("progress", {"done": 7}), ("logs", "half")):
+            said = await client.ask("POST", f"/queues/mails/jobs/{id}/{part}", body, key=token)
+            assert (said.status, said.text) == (200, "OK")
+        assert (await client.call("mails", "getJob", id))["progress"] == {"done": 7}
 
 
 async def _is_open(client: Client) -> bool:

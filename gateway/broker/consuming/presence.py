@@ -41,6 +41,7 @@ class Presence:
 
     Attributes:
         served: names of the queues in which this shard may hold jobs.
+        on_dead: is told the address of a shard that is known to be dead, or taken for it.
         on_look: is told after each look how many shards show a sign, and the version of the webhook registrations.
     """
 
@@ -66,6 +67,7 @@ class Presence:
             timeout: seconds without a sign after which a shard of another gateway is taken for dead; 0 for never.
         """
         self.served: set[str] = set()
+        self.on_dead: Callable[[str], None] = lambda shard: None
         self.on_look: Callable[[int, bytes | None], None] = lambda shards, version: None
         self._base = f"{prefix}:{{gateways}}:"  # no name of a queue: BullMQ puts no braces around one by itself
         self._link = link
@@ -205,6 +207,7 @@ class Presence:
 
     def _begin_takeover(self, shard: Identity, signs: int | None) -> None:
         self._takeovers[shard] = signs
+        self.on_dead(shard.address)
         self._tasks.spawn(self._take_over(shard), then=partial(self._takeovers.pop, shard))
 
     def _is_dead(self, shard: Identity) -> bool:
