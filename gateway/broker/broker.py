@@ -26,7 +26,7 @@ from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.replicas import Replicas
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
 from bullmq_proxy.gateway.broker.redis.seats import Seats
-from bullmq_proxy.gateway.broker.redis.tracker import Tracker
+from bullmq_proxy.gateway.broker.redis.tracker import Tracker, Trackers
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +80,13 @@ class Broker:
             prefix, own, scripts_on(own)["showLife"], self.leases, renewer, self.queue, gateway_timeout
         )
         self._tracker = tracker = Tracker(own, options, tracks=isinstance(self.link, Link))
+        trackers = Trackers(self.link, options, tracker)
         self.roster = Roster(identity.address)
         self.reach = Reach(own, tracker, prefix, self.leases, self.roster, self._look_again)
         self._parts = ShardParts(
             options,
-            Seats(options.seats, tracker),
-            Seats(options.seats, tracker),
+            Seats(options.seats, trackers.of),
+            Seats(options.seats, trackers.of),
             SafetyNet(self.link, LONGEST_WAIT),
             SafetyNet(self.link, CHECK_PERIOD),
             self.leases,

@@ -216,7 +216,8 @@ async def test_a_job_with_deduplication_is_added_within_a_transaction_that_looks
 async def test_fetching_a_job(limiter: tuple[int, int] | None) -> None:
     theirs, ours = Theirs(), Ours(limiter=limiter, name="worker-1")
     await theirs.scripts.moveToActive("token", {"lockDuration": 30_000, "limiter": LIMITER if limiter else None})
-    seats = Seats(1, Tracker(Link(Address(), OPTIONS), OPTIONS))
+    tracker = Tracker(Link(Address(), OPTIONS), OPTIONS)
+    seats = Seats(1, lambda link: tracker)
     waiter = MarkerWait(ours.queue, OPTIONS, seats, SafetyNet(ours.link, 5.0))
     feed = Feed(
         ours.queue, waiter, StalledChecker(ours.queue, SafetyNet(ours.link, 5.0)), LockRenewer(), ours.leases, _nothing

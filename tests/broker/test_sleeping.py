@@ -261,7 +261,7 @@ async def test_a_sleeping_watcher_hears_large_events_and_the_shared_connection_d
     Worker(broker)
     await broker.services(broker.queue("q")).event_reader().join(listener)
 
-    await eventually(lambda: broker._parts.reader_seats.tracker.is_up, "it sleeps")
+    await eventually(lambda: broker._tracker.is_up, "it sleeps")
     before = await tracker_of(redis, prefix)
     async with redis.pipeline(transaction=True) as pipe:
         for _ in range(40):
@@ -377,7 +377,7 @@ async def test_a_frozen_redis_is_missed_although_nothing_is_asked_of_it(tmp_path
     with ValkeyProcess(tmp_path, tcp=True) as server:
         async with shard(server.url, prefix, deadline=0.3) as broker:
             worker = Worker(broker)
-            tracker = broker._parts.worker_seats.tracker
+            tracker = broker._tracker
             await worker.sleeps()
             await eventually(lambda: tracker.is_up, "the queue sleeps")
             server.freeze()
@@ -440,14 +440,15 @@ async def test_where_keys_are_not_tracked_each_queue_has_a_connection_of_its_own
 
 @pytest.fixture
 def make_seats() -> Callable[[int], Seats]:
-    return lambda limit: Seats(limit, Tracker(Link(Address(), OPTIONS), OPTIONS), busy=0.05)
+    return lambda limit: Seats(limit, lambda link: Tracker(link, OPTIONS), busy=0.05)
 
 
 async def test_a_seat_stays_with_a_busy_queue_and_goes_from_a_quiet_one_to_a_busy_one(
     make_seats: Callable[[int], Seats],
 ) -> None:
     seats = make_seats(1)
-    first, second = Seat(seats), Seat(seats)
+    link = Link(Address(), OPTIONS)
+    first, second = Seat(seats, link), Seat(seats, link)
     assert first.take()
     assert not second.take()
     for _ in range(2):

@@ -19,6 +19,8 @@ from tests.support.load import load
 from tests.support.node import find_node, installed
 from tests.support.service import ROOT
 
+_PROMPT = 2.0  # s, well below those after which the net finds a job whose marker was lost
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -228,6 +230,44 @@ async def test_gateways_reach_each_others_workers_also_after_the_slot_of_their_c
             await until(hear_each_other, "both listen there")
 
 
+async def test_queues_that_sleep_share_a_connection_to_each_master_and_follow_their_slots(
+    cluster: Cluster, prefix: str
+) -> None:
+    tags = [f"{{s{number}}}" for number in range(12)]
+    async with (
+        Gateway(cluster.url, prefix=prefix, queue_links=1) as gateway,
+        Gateway(cluster.url, prefix=prefix) as mate,
+    ):
+        workers = [await gateway.worker(name) for name in tags]
+        watchers = [await gateway.events(name, "completed") for name in tags]
+        producers = [await mate.queue(name) for name in tags]
+
+        async def work() -> None:
+            """Let each queue have a job, on the way by which nobody but Redis tells the gateway."""
+            for producer in producers:
+                await producer.call("add", "n", {})
+            for worker, watcher in zip(workers, watchers, strict=True):
+                job = await worker.job(_PROMPT)
+                await job.answer(result=1)
+                assert (await watcher.data(_PROMPT))["args"][0]["jobId"] == job.id
+
+        await work()
+        assert [await sharing(node) for node in cluster.nodes[:3]] == [1, 1, 1]
+        for name in tags[2:5]:
+            at, source = slot(prefix, name), owner(cluster, prefix, name)
+            to = next(node for node in cluster.nodes[:3] if node is not source)
+            await asyncio.to_thread(cluster.move, range(at, at + 1), to)
+        await work()
+        for producer in producers:
+            assert await producer.call("getWorkersCount") == 1
+
+
+async def sharing(node: ClusterNode) -> int:
+    """Return how many connections to a node queues share."""
+    text: str = await asyncio.to_thread(node, "CLIENT", "LIST")
+    return sum(":tracker " in line and " sub=0 " not in line for line in text.splitlines())
+
+
 async def test_the_calls_of_a_connection_keep_their_order_while_their_slot_moves(cluster: Cluster, prefix: str) -> None:
     name, other, _ = names(cluster, prefix)
     at = slot(prefix, name)
@@ -247,7 +287,7 @@ async def test_the_calls_of_a_connection_keep_their_order_while_their_slot_moves
 
 async def test_a_master_dies_and_its_replica_takes_its_place(cluster: Cluster, prefix: str) -> None:
     name, other, _ = names(cluster, prefix)
-    async with Gateway(cluster.url, prefix=prefix) as gateway:
+    async with Gateway(cluster.url, prefix=prefix, queue_links=1) as gateway:
         async with load(gateway, name) as jobs, load(gateway, other) as others:
             assert await gateway.ready() == (200, "")
             owner(cluster, prefix, name).process.kill()

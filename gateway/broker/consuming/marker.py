@@ -17,6 +17,7 @@ from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
+from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.rules.options import now_ms
 
@@ -46,13 +47,12 @@ class MarkerWait:
         self._queue = queue
         self._key = queue.key("marker")
         self._options = replace(options, name=queue.client_name, deadline=LONGEST_DELAY + options.deadline)
-        self._seat = Seat(seats)
+        self._seat = Seat(seats, queue.link)
         self._link: Link | None = None  # while it has a seat
         self._id: int | None = None  # of that connection, by which another one can unblock it
-        self._tracker = seats.tracker
         self._net = net
         self._change: asyncio.Future[None] | None = None  # of the marker, while it sleeps
-        self._is_shown = False  # as one that sleeps
+        self._shown_on: Tracker | None = None  # as one that sleeps
         self._woken = False
         self._until = 0
         self.suspects: list[str] = []  # while it sleeps: the keys that stand for jobs to fetch
@@ -83,7 +83,7 @@ class MarkerWait:
 
     @property
     def _is_up(self) -> bool:
-        return self._tracker.is_up if self._link is None else self._link.is_up
+        return self._seat.tracker.is_up if self._link is None else self._link.is_up
 
     def open(self) -> None:
         """Take a seat if one is free: workers that are busy do not wait, and yet are to be seen by `getWorkers`."""
@@ -153,20 +153,22 @@ class MarkerWait:
         if self._link is not None:  # another one has the seat now
             await self._link.close()
             self._link = None
-        self._show()
+        tracker = self._show()
         self._woken = False
         # A delayed job whose time is known needs no further look.
         self.suspects = self._queue.keys("wait", "prioritized", *(() if self._until else ("delayed",)))
         self._net.add(self)
         try:
-            while not self._woken and not self._tracker.is_refused:
-                change = self._change = self._tracker.expect(self._key)
+            while not self._woken and not (tracker := self._show()).is_refused:
+                change = self._change = tracker.expect(self._key, self._queue.link)
                 timeout = min(self._until_due, _LONGEST_SLEEP) if self._until else None
                 try:
-                    if self._tracker.is_up and (marker := await self._pop()):
+                    if tracker.is_up and (marker := await self._pop(tracker)):
                         return marker[1]
                 except GatewayError as error:
-                    if error.code is not ErrorCode.REDIS_UNAVAILABLE or not self._tracker.is_up:
+                    if change.done():
+                        continue  # the slot has moved
+                    if error.code is not ErrorCode.REDIS_UNAVAILABLE or not tracker.is_up:
                         raise
                     timeout = _RETRY_LATE
                 await asyncio.wait((change,), timeout=timeout)
@@ -175,27 +177,32 @@ class MarkerWait:
         finally:
             self._net.discard(self)
             if self._change is not None:
-                self._tracker.forget(self._key, self._change)
+                tracker.forget(self._key, self._change)
                 self._change = None
         return None
 
-    def _show(self) -> None:
-        self._tracker.open()
-        if not self._is_shown:
-            self._is_shown = True
-            self._tracker.show(self._queue.client_name)
+    def _show(self) -> Tracker:
+        """Be seen as one that sleeps, on the tracker that counts now."""
+        tracker = self._seat.tracker
+        tracker.open()
+        if self._shown_on is not tracker:
+            self._hide()
+            self._shown_on = tracker
+            tracker.show(self._queue.client_name)
+        return tracker
 
     def _hide(self) -> None:
-        if self._is_shown:
-            self._is_shown = False
-            self._tracker.hide(self._queue.client_name)
+        if self._shown_on is not None:
+            self._shown_on.hide(self._queue.client_name)
+            self._shown_on = None
 
-    async def _pop(self) -> Any:
+    async def _pop(self, tracker: Tracker) -> Any:
         """Return a marker, or an empty list: then its change is told, for which it must be read."""
         try:
-            return await self._tracker.call(pack_command("EXISTS", self._key), pack_command("ZPOPMIN", self._key))
+            commands = pack_command("EXISTS", self._key) + pack_command("ZPOPMIN", self._key)
+            return await tracker.call(commands, 2, self._queue.link)
         except asyncio.CancelledError:
-            self._tracker.send(pack_command("ZADD", self._key, b"0", b"0"))  # behind what may have taken one
+            tracker.send(pack_command("ZADD", self._key, b"0", b"0"))  # behind what may have taken one
             raise
 
     def wake_up(self) -> None:

@@ -54,6 +54,7 @@ class Cluster:
     Attributes:
         options: of the links.
         on_up: called when the link to a node is up, or a slot has moved.
+        on_moved: called with the way of a slot that has moved, and the link that it has left.
         nowhere: the server of slots that no node has.
         is_closed: whether it is given up.
     """
@@ -64,6 +65,7 @@ class Cluster:
         """Make it; `start` connects it."""
         self.options = options
         self.on_up: list[Callable[[], None]] = []
+        self.on_moved: list[Callable[[Route, Link], None]] = []
         self.is_closed = False
         self._target = target
         self._setup = setup
@@ -192,6 +194,11 @@ class Cluster:
             self._known.set()
         for hook in self.on_up:
             hook()
+
+    def slot_moved(self, route: Route, former: Link) -> None:
+        """Tell those who wait on the node that a slot has left."""
+        for hook in self.on_moved:
+            hook(route, former)
 
     def look_again(self) -> None:
         """Ask soon who has which slot: somebody has found that it has changed, or cannot be reached."""

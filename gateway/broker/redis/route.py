@@ -108,6 +108,7 @@ class Route:
         self._formers.append(former)
         former.after_all(partial(self._formers.remove, former))
         self._asked.clear()
+        self._cluster.slot_moved(self, former)
         moved, self._moved = self._moved, self._loop.create_future()
         moved.set_result(None)
         unwritten = former.take(self)
@@ -116,6 +117,12 @@ class Route:
         else:
             self._held = deque(unwritten)
             former.after_all(self._drained)
+
+    def note(self, word: str, reply: Any) -> None:
+        """Take note of what a node has said of the slot on another connection."""
+        if word == "MOVED":
+            self.move(self._cluster.node_named(str(reply), self.link))
+        self._cluster.look_again()
 
     def refused(self, entry: Entry, word: str, reply: Any) -> bool:
         """Take a command that a node did not execute; return False where its time is over."""
@@ -196,6 +203,4 @@ class _SlotServer(Server):
             self._node.silent(link)
 
     def moved(self, word: str, reply: Any) -> None:
-        if word == "MOVED":
-            self._route.move(self._cluster.node_named(str(reply), self._route.link))
-        self._cluster.look_again()
+        self._route.note(word, reply)

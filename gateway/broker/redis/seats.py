@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
+from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 
 _BUSY: Final = 5.0  # s
@@ -13,16 +15,16 @@ _BUSY: Final = 5.0  # s
 class Seats:
     """The seats for one kind of waiter."""
 
-    def __init__(self, limit: int, tracker: Tracker, busy: float = _BUSY) -> None:
+    def __init__(self, limit: int, trackers: Callable[[CommandLink], Tracker], busy: float = _BUSY) -> None:
         """Make the seats.
 
         Args:
-            limit: how many; there are as many as it takes when the `tracker` cannot be used.
-            tracker: of those who have none.
+            limit: how many; there are as many as it takes where the tracker cannot be used.
+            trackers: gives the tracker of those who have none, by the link of their queue.
             busy: seconds; whoever stirred twice within this time is busy, whoever did not at all is quiet.
         """
         self._busy = busy
-        self.tracker = tracker
+        self.trackers = trackers
         self._limit = limit
         self._taken: set[Seat] = set()
 
@@ -31,7 +33,7 @@ class Seats:
         taken = self._taken
         if seat in taken:
             return True
-        if len(taken) >= self._limit and not self.tracker.is_refused:
+        if len(taken) >= self._limit and not seat.tracker.is_refused:
             now = asyncio.get_running_loop().time()
             if not taken or now - seat.stirred_before > self._busy:
                 return False
@@ -55,11 +57,18 @@ class Seat:
         stirred_before: when it came the time before that.
     """
 
-    __slots__ = ("_seats", "stirred_at", "stirred_before")
+    __slots__ = ("_link", "_seats", "stirred_at", "stirred_before")
 
-    def __init__(self, seats: Seats) -> None:
+    def __init__(self, seats: Seats, link: CommandLink) -> None:
+        """Make a claim on one of `seats` for a queue, whose link is `link`."""
         self._seats = seats
+        self._link = link
         self.stirred_at = self.stirred_before = float("-inf")
+
+    @property
+    def tracker(self) -> Tracker:
+        """The tracker for one without a seat: on a cluster that of the node which has the queue now."""
+        return self._seats.trackers(self._link)
 
     def take(self) -> bool:
         """Return whether the waiter, which is about to wait, has a connection of its own."""

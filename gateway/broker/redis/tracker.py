@@ -16,9 +16,12 @@ from typing import Any, Final
 
 import hiredis
 
+from bullmq_proxy.gateway.broker.redis.cluster import Cluster
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import reply_error
-from bullmq_proxy.gateway.broker.redis.socket import pack_command, resolve
+from bullmq_proxy.gateway.broker.redis.link import Link
+from bullmq_proxy.gateway.broker.redis.route import Route
+from bullmq_proxy.gateway.broker.redis.socket import Entry, pack_command, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.values.text import bytes_of
 
@@ -58,7 +61,8 @@ class Tracker:
         own = replace(options, name=f"{options.name}{NAME}")
         self._link = link.sibling(own, setup=self._begin_tracking, on_push=self._pushed)
         self._link.on_up += (self._all_changed, self._show_all, self._listen_to_all)
-        self._changes: dict[bytes, asyncio.Future[None]] = {}
+        self._changes: dict[bytes, tuple[asyncio.Future[None], CommandLink]] = {}
+        self._slots: dict[bytes, CommandLink] = {}  # of nodes: channels that end when their slot leaves it
         self._shown: set[str] = set()
         self._hears: dict[bytes, Hear] = {}  # by channel
         self._may_hear = True  # the connection speaks RESP3, in which messages can be told from replies
@@ -91,26 +95,45 @@ class Tracker:
         if self._started:
             await self._link.close()
 
-    def expect(self, key: str) -> asyncio.Future[None]:
+    def expect(self, key: str, link: CommandLink) -> asyncio.Future[None]:
         """Return a future that ends when the key has changed after it was next read by `call`.
 
-        It also ends when the connection is made again, since changes may have been missed. The key is to be read behind
-        this call: what changed before that is in what is read. Whoever waits no longer tells it by `forget`.
+        It also ends when the connection is made again, since changes may have been missed, and when the slot of `link`,
+        that of the key, has moved. The key is to be read behind this call: what changed before that is in what is read.
+        Whoever waits no longer tells it by `forget`.
         """
         change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changes[bytes_of(key)] = change
+        self._changes[bytes_of(key)] = (change, link)
+        if self.has_slots and self.is_up and bytes_of(key) not in self._slots:
+            self._slots[bytes_of(key)] = link
+            self._link.send(pack_command("SSUBSCRIBE", key), _ignore, route=_Reader(link))
         return change
 
     def forget(self, key: str, change: asyncio.Future[None]) -> None:
         """Drop what `expect` has returned for the key."""
-        if self._changes.get(bytes_of(key)) is change:
+        if self._changes.get(bytes_of(key), (None,))[0] is change:
             del self._changes[bytes_of(key)]
 
-    def call(self, *commands: bytes) -> asyncio.Future[Any]:
-        """Send packed commands and get a future of the last one's reply, as RESP3 has it; error replies raise."""
+    def call(self, commands: bytes, replies: int, link: CommandLink) -> asyncio.Future[Any]:
+        """Send packed commands and get a future of the last one's reply, as RESP3 has it; error replies raise.
+
+        Args:
+            commands: in Redis protocol.
+            replies: how many they are.
+            link: of their slot; it hears where that has gone.
+        """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._link.send(b"".join(commands), partial(resolve, future), replies=len(commands))
+        route = _Reader(link) if self.has_slots else None
+        self._link.send(commands, partial(resolve, future), replies=replies, route=route)
         return future
+
+    def slot_moved(self, link: CommandLink) -> None:
+        """Let those go on whose slot is on another node now; `link` is that of the slot."""
+        for key, (change, of) in list(self._changes.items()):
+            if of is link:
+                del self._changes[key]
+                resolve(change, None)
+        self._slots = {key: of for key, of in self._slots.items() if of is not link}
 
     def show(self, name: str) -> None:
         """Let others see that somebody waits here on behalf of `name`, as a connection of that name would."""
@@ -135,6 +158,7 @@ class Tracker:
         self._subscribe(bytes_of(channel))
 
     def _listen_to_all(self) -> None:
+        self._slots.clear()
         for name in self._hears:
             self._subscribe(name)
 
@@ -163,7 +187,10 @@ class Tracker:
     def _pushed(self, message: list[Any]) -> None:
         """Take note of changed keys, `[b"invalidate", keys]`, where None stands for all of them; hand on messages."""
         if message[0] == b"sunsubscribe":  # the slot has moved
-            self._subscribe(message[1])
+            if message[1] in self._hears:
+                self._subscribe(message[1])
+            elif (link := self._slots.get(message[1])) is not None:
+                self.slot_moved(link)
             return
         if message[0] in (b"message", b"smessage"):
             if (hear := self._hears.get(message[1])) is not None:
@@ -174,13 +201,59 @@ class Tracker:
             self._all_changed()
             return
         for key in keys:
-            if (change := self._changes.pop(key, None)) is not None:
-                resolve(change, None)
+            if (expected := self._changes.pop(key, None)) is not None:
+                resolve(expected[0], None)
 
     def _all_changed(self) -> None:
         changes, self._changes = self._changes, {}
-        for change in changes.values():
+        for change, _ in changes.values():
             resolve(change, None)
+
+
+class _Reader:
+    """What is read of a slot on a shared connection: where it has gone is told to the slot's `Route`, and no more."""
+
+    def __init__(self, link: CommandLink) -> None:
+        self._link = link
+
+    def refused(self, entry: Entry, word: str, reply: Any) -> bool:
+        """Leave it at the refusal: whoever reads goes on elsewhere."""
+        if isinstance(self._link, Route):
+            self._link.note(word, reply)
+        return False
+
+
+class Trackers:
+    """The trackers of a shard: one for a server that has all queues; on a cluster one for each master."""
+
+    def __init__(self, links: CommandLink | Cluster, options: LinkOptions, first: Tracker) -> None:
+        """Make them; of a server that has all queues `first` is the only one."""
+        self._options = options
+        self._first = first
+        self._of_nodes: dict[Link, Tracker] | None = None
+        if isinstance(links, Cluster):
+            self._of_nodes = {}
+            links.on_moved.append(self._slot_moved)
+
+    def of(self, link: CommandLink) -> Tracker:
+        """Return the tracker for a queue; on a cluster that of the node which has it now."""
+        if self._of_nodes is None:
+            return self._first
+        node = link.executors()[0]
+        tracker = self._of_nodes.get(node)
+        if tracker is None:
+            tracker = self._of_nodes[node] = Tracker(node, self._options)
+            node.on_closed.append(partial(self._close, node))
+        return tracker
+
+    async def _close(self, node: Link) -> None:
+        assert self._of_nodes is not None
+        await self._of_nodes.pop(node).close()
+
+    def _slot_moved(self, route: Route, former: Link) -> None:
+        assert self._of_nodes is not None
+        if (tracker := self._of_nodes.get(former)) is not None:
+            tracker.slot_moved(route)
 
 
 def _subscribed(reply: Any) -> None:

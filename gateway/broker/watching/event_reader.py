@@ -18,6 +18,7 @@ from bullmq_proxy.gateway.broker.redis.errors import of_read, will_pass
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
+from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import to_hash
 from bullmq_proxy.gateway.wire.events import StreamEvent, StreamId, Subscription, format_stream_id, parse_stream_id
@@ -100,15 +101,14 @@ class EventReader:
         """
         self.queue = queue
         self._options = replace(options, name=f"{queue.client_name}:qe", deadline=_BLOCK + options.deadline)
-        self._seat = Seat(seats)
+        self._seat = Seat(seats, queue.link)
         self._link: Link | None = None  # while it has a seat
-        self._tracker = seats.tracker
         self._key = queue.key("events")
         self._on_empty = on_empty
         self._listeners: set[Listener] = set()
         self._position = _START
         self._batch = _BATCH
-        self._times_up = 0  # of the link that tells of new entries, at the last read
+        self._read_by: tuple[Link | Tracker, int] | None = None  # what told of new entries at the last read
         self._was_away = False  # some may have come and gone since
         self._task: asyncio.Task[None] | None = None
 
@@ -261,7 +261,7 @@ class EventReader:
 
     @property
     def _is_up(self) -> bool:
-        return self._link.is_up if self._link is not None else self._tracker.is_up and self.queue.link.is_up
+        return self._link.is_up if self._link is not None else self._seat.tracker.is_up and self.queue.link.is_up
 
     async def _block(self) -> list[Any]:
         """Return the next entries, on a connection of its own; none when the time is up."""
@@ -269,10 +269,10 @@ class EventReader:
             link = self._link = self.queue.link.sibling(self._options)
             await link.start()
         await link.wait_up()
-        if self._may_have_missed(link.times_up):
+        if self._may_have_missed(link):
             return await self._look_back()
         reply = await link.call(*self._command("BLOCK", int(_BLOCK * 1000)), decode=False)
-        if self._may_have_missed(link.times_up):  # it was sent on a later connection than the one that was up
+        if self._may_have_missed(link):  # it was sent on a later connection than the one that was up
             return await self._look_back()
         return reply[0][1] if reply else []
 
@@ -281,34 +281,41 @@ class EventReader:
         if self._link is not None:  # another one has the seat now
             await self._link.close()
             self._link = None
-        self._tracker.open()
-        change = self._tracker.expect(self._key)
+        tracker = self._seat.tracker
+        tracker.open()
+        change = tracker.expect(self._key, self.queue.link)
         try:
-            if self._tracker.is_up:
-                await self._tracker.call(pack_command("EXISTS", self._key))  # from here on a change is told
+            if tracker.is_up:
+                try:
+                    await tracker.call(pack_command("EXISTS", self._key), 1, self.queue.link)
+                except GatewayError:
+                    if change.done():
+                        return []  # the slot has moved
+                    raise
+                # From here on a change is told.
                 # Not on that connection: large events would hold up others, and Redis gives up those with much unread.
                 self._was_away = self._was_away or not self.queue.link.is_up
                 await self.queue.link.wait_up()
-                if self._may_have_missed(self._tracker.times_up):
+                if self._may_have_missed(tracker):
                     if entries := await self._look_back():
                         return entries
                 else:
                     reply = await self.queue.link.call(*self._command(), decode=False)
                     entries = reply[0][1] if reply else []
-                    if self._may_have_missed(self._tracker.times_up):
+                    if self._may_have_missed(tracker):
                         entries = await self._look_back()
                     if entries:
                         return entries
             await change
         finally:
-            self._tracker.forget(self._key, change)
+            tracker.forget(self._key, change)
         return []
 
-    def _may_have_missed(self, times_up: int) -> bool:
+    def _may_have_missed(self, by: Link | Tracker) -> bool:
         """Return whether a connection was lost since the last read; Redis keeps so many events and no more."""
-        if self._times_up and times_up != self._times_up:
+        before, self._read_by = self._read_by, (by, by.times_up)
+        if before is not None and before != self._read_by:
             self._was_away = True
-        self._times_up = times_up
         return self._was_away
 
     async def _look_back(self) -> list[Any]:
