@@ -269,7 +269,7 @@ class Consumers(TypedDict):
 
 
 class FoundQueue(TypedDict):
-    """A queue that is there; `counts` has the number of its jobs by state, where it was asked for."""
+    """A queue that is there; `counts` has the number of its jobs by state, where that was asked for and can be told."""
 
     name: str
     counts: NotRequired[dict[str, int]]

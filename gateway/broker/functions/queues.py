@@ -27,7 +27,7 @@ _SLICE_COMMANDS: Final = 16  # that take Redis as long
 SLICES: Final = 100
 """Commands of one call: then it returns what it has found, with a cursor."""
 
-_COUNTED: Final = 50  # queues whose jobs are counted in one round trip
+_COUNTED: Final = 20  # queues whose jobs are counted in one round trip
 _CURSORS: Final = 2**64  # of Redis
 _END: Final = b":meta"
 
@@ -105,6 +105,10 @@ async def _count(found: Sequence[FoundQueue], queues: Queues) -> None:
     for first in range(0, len(found), _COUNTED):
         some = found[first : first + _COUNTED]
         async with queues.turns.of(len(some)):
-            counts = await asyncio.gather(*(get_job_counts(queues.get(each["name"])) for each in some))
+            asked = (get_job_counts(queues.get(each["name"])) for each in some)
+            counts = await asyncio.gather(*asked, return_exceptions=True)
         for queue, each in zip(some, counts, strict=True):
-            queue["counts"] = each
+            if isinstance(each, dict):
+                queue["counts"] = each
+            elif not (isinstance(each, GatewayError) and each.code is ErrorCode.CONFLICT):  # some key is no queue's
+                raise each
