@@ -113,6 +113,12 @@ def refusal(error: GatewayError) -> Response:
     return http.refusal(error)
 
 
+def accepts_json(headers: Headers) -> bool:
+    """Return whether a request accepts JSON alone: the libraries of the ancestor's clients name JSON beside `*/*`."""
+    accepted = ",".join(headers.get_all("Accept")).split(",")
+    return all(each.partition(";")[0].strip().lower() == "application/json" for each in accepted)
+
+
 def cross_origin(headers: Headers) -> bytes:
     """Return the header lines that let a page of another origin read a response (Fetch §3.2.3)."""
     origin = headers.get("Origin")

@@ -24,7 +24,7 @@ from bullmq_proxy.gateway.net import handshake, http
 from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.connection import Connection, closed
 from bullmq_proxy.gateway.net.event_stream import EventStream, accepts_stream
-from bullmq_proxy.gateway.net.exchange import cross_origin, refusal, with_lines
+from bullmq_proxy.gateway.net.exchange import accepts_json, cross_origin, refusal, with_lines
 from bullmq_proxy.gateway.net.front import Front
 from bullmq_proxy.gateway.net.http_connection import Admitted, HttpConnection
 from bullmq_proxy.gateway.net.keepalive import Keepalive
@@ -242,7 +242,7 @@ class Listener:
         if request.method == "OPTIONS":
             return self._options(request, more)
         target = parse_request(request.method, request.path)
-        if any("application/json" in each.lower() for each in headers.get_all("Accept")):
+        if accepts_json(headers):
             target = replace(target, accepts_json=True)
         try:
             account = admission.authenticate(target, headers)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from io import BytesIO
 from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
-from aiohttp.client_exceptions import ClientConnectorError, ServerTimeoutError
+from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorError, ServerTimeoutError
 from aiohttp.connector import AddrInfoType
 
 from bullmq_proxy.gateway import __version__
@@ -77,7 +78,7 @@ class Sender:
                 endpoint.method,
                 endpoint.url,
                 headers=self._headers | headers,
-                data=body,
+                data=BytesIO(body) if len(body) > _PIECE else body,  # a long one is written in pieces
                 allow_redirects=False,
             ) as response:
                 return Answer(
@@ -113,6 +114,8 @@ async def _read(response: ClientResponse) -> bytes:
 
 def _words(error: Exception) -> str:
     """Return what is wrong, without the URL, which may hold a secret."""
+    if isinstance(error, ClientConnectorCertificateError):
+        return "its certificate is not valid"
     reason: BaseException = error.os_error if isinstance(error, ClientConnectorError) else error
     if isinstance(reason, ForbiddenAddressError):
         return str(reason)

@@ -311,7 +311,7 @@ _MANAGERS: Final = frozenset({Permission.MANAGE})
 
 @enum.unique
 class WorkersEndpoint(enum.Enum):
-    """An endpoint for webhook workers. Where the ancestor has it, too, a client that accepts JSON by name gets ours."""
+    """An endpoint for webhook workers. Where the ancestor has it, too, a client that accepts JSON alone gets ours."""
 
     POST_WORKER = Row(
         methods=("POST",),

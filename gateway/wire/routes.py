@@ -35,7 +35,7 @@ class Target:
     endpoint: Endpoint
     path_parameters: dict[str, str]  # percent-encoded
     query: dict[str, str]
-    accepts_json: bool = False  # by name, which the ancestor's clients do not
+    accepts_json: bool = False  # and nothing else, as the ancestor's clients never do
 
     @property
     def token(self) -> str | None:

@@ -18,6 +18,7 @@ from tests.support.cluster import Cluster, ClusterNode
 from tests.support.load import load
 from tests.support.node import find_node, installed
 from tests.support.service import ROOT
+from tests.webhooks.endpoint import client_of, serving
 
 _PROMPT = 2.0  # s, well below those after which the net finds a job whose marker was lost
 
@@ -61,6 +62,22 @@ async def test_each_queue_is_served_by_the_node_that_has_it(cluster: Cluster, pr
             assert (await queue.call("getJobCounts"))["completed"] == 4
             assert slot(prefix, name) == cluster.nodes[0]("CLUSTER", "KEYSLOT", f"{prefix}:{name}:é")
             assert owner(cluster, prefix, name)("EXISTS", f"{prefix}:{name}:mine") == 1
+
+
+async def test_webhook_workers_have_queues_on_every_node(cluster: Cluster, prefix: str) -> None:
+    async with (
+        Gateway(cluster.url, prefix=prefix, webhook_allow="127.0.0.1") as gateway,
+        client_of(gateway.port, "key-1") as client,
+        serving() as endpoint,
+    ):
+        for name in names(cluster, prefix):
+            worker = {"queue": name, "endpoint": {"url": endpoint.url}}
+            assert (await client.ask("PUT", "/workers/" + name.strip("{}"), worker)).status == 200
+            queue = await gateway.queue(name)
+            added = await queue.call("add", "n", {})
+            await queue.until_state(added["id"], "completed")
+        untagged = {"queue": "untagged", "endpoint": {"url": endpoint.url}}
+        assert (await client.ask("PUT", "/workers/untagged", untagged)).status == 400
 
 
 async def test_the_list_of_queues_has_those_of_all_nodes(cluster: Cluster, prefix: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -83,14 +84,14 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def serving(port: int = 0) -> AsyncIterator[Endpoint]:
+async def serving(port: int = 0, context: ssl.SSLContext | None = None) -> AsyncIterator[Endpoint]:
     """An endpoint on a port of loopback."""
     endpoint = Endpoint()
     app = web.Application(client_max_size=2**24)
     app.router.add_route("*", "/{path:.*}", endpoint.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
     endpoint.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
         yield endpoint

@@ -79,6 +79,11 @@ class TestTheRequest:
         assert "webhook-signature" not in endpoint.deliveries[0].headers
         assert abs(int(endpoint.deliveries[0].headers["webhook-timestamp"]) - time.time()) < 10
 
+    async def test_a_large_job_comes_whole(self, client: Client, endpoint: Endpoint) -> None:
+        await client.put("mails", endpoint.url)
+        await client.state("mails", await client.add("mails", "x" * 1_000_000), "completed")
+        assert endpoint.deliveries[0].job["data"] == "x" * 1_000_000
+
     async def test_a_trace_goes_on(self, client: Client, endpoint: Endpoint) -> None:
         metadata = json.dumps({"traceparent": PARENT, "tracestate": "a=b"})
         await delivered(client, endpoint, telemetry={"metadata": metadata})

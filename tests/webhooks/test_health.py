@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -98,6 +99,21 @@ class TestAnEndpointThatIsDown:
         async with serving(port):
             jobs = await all_completed(client, 6)
         assert sorted(job["data"] for job in jobs) == list(range(6))
+
+    async def test_a_certificate_that_nobody_vouches_for_is_refused(self, client: Client, tmp_path: Path) -> None:
+        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+        made = await asyncio.create_subprocess_exec(
+            *make, "-keyout", key, "-out", certificate, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert await made.wait() == 0
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, key)
+        async with serving(context=context) as secured:
+            await client.put("mails", secured.url.replace("http:", "https:"))
+            job = await client.state("mails", await client.add("mails"), "failed")
+            assert job["failedReason"] == "The endpoint cannot be reached: its certificate is not valid"
+            assert not secured.deliveries
 
 
 class TestConcurrency:

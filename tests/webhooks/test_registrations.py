@@ -136,6 +136,9 @@ class TestTheAncestorsForm:
         assert (refused.status, refused.type) == (400, "text/plain;charset=utf-8")
         assert (await client.ask("GET", "/workers")).text == "{}"
 
+    async def test_a_client_that_would_take_text_gets_it(self, client: Client) -> None:
+        assert (await client.ask("GET", "/workers", accept="application/json, text/plain, */*")).text == "{}"
+
     async def test_every_option_is_taken(self, client: Client) -> None:
         options = {
             "concurrency": 4,
