@@ -25,7 +25,7 @@ from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import of_read
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.metrics import Metrics
-from bullmq_proxy.gateway.net import http
+from bullmq_proxy.gateway.net import files, http
 from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.listener import Listener, Where
 from bullmq_proxy.gateway.redis_url import Kind
@@ -258,6 +258,14 @@ class App:
                 return await self._ready()
             case PageEndpoint.METRICS:
                 return http.text(self._metrics.page(), http.PROMETHEUS)
+            case (
+                PageEndpoint.CLIENT
+                | PageEndpoint.CLIENT_LINK
+                | PageEndpoint.CLIENT_QUEUE
+                | PageEndpoint.CLIENT_WORKER
+                | PageEndpoint.CLIENT_TYPES
+            ):
+                return files.file(endpoint.value.path)
             case _:
                 assert_never(endpoint)
 

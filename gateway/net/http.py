@@ -51,6 +51,22 @@ def without_body(response: Response) -> Response:
     return response
 
 
+def unless_known(response: Response, known: str) -> Response:
+    """Return a page, or the answer that it has not changed to who knows its tag (RFC 9110 §13.1.2).
+
+    Args:
+        response: the page.
+        known: the header `If-None-Match` of the request.
+    """
+    tags = [tag.strip().removeprefix("W/") for tag in known.split(",")]
+    if response.headers.get("ETag") not in tags:
+        return response
+    kept = {name: value for name, value in response.headers.raw_items() if name in ("ETag", "Cache-Control")}
+    unchanged = respond(HTTPStatus.NOT_MODIFIED, b"", TEXT, kept)
+    del unchanged.headers["Content-Length"], unchanged.headers["Content-Type"]
+    return unchanged
+
+
 def method_not_allowed(methods: Sequence[str]) -> Response:
     """Return the refusal of another method than these."""
     shown = ", ".join(methods)

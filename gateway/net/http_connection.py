@@ -50,6 +50,7 @@ class Admitted:
         account: of whoever asks.
         more: header lines of the response.
         place: the session that takes the call.
+        known: tags of pages that the client has, as in `If-None-Match`.
     """
 
     target: Target
@@ -57,6 +58,7 @@ class Admitted:
     account: Account
     more: bytes
     place: Place
+    known: str
 
 
 class Site(Protocol):
@@ -220,7 +222,7 @@ class HttpConnection(RespondingConnection):
             return
         target = what.target
         if isinstance(target.endpoint, PageEndpoint):
-            self._run(self._read_page(exchange, target.endpoint))
+            self._run(self._read_page(exchange, target.endpoint, what.known))
             return
         assert self.session is not None
         try:
@@ -235,9 +237,9 @@ class HttpConnection(RespondingConnection):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _read_page(self, exchange: Exchange, endpoint: PageEndpoint) -> None:
+    async def _read_page(self, exchange: Exchange, endpoint: PageEndpoint, known: str) -> None:
         try:
-            response = await self._site.read_page(endpoint)
+            response = http.unless_known(await self._site.read_page(endpoint), known)
         except Exception:
             log.exception("a page could not be made")
             response = http.refusal(GatewayError(ErrorCode.INTERNAL, "Internal error"))

@@ -247,15 +247,16 @@ class Listener:
         try:
             account = admission.authenticate(target, headers)
             is_stream = target.endpoint is SessionEndpoint.EVENTS and accepts_stream(headers)
-            if isinstance(target.endpoint, SessionEndpoint) and not is_stream:
-                return handshake.refusal(request) or http.method_not_allowed(())
             if is_stream and (ids := headers.get_all("Last-Event-ID")):
                 target.query[LAST_EVENT_ID.name] = ids[-1]
             parameters = validate(target, admission.limits)
             account.check(target.endpoint, parameters.queue, parameters.effects)
         except GatewayError as error:
             return with_lines(refusal(target.refused(error)), more)
-        return Admitted(target, parameters, account, more, (type(target.endpoint), parameters.queue, account))
+        if isinstance(target.endpoint, SessionEndpoint) and not is_stream:
+            return with_lines(handshake.refusal(request) or http.method_not_allowed(()), more)
+        place, known = (type(target.endpoint), parameters.queue, account), ", ".join(headers.get_all("If-None-Match"))
+        return Admitted(target, parameters, account, more, place, known)
 
     def _options(self, request: Request, more: bytes) -> Response:
         """Answer OPTIONS, and the question of a browser whether a page may ask (Fetch §3.2.2)."""

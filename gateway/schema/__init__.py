@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
-from bullmq_proxy.gateway.schema import asyncapi, client_python, functions_page, openapi
+from bullmq_proxy.gateway.schema import asyncapi, client_javascript, client_python, functions_page, openapi
 from bullmq_proxy.gateway.schema.client_model import Model
 from bullmq_proxy.gateway.schema.tables import apis
 from bullmq_proxy.gateway.schema.yaml import dump
@@ -47,6 +47,7 @@ def functions_markdown() -> str:
     return functions_page.page(apis())
 
 
-def client_files() -> dict[PurePath, str]:
-    """Return the files of the clients that are made from the code, by their paths in the project."""
-    return client_python.files(Model(apis()))
+def client_files(root: Path) -> dict[PurePath, str]:
+    """Return the files of the clients that are made from the code, by their paths in the project at `root`."""
+    model = Model(apis())
+    return {**client_python.files(model), **client_javascript.files(model, root)}

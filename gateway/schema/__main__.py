@@ -14,7 +14,7 @@ def write(root: Path) -> None:
         root / "docs/functions.md": functions_markdown(),
         root / "docs/asyncapi.yaml": asyncapi_yaml(),
         root / "docs/openapi.yaml": openapi_yaml(),
-        **{root / path: text for path, text in client_files().items()},
+        **{root / path: text for path, text in client_files(root).items()},
     }
     for page in (*root.glob("*.md"), *root.glob("docs/*.md")):
         documents.setdefault(page, fill(page.read_text(encoding="utf-8")))

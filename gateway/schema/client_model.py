@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -120,6 +120,11 @@ def errors() -> Iterator[tuple[str, str, str]]:
     for code, meaning in (*((each.value, each.meaning) for each in ErrorCode), *OWN_ERRORS.items()):
         words = "".join(word.capitalize() for word in code.split("_"))
         yield f"{'WaitTimeout' if code == 'TIMEOUT' else words}Error", code, meaning  # Python has a TimeoutError
+
+
+def is_nested(schema: Mapping[str, Any]) -> bool:
+    """Return whether these are options that stand in an object, by their names, and no schema of one."""
+    return bool(schema) and all(isinstance(value, dict) for value in schema.values())
 
 
 def _in_order(api: Api) -> Iterator[Function]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, Final
 
-from bullmq_proxy.gateway.schema.client_model import JOBS, Argument, Method, Model, errors
+from bullmq_proxy.gateway.schema.client_model import JOBS, Argument, Method, Model, errors, is_nested
 from bullmq_proxy.gateway.schema.json_schema import Schema
 
 _WIDTH: Final = 120
@@ -81,10 +81,10 @@ class _Python:
             yield from self._type(JOBS.get(name, name), schema)
         options = self._model.worker_options
         for name, members in options.items():
-            if _is_nested(members):
+            if is_nested(members):
                 yield from self._class(f"Worker{name.capitalize()}", "An option of a worker.", members, members)
         flat = {
-            name: {"$ref": f"#/Worker{name.capitalize()}"} if _is_nested(schema) else schema
+            name: {"$ref": f"#/Worker{name.capitalize()}"} if is_nested(schema) else schema
             for name, schema in options.items()
         }
         yield from self._class("WorkerOptions", "The options of a Worker connection; times in milliseconds.", flat, ())
@@ -249,10 +249,6 @@ def _of_job_passed(argument: Argument) -> str:
 
 def _words(text: str) -> set[str]:
     return set("".join(char if char.isidentifier() or char.isdigit() else " " for char in text).split())
-
-
-def _is_nested(schema: Mapping[str, Any]) -> bool:
-    return bool(schema) and all(isinstance(value, dict) for value in schema.values())
 
 
 def _safe(name: str) -> str:

@@ -183,6 +183,51 @@ class PageEndpoint(enum.Enum):
         title="Metrics",
         description="Figures of all shards, in Prometheus's text format.",
     )
+    CLIENT = Row(
+        methods=_PAGE,
+        paths=("/client.js",),
+        permissions=None,
+        action="read this page",
+        options=None,
+        title="Client",
+        description="The JavaScript client, an ES module.",
+    )
+    CLIENT_LINK = Row(
+        methods=_PAGE,
+        paths=("/client-link.js",),
+        permissions=None,
+        action="read this page",
+        options=None,
+        title="Connections of the client",
+        description="A part of the client.",
+    )
+    CLIENT_QUEUE = Row(
+        methods=_PAGE,
+        paths=("/client-queue.js",),
+        permissions=None,
+        action="read this page",
+        options=None,
+        title="Queues of the client",
+        description="A part of the client.",
+    )
+    CLIENT_WORKER = Row(
+        methods=_PAGE,
+        paths=("/client-worker.js",),
+        permissions=None,
+        action="read this page",
+        options=None,
+        title="Workers of the client",
+        description="A part of the client.",
+    )
+    CLIENT_TYPES = Row(
+        methods=_PAGE,
+        paths=("/client.d.ts",),
+        permissions=None,
+        action="read this page",
+        options=None,
+        title="Types of the client",
+        description="The client's types, for TypeScript and editors.",
+    )
 
 
 @enum.unique

@@ -71,7 +71,7 @@ class TestFiles:
         assert fresh, f"docs/{path.name} is not what the code says: run `make docs`"
 
     def test_those_of_the_clients_are(self) -> None:
-        for path, text in client_files().items():
+        for path, text in client_files(ROOT).items():
             fresh = (ROOT / path).is_file() and (ROOT / path).read_text(encoding="utf-8") == text
             assert fresh, f"{path} is not what the code says: run `make docs`"
 

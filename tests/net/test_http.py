@@ -41,6 +41,11 @@ class TestPages:
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert b'\nbullmq_proxy_connections{slot="0"} 1\n' in answer.body
 
+    async def test_a_path_for_websockets_tells_what_a_handshake_would_be_refused_for(self, gateway: Proxy) -> None:
+        wrong = await get(gateway.port, "/queue/q/process/1?lockDuration=1", "Authorization: Bearer key-1")
+        assert (wrong.status, "`?lockDuration`" in wrong.error["message"]) == (400, True)
+        assert (await get(gateway.port, "/queue/q/process/1", "Authorization: Bearer key-1")).status == 426
+
     @pytest.mark.parametrize("path", PAGES)
     async def test_they_need_no_key(self, gateway: Proxy, path: str) -> None:
         assert (await get(gateway.port, f"{path}?token=wrong", "Authorization: Bearer wrong")).status == 200

@@ -1,0 +1,44 @@
+// A load on one queue: node load.mjs CLIENT PORTS KEY JOBS. It adds jobs and works on them with the JavaScript client at the
+// module CLIENT, says "running" when the load runs, and in the end what it has seen, as JSON.
+
+const { Queue, Worker } = await import(process.argv[2]);
+const [ports, key, jobs] = [process.argv[3].split(","), process.argv[4], Number(process.argv[5])];
+const AT_ONCE = 200; // adds
+const at = (n) => ({ url: `ws://127.0.0.1:${ports[n % ports.length]}`, key });
+const handled = new Map();
+const said = { lost: 0, cancelled: 0, failed: 0, error: 0 };
+let completed = 0;
+let most = 0; // bytes of the heap
+
+const queue = new Queue("load", at(0));
+const workers = Array.from({ length: 4 }, (_, n) => {
+  const handler = async (job) => {
+    handled.set(job.id, (handled.get(job.id) ?? 0) + 1);
+    await new Promise((resolve) => setTimeout(resolve, Math.random() * 5)); // the job's work
+    return job.data;
+  };
+  const worker = new Worker("load", handler, { ...at(n), concurrency: 20 });
+  worker.on("completed", () => {
+    if (++completed === Math.ceil(jobs / 20)) console.log("running");
+    if (completed % 500 === 0) most = Math.max(most, process.memoryUsage().heapUsed);
+  });
+  for (const name of Object.keys(said)) worker.on(name, () => said[name]++);
+  return worker;
+});
+
+let next = 0;
+const results = [];
+async function add() {
+  while (next < jobs) {
+    const n = next++;
+    const job = await queue.add("x", { n }, { jobId: `j${n}` });
+    results.push(job.waitUntilFinished().then((result) => result.n));
+    if (results.length % AT_ONCE === 0) await Promise.all(results.slice(-AT_ONCE)); // no more than so many wait
+  }
+}
+await Promise.all(Array.from({ length: AT_ONCE }, add));
+const ended = new Set(await Promise.all(results));
+await Promise.all(workers.map((worker) => worker.close()));
+await queue.close();
+const twice = [...handled.values()].filter((runs) => runs > 1).length;
+console.log(JSON.stringify({ added: next, ended: ended.size, handled: handled.size, twice, most, ...said }));
