@@ -1,7 +1,7 @@
 """One WebSocket connection: frames in, messages to the session. What goes out is in `sending_connection.py`.
 
-The library keeps the life of a connection, the frame parser and the closing handshake. Its queue of incoming messages
-and its coroutine per message are left out: they cost more than everything else that a message needs.
+The library's protocol, which does no I/O, keeps the state, reads what is no whole text message, and knows the closing
+handshake. The socket is ours, without a task or a queue: they cost more than everything else that a message needs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined] # compiled, or not
 from websockets.protocol import Event, State
@@ -44,11 +44,10 @@ _TAKING_LATE_MESSAGES: Final = frozenset(code for code in CloseCode if code.take
 class Connection(SendingConnection):
     """The server's end of one connection; the Client of its session."""
 
-    def __init__(self, shared: Shared, *args: Any, **options: Any) -> None:
-        """Make a connection; `args` and `options` are those of the library."""
-        super().__init__(shared, *args, **options)
+    def __init__(self, shared: Shared) -> None:
+        """Make a connection."""
+        super().__init__(shared)
         self.session: Session | None = None
-        self.address = ""  # of the client; empty on a Unix socket
         self.account: Account | None = None  # of the client's key, once the connection is counted
         self.heard = True  # anything at all since the last look of the keepalive
         self.heard_at = self.loop.time()  # at the look that has last found something
@@ -66,22 +65,15 @@ class Connection(SendingConnection):
 
     # The handshake
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with a client that has connected."""
-        peer = transport.get_extra_info("peername")
-        self.address = sys.intern(str(peer[0])) if isinstance(peer, tuple) else ""
-        super().connection_made(transport)
-        self._shared.unopened.enter(self)
-
     def enter(self, account: Account, endpoint: Endpoint, queue: str, effects: Sequence[Effect]) -> None:
         """Count the connection for its key until it is lost, unless it is lost already; raises GatewayError."""
-        if not self.connection_lost_waiter.done():
+        if not self.is_lost:
             account.enter(self, endpoint, queue, effects)
             self.account = account
 
     def attach(self, session: Session) -> bool:
         """Hand the connection its session, which it then tells when it is over; False if it is over already."""
-        if self.connection_lost_waiter.done():
+        if self.is_lost:
             return False
         self.session = session
         return True
@@ -95,7 +87,7 @@ class Connection(SendingConnection):
         self._shared.unopened.opened(self)
         if self._end is None:
             self._shared.open.add(self)
-        self.forget_handshake()
+        self.request = None  # with the client's key
         early, self.early = self.early, None
         if self.session is not None and not self._close_code:
             self._starting = self.loop.call_later(_FIRST_PUSH_DELAY, self._start_session)
@@ -121,7 +113,7 @@ class Connection(SendingConnection):
         if self._close_code == CloseCode.POLICY:
             return  # it may go on with what it was closed for
         if self.early is not None:
-            self.receive_early(self.early, data)
+            self.receive_early(data)
             return
         if self._starting is not None:
             self._start_session()
@@ -266,15 +258,18 @@ class Connection(SendingConnection):
             self._read_by_library(header)
 
     def _read_by_library(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.close_deadline is not None:
+        protocol = self.protocol
+        protocol.receive_data(data)
+        self.send_data()
+        for event in protocol.events_received():
+            self.process_event(event)
+        if protocol.close_expected():
             self.end_within()
 
-    def eof_received(self) -> bool | None:  # type: ignore[override] # the library never keeps the other half open
-        """Note that the client will send no more."""
-        keep_open = super().eof_received()
-        self.end_within()  # the transport closes itself, but first waits for a client that does not read
-        return keep_open
+    def eof_received(self) -> None:
+        """Note that the client will send no more: the transport closes itself, once the client has read."""
+        super().eof_received()
+        self.end_within()
 
     def process_event(self, event: Event) -> None:
         """Handle one frame."""
@@ -361,10 +356,9 @@ class Connection(SendingConnection):
 
     # The end
 
-    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> Any:
-        """Close the connection; what it returns can be awaited until it is gone, or left alone."""
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close the connection."""
         self.close_with(code, reason)
-        return asyncio.shield(self.connection_lost_waiter)
 
     def close_with(self, code: int, reason: str = "", timeout: float | None = None) -> None:
         """Send what is left and a close frame, and give the peer `timeout` seconds, or the usual ones, to answer it."""
@@ -383,20 +377,15 @@ class Connection(SendingConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything: the socket is gone."""
         super().connection_lost(exc)
-        self._shared.unopened.leave(self)
         self._shared.open.discard(self)
         self._shared.unfinished.pop(self, None)
         self._shared.long.pop(self, None)
         self.forget_ping()
-        self._shared.note_unread(self, 0)
         self._let_go()
         self._rest = b""
         for timer in (self._end, self._starting):
             if timer is not None:
                 timer.cancel()
-        # The parser and the protocol hold each other, and so do the errors that ended it, by their tracebacks.
-        self.protocol.parser.close()
-        self.protocol.parser_exc = self.protocol.handshake_exc = None
         if self.account is not None:
             self.account.leave(self)
         session, self.session = self.session, None
@@ -410,8 +399,3 @@ def _is_utf8(message: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-async def closed(connection: Connection) -> None:
-    """Wait until the connection is gone."""
-    await asyncio.shield(connection.connection_lost_waiter)

@@ -81,10 +81,10 @@ class EventStream(RespondingConnection):
         if not self.is_open:
             return
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
         self._out.extend(parts)
         self._out_size += sum(map(len, parts))
-        self._since = self._loop.time()
+        self._since = self.loop.time()
         if self._out_size > self._shared.max_write_buffer:
             self._flush()
 

@@ -1,6 +1,6 @@
 """The front of a socket: the head of the first request, which says who has the socket from then on.
 
-A request for a WebSocket goes to a connection of the library's, any other one to an HTTP connection. A client that
+A request for a WebSocket goes to a WebSocket connection, any other one to an HTTP connection. A client that
 sends no request gets a refusal that every client can read.
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 from websockets.http11 import Request, Response
-from websockets.server import ServerProtocol
 
 from bullmq_proxy.gateway.net import opening
 from bullmq_proxy.gateway.net.shared import Shared
@@ -27,22 +26,19 @@ class Front(asyncio.Protocol):
         address: of the client; empty on a Unix socket.
         request: None, as long as it has the socket.
         transport: of the socket.
-        protocol: the library's, for a WebSocket.
     """
 
     request: Request | None = None
     transport: asyncio.Transport
 
-    def __init__(self, shared: Shared, protocol: ServerProtocol, hand_on: HandOn) -> None:
+    def __init__(self, shared: Shared, hand_on: HandOn) -> None:
         """Make one.
 
         Args:
             shared: by all connections of the listener.
-            protocol: the library's, for the case that the client wants a WebSocket.
             hand_on: takes the socket over, with the request and what has come behind its head.
         """
         self.address = ""
-        self.protocol = protocol
         self._shared = shared
         self._hand_on = hand_on
         self._head = bytearray()
@@ -77,8 +73,3 @@ class Front(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client."""
         self._shared.unopened.leave(self)
-        self.forget_protocol()
-
-    def forget_protocol(self) -> None:
-        """Release the library's part, which nobody needs: its parser and itself hold each other."""
-        self.protocol.parser.close()

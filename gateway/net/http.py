@@ -121,10 +121,3 @@ def text_refusal(error: GatewayError, status: HTTPStatus) -> Response:
 def json_page(value: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
     """Return a page of JSON."""
     return respond(status, encode(value), JSON)
-
-
-def unify(response: Response) -> Response:
-    """Turn a refusal of the library's into the form that all refusals have: it stops, or we have a bug."""
-    stops = response.status_code == HTTPStatus.SERVICE_UNAVAILABLE
-    message = bytes(response.body or b"").decode(errors="replace").strip().split("\n")[0]
-    return refusal(GatewayError(ErrorCode.SHUTTING_DOWN if stops else ErrorCode.INTERNAL, message))

@@ -282,9 +282,9 @@ class HttpConnection(RespondingConnection):
 
     def penalize(self, size: int = 0) -> None:
         """Count a call that was not carried out because of the client; with too many the connection ends."""
-        if self._lost:
+        if self.is_lost:
             return
-        if self._penalties.are_too_many(size, self._loop.time(), self._shared.bad_messages_per_second):
+        if self._penalties.are_too_many(size, self.loop.time(), self._shared.bad_messages_per_second):
             self._reader.is_deaf = True
             if self._exchanges:
                 self._exchanges[-1].is_last = True
@@ -312,14 +312,14 @@ class HttpConnection(RespondingConnection):
 
     def take_rest(self) -> None:
         """Begin what has come, and go on with what has been read."""
-        if self._lost:
+        if self.is_lost:
             return
         self._start_arrived()
         self.read_on()
 
     def read_on(self) -> None:
         """Go on with what has been read, and then with reading, unless something forbids it."""
-        if self._lost or self._is_held_up:
+        if self.is_lost or self._is_held_up:
             return
         rest, self._rest = self._rest, b""
         if rest:

@@ -9,20 +9,16 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
-from websockets.server import ServerProtocol
 
-from bullmq_proxy import gateway
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import handshake, http
 from bullmq_proxy.gateway.net.admission import Admission
-from bullmq_proxy.gateway.net.connection import Connection, closed
+from bullmq_proxy.gateway.net.connection import Connection
 from bullmq_proxy.gateway.net.event_stream import EventStream, accepts_stream
 from bullmq_proxy.gateway.net.exchange import accepts_json, cross_origin, refusal, with_lines
 from bullmq_proxy.gateway.net.front import Front
@@ -46,11 +42,6 @@ from bullmq_proxy.gateway.wire.routes import (
 
 log = logging.getLogger(__name__)
 
-# The library logs each connection, and each scanner that sends no handshake, as it would for one user's own program;
-# on `debug` it would log keys and payloads. A logger of its own leaves the one of an embedding program alone.
-_QUIET: Final = logging.getLogger(f"{__name__}.websockets")
-
-_OPEN_TIMEOUT: Final = 10.0  # s from accept to handshake
 _BACKLOG: Final = 4096
 _KEYS_PERIOD: Final = 1.0  # s between two looks for keys that have expired
 
@@ -91,8 +82,9 @@ class Listener:
         self._open_events = open_events
         self._open_calls = open_calls
         self._read_page = read_page
-        self._server: Server | None = None
-        self._others: dict[int, Server] = {}  # that accept on the sockets of others, by slot
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._others: dict[int, asyncio.Server] = {}  # that accept on the sockets of others, by slot
         self._changing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._shared = Shared(
@@ -108,56 +100,33 @@ class Listener:
     async def start(self, where: Where) -> None:
         """Accept connections on a listening socket, or on a host and a port."""
         admission = self._admission
-        _QUIET.setLevel(max(logging.WARNING, log.getEffectiveLevel()))
-        self._server = await self._accept_on(where, partial(Connection, self._shared))
-        keepalive = Keepalive(lambda: self.connections, admission.ping_interval, admission.ping_timeout)
+        self._server = await self._accept_on(where)
+        self._port = self._server.sockets[0].getsockname()[1] if isinstance(where, tuple) else 0
+        keepalive = Keepalive(lambda: self._shared.open, admission.ping_interval, admission.ping_timeout)
         self._tasks = [
             asyncio.create_task(keepalive.run(), name="keepalive"),
             asyncio.create_task(self._watch_keys(), name="keys"),
             asyncio.create_task(self._shared.watch(), name="who does not get on"),
         ]
 
-    async def _accept_on(self, where: Where, create_connection: Callable[..., Connection]) -> Server:
-        admission = self._admission
+    async def _accept_on(self, where: Where) -> asyncio.Server:
+        loop, front = asyncio.get_running_loop(), partial(Front, self._shared, self._hand_on)
         if isinstance(where, tuple):
-            place: dict[str, Any] = dict(zip(("host", "port"), where, strict=True))
-        else:
-            place = {"sock": where}
-            if where.family == socket.AF_UNIX:
-                # The socket's file belongs to whoever has opened it: other shards and our successor listen there, too.
-                place |= {"unix": True, "cleanup_socket": False}
-        return await serve(
-            self._serve,
-            **place,
-            backlog=_BACKLOG,
-            create_connection=partial(self._front, create_connection),  # type: ignore[arg-type] # it is only called
-            process_request=self._process_request,  # type: ignore[arg-type]
-            process_response=self._process_response,
-            compression=None,
-            server_header=f"bullmq-proxy/{gateway.__version__}",
-            open_timeout=_OPEN_TIMEOUT,
-            ping_interval=None,  # see keepalive.py
-            max_size=admission.max_message_size,
-            logger=_QUIET,
-        )
+            return await loop.create_server(front, *where, backlog=_BACKLOG)
+        if where.family != socket.AF_UNIX:
+            return await loop.create_server(front, sock=where, backlog=_BACKLOG)
+        # The socket's file belongs to whoever has opened it: other shards and our successor listen there, too.
+        keep_file: dict[str, Any] = {"cleanup_socket": False}
+        return await loop.create_unix_server(front, sock=where, backlog=_BACKLOG, **keep_file)
 
-    def _front(
-        self, create_connection: Callable[..., Connection], protocol: ServerProtocol, server: Server, **options: Any
-    ) -> Front:
-        create = partial(create_connection, protocol, server, **options)
-        return Front(self._shared, protocol, partial(self._hand_on, create))
-
-    def _hand_on(
-        self, create_connection: Callable[[], Connection], front: Front, request: Request, rest: bytes
-    ) -> None:
+    def _hand_on(self, front: Front, request: Request, rest: bytes) -> None:
         """Hand a socket on to a connection that speaks what the first request asks for."""
         if request.method == "GET" and "Upgrade" in request.headers and is_of_session(request.path):
-            connection = create_connection()
+            connection = Connection(self._shared)
             front.transport.set_protocol(connection)
             connection.connection_made(front.transport)
-            connection.begin(request, rest)
+            connection.begin(request, rest, self._admit)
         else:
-            front.forget_protocol()
             client = HttpConnection(self._shared, self, front.transport, front.address, request)
             front.transport.set_protocol(client)
             client.begin(rest)
@@ -167,23 +136,19 @@ class Listener:
         self._tasks.append(asyncio.create_task(self._serve_also(others), name="sockets of others"))
 
     async def _serve_also(self, others: Mapping[int, socket.socket]) -> None:
-        def create_connection(protocol: ServerProtocol, _: Server, **options: Any) -> Connection:
-            """Make a connection of our own server: it stays when its socket is served elsewhere again."""
-            return Connection(self._shared, protocol, self._server, **options)
-
         async with self._changing:
             for slot in self._others.keys() - others.keys():
-                self._others.pop(slot).close(close_connections=False)
+                self._others.pop(slot).close()
             for slot in others.keys() - self._others.keys():
                 if not self._draining:
                     log.info("nobody serves slot %d: its connections are taken here, too", slot)
-                    self._others[slot] = await self._accept_on(others[slot].dup(), create_connection)
+                    self._others[slot] = await self._accept_on(others[slot].dup())
         self._tasks = [task for task in self._tasks if not task.done()]
 
     @property
     def connections(self) -> set[Connection]:
-        """All open connections."""
-        return cast("set[Connection]", self._server.connections if self._server else set())
+        """The open connections, without those that somebody has begun to close."""
+        return self._shared.open
 
     @property
     def clients(self) -> list[Connection | HttpConnection | EventStream]:
@@ -198,18 +163,9 @@ class Listener:
     @property
     def port(self) -> int:
         """The port that it listens on."""
-        assert self._server is not None
-        sock: socket.socket = next(iter(self._server.sockets))
-        port: int = sock.getsockname()[1]
-        return port
+        return self._port
 
     # The way in
-
-    async def _process_request(self, connection: Connection, request: Request) -> Response:
-        try:
-            return await self._admit(connection, request)
-        except GatewayError as error:
-            return http.refusal(error)
 
     async def _admit(self, connection: Connection, request: Request) -> Response:
         """Check a request in the order that gives nothing away: host, path, key, origin, and only then the details."""
@@ -228,6 +184,7 @@ class Listener:
         # Both can have changed meanwhile.
         self._refuse_when_draining()
         account.check(endpoint, parameters.queue, parameters.effects)
+        self.accepted += not connection.is_lost
         return handshake.acceptance(request)
 
     def _check_client(self, connection: Accepted, request: Request) -> None:
@@ -306,19 +263,6 @@ class Listener:
         if not connection.attach(session):  # the client has gone meanwhile
             session.connection_lost()
 
-    @staticmethod
-    def _process_response(connection: ServerConnection, request: Request, response: Response) -> Response | None:
-        if response.status_code >= HTTPStatus.BAD_REQUEST and response.headers["Content-Type"] == http.TEXT:
-            response = http.unify(response)
-        return response
-
-    async def _serve(self, connection: ServerConnection) -> None:
-        """Wait for the end of an open connection; all that happens on it happens in callbacks."""
-        assert isinstance(connection, Connection)
-        self.accepted += 1
-        connection.opened()
-        await closed(connection)
-
     # Keys
 
     def replace_keys(self, keys: Iterable[Key]) -> None:
@@ -337,7 +281,7 @@ class Listener:
         self._draining = True
         for server in (self._server, *self._others.values()):
             if server is not None:
-                server.close(close_connections=False)
+                server.close()
 
     async def close(self, code: CloseCode) -> None:
         """Close all connections with `code` and wait until they are gone."""
@@ -350,4 +294,6 @@ class Listener:
         for connection in self.clients:
             connection.close_with(code, "the gateway stops" if code is CloseCode.GOING_AWAY else "")
         self._shared.unopened.give_up_all()  # a scanner that says nothing would hold us up for the whole timeout
-        await self._server.wait_closed()
+        await self._shared.unopened.wait_empty()
+        if self._shared.handshakes:
+            await asyncio.wait(self._shared.handshakes)

@@ -1,62 +1,125 @@
-"""A connection until its handshake is answered."""
+"""A WebSocket until its handshake is answered: refused, or accepted and then in the hands of the library's protocol."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, Final, cast
 
-from websockets.asyncio.messages import Assembler
-from websockets.asyncio.server import ServerConnection
-from websockets.http11 import Request
-from websockets.protocol import Protocol
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
-from bullmq_proxy.gateway.net import opening
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.net import http, opening
+from bullmq_proxy.gateway.net.exchange import SERVER
+from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.net.writing_connection import WritingConnection
+
+log = logging.getLogger(__name__)
+
+# On `debug` the library would log keys and payloads, and each connection on `info`, as for one user's own program.
+_QUIET: Final = logging.getLogger(f"{__name__}.websockets")
+_QUIET.setLevel(logging.WARNING)
+
+_UNOPENED: Final = ServerProtocol(logger=_QUIET)  # stands for that of a connection that is not open: nobody feeds it
+_OPEN_TIMEOUT: Final = 10.0  # s from the head of the request to the answer
+_WRITE_LIMIT: Final = 2**15  # bytes in the transport beyond which a client is waited for
+
+Admit = Callable[[Any, Request], Awaitable[Response]]
+"""What answers a request for a WebSocket, with status 101 or a refusal, which may be raised."""
 
 
-class _NoQueue:
-    """Stands for the library's queue of messages, which an open connection does not use."""
+class OpeningConnection(WritingConnection):
+    """The socket of a client that asks for a WebSocket.
 
-    def close(self) -> None:
-        """Do nothing: nothing waits in it."""
+    Attributes:
+        address: of the client; empty on a Unix socket.
+        request: that it has sent, until it is answered.
+        early: what has come before the answer; None from then on.
+        protocol: the library's, which reads frames and knows the state, and does no I/O.
+    """
 
+    def __init__(self, shared: Shared) -> None:
+        """Make a connection; `connection_made` and `begin` follow."""
+        super().__init__(shared)
+        self.address = ""
+        self.request: Request | None = None
+        self.early: bytearray | None = bytearray()
+        self.protocol = _UNOPENED
 
-_NO_QUEUE: Final = cast("Assembler", _NoQueue())
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the socket over."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(_WRITE_LIMIT)
+        peer = transport.get_extra_info("peername")
+        self.address = sys.intern(str(peer[0])) if isinstance(peer, tuple) else ""
+        self._shared.unopened.enter(self)
 
+    def begin(self, request: Request, early: bytes, admit: Admit) -> None:
+        """Answer a request.
 
-class OpeningConnection(ServerConnection):
-    """The library's connection, with an opening part of our own."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        """Make a connection; `args` and `options` are those of the library."""
-        super().__init__(*args, **options)
-        self.early: bytearray | None = bytearray()  # what has come before the handshake is answered
-        self.drain_waiters = []  # type: ignore[assignment] # a deque of the library's, empty: 600 bytes
-
-    def begin(self, request: Request, early: bytes) -> None:
-        """Take a request whose head was read; `early` is what has come behind it."""
-        super().process_event(request)
-        if early and self.early is not None:
-            self.receive_early(self.early, early)
-
-    def receive_early(self, early: bytearray, data: bytes) -> None:
-        """Keep frames for the time when the handshake is answered."""
-        if self.protocol.eof_sent:
-            return  # what a refused client goes on sending
-        early += data
-        if len(early) > opening.HEAD_LIMIT:
-            self.pause_socket()
-
-    def forget_handshake(self) -> None:
-        """Drop what an open connection needs no more: half of its memory, the client's key, and cycles of references.
-
-        The library reads none of it once it has handed the connection over; `request` and `response` are for
-        applications, `recv_messages` for those that read messages from its queue.
+        Args:
+            request: whose head was read.
+            early: what has come behind it.
+            admit: says what the answer is.
         """
-        self.request = self.response = None
-        self.recv_messages = _NO_QUEUE
-        self.protocol.logger = self.logger = self.server.logger
-        # The library's parser still waits for a head, which it never gets to see.
-        self.protocol.parser = Protocol.parse(self.protocol)
-        next(self.protocol.parser)
+        self.request = request
+        if early:
+            self.receive_early(early)
+        task = asyncio.create_task(self._open(request, admit), name="handshake")
+        self._shared.handshakes.add(task)
+        task.add_done_callback(self._shared.handshakes.discard)
+
+    async def _open(self, request: Request, admit: Admit) -> None:
+        try:
+            async with asyncio.timeout(_OPEN_TIMEOUT) as timeout:
+                response = await admit(self, request)
+        except GatewayError as error:
+            response = http.refusal(error)
+        except Exception:
+            if timeout.expired():
+                self.transport.abort()
+                return
+            log.exception("a handshake failed")
+            response = http.refusal(
+                GatewayError(ErrorCode.INTERNAL, "Internal error; the gateway's log has the details")
+            )
+        if self.is_lost:
+            return
+        response.headers["Server"] = SERVER
+        self.transport.write(response.serialize())
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            self.protocol = ServerProtocol(state=State.OPEN, max_size=self._shared.max_message_size, logger=_QUIET)
+            self.opened()
+        else:
+            self._refused()
+
+    def opened(self) -> None:
+        """Begin with frames: the handshake is answered."""
+
+    def end_within(self, timeout: float | None = None) -> None:
+        """Abort the connection unless the peer ends it in time."""
+
+    def _refused(self) -> None:
+        """Let the client read its refusal; to close at once would take it from one that still sends."""
+        self.early = None
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+        self.resume_socket()
+        self.end_within()
+
+    def receive_early(self, data: bytes) -> None:
+        """Keep frames for the time when the handshake is answered."""
+        assert self.early is not None
+        self.early += data
+        if len(self.early) > opening.HEAD_LIMIT:
+            self.pause_socket()
 
     def pause_socket(self) -> None:
         """Read no more from the socket."""
@@ -67,3 +130,30 @@ class OpeningConnection(ServerConnection):
         """Read from the socket again."""
         if not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def send_data(self) -> None:
+        """Write what the library's protocol has to say; last of all it ends our half of the connection."""
+        for data in self.protocol.data_to_send():
+            if data:
+                self.transport.write(data)
+            elif not self.transport.can_write_eof():
+                self.transport.close()
+            elif not self.transport.is_closing():
+                self.transport.write_eof()
+
+    def eof_received(self) -> None:
+        """Note that the client will send no more."""
+        if self.protocol is not _UNOPENED:
+            self.protocol.receive_eof()
+            self.send_data()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release the library's protocol: the socket is gone."""
+        super().connection_lost(exc)
+        self._shared.unopened.leave(self)
+        protocol = self.protocol
+        if protocol is not _UNOPENED:
+            protocol.receive_eof()
+            # It and its parser hold each other, and so do the errors that ended it, by their tracebacks.
+            protocol.parser.close()
+            protocol.parser_exc = protocol.handshake_exc = None

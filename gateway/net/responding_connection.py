@@ -11,30 +11,27 @@ from msgspec import Raw
 from bullmq_proxy.gateway.net.exchange import Exchange
 from bullmq_proxy.gateway.net.sending_connection import LARGE
 from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.net.writing_connection import WritingConnection
 
 LINGER: Final = 5.0
 """Seconds in which a client reads its last response, and closes."""
 
 
-class RespondingConnection(asyncio.Protocol):
+class RespondingConnection(WritingConnection):
     """A connection that can respond and close."""
 
     def __init__(self, shared: Shared, transport: asyncio.Transport) -> None:
         """Make one for a socket."""
+        super().__init__(shared)
         self.transport = transport
-        self._shared = shared
-        self._loop = asyncio.get_running_loop()
         self._exchanges: deque[Exchange] = deque()
         self._held = 0  # bytes of responses that are not first in line
         self._out: list[bytes | Raw] = []
         self._out_size = 0
-        self._since = self._loop.time()  # that the client is to do something
-        self._writing_paused = False
-        self._writable: list[asyncio.Future[None]] = []
+        self._since = self.loop.time()  # that the client is to do something
         self._ending = False  # the last response is on its way
         self._is_half_closed = False  # by the client
         self._abort: asyncio.TimerHandle | None = None
-        self._lost = False
 
     @property
     def _expects_more(self) -> bool:
@@ -53,7 +50,7 @@ class RespondingConnection(asyncio.Protocol):
     def finished(self, exchange: Exchange) -> None:
         """Send a response when it is its turn, and those behind it that have waited for it."""
         exchanges = self._exchanges
-        if self._lost or not exchanges:
+        if self.is_lost or not exchanges:
             return
         if exchange is not exchanges[0]:
             self._held += exchange.size
@@ -64,12 +61,12 @@ class RespondingConnection(asyncio.Protocol):
             assert first.response is not None
             self._held -= first.size
             if not self._out:
-                self._loop.call_soon(self._flush)
+                self.loop.call_soon(self._flush)
             self._out.extend(first.response)
             self._out_size += first.size
             self._ending = first.is_last
         if not exchanges:
-            self._since = self._loop.time()
+            self._since = self.loop.time()
         if self._out_size > self._shared.max_write_buffer:
             self._flush()
         self._responded()
@@ -77,7 +74,7 @@ class RespondingConnection(asyncio.Protocol):
     def _flush(self) -> None:
         out, self._out = self._out, []
         size, self._out_size = self._out_size, 0
-        if self._lost or not out:
+        if self.is_lost or not out:
             return
         unread = self.transport.get_write_buffer_size()
         if size < LARGE:
@@ -98,7 +95,7 @@ class RespondingConnection(asyncio.Protocol):
         """Close our half behind the last response; to close at once would take it from a client that still sends."""
         self._ending = True
         self._hear_no_more()
-        self._since = self._loop.time()
+        self._since = self.loop.time()
         if self._is_half_closed or not self.transport.can_write_eof():
             self.transport.close()
         elif not self.transport.is_closing():
@@ -108,7 +105,7 @@ class RespondingConnection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether what is sent goes out."""
-        return not self._lost and not self._ending
+        return not self.is_lost and not self._ending
 
     @property
     def write_buffer_size(self) -> int:
@@ -116,36 +113,10 @@ class RespondingConnection(asyncio.Protocol):
         size: int = self.transport.get_write_buffer_size()
         return size + self._out_size + self._held
 
-    async def wait_writable(self) -> None:
-        """Wait until the client has read most of what was sent, and nothing waits for its turn."""
-        self._flush()
-        if self._lost:
-            raise ConnectionResetError
-        if self._writing_paused or self._held:
-            waiter = self._loop.create_future()
-            self._writable.append(waiter)
-            await waiter
-
-    def pause_writing(self) -> None:
-        """Note that the client does not read."""
-        self._writing_paused = True
-
-    def resume_writing(self) -> None:
-        """Note that the client has read most of what was sent."""
-        self._writing_paused = False
-        self._shared.note_unread(self, self.transport.get_write_buffer_size())
-        self._wake_writers()
-
-    def _wake_writers(self) -> None:
-        if self._writable and not self._writing_paused and not self._held:
-            for waiter in self._writable:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._writable.clear()
-
-    def close_as_slow(self) -> None:
-        """Close the connection: its client does not read what is sent to it."""
-        self.transport.abort()
+    @property
+    def _is_behind(self) -> bool:
+        """Whether the client has yet to read, or something waits for its turn."""
+        return self._writing_paused or bool(self._held)
 
     def close(self, code: int = 0, reason: str = "") -> None:
         """Close the connection once the responses have left that are under way."""
@@ -156,15 +127,11 @@ class RespondingConnection(asyncio.Protocol):
         self._flush()
         self.transport.close()
         if self._abort is None:
-            self._abort = self._loop.call_later(LINGER if timeout is None else timeout, self.transport.abort)
+            self._abort = self.loop.call_later(LINGER if timeout is None else timeout, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release what waits to be sent: the socket is gone."""
-        self._lost = True
-        self._shared.note_unread(self, 0)
+        super().connection_lost(exc)
         if self._abort is not None:
             self._abort.cancel()
-        for waiter in self._writable:
-            if not waiter.done():
-                waiter.set_exception(ConnectionResetError())
         self._exchanges.clear()

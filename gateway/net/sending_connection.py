@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Raw
 from websockets.protocol import State
@@ -25,17 +25,16 @@ LARGE: Final = 2**17
 class SendingConnection(OpeningConnection):
     """A connection that can send and close."""
 
-    def __init__(self, shared: Shared, *args: Any, **options: Any) -> None:
-        """Make a connection; `args` and `options` are those of the library."""
-        super().__init__(*args, **options)
-        self._shared = shared
+    def __init__(self, shared: Shared) -> None:
+        """Make a connection."""
+        super().__init__(shared)
         self._out: list[bytes | Raw] = []  # frames of this turn of the loop
         self._out_size = 0
         self._pong = b""  # the answer to the last ping of this turn
         self._close_code = 0  # of the close frame that we have sent
         self._end: asyncio.TimerHandle | None = None  # the deadline of the closing handshake
 
-    def send(self, *parts: bytes | Raw) -> None:  # type: ignore[override] # no coroutine: nothing here waits
+    def send(self, *parts: bytes | Raw) -> None:
         """Send one text message; all messages of one turn of the loop leave in one write."""
         if self.protocol.state is not _OPEN:
             return
@@ -90,11 +89,6 @@ class SendingConnection(OpeningConnection):
         """Close the connection: its client does not read what is sent to it."""
         self.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=_STUCK_TIMEOUT)
 
-    def resume_writing(self) -> None:
-        """Note that the client has read most of what was sent."""
-        super().resume_writing()
-        self._shared.note_unread(self, self.transport.get_write_buffer_size())
-
     @property
     def is_open(self) -> bool:
         """Whether what is sent goes out: nobody has begun to close the connection."""
@@ -106,12 +100,7 @@ class SendingConnection(OpeningConnection):
         size: int = self.transport.get_write_buffer_size()
         return size + self._out_size
 
-    async def wait_writable(self) -> None:
-        """Wait until the client has read most of what was sent."""
-        self._flush()
-        await self.drain()
-
-    def ping(self, frame: bytes) -> None:  # type: ignore[override] # no waiter: the keepalive asks what was heard
+    def ping(self, frame: bytes) -> None:
         """Send a ping."""
         if self.protocol.state is _OPEN:
             self.transport.write(frame)

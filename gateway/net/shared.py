@@ -14,9 +14,9 @@ from bullmq_proxy.gateway.turns import Turns
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
 if TYPE_CHECKING:
+    from bullmq_proxy.gateway.net.connection import Connection
     from bullmq_proxy.gateway.net.event_stream import EventStream
     from bullmq_proxy.gateway.net.http_connection import HttpConnection
-    from bullmq_proxy.gateway.net.sending_connection import SendingConnection
 
 _TURN: Final = 0.001  # s that all connections together may take in one turn of the loop, before others get theirs
 _SHARED_TURN: Final = 0.0003  # s of one connection while turns are taken: the others have none in that turn of the loop
@@ -71,6 +71,7 @@ class Shared:
         partial: those with a message that is not whole, and the loop time of its last bytes, the oldest one first.
         unread: those whose clients leave output unread, and how many bytes of it.
         http: those that speak HTTP.
+        handshakes: the tasks that find the answers to requests for WebSockets.
     """
 
     max_message_size: int
@@ -79,12 +80,13 @@ class Shared:
     budget: Budget
     unopened: Unopened
     max_unread: int = UNREAD
-    open: set[SendingConnection] = field(default_factory=set)
+    open: set[Connection] = field(default_factory=set)
     unfinished: Unfinished = field(init=False)
     long: dict[Socket, None] = field(default_factory=dict)
     partial: OrderedDict[Socket, float] = field(default_factory=OrderedDict)
     unread: dict[Unread, int] = field(default_factory=dict)
     http: set[HttpConnection | EventStream] = field(default_factory=set)
+    handshakes: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Make what needs the budget."""

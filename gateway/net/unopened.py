@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 import time
@@ -11,8 +12,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 if TYPE_CHECKING:
-    from asyncio import Transport
-
     from websockets.http11 import Request
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ class Accepted(Protocol):
         """What it has asked for, if it has."""
 
     @property
-    def transport(self) -> Transport:
+    def transport(self) -> asyncio.Transport:
         """The transport of the socket."""
 
 
@@ -63,6 +62,7 @@ class Unopened:
         self._open: Counter[str] = Counter()  # all connections, by address
         self._count = 0
         self._warned: dict[str, float] = {}
+        self._emptied: asyncio.Future[None] | None = None  # who waits until there is none
 
     def enter(self, connection: Accepted) -> None:
         """Take in a connection that was just accepted; one too many is given up, the oldest of who has most."""
@@ -88,6 +88,8 @@ class Unopened:
         self.opened(connection)
         self._count -= 1
         _decrease(self._open, connection.address)
+        if not self._count and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
 
     def check(self, connection: Accepted) -> None:
         """Refuse a connection beyond the limits, once it has asked for something.
@@ -120,6 +122,12 @@ class Unopened:
         """Give up all of them: the listener closes, and would wait for them."""
         for connection in list(self._since):
             connection.transport.abort()
+
+    async def wait_empty(self) -> None:
+        """Wait until there is no connection any more, open or not."""
+        while self._count:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await self._emptied
 
     def _give_up(self, connection: Accepted, why: str) -> None:
         now, kind = time.monotonic(), why[:2]

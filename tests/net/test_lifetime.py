@@ -176,7 +176,7 @@ class TestOnceAndOnlyOnce:
         connection = probe.outlet
         assert isinstance(connection, Connection)
         leave(client)
-        await eventually(connection.connection_lost_waiter.done, "the gateway sees it")
+        await eventually(lambda: connection.is_lost, "the gateway sees it")
         assert probe.story == ["prepare"]
         probe.go_on.set()
         await house.ended()
@@ -363,5 +363,5 @@ def _say_goodbye(client: RawClient) -> None:
 async def test_an_open_connection_keeps_nothing_of_its_handshake(gateway: Proxy) -> None:
     async with await RawClient.open(gateway.port, "/queue/q"):
         [connection] = open_connections(gateway)
-        assert (connection.request, connection.response) == (None, None)
+        assert connection.request is None
         assert "key-1" not in json.dumps(vars(connection), default=repr)

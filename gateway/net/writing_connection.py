@@ -1,0 +1,75 @@
+"""What every connection has whose client may read slowly: it says when that has read, and when it has gone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bullmq_proxy.gateway.net.shared import Shared
+
+
+class WritingConnection(asyncio.Protocol):
+    """A connection whose output may have to wait.
+
+    Attributes:
+        loop: that it lives on.
+        transport: of the socket.
+        is_lost: whether the socket is gone.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, shared: Shared) -> None:
+        """Make a connection without a socket."""
+        self.loop = asyncio.get_running_loop()
+        self.is_lost = False
+        self._shared = shared
+        self._writing_paused = False
+        self._writable: list[asyncio.Future[None]] = []  # those who wait for a client that reads
+
+    def _flush(self) -> None:
+        """Write what is to be sent."""
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether the client has yet to read."""
+        return self._writing_paused
+
+    async def wait_writable(self) -> None:
+        """Wait until the client has read most of what was sent; raises ConnectionResetError when it goes first."""
+        self._flush()
+        if self.is_lost:
+            raise ConnectionResetError
+        if self._is_behind:
+            waiter = self.loop.create_future()
+            self._writable.append(waiter)
+            await waiter
+
+    def pause_writing(self) -> None:
+        """Note that the client does not read."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Note that the client has read most of what was sent."""
+        self._writing_paused = False
+        self._shared.note_unread(self, self.transport.get_write_buffer_size())
+        self._wake_writers()
+
+    def _wake_writers(self) -> None:
+        if self._writable and not self._is_behind:
+            for waiter in self._writable:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._writable.clear()
+
+    def close_as_slow(self) -> None:
+        """Close the connection: its client does not read what is sent to it."""
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release what waits to be sent: the socket is gone."""
+        self.is_lost = True
+        self._shared.note_unread(self, 0)
+        for waiter in self._writable:
+            if not waiter.done():
+                waiter.set_exception(ConnectionResetError())
+        self._writable.clear()
