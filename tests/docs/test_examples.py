@@ -184,6 +184,18 @@ def test_examples_report_a_wrong_key(language: str, gateway: dict[str, str], run
             example.prints("is the key right?")
 
 
+@languages
+def test_the_clients_add_process_and_watch(language: str, gateway: dict[str, str], run: Run) -> None:
+    module = {"./client.js": (ROOT / "gateway" / "pages" / "client.js").as_uri()} if language == "js" else {}
+    example = run(DOCS / "clients.md", language, gateway | module)
+    example.ends()
+    assert sorted(example.output.replace("'", "").replace("True", "true").splitlines()) == [
+        "counts: {completed: 1, failed: 0}" if language == "python" else "counts: { completed: 1, failed: 0 }",
+        "event: {sent: true}" if language == "python" else "event: { sent: true }",
+        "result: {sent: true}" if language == "python" else "result: { sent: true }",
+    ]
+
+
 def test_a_flow_is_added_and_read(gateway: dict[str, str], run: Run) -> None:
     example = run(DOCS / "flows.md", "python", gateway)
     example.ends()
