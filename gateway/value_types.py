@@ -211,7 +211,10 @@ def tables(wanted: str, metavar: str) -> ValueType:
             raise TypeError
         return tuple(json.dumps({name: table}) for name, table in found.items())
 
-    return ValueType(wanted, metavar, read, lambda value: "[" + ", ".join(map(quoted, value)) + "]")
+    def show(value: tuple[str, ...]) -> str:
+        return json.dumps({name: table for each in value for name, table in json.loads(each).items()})
+
+    return ValueType(wanted, metavar, read, show)
 
 
 def _read_host(value: Any) -> str:

@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidMessage, InvalidStatus
 from bullmq_proxy.gateway.broker.consuming import roster
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
 from bullmq_proxy.gateway.broker.redis.tracker import NAME
-from bullmq_proxy.gateway.net import listener
+from bullmq_proxy.gateway.net import opening_connection
 from tests.sessions.peer import Gateway, Job, Peer, down, until
 from tests.support.keys import entry, write_keys
 from tests.support.relay import Relay
@@ -289,7 +289,7 @@ async def test_a_shard_that_does_not_hear_for_a_moment_is_asked_again(
 async def test_a_job_goes_back_whose_client_is_refused_before_redis_says_that_it_has_it_again(
     valkey: ValkeyProcess, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "_OPEN_TIMEOUT", 0.5)
+    monkeypatch.setattr(opening_connection, "_OPEN_TIMEOUT", 0.5)
     async with Relay(valkey) as relay, Gateway(relay.url, prefix=prefix) as gateway:
         queue = await gateway.queue()
         client = await come(gateway)
