@@ -91,6 +91,17 @@ def _process(workers: int, concurrency: int, rate: int, *, default: bool = False
     )
 
 
+def _webhook(concurrency: int) -> Scenario:
+    return Scenario(
+        name=f"webhook-{concurrency}",
+        about=f"jobs that are there beforehand go to a URL, {concurrency} at a time; its endpoint answers at once",
+        unit="job",
+        load=Load(kind="webhook", concurrency=concurrency, rate=12_000),
+        peers=PROXIES,
+        flags=("--webhook-allow", "127.0.0.1"),
+    )
+
+
 def _events(watchers: int, window: int, peers: tuple[str, ...], *, default: bool = False) -> Scenario:
     return Scenario(
         name=f"events-{watchers}",
@@ -161,6 +172,7 @@ SCENARIOS: Final = (
     _process(4, 50, 35_000, default=True),
     _process(64, 1, 35_000),
     _process(64, 50, 35_000),
+    *(_webhook(concurrency) for concurrency in (1, 50)),
     _round_trip(
         "roundtrip-1x1",
         "one job at a time, from add until its completed event",

@@ -11,6 +11,7 @@ from benchmarks.load.http import HttpAdds, StreamedDeliveries
 from benchmarks.load.meter import Meter
 from benchmarks.load.stage import Driver, Phased
 from benchmarks.load.task import Task
+from benchmarks.load.webhook import Webhooks
 
 _KINDS: Final = {
     "add": Adds,
@@ -24,6 +25,7 @@ _KINDS: Final = {
     "slow": SlowClient,
     "floods": Neighbours,
     "cancel": Cancels,
+    "webhook": Webhooks,
 }
 
 

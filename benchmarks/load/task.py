@@ -13,8 +13,8 @@ class Load:
     """The data of a scenario. What a kind does not need stays at its default.
 
     Attributes:
-        kind: `add`, `http-add`, `process`, `roundtrip`, `events`, `sse`, `idle`, `sleep`, `slow`, `floods` or `cancel`;
-            names the driver.
+        kind: `add`, `http-add`, `process`, `roundtrip`, `events`, `sse`, `idle`, `sleep`, `slow`, `floods`, `cancel` or
+            `webhook`; names the driver.
         connections: Queue connections that add, or idle connections.
         window: unanswered adds per connection.
         payload: bytes of a job's data, as JSON text.

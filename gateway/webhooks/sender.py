@@ -99,6 +99,8 @@ class Sender:
 
 async def _read(response: ClientResponse) -> bytes:
     """Return the body of an answer; what is longer than `LARGEST_ANSWER` is refused where it is a result."""
+    if response.content_length is not None and response.content_length <= LARGEST_ANSWER:
+        return await response.read()
     pieces: list[bytes] = []
     size = 0
     async for piece in response.content.iter_chunked(_PIECE):

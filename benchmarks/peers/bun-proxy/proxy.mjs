@@ -7,6 +7,7 @@
 // And by HTTP, with one Queue for each name:
 //
 //   POST /queue/NAME/FUNCTION         [argument, …]                         -> {"ok"} or {"err"}
+//   POST /workers                     {"queue", "endpoint", "opts"}         -> OK; each job is then a request
 //
 // REDIS_PORT, KEY and PREFIX come from the environment; the chosen port goes to stdout.
 
@@ -122,12 +123,29 @@ async function call(request) {
   }
 }
 
+const hooks = new Map();
+
+async function hook(request) {
+  const { queue, endpoint, opts } = await request.json();
+  await hooks.get(queue)?.close();
+  const send = async job => {
+    const body = JSON.stringify({ job, token: job.token });
+    const response = await fetch(endpoint.url, { method: endpoint.method, headers: endpoint.headers, body });
+    if (!response.ok) throw new Error(response.statusText);
+    return response.headers.get('content-type')?.startsWith('application/json') ? response.json() : response.text();
+  };
+  const worker = new Worker(queue, send, { connection, prefix, ...opts });
+  worker.on('error', () => {});
+  hooks.set(queue, worker);
+  return new Response('OK');
+}
+
 const server = Bun.serve({
   hostname: '127.0.0.1',
   port: 0,
   fetch(request, server) {
     if (request.headers.get('authorization') !== `Bearer ${process.env.KEY}`) return new Response('no', { status: 401 });
-    if (request.method === 'POST') return call(request);
+    if (request.method === 'POST') return request.url.endsWith('/workers') ? hook(request) : call(request);
     const data = route(new URL(request.url));
     if (!data) return new Response('nothing here', { status: 404 });
     return server.upgrade(request, { data }) ? undefined : new Response('WebSocket only', { status: 426 });
