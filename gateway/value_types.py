@@ -204,17 +204,14 @@ def tables(wanted: str, metavar: str) -> ValueType:
     """
 
     def read(value: Any) -> tuple[str, ...]:
-        if isinstance(value, list | tuple):  # read already
-            return tuple(map(str, value))
         found = json.loads(value) if isinstance(value, str) else value
+        if isinstance(found, list | tuple):  # read already
+            return tuple(map(str, found))
         if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
             raise TypeError
         return tuple(json.dumps({name: table}) for name, table in found.items())
 
-    def show(value: tuple[str, ...]) -> str:
-        return json.dumps({name: table for each in value for name, table in json.loads(each).items()})
-
-    return ValueType(wanted, metavar, read, show)
+    return ValueType(wanted, metavar, read, lambda value: "[" + ", ".join(map(quoted, value)) + "]")
 
 
 def _read_host(value: Any) -> str:
