@@ -155,6 +155,7 @@ class Broker:
     def _services_changed(self, services: QueueServices) -> None:
         if services.is_idle:
             self._services.pop(services.queue, None)
+            services.queue.troubles.forget(services.queue.name)
         else:
             self._services[services.queue] = services
         if services.is_consumed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Set
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 import msgspec
 from msgspec import Raw, Struct
@@ -149,9 +149,10 @@ class Reach:
             GatewayError: Redis is not reachable.
         """
         answers = await self._channel.ask(msgspec.json.encode(WhoWorks(queue)))
-        pieces = [_shown.decode(piece) for piece in answers.pieces]
+        pieces = [shown for piece in answers.pieces if (shown := _read(_shown, piece)) is not None]
         workers = [worker for piece in pieces for worker in piece.workers]
-        return workers, sum(piece.omitted for piece in pieces), answers.silent
+        unread = len(answers.pieces) - len(pieces)
+        return workers, sum(piece.omitted for piece in pieces), answers.silent + unread
 
     async def act_on(self, question: Retire | SendAway) -> None:
         """Have something done to a worker, on whatever shard it is.
@@ -189,14 +190,16 @@ class Reach:
             taker: the secret of its new connection.
 
         Raises:
-            GatewayError: Redis is not reachable.
+            GatewayError: Redis is not reachable, or the shard that keeps it lives and does not answer.
         """
         until = asyncio.get_running_loop().time() + _PATIENCE
         for _ in range(_HOPS):
             answer = await self._ask_keeper(TakeUp(queue, worker_of(secret), secret, key, taker), until)
             if not answer or answer == [_NO]:
                 return
-            pieces = [_kept.decode(piece) for piece in answer]
+            pieces = [kept for piece in answer if (kept := _read(_kept, piece)) is not None]
+            if len(pieces) < len(answer):
+                raise _silent()
             first = pieces[0]
             yield (
                 secret,
@@ -209,14 +212,24 @@ class Reach:
     async def _ask_keeper(self, question: TakeUp, until: float) -> list[bytes]:
         """Ask the shard that a secret names: again until `until` where it lives and yet is not heard.
 
-        After an outage its connection for messages may be made later than ours. A second question does no harm.
+        After an outage its connection for messages may be made later than ours. A second question does no harm. One
+        that goes on giving signs of life holds the jobs, and knows the number of the next message: without that the
+        client is refused.
         """
         address, text = address_of(question.worker), msgspec.json.encode(question)
+        first = sign = None
         while True:
             answers = await self._channel.ask(text, to=address)
-            is_late = asyncio.get_running_loop().time() >= until
-            if answers.pieces or is_late or not await self._link.call("HEXISTS", self._signs, address):
+            if answers.pieces and not answers.silent:
                 return answers.pieces
+            sign = await self._link.call("HGET", self._signs, address)
+            first = first or sign
+            if sign is None:
+                return []
+            if asyncio.get_running_loop().time() >= until:
+                if sign != first:
+                    raise _silent()
+                return []
             await asyncio.sleep(_PAUSE)
 
     def taken_up(self, secret: str, leases: Iterable[KeptLease], numbers: Set[int]) -> None:
@@ -258,7 +271,7 @@ class Reach:
             case TakeUp():
                 return self._hand_over(question) or [_NO]
             case Moved(jobs):
-                for id, token in map(_pair.decode, jobs):
+                for id, token in filter(None, (_read(_pair, job) for job in jobs)):
                     if (lease := self._leases.find(token, id)) is not None:
                         lease.consumer.overtake(lease)
                 return []
@@ -283,6 +296,24 @@ class Reach:
             msgspec.json.encode({"next_number": kept.next_number, "moved_to": kept.moved_to, "leases": piece})
             for piece in in_pieces(kept.leases)
         ]
+
+
+T = TypeVar("T")
+
+
+def _read(decoder: msgspec.json.Decoder[T], text: bytes | Raw) -> T | None:
+    """Return what another gateway has written; None, with a line in the log, where it is nothing that one writes."""
+    try:
+        return decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        log.warning("another gateway says what cannot be read, in %d bytes", len(text))
+        return None
+
+
+def _silent() -> GatewayError:
+    return GatewayError(
+        ErrorCode.REDIS_UNAVAILABLE, "The gateway that keeps the jobs of this client does not answer: try again"
+    )
 
 
 _reader: Final = msgspec.json.Decoder(Question)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -49,6 +50,16 @@ async def test_a_start_does_not_fail_by_a_sentinel_that_is_frozen(sentinels: Sen
             assert await gateway.ready() == (200, "")
     finally:
         first.thaw()
+
+
+async def test_a_sentinel_whose_host_is_gone_delays_nobody_for_long(sentinels: Sentinels, prefix: str) -> None:
+    with socket.socket() as gone:
+        gone.bind(("127.0.0.1", 0))
+        gone.listen(0)  # takes one connection, and leaves the packets of others unanswered, as a host does that is gone
+        with socket.create_connection(gone.getsockname()):
+            url = f"redis+sentinel://127.0.0.1:{gone.getsockname()[1]},{sentinels.url.partition('://')[2]}"
+            async with Gateway(url, prefix=prefix) as gateway:  # within `redis_start_timeout`, 3 seconds
+                assert await gateway.ready() == (200, "")
 
 
 async def test_a_master_that_dies_takes_nothing_along_that_was_replicated(sentinels: Sentinels, prefix: str) -> None:

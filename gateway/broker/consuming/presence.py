@@ -23,6 +23,7 @@ from bullmq_proxy.gateway.broker.redis.scripts import Script
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.broker.tasks import Tasks
 from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.values.text import text_of
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ PERIOD: Final = 1.0
 _CLAIM: Final = 5000  # ms in which one shard alone gives back the jobs of another
 _AT_A_TIME: Final = 64  # queues
 _NAMES: Final = 1000  # queues that one command names
+_FORGOTTEN: Final = 3600  # looks without a sign after which a shard is forgotten, where none is taken for dead
 _FORGETTING: Final = 10  # looks between two searches for queues that are served no more
 
 
@@ -148,7 +150,9 @@ class Presence:
             self._register()
         self._is_known = True
         pairs = iter(signs)
-        shown = {parse_identity(text_of(shard)): int(given) for shard, given in zip(pairs, pairs, strict=True)}
+        shown = {
+            parse_identity(text_of(shard)): parse_int(given) or 0 for shard, given in zip(pairs, pairs, strict=True)
+        }
         self._judge(shown, counts)
         self.on_look(len(shown), version)
         self._looks += 1
@@ -199,6 +203,13 @@ class Presence:
             elif self._patience and looks >= self._patience:
                 self._seen[shard] = (count, 0)  # should another one have claimed it, and die meanwhile
                 self._begin_takeover(shard, count)
+            elif not self._patience and looks >= _FORGOTTEN:
+                self._forget(shard)
+
+    def _forget(self, shard: Identity) -> None:
+        """Remove what a shard has left that nobody takes for dead; one that comes back writes it down again."""
+        self._link.send(pack_command("HDEL", self._key("signs"), shard.address), _ignore)
+        self._link.send(pack_command("DEL", self._key("served", shard)), _ignore)
 
     def bury(self, shard: Identity) -> None:
         """Give back what a shard held that is known to be dead, as soon as Redis can be asked."""
@@ -254,8 +265,7 @@ class Presence:
             self._timer.cancel()
         await self._tasks.wait()
         if self._link.is_up and not len(self._leases):
-            self._link.send(pack_command("DEL", self._key("served", self._own)), _ignore)
-            self._link.send(pack_command("HDEL", self._key("signs"), self._own.address), _ignore)
+            self._forget(self._own)
 
 
 def _ignore(reply: Any) -> None:

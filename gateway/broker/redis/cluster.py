@@ -7,18 +7,18 @@ import logging
 import random
 import weakref
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address, Target
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, LinkOptions
-from bullmq_proxy.gateway.broker.redis.errors import RedisRefused, unavailable
+from bullmq_proxy.gateway.broker.redis.errors import RedisRefused, unavailable, understood
 from bullmq_proxy.gateway.broker.redis.greeting import greet, open_socket, why
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.route import Route
 from bullmq_proxy.gateway.broker.redis.server import Server
-from bullmq_proxy.gateway.broker.redis.socket import RedisSocket, Setup
+from bullmq_proxy.gateway.broker.redis.socket import Entry, RedisSocket, Setup, entry_size
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.values.slots import SLOTS, check_tag, hash_tag, slot_of
 
@@ -76,6 +76,7 @@ class Cluster:
         self._routes: weakref.WeakValueDictionary[int, Route] = weakref.WeakValueDictionary()
         self._lost = Link(target.seeds[0], options)  # holds the commands for slots that no node has; never connected
         self.nowhere = self._lost.server
+        self._kept = self._kept_size = 0  # commands for slots that move, and bytes of them
         self._probed: list[tuple[CommandLink, str]] | None = None
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -176,9 +177,14 @@ class Cluster:
         return self._lost if owner is None else self._links[owner]
 
     def node_named(self, reply: str, asked: Link) -> Link:
-        """Return the link to the node in a reply such as `MOVED <slot> <host>:<port>`; no host is that of `asked`."""
-        host, _, port = reply.split("MOVED " if "MOVED " in reply else "ASK ")[1].split()[1].rpartition(":")
-        return self._link_to((host.strip("[]") or asked.server.address.host, int(port)))
+        """Return the link to the node in a reply such as `MOVED <slot> <host>:<port>`; no host is that of `asked`.
+
+        Raises:
+            GatewayError: it names none.
+        """
+        with understood():
+            host, _, port = reply.split("MOVED " if "MOVED " in reply else "ASK ")[1].split()[1].rpartition(":")
+            return self._link_to(_node(host.strip("[]") or asked.server.address.host, int(port)))
 
     def _link_to(self, node: Node) -> Link:
         link = self._links.get(node)
@@ -194,6 +200,16 @@ class Cluster:
             self._known.set()
         for hook in self.on_up:
             hook()
+
+    def has_room(self, entry: Entry) -> bool:
+        """Return whether one more command may wait for a slot that moves: all that do share the limits of a backlog."""
+        size = self._kept_size + entry_size(entry)
+        return self._kept < self.options.backlog and size <= self.options.backlog_size
+
+    def keep(self, entry: Entry, count: int) -> None:
+        """Count a command that waits for its slot, or with a `count` of -1 one that does so no more."""
+        self._kept += count
+        self._kept_size += count * entry_size(entry)
 
     def slot_moved(self, route: Route, former: Link) -> None:
         """Tell those who wait on the node that a slot has left."""
@@ -235,7 +251,7 @@ class Cluster:
         for link in links:
             try:
                 async with asyncio.timeout(_ASKED):
-                    return list(_read(await link.call("CLUSTER", "SLOTS"), link.server.address.host))
+                    return _read(await link.call("CLUSTER", "SLOTS"), link.server.address.host)
             except TimeoutError:
                 continue
             except GatewayError as error:
@@ -244,7 +260,7 @@ class Cluster:
         known = [replace(seed, host=host, port=port) for host, port in self._links]
         for address in dict.fromkeys((*self._target.seeds, *known)):
             try:
-                return list(_read(await self._ask_at(address), address.host))
+                return _read(await self._ask_at(address), address.host)
             except (OSError, TimeoutError) as error:
                 last = unavailable(why(error))
             except GatewayError as error:
@@ -312,7 +328,16 @@ class Cluster:
         link.after_all(close)
 
 
-def _read(reply: Any, asked: str) -> Iterator[tuple[int, int, Node]]:
+def _read(reply: Any, asked: str) -> list[tuple[int, int, Node]]:
     """Read the reply to CLUSTER SLOTS: first slot, last slot, the master's host, port and more, then the replicas'."""
-    for first, last, (host, port, *_), *_ in reply:
-        yield first, last, (asked if not host or host == "?" else host, port)
+    with understood():
+        return [
+            (int(first), int(last), _node(asked if not host or host == "?" else host, port))
+            for first, last, (host, port, *_), *_ in reply
+        ]
+
+
+def _node(host: Any, port: Any) -> Node:
+    if not isinstance(host, str) or not 0 < int(port) < 2**16:
+        raise ValueError
+    return host, int(port)

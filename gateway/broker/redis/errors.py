@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import hiredis
@@ -100,6 +102,15 @@ def will_pass(error: GatewayError) -> bool:
 def unavailable(why: str) -> GatewayError:
     """Return the error of a command that was not executed, so that the caller may try again."""
     return GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"Redis is not reachable ({why}); nothing was written")
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Let a reply that has not the form that it should have be an outage: whoever asks asks again."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError):
+        raise unavailable("it answers in a way that cannot be understood") from None
 
 
 def refusal(reply: object) -> str:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.errors import PERMANENT, GreetingRefused, RedisRefused, unavailable
+from bullmq_proxy.gateway.broker.redis.errors import PERMANENT, GreetingRefused, RedisRefused, unavailable, understood
 from bullmq_proxy.gateway.broker.redis.socket import RedisSocket, Setup
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
@@ -104,13 +104,14 @@ async def greet(
         commands.append(("SELECT", address.db))
     commands.append(("PING",))
     try:
-        for command in commands:
-            await connection.ask(*command)
-        if needs_master and await _role(connection) in ("slave", "replica"):
-            raise NotMaster(address)
-        await _set_name(connection, name)
-        if setup is not None:
-            await setup(connection.ask)
+        with understood():
+            for command in commands:
+                await connection.ask(*command)
+            if needs_master and await _role(connection) in ("slave", "replica"):
+                raise NotMaster(address)
+            await _set_name(connection, name)
+            if setup is not None:
+                await setup(connection.ask)
     except NotMaster:
         raise
     except GatewayError as error:

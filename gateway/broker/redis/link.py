@@ -340,7 +340,7 @@ class Link:
 
     async def _connect(self) -> RedisSocket:
         address = self.leads_to = await self.server.locate(self)
-        async with asyncio.timeout(_CONNECT_TIMEOUT):
+        async with asyncio.timeout(min(_CONNECT_TIMEOUT, self._options.silence)):
             connection = await open_socket(address, self._make_socket, self._options.silence)
         try:
             async with asyncio.timeout(min(self._options.deadline, self._options.silence)):

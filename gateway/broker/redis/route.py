@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,8 +88,9 @@ class Route:
         """Send packed commands, in order with all others for this slot; see `Link.send`."""
         if self._held is None:
             self.link.send(command, sink, decode=decode, replies=replies, route=self)
-        elif len(self._held) < self._cluster.options.backlog:
-            self._held.append((sink, decode, replies, command, self))
+        elif self._cluster.has_room(entry := (sink, decode, replies, command, self)):
+            self._held.append(entry)
+            self._cluster.keep(entry, 1)
         else:
             self._loop.call_soon(sink, unavailable("too many commands wait for a slot that moves"))
 
@@ -112,6 +114,8 @@ class Route:
         moved, self._moved = self._moved, self._loop.create_future()
         moved.set_result(None)
         unwritten = former.take(self)
+        for entry in unwritten:
+            self._cluster.keep(entry, 1)
         if self._held is not None:
             self._held.extendleft(reversed(unwritten))
         else:
@@ -120,8 +124,9 @@ class Route:
 
     def note(self, word: str, reply: Any) -> None:
         """Take note of what a node has said of the slot on another connection."""
-        if word == "MOVED":
-            self.move(self._cluster.node_named(str(reply), self.link))
+        with suppress(GatewayError):
+            if word == "MOVED":
+                self.move(self._cluster.node_named(str(reply), self.link))
         self._cluster.look_again()
 
     def refused(self, entry: Entry, word: str, reply: Any) -> bool:
@@ -131,7 +136,10 @@ class Route:
         sink, decode, replies, command, _ = entry
         former = self.link
         if word in ("MOVED", "ASK"):
-            node = self._cluster.node_named(str(reply), former)
+            try:
+                node = self._cluster.node_named(str(reply), former)
+            except GatewayError:
+                return False
             if word == "ASK":
                 self._asked.add(node)
                 whole = [_ASKING, *command] if isinstance(command, list) else _ASKING + command
@@ -157,6 +165,8 @@ class Route:
 
     def _resume(self) -> None:
         waiting = [*self._back, *(self._held or ())]
+        for entry in self._held or ():
+            self._cluster.keep(entry, -1)
         self._back, self._held = [], None
         for sink, decode, replies, command, _ in waiting:
             self.send(command, sink, decode=decode, replies=replies)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address, Target
 from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
-from bullmq_proxy.gateway.broker.redis.errors import RedisRefused, unavailable
+from bullmq_proxy.gateway.broker.redis.errors import RedisRefused, unavailable, understood
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.server import Server
 from bullmq_proxy.gateway.errors import GatewayError
@@ -17,7 +17,7 @@ from bullmq_proxy.gateway.values.text import text_of
 
 _SWITCH: Final = "+switch-master"
 _ANSWER: Final = 1.0  # s for a sentinel's answer
-_TRIES: Final = 4  # to reach the master that one sentinel names, before another one is asked
+_TRUSTED: Final = 1.5  # s in which the master that one sentinel names must be reached, before another one is asked
 _MOST: Final = 100  # sentinels that are remembered
 _ROTATED: Final = "the master that it names cannot be used: another sentinel is asked"
 
@@ -36,7 +36,8 @@ class SentinelServer(Server):
         deadline, silence = min(options.deadline, 3 * _ANSWER), min(options.silence, _ANSWER)
         own = replace(options, name=f"{options.name}:sentinel", backlog=0, deadline=deadline, silence=silence)
         self._watch = Link(self._sentinels, own, setup=self._subscribe, on_push=self._pushed)
-        self._tries = 0
+        self._loop = asyncio.get_running_loop()
+        self._since = 0.0  # when this sentinel was first asked since a link was up; 0 when it was not
 
     @property
     def shown(self) -> str:
@@ -62,8 +63,10 @@ class SentinelServer(Server):
             RedisRefused: the sentinels know no master of this name.
             GatewayError: none of them answers.
         """
-        self._tries += 1
-        if self._tries % _TRIES == 0:
+        now = self._loop.time()
+        self._since = self._since or now
+        if now - self._since > _TRUSTED:
+            self._since = now
             self._watch.leave(_ROTATED)
         try:
             async with asyncio.timeout(_ANSWER):
@@ -78,11 +81,12 @@ class SentinelServer(Server):
             raise unavailable("no sentinel answers") from None
         if not found:
             raise RedisRefused(f"The sentinels of {self.shown} know no master of the name {self._target.name!r}")
-        return replace(self._target.master, host=text_of(found[0]), port=int(found[1]))
+        with understood():
+            return replace(self._target.master, host=text_of(found[0]), port=int(found[1]))
 
     def up(self, link: Link) -> None:
         """Let the others try at once, now that one is connected."""
-        self._tries = 0
+        self._since = 0.0
         super().up(link)
 
     async def _subscribe(self, ask: Callable[..., Awaitable[Any]]) -> None:

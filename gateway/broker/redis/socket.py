@@ -65,6 +65,12 @@ def chunks_of(entries: Iterable[Entry]) -> list[Chunk]:
     return chunks
 
 
+def entry_size(entry: Entry) -> int:
+    """Return the bytes of a command."""
+    command = entry[3]
+    return sum(map(len, command)) if isinstance(command, list) else len(command)
+
+
 PING: Final = pack_command("PING")
 
 _HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]
