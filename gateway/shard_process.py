@@ -11,9 +11,11 @@ import faulthandler
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NoReturn
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _STDERR: Final = 2
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2); a fork does not inherit what it sets
+_LEEWAY: Final = 2.0  # s for the end of a drain
 _CHUNK: Final = 64 * 1024
 
 
@@ -76,6 +79,8 @@ def _serve(controls: Sequence[socket.socket]) -> int:
         _send(control, event="failed", message=str(reason))
         return Exit.INCOMPATIBLE
     os.close(start.memory)  # it stays mapped
+    settings = start.settings
+    end_with_supervisor(control, settings.drain_timeout + settings.redis_timeout + _LEEWAY)
     unread = received[own][1]
     listeners = [socket.socket(fileno=fd) for fd in start.listeners]
     return shard.run(start, listeners, control, unread, memory.row(start.slot))
@@ -124,6 +129,27 @@ def _go_on_without_supervisor() -> None:
     """Let the supervisor's death wake this shard, should it be stopped, so that it drains and frees the port."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
+def end_with_supervisor(control: socket.socket, seconds: float) -> None:
+    """Let this process end, with its stacks on stderr, so long after the supervisor's death, whatever it does then.
+
+    It drains by itself. But one whose event loop spins would hold the port for ever, since nobody looks after it any
+    more. A thread waits for the death, and the interpreter's watchdog, which needs no turn of Python, for the rest.
+
+    Args:
+        control: to the supervisor.
+        seconds: that a drain takes at most, and some more.
+    """
+    output = _STDERR if sys.stderr is not None else os.open(os.devnull, os.O_WRONLY)
+
+    def wait() -> None:
+        death = select.poll()
+        death.register(control, 0)  # no event but the end, of which it always tells
+        death.poll()
+        faulthandler.dump_traceback_later(seconds, exit=True, file=output)
+
+    threading.Thread(target=wait, name="supervisor", daemon=True).start()
 
 
 def _first_line(control: socket.socket) -> tuple[bytes, bytes]:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +96,33 @@ async def test_a_killed_supervisor_is_outlived_by_the_drain_alone_even_of_shards
     again = service("--procs", "1", "--data-dir", data).start()
     left = await counts(again.address("/queue/kept"))
     assert (left["waiting"], left["completed"]) == (19, 1)
+
+
+def test_a_shard_that_spins_ends_when_its_supervisor_has_died() -> None:
+    ours, theirs = socket.socketpair()
+    spin = (
+        "import socket, sys; from bullmq_proxy.gateway.shard_process import end_with_supervisor;"
+        "end_with_supervisor(socket.socket(fileno=int(sys.argv[1])), 0.2); print('spins', flush=True)\n"
+        "while True: pass"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", spin, str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as shard:
+        theirs.close()
+        assert shard.stdout is not None
+        assert shard.stdout.readline() == "spins\n"
+        assert shard.poll() is None
+        ours.close()
+        try:
+            _, errors = shard.communicate(timeout=10)
+        finally:
+            shard.kill()
+    assert shard.returncode == 1
+    assert "Timeout" in errors
 
 
 async def test_a_new_service_need_not_wait_for_the_drain_of_one_whose_supervisor_was_killed(
