@@ -190,7 +190,7 @@ class Settings:
     webhook_allow: tuple[str, ...] = option(
         (),
         "Address, network or host beside the public network that the requests of webhook workers may go to.",
-        value_types.many(value_types.text("addresses, networks such as 10.0.0.0/8, or names of hosts", "PLACE")),
+        value_types.many(value_types.place),
         shape="repeat",
         by_default="the public network only",
     )

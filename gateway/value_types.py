@@ -226,6 +226,16 @@ def _read_host(value: Any) -> str:
 host = ValueType("a host name or an IP address", "HOST", _read_host, quoted)
 
 
+def _read_place(value: Any) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        return _read_host(value)
+
+
+place = ValueType("addresses, networks such as 10.0.0.0/8, or names of hosts", "PLACE", _read_place, quoted)
+
+
 def is_loopback(name: str) -> bool:
     """Can only this machine reach the address? A name other than `localhost` is not trusted to say so."""
     if name.lower() == "localhost":

@@ -196,10 +196,11 @@ class Webhooks:
         """Renew the leases of what this shard runs, and take `most` of those that are free."""
         if self._texts and not self._closed:
             dead, self._dead = self._dead, ""  # once: it may have been silent only, and own them again
-            names = list(self._texts)
-            random.shuffle(names)
+            free = list(self._texts.keys() - self._runners.keys())
+            random.shuffle(free)
+            names = [*self._runners, *free]
             keys = [self._lease + name for name in names]
-            args = [self._address, LEASE, 0 if self._draining else most, dead]
+            args = [self._address, LEASE, 0 if self._draining else most, dead, len(self._runners)]
             self._scripts["holdWorkers"].send(keys, args, partial(self._held, names))
 
     def _held(self, names: list[str], owners: Any) -> None:

@@ -27,7 +27,7 @@ BAD: dict[str, str] = {
     "allowed_origins": "app.example.org",
     "allowed_hosts": "https://app.example.org",
     "webhooks": "[",
-    "webhook_allow": "x" * 5000,
+    "webhook_allow": "10.0.0.0/33",
     "max_message_size": "10T",
     "max_concurrency": "many",
     "max_queue_name": "0",
