@@ -86,4 +86,5 @@ def test_what_the_functions_need() -> None:
         "add": (Permission.PRODUCE, True),
         "addBulk": (Permission.PRODUCE, True),
         "getFlow": (Permission.OBSERVE, False),
+        "getQueues": (Permission.OBSERVE, False),
     }
