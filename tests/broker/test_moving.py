@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,8 +20,9 @@ from bullmq_proxy.gateway.broker.redis.address import Address, Target
 from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.deployment import link_to
 from bullmq_proxy.gateway.broker.redis.link import Link
-from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
+from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, script_texts, scripts_on
 from bullmq_proxy.gateway.broker.redis.socket import future_of
+from bullmq_proxy.gateway.broker.redis.stale import READ_SCRIPTS
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.rules.options import OptionsCache
 from tests.broker.misbehaving import OK, MisbehavingServer
@@ -125,6 +127,44 @@ async def test_commands_that_come_while_the_server_is_left_keep_their_order() ->
         await asyncio.gather(*calls)
         await link.close()
     assert done == [b"0", b"1", b"2", b"3", b"4", b"5"]
+
+
+async def test_reads_behind_a_refused_write_see_it() -> None:
+    is_master = False
+    value = b"$3\r\nold\r\n"
+
+    def reply(command: list[bytes]) -> bytes:
+        nonlocal value
+        if command[0] != b"SET":
+            return value
+        if is_master:
+            value = b"$3\r\nnew\r\n"
+            return OK
+        return b"-READONLY You can't write against a read only replica.\r\n"
+
+    async with MisbehavingServer(reply) as server:
+        link = Link(Address(host="127.0.0.1", port=server.port), OPTIONS)
+        await link.start(5.0)
+        scripts = scripts_on(link)
+        before = link.call("GET", "a")
+        set_, after, unknown = link.call("SET", "a", "new"), link.call("GET", "a"), link.call("OBJECT", "FREQ", "a")
+        script = future_of(lambda sink: scripts["getState"].send([], [], sink))
+        await eventually(lambda: not link.is_up, "the link leaves")
+        is_master = True
+        replies = list(await asyncio.gather(before, set_, after, unknown, script))
+        assert replies == ["old", "OK", "new", "old", b"new"]
+        await link.close()
+
+
+def test_scripts_that_are_taken_for_reads_write_nothing() -> None:
+    texts = script_texts()
+    writes = re.compile(
+        r"""["'](HSET|HMSET|HSETNX|HINCRBY|HDEL|SET|SETEX|INCR|DEL|UNLINK|P?EXPIRE|[LR]PUSHX?|[LR]POP|RPOPLPUSH|LREM"""
+        r"""|LTRIM|LMOVE|SADD|SREM|ZADD|ZREM\w*|ZPOP\w+|XADD|XTRIM|XDEL)["']""",
+        re.IGNORECASE,
+    )
+    found = {name: writes.findall(texts[name]) for name in READ_SCRIPTS}
+    assert {name: words for name, words in found.items() if words} == {"getCounts": ["RPOP"], "getRanges": ["RPOP"]}
 
 
 async def test_when_one_link_hears_nothing_all_give_up_and_try_again_together(

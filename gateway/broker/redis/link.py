@@ -38,6 +38,7 @@ from bullmq_proxy.gateway.broker.redis.socket import (
     pack_command,
     resolve,
 )
+from bullmq_proxy.gateway.broker.redis.stale import take_reads
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 log = logging.getLogger(__name__)
@@ -255,7 +256,8 @@ class Link:
         taken = [entry for entry in self._refused + self._out if entry[4] is route]
         if taken:
             self._refused = [entry for entry in self._refused if entry[4] is not route]
-            self._put([entry for entry in self._out if entry[4] is not route])
+            self._out = [entry for entry in self._out if entry[4] is not route]
+            self._chunks = chunks_of(self._out)
         return taken
 
     def after_all(self, then: Callable[[], None]) -> None:
@@ -265,10 +267,6 @@ class Link:
         else:
             self._flush()
             self._connection.beat().add_done_callback(lambda _: then())
-
-    def _put(self, out: list[Entry]) -> None:
-        """Let these commands be what is to be written."""
-        self._out, self._chunks = out, chunks_of(out)
 
     def _take_refused(self, connection: RedisSocket, entry: Entry, word: str, reply: Any) -> bool:
         """Take a command that the server did not execute: it comes first on the next connection.
@@ -281,10 +279,13 @@ class Link:
             if not self.server.has_slots:
                 return False
             self.server.moved(word, reply)
+        is_first = connection is self._connection
         self.leave(REFUSALS[word], connection)
         if self._patience.has_ended() or self.is_closed:
             return False
         self._refused.append(entry)
+        if is_first:
+            take_reads(connection.pending, self._refused.append)
         return True
 
     def leave(self, reason: str, connection: RedisSocket | None = None) -> None:
@@ -299,10 +300,9 @@ class Link:
             return
         self._leaving = leaving
         self._lost(leaving, reason)
-        abort = leaving.transport.abort
-        timer = self._loop.call_later(_LEAVING, abort)
+        timer = self._loop.call_later(_LEAVING, leaving.transport.abort)
         leaving.lost.add_done_callback(lambda _: timer.cancel())
-        leaving.beat().add_done_callback(lambda _: abort())
+        leaving.beat().add_done_callback(lambda _: leaving.transport.abort())
 
     def give_up(self, reason: str) -> None:
         """Give the connection up at once, and make another one."""
@@ -368,8 +368,8 @@ class Link:
         self._reason = ""
         self._up.set()
         if self._refused:
-            first, self._refused = self._refused, []
-            self._put(first + self._out)
+            self._out, self._refused = self._refused + self._out, []
+            self._chunks = chunks_of(self._out)
         self._flush()
         self.server.up(self)
         for hook in self.on_up:
