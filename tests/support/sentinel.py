@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import wait_for
@@ -60,8 +61,17 @@ class Sentinels:
 
     def fail_over(self) -> None:
         """Let a replica take the master's place while the master lives."""
+        wait_for(self._begin_failover, "the sentinel has ended the failover before")
+
+    def _begin_failover(self) -> bool:
         with Redis(port=self.sentinels[0].port) as redis:
-            redis.execute_command("SENTINEL", "FAILOVER", NAME)
+            try:
+                redis.execute_command("SENTINEL", "FAILOVER", NAME)
+            except ResponseError as error:
+                if str(error).startswith(("INPROG", "NOGOODSLAVE")):
+                    return False
+                raise
+        return True
 
     def _know_each_other(self) -> bool:
         for sentinel in self.sentinels:
