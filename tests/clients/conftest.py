@@ -28,7 +28,7 @@ async def proxy(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Gateway]:
         yield gateway
 
 
-class _Port:
+class Port:
     """A server on a port of this machine."""
 
     def __init__(self, port: int) -> None:
@@ -41,7 +41,7 @@ class _Port:
 @pytest.fixture
 async def cable(proxy: Gateway) -> AsyncIterator[Relay]:
     """Stand between the clients and the gateway."""
-    async with Relay(_Port(proxy.port)) as relay:
+    async with Relay(Port(proxy.port)) as relay:
         yield relay
 
 

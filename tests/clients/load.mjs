@@ -3,12 +3,11 @@
 
 const { Queue, Worker } = await import(process.argv[2]);
 const [ports, key, jobs] = [process.argv[3].split(","), process.argv[4], Number(process.argv[5])];
-const AT_ONCE = 200; // adds
+const AT_ONCE = 200; // adds, each with the wait for its end
 const at = (n) => ({ url: `ws://127.0.0.1:${ports[n % ports.length]}`, key });
 const handled = new Map();
 const said = { lost: 0, cancelled: 0, failed: 0, error: 0 };
 let completed = 0;
-let most = 0; // bytes of the heap
 
 const queue = new Queue("load", at(0));
 const workers = Array.from({ length: 4 }, (_, n) => {
@@ -20,25 +19,23 @@ const workers = Array.from({ length: 4 }, (_, n) => {
   const worker = new Worker("load", handler, { ...at(n), concurrency: 20 });
   worker.on("completed", () => {
     if (++completed === Math.ceil(jobs / 20)) console.log("running");
-    if (completed % 500 === 0) most = Math.max(most, process.memoryUsage().heapUsed);
   });
   for (const name of Object.keys(said)) worker.on(name, () => said[name]++);
   return worker;
 });
 
 let next = 0;
-const results = [];
+const ended = new Set();
 async function add() {
   while (next < jobs) {
     const n = next++;
     const job = await queue.add("x", { n }, { jobId: `j${n}` });
-    results.push(job.waitUntilFinished().then((result) => result.n));
-    if (results.length % AT_ONCE === 0) await Promise.all(results.slice(-AT_ONCE)); // no more than so many wait
+    ended.add((await job.waitUntilFinished()).n);
   }
 }
 await Promise.all(Array.from({ length: AT_ONCE }, add));
-const ended = new Set(await Promise.all(results));
 await Promise.all(workers.map((worker) => worker.close()));
 await queue.close();
+const most = process.resourceUsage().maxRSS * 1024; // bytes
 const twice = [...handled.values()].filter((runs) => runs > 1).length;
 console.log(JSON.stringify({ added: next, ended: ended.size, handled: handled.size, twice, most, ...said }));
