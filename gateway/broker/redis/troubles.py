@@ -34,7 +34,7 @@ class Troubles:
             if len(self.now) >= _MOST:
                 return
             self.now[kind] = set()
-            log.warning("%s %s: %s", doing, queue, error)
+            log.warning("%s %s: %s", doing, queue, kind[1])  # the text: a record that is kept would keep the error
         queues = self.now[kind]
         queues.add(queue)
         self._most[kind] = max(len(queues), self._most.get(kind, 0))
