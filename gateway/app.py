@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from http import HTTPStatus
 from typing import Final, assert_never
 
@@ -248,14 +248,14 @@ class App:
     def _flows(self) -> Flows:
         return Flows(self.broker.queues, self.settings.max_queue_name)
 
-    async def _read_page(self, endpoint: PageEndpoint) -> Response:
+    def _read_page(self, endpoint: PageEndpoint) -> Response | Awaitable[Response]:
         match endpoint:
             case PageEndpoint.ROOT:
                 return http.text(f"bullmq-proxy {__version__}\n")
             case PageEndpoint.HEALTH:
                 return http.json_page({"status": "alive", "version": __version__})
             case PageEndpoint.READY:
-                return await self._ready()
+                return self._ready()
             case PageEndpoint.METRICS:
                 return http.text(self._metrics.page(), http.PROMETHEUS)
             case (

@@ -11,7 +11,8 @@ from websockets.http11 import Request
 
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.errors import GatewayError
-from bullmq_proxy.gateway.net.exchange import SERVER, date, refusal, with_lines
+from bullmq_proxy.gateway.net.dates import date
+from bullmq_proxy.gateway.net.exchange import SERVER, refusal, with_lines
 from bullmq_proxy.gateway.net.responding_connection import LINGER, RespondingConnection
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.sessions.interfaces import Session
@@ -65,7 +66,7 @@ class EventStream(RespondingConnection):
             self._ending = True
             self._flush()
         else:
-            head = _HEAD.format(date().decode(), SERVER, TYPE, self._more.decode("latin-1"))
+            head = _HEAD.format(date(), SERVER, TYPE, self._more.decode("latin-1"))
             self.transport.write(head.encode("latin-1"))
             session.start()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
-import time
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -14,6 +12,7 @@ from websockets.http11 import Response
 from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.net import http
+from bullmq_proxy.gateway.net.dates import date
 from bullmq_proxy.gateway.sessions.interfaces import Result
 from bullmq_proxy.gateway.wire.routes import AncestorError, MethodNotAllowedError
 
@@ -79,7 +78,7 @@ class Exchange:
         """Respond with JSON text and status 200; `head` is what its head is made from."""
         length = sum(map(len, body))
         more = self._more + _CLOSE if self._ends() else self._more
-        head = head % (date(), length, more)
+        head = head % (date().encode(), length, more)
         self._finish((head,) if self._is_head else (head, *body))
 
     def respond(self, response: Response) -> None:
@@ -131,18 +130,3 @@ def with_lines(response: Response, lines: bytes) -> Response:
         name, _, value = line.partition(": ")
         response.headers[name] = value
     return response
-
-
-class _Clock:
-    """The date of responses, written once a second."""
-
-    second = 0
-    text = b""
-
-
-def date() -> bytes:
-    """Return the header's value (RFC 9110 §6.6.1)."""
-    second = int(time.time())
-    if second != _Clock.second:
-        _Clock.second, _Clock.text = second, email.utils.formatdate(second, usegmt=True).encode()
-    return _Clock.text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import email.utils
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -17,6 +16,7 @@ from websockets.utils import accept_key
 from bullmq_proxy.gateway.access.credentials import SUBPROTOCOL, offered_subprotocols
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import http
+from bullmq_proxy.gateway.net.dates import date
 
 _VERSION: Final = "13"
 _TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
@@ -44,7 +44,7 @@ def acceptance(request: Request) -> Response:
     """Return the answer that opens a WebSocket. Of the browsers' pair of subprotocols the key is never sent back."""
     headers = Headers(
         [
-            ("Date", email.utils.formatdate(usegmt=True)),
+            ("Date", date()),
             ("Upgrade", "websocket"),
             ("Connection", "Upgrade"),
             ("Sec-WebSocket-Accept", accept_key(request.headers["Sec-WebSocket-Key"])),

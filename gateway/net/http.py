@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
@@ -11,6 +10,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.net.dates import date
 from bullmq_proxy.gateway.values.json_text import encode, error_json
 from bullmq_proxy.gateway.values.text import bytes_of, printable
 
@@ -35,7 +35,7 @@ def respond(status: HTTPStatus, body: bytes, content_type: str, headers: Mapping
     """Return a whole HTTP response; `headers` are added to those that every response has."""
     fields = Headers(
         [
-            ("Date", email.utils.formatdate(usegmt=True)),
+            ("Date", date()),
             ("Connection", "close, Upgrade" if "Upgrade" in headers else "close"),  # RFC 9110 §7.8
             ("Content-Length", str(len(body))),
             ("Content-Type", content_type),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -73,8 +74,8 @@ class Site(Protocol):
     def open_stream(self, admitted: Admitted, connection: HttpConnection) -> None:
         """Hand the socket of a connection on to a stream of events; raises GatewayError."""
 
-    def read_page(self, endpoint: PageEndpoint) -> Any:
-        """Return a page, to be awaited."""
+    def read_page(self, endpoint: PageEndpoint) -> Response | Awaitable[Response]:
+        """Return a page, or what it has to wait for."""
 
     @property
     def is_draining(self) -> bool:
@@ -222,7 +223,7 @@ class HttpConnection(RespondingConnection):
             return
         target = what.target
         if isinstance(target.endpoint, PageEndpoint):
-            self._run(self._read_page(exchange, target.endpoint, what.known))
+            self._read_page(exchange, target.endpoint, what.known)
             return
         assert self.session is not None
         try:
@@ -237,13 +238,27 @@ class HttpConnection(RespondingConnection):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _read_page(self, exchange: Exchange, endpoint: PageEndpoint, known: str) -> None:
+    def _read_page(self, exchange: Exchange, endpoint: PageEndpoint, known: str) -> None:
         try:
-            response = http.unless_known(await self._site.read_page(endpoint), known)
+            page = self._site.read_page(endpoint)
         except Exception:
-            log.exception("a page could not be made")
-            response = http.refusal(GatewayError(ErrorCode.INTERNAL, "Internal error"))
-        exchange.respond(response)
+            self._page_failed(exchange)
+        else:
+            if isinstance(page, Response):
+                exchange.respond(http.unless_known(page, known))
+            else:
+                self._run(self._await_page(exchange, page))
+
+    async def _await_page(self, exchange: Exchange, page: Awaitable[Response]) -> None:
+        try:
+            exchange.respond(await page)
+        except Exception:
+            self._page_failed(exchange)
+
+    @staticmethod
+    def _page_failed(exchange: Exchange) -> None:
+        log.exception("a page could not be made")
+        exchange.respond(http.refusal(GatewayError(ErrorCode.INTERNAL, "Internal error")))
 
     def _open(self, admitted: Admitted) -> None:
         """Leave the session, and open that of a request."""

@@ -52,7 +52,7 @@ Where = socket.socket | tuple[str, int]
 OpenSession = Callable[[SessionEndpoint, RouteParameters, Rights, Client], Session]
 OpenEvents = Callable[[RouteParameters, EventClient], Session]
 OpenCalls = Callable[[RequestEndpoint, RouteParameters, Rights, CallClient], CallSession]
-ReadPage = Callable[[PageEndpoint], Awaitable[Response]]
+ReadPage = Callable[[PageEndpoint], Response | Awaitable[Response]]
 
 
 class Listener:
@@ -239,8 +239,8 @@ class Listener:
         account.enter(stream, endpoint, parameters.queue, parameters.effects)
         stream.begin(self._open_events(parameters, stream), account)
 
-    def read_page(self, endpoint: PageEndpoint) -> Awaitable[Response]:
-        """Return a page."""
+    def read_page(self, endpoint: PageEndpoint) -> Response | Awaitable[Response]:
+        """Return a page, or what it has to wait for."""
         return self._read_page(endpoint)
 
     @property
