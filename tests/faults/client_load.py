@@ -39,10 +39,10 @@ def command(client: str, ports: str, jobs: int) -> list[str]:
     return [find_node() or "node", *flags, str(CLIENTS / "load.mjs"), module, ports, KEY, str(jobs)]
 
 
-async def strike(kind: str, relay: Relay, service: Service, done: Counter[str]) -> None:
-    """Let accidents of one kind happen until cancelled."""
+async def strike(kind: str, kinds: int, relay: Relay, service: Service, done: Counter[str]) -> None:
+    """Let accidents of one kind happen until cancelled; where there are more kinds, each of them is rarer."""
     while True:
-        await asyncio.sleep(random.uniform(*PAUSES[kind]))
+        await asyncio.sleep(kinds * random.uniform(*PAUSES[kind]))
         if kind == "cut":
             relay.hang_up()
         else:
@@ -61,7 +61,9 @@ async def run(client: str, jobs: int, accidents: list[str], home: Path) -> bool:
                 process = await asyncio.create_subprocess_exec(
                     *command(client, str(relay.port), jobs), stdout=asyncio.subprocess.PIPE, cwd=ROOT, env=environment
                 )
-                striking = [asyncio.create_task(strike(kind, relay, service, done)) for kind in accidents]
+                striking = [
+                    asyncio.create_task(strike(kind, len(accidents), relay, service, done)) for kind in accidents
+                ]
                 try:
                     async with asyncio.timeout(LONGEST):
                         output, _ = await process.communicate()
