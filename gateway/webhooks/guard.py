@@ -17,6 +17,14 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 
+# Special addresses that all or some versions of `ipaddress` take for public ones.
+_SPECIAL: Final = (
+    ipaddress.IPv4Network("168.63.129.16/32"),  # Azure's agents and metadata, at an address of the public network
+    ipaddress.IPv4Network("192.0.0.0/24"),  # RFC 6890 §2.2.2; metadata of Oracle's classic cloud at 192.0.0.192
+    ipaddress.IPv4Network("192.88.99.0/24"),  # RFC 7526: relays that are no more
+    ipaddress.IPv6Network("64:ff9b:1::/48"),  # RFC 8215: IPv4 behind a translator of the local network
+)
+
 
 class ForbiddenAddressError(OSError):
     """A request would go where it must not."""
@@ -78,7 +86,8 @@ def _within(address: Address) -> Address:
 
 
 def _is_public(address: Address) -> bool:
-    """Return whether an address is one of the public network; those of metadata services are link-local or private."""
+    """Return whether an address is one of the public network; those of metadata services are none."""
     is_special = address.is_multicast or address.is_reserved or address.is_unspecified or address.is_private
     is_site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
-    return address.is_global and not (is_special or is_site_local)
+    is_listed = any(address in network for network in _SPECIAL)
+    return address.is_global and not (is_special or is_site_local or is_listed)
