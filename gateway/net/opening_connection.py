@@ -39,7 +39,7 @@ class OpeningConnection(WritingConnection):
     Attributes:
         address: of the client; empty on a Unix socket.
         request: that it has sent, until it is answered.
-        early: what has come before the answer; None from then on.
+        early: what has come before the answer; None once the connection is open.
         protocol: the library's, which reads frames and knows the state, and does no I/O.
     """
 
@@ -50,6 +50,7 @@ class OpeningConnection(WritingConnection):
         self.request: Request | None = None
         self.early: bytearray | None = bytearray()
         self.protocol = _UNOPENED
+        self._is_refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket over."""
@@ -106,7 +107,7 @@ class OpeningConnection(WritingConnection):
 
     def _refused(self) -> None:
         """Let the client read its refusal; to close at once would take it from one that still sends."""
-        self.early = None
+        self._is_refused, self.early = True, bytearray()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -115,8 +116,10 @@ class OpeningConnection(WritingConnection):
         self.end_within()
 
     def receive_early(self, data: bytes) -> None:
-        """Keep frames for the time when the handshake is answered."""
+        """Keep frames for the time when the handshake is answered; drop what comes after a refusal."""
         assert self.early is not None
+        if self._is_refused:
+            return
         self.early += data
         if len(self.early) > opening.HEAD_LIMIT:
             self.pause_socket()

@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 from bullmq_proxy.gateway import Proxy
-from tests.net.support import RawClient, fetch, handshake, upgrade
+from tests.net.support import CLOSE, PING, RawClient, fetch, frame, handshake, upgrade
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
@@ -138,3 +138,29 @@ class TestRefusal:
     async def test_a_key_is_asked_for_before_all_that(self, gateway: Proxy) -> None:
         for header in ("Upgrade:", "Sec-WebSocket-Version: 8", "Sec-WebSocket-Key:"):
             assert (await upgrade(gateway.port, "/queue/q", "Authorization:", header)).status == 401
+
+
+class TestAfterARefusal:
+    @pytest.mark.parametrize(
+        "more",
+        [
+            pytest.param(handshake("/queue/q"), id="another handshake"),
+            pytest.param(frame("{}"), id="a message"),
+            pytest.param(frame("", PING), id="a ping"),
+            pytest.param(frame("", CLOSE), id="a close frame"),
+            pytest.param(b"\x81\xff\x00\x00\x00\x00\x7f\xff\xff\xff", id="the header of a long message"),
+        ],
+    )
+    async def test_what_a_client_still_sends_is_not_read(
+        self, gateway: Proxy, more: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(2):
+            async with await RawClient.connect(gateway.port) as client:
+                assert (await client.upgrade("/queue/q", "Authorization: Bearer wrong")).status == 401
+                client.write(more)
+                client.write(more)
+                client.writer.write_eof()
+                await client.gone()
+        assert not caplog.records
+        async with await RawClient.open(gateway.port, "/queue/q") as client:
+            assert (await client.ask("count"))["ok"] == 0
