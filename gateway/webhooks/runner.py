@@ -105,7 +105,7 @@ class Runner:
             log.exception("webhook %s: job %s could not be sent", self.name, lease.id)
             verdict = Refused(Failed("The job could not be sent; the gateway's log has the details"))
         finally:
-            del self._requests[lease]
+            self._requests.pop(lease, None)
             self._leave_if_done()
         self._judged(lease, verdict)
 
@@ -238,10 +238,11 @@ class Runner:
     def cancel(self, lease: Lease, reason: str) -> bool:
         """End the request for a job that is not ours any more; return whether one was under way."""
         self._forget_accepted(lease)
-        request = self._requests.get(lease)
+        request = self._requests.pop(lease, None)
         if request is not None:
             self._count("lost")
             request.cancel()
+            self._set_taking()  # it may have been the one that tries an endpoint that is down
         self._leave_if_done()
         return request is not None
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from redis.asyncio import Redis
 
 from bullmq_proxy.gateway import start_proxy
 from bullmq_proxy.gateway.webhooks import breaker
@@ -87,6 +88,21 @@ class TestAnEndpointThatIsDown:
         endpoint.answer(204)
         [job] = await all_completed(client, 1)
         assert (job["data"], job["attemptsMade"]) == (THRESHOLD, 1)
+
+    async def test_a_try_whose_job_is_lost_is_followed_by_another_one(
+        self, client: Client, endpoint: Endpoint, redis: Redis, prefix: str
+    ) -> None:
+        endpoint.answer(503)
+        await client.put("mails", endpoint.url, lockDuration=1000)
+        for n in range(THRESHOLD):
+            await client.add("mails", n)
+        await endpoint.came(THRESHOLD)
+        endpoint.respond = unanswered
+        lost = await client.add("mails")
+        await endpoint.came(THRESHOLD + 1)
+        endpoint.answer(204)
+        await redis.delete(f"{prefix}:mails:{lost}:lock")
+        await client.state("mails", await client.add("mails"), "completed")
 
     async def test_an_endpoint_that_is_killed_under_way_loses_nothing(self, client: Client) -> None:
         async with serving() as endpoint:
