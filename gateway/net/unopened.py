@@ -63,6 +63,7 @@ class Unopened:
         self._count = 0
         self._warned: dict[str, float] = {}
         self._emptied: asyncio.Future[None] | None = None  # who waits until there is none
+        self._closed = False
 
     def enter(self, connection: Accepted) -> None:
         """Take in a connection that was just accepted; one too many is given up, the oldest of who has most."""
@@ -71,7 +72,9 @@ class Unopened:
         self._open[address] += 1
         self._since[connection] = time.monotonic()
         self._waiting[address] += 1
-        if self._count > self._most:
+        if self._closed:
+            connection.transport.abort()
+        elif self._count > self._most:
             self._give_up(connection, f"no descriptors are left: {self._count} connections are open")
         elif len(self._since) > UNOPENED:
             most = max(self._waiting, key=self._waiting.__getitem__)
@@ -119,7 +122,8 @@ class Unopened:
                 connection.transport.abort()
 
     def give_up_all(self) -> None:
-        """Give up all of them: the listener closes, and would wait for them."""
+        """Give up all of them, and those that the system has accepted meanwhile: the listener would wait for them."""
+        self._closed = True
         for connection in list(self._since):
             connection.transport.abort()
 

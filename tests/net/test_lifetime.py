@@ -6,9 +6,10 @@ import asyncio
 import gc
 import json
 import logging
+import socket
 import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,18 @@ from bullmq_proxy.gateway.sessions.interfaces import CallSession, Client, Sessio
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters
-from tests.net.support import BINARY, CLOSE, PING, RawClient, admission, call, frame, handshake, open_connections
+from tests.net.support import (
+    BINARY,
+    CLOSE,
+    PING,
+    TIMEOUT,
+    RawClient,
+    admission,
+    call,
+    frame,
+    handshake,
+    open_connections,
+)
 from tests.support.waiting import eventually
 
 
@@ -235,6 +247,23 @@ class TestOnceAndOnlyOnce:
             probe.go_on.set()
             await closing
         assert probe.story == ["prepare", "closed"]
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_clients_that_connect_while_a_listener_closes_do_not_hold_it_up(turns: int) -> None:
+    house = House()
+    await house.listener.start(("127.0.0.1", 0))
+    with ExitStack() as opened:
+        clients = [opened.enter_context(socket.create_connection(("127.0.0.1", house.port))) for _ in range(5)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(TIMEOUT):
+            await house.listener.close(CloseCode.GOING_AWAY)
+        for client in clients:
+            client.setblocking(False)
+            with suppress(ConnectionError):
+                async with asyncio.timeout(TIMEOUT):
+                    assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
 
 
 class TestEnds:
