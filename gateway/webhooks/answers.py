@@ -65,9 +65,10 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """The job failed, and nothing else would go better there now."""
+    """The job failed, and nothing would go better there now; `cause` is for the log: no text of the endpoint."""
 
     failure: Failed
+    cause: str
 
 
 Verdict = Completed | Accepted | Refused | Busy | Down
@@ -88,7 +89,7 @@ def judge(answer: Answer, now: float) -> Verdict:
     if status in _MAY_DELAY and (delay := _delay(answer.retry_after, now)) is not None:
         return Busy(delay)
     failure = Failed(_reason(answer), unrecoverable=status in _FOR_GOOD)
-    return Down(failure) if status in _DOWN else Refused(failure)
+    return Down(failure, _phrase(status)) if status in _DOWN else Refused(failure)
 
 
 def _completed(answer: Answer) -> Verdict:
@@ -121,12 +122,14 @@ def _is_utf8(text: bytes) -> bool:
 def _reason(answer: Answer) -> str:
     """Return the text of an answer, or its status where there is none."""
     text = answer.body[: 4 * LONGEST_REASON].decode(errors="replace").strip()[:LONGEST_REASON]
-    if text:
-        return text
+    return text or _phrase(answer.status)
+
+
+def _phrase(status: int) -> str:
     try:
-        return f"{answer.status} {HTTPStatus(answer.status).phrase}"
+        return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
-        return str(answer.status)
+        return str(status)
 
 
 def _delay(retry_after: str, now: float) -> int | None:

@@ -100,7 +100,7 @@ class Runner:
         try:
             verdict = judge(await self._sender.send(headers, body), time.time())
         except UnreachableError as error:
-            verdict = Down(Failed(str(error)))
+            verdict = Down(Failed(str(error)), str(error))
         except Exception:
             log.exception("webhook %s: job %s could not be sent", self.name, lease.id)
             verdict = Refused(Failed("The job could not be sent; the gateway's log has the details"))
@@ -131,7 +131,7 @@ class Runner:
             case Busy(delay):
                 self._count("busy")
                 settler.delay(lease, delay, done)
-            case Down(failure) if is_charged:
+            case Down(failure, _) if is_charged:
                 self._count("failed")
                 settler.fail(lease, failure, done)
             case Down():
@@ -169,7 +169,7 @@ class Runner:
             self._broker.counters.open_breakers += was_closed
             log.warning(
                 "webhook %s: the endpoint at %s is down (%s): its jobs wait, the next try is in %g s",
-                *(self.name, place, verdict.failure.message[:200], breaker.pause),
+                *(self.name, place, verdict.cause, breaker.pause),
             )
             self._wake_in("breaker", breaker.pause)
         return was_closed

@@ -74,7 +74,15 @@ def test_success(verdict: Verdict, result: bytes) -> None:
     ],
 )
 def test_failure(verdict: Verdict, reason: str, is_final: bool, kind: type[Refused | Down]) -> None:
-    assert verdict == kind(Failed(reason, unrecoverable=is_final))
+    assert isinstance(verdict, kind)
+    assert verdict.failure == Failed(reason, unrecoverable=is_final)
+
+
+def test_what_is_logged_of_an_endpoint_that_is_down_is_not_its_text() -> None:
+    """It may be a page for developers that shows the headers of the request."""
+    verdict = judged(502, b"Authorization: Bearer hunter2")
+    assert isinstance(verdict, Down)
+    assert verdict.cause == "502 Bad Gateway"
 
 
 def test_acceptance() -> None:
