@@ -74,7 +74,7 @@ class Webhooks:
         self._address = broker.leases.identity.address
         self._configured = configured if broker.leases.identity.slot == 0 else {}
         self._version: bytes | None = None
-        self._texts: dict[str, bytes] = {}  # as they stand in Redis
+        self._texts: dict[str, bytes] = {}  # as they stand in Redis; only what can be read
         self._free = 0  # registrations without an owner, at the last look
         self._runners: dict[str, Runner] = {}
         self._retiring: set[Runner] = set()
@@ -170,9 +170,11 @@ class Webhooks:
         try:
             version = self._link.call("GET", self._version_key, decode=False)
             reply = self._link.call("HGETALL", self._hash, decode=False)
-            self._version, self._texts = await version, _pairs(await reply)
+            self._version, self._texts = await version, _readable(_pairs(await reply))
         finally:
             self._reading = False
+        if self._closed:
+            return
         for name in self._runners.keys() - self._texts.keys():
             self._give_up(name)
         for name, runner in list(self._runners.items()):
@@ -217,9 +219,7 @@ class Webhooks:
     def _run(self, name: str) -> None:
         text = self._texts[name]
         registration = read_stored(text)
-        if registration is None:
-            log.error("webhook %s: the registration in Redis cannot be read: put it again", name)
-            return
+        assert registration is not None  # `_refresh` has looked
         from bullmq_proxy.gateway.webhooks.runner import Runner  # noqa: PLC0415 - brings aiohttp along
 
         runner = self._runners[name] = Runner(name, text, registration, self._broker, self.guard)
@@ -279,6 +279,14 @@ class Webhooks:
 def _pairs(reply: list[bytes]) -> dict[str, bytes]:
     flat = iter(reply)
     return {text_of(name): text for name, text in zip(flat, flat, strict=True)}
+
+
+def _readable(texts: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the registrations that this version can run; the others are for shards of the one that wrote them."""
+    read = {name: text for name, text in texts.items() if read_stored(text) is not None}
+    for name in texts.keys() - read.keys():
+        log.error("webhook %s: the registration in Redis cannot be read: put it again", name)
+    return read
 
 
 def _read_all(texts: Mapping[str, bytes]) -> dict[str, Registration]:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,22 @@ async def test_a_registration_that_another_version_wrote_is_left_alone(
     await redis.hset(f"{prefix}:{{gateways}}:workers", "odd", '{"colour":1}')
     assert (await client.ask("GET", "/workers", accept=JSON)).json == {"ok": []}
     assert (await client.ask("GET", "/workers/odd")).status == 404
+
+
+async def test_one_that_cannot_be_read_is_not_held_and_is_logged_with_each_change(
+    gateway: Proxy, client: Client, redis: Redis, prefix: str, endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = f"{prefix}:{{gateways}}:"
+    await client.put("mails", endpoint.url)
+    await redis.hset(f"{base}workers", "mails", '{"colour":1}')
+    await redis.incr(f"{base}workers:version")
+
+    async def is_released() -> bool:
+        return not await redis.exists(f"{base}worker:mails")
+
+    await until(is_released, "the lease is another shard's to take")
+    await client.put("other", endpoint.url)
+    await until(partial(redis.exists, f"{base}worker:other"), "the others are looked after")
+    assert not await redis.exists(f"{base}worker:mails")
+    told = [record.getMessage() for record in caplog.records if "webhook mails" in record.getMessage()]
+    assert sum("cannot be read" in each for each in told) == 2  # once for each change of the registrations
