@@ -65,9 +65,9 @@ async def _put(
     grant.check_queue(registration.queue)
     if workers.limits.cluster_prefix is not None:
         check_tag(workers.limits.cluster_prefix, registration.queue, " - at `body.queue`")
-    before = (await workers.all()).get(name)
-    if before is not None:  # of another queue, perhaps
-        grant.check_queue(before.queue)
+    before = await workers.queue_of(name)
+    if before is not None:  # another queue, perhaps
+        grant.check_queue(before)
     if is_strict:  # the ancestor's clients expect to be let in; what must not be asked is refused when a job comes
         try:
             workers.guard.check_literal(registration.endpoint.url)
@@ -108,8 +108,9 @@ async def get_worker(workers: Webhooks, name: str, *, context: Context) -> Worke
 @WORKERS.function(MANAGE, writes=True)
 async def delete_worker(workers: Webhooks, name: str, *, context: Context) -> None:
     """Delete a worker: no more jobs are sent to its endpoint; what it has got it may still end."""
-    registration = await workers.get(name)
-    context.grant.check_queue(registration.queue)
+    queue = await workers.queue_of(name)
+    if queue is not None:
+        context.grant.check_queue(queue)
     await workers.delete(name)
 
 

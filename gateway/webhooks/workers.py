@@ -19,6 +19,7 @@ from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.redis.scripts import scripts_on
 from bullmq_proxy.gateway.broker.tasks import Tasks
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.values.json_text import read_json
 from bullmq_proxy.gateway.values.text import text_of
 from bullmq_proxy.gateway.webhooks.guard import Guard
 from bullmq_proxy.gateway.webhooks.registration import Registration, read_stored
@@ -100,6 +101,15 @@ class Webhooks:
         if registration is None:
             raise _missing(name)
         return registration
+
+    async def queue_of(self, name: str) -> str | None:
+        """Return the queue of a registration, whatever version wrote it; None where there is none."""
+        text = await self._link.call("HGET", self._hash, name, decode=False)
+        if text is None:
+            return None
+        stored = read_json(text)
+        queue = stored.get("queue") if isinstance(stored, Mapping) else None
+        return queue if isinstance(queue, str) else ""
 
     async def put(self, name: str, registration: Registration) -> bool:
         """Store a registration, and see to it at once; return whether it is new.

@@ -263,6 +263,17 @@ class TestRights:
         assert (await ask("GET", "/workers", key="manager")).text == json.dumps({"mails": URL}, separators=(",", ":"))
         assert [each["name"] for each in (await ask("GET", "/workers", accept=JSON)).json["ok"]] == ["m", "o"]
 
+    async def test_one_that_another_version_wrote_belongs_to_its_queue_too(
+        self, of_keys: Client, redis: Redis, prefix: str
+    ) -> None:
+        await redis.hset(f"{prefix}:{{gateways}}:workers", "odd", '{"queue":"orders","colour":1}')
+        refused = [
+            await of_keys.ask("PUT", "/workers/odd", WORKER, key="manager"),
+            await of_keys.ask("DELETE", "/workers/odd", key="manager", accept=JSON),
+        ]
+        assert {(each.status, each.json["err"]["code"]) for each in refused} == {(403, "FORBIDDEN")}
+        assert (await of_keys.ask("DELETE", "/workers/odd", accept=JSON)).status == 200
+
     async def test_a_token_is_good_with_any_key_that_consumes_from_the_queue(
         self, of_keys: Client, endpoint: Endpoint
     ) -> None:
