@@ -4,8 +4,9 @@ from __future__ import annotations
 
 FIRST = 0.5
 LONGEST = 30.0
-# After so long in health the next death is treated as a first one.
-HEALTHY = 60.0
+# Seconds in health that make up for one death: what dies more often than that is started ever more rarely, while one
+# that an accident ends now and then is back at once. A start takes about half a second.
+HEALTHY = 2.0
 
 
 class Backoff:
@@ -23,9 +24,7 @@ class Backoff:
         Args:
             healthy_for: seconds that the dead one was fit to serve, 0 when it never was.
         """
-        if healthy_for >= HEALTHY:
-            self._deaths = 0
-        self._deaths += 1
+        self._deaths = max(0, self._deaths - int(healthy_for / HEALTHY)) + 1
         if self._deaths == 1:
             return 0.0
         # The exponent is bounded because 2**n of a long outage would overflow a float.

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from bullmq_proxy.gateway.client.calls import Calls, encode
+from bullmq_proxy.gateway.client.calls import LINK_TIMEOUT, Calls, encode
 from bullmq_proxy.gateway.client.errors import (
     CLASSES,
     ConflictError,
@@ -112,7 +112,8 @@ class HeldJobs:
         self._emit = emit
         self._options = dict(_flat(options))
         self._secret: str | None = None
-        self._ready = asyncio.Event()  # messages about jobs can be sent
+        self._is_ready = False  # messages about jobs can be sent
+        self._changed = asyncio.Event()  # wakes those who wait for that, or for their job to be gone
         self._empty = asyncio.Event()
         self._empty.set()
         self._is_paused = False
@@ -127,7 +128,9 @@ class HeldJobs:
         """Say something about a job; waits for a connection, while the job is this worker's."""
         self._of(job)
         text = encode({"id": job.number, "data": data})
-        await self._ready.wait()
+        while not self._is_ready:
+            await self._changed.wait()
+            self._of(job)
         await self.link.send(text)
 
     async def answer(self, job: WorkerJob, data: dict[str, Any]) -> str | None:
@@ -142,7 +145,7 @@ class HeldJobs:
         text = encode({"id": job.number, "data": data})
         held.answer = text
         held.stored = asyncio.get_running_loop().create_future()
-        if self._ready.is_set():
+        if self._is_ready:
             await self.link.send(text)
             if not self.confirm:
                 self._forget(held)
@@ -170,7 +173,7 @@ class HeldJobs:
                     await self._empty.wait()
         tasks = [held.task for held in self.held.values() if held.task is not None]
         for held in list(self.held.values()):
-            if held.answer is None and self._ready.is_set():
+            if held.answer is None and self._is_ready:
                 await self.link.send(encode({"id": held.job.number, "data": {"type": "release"}}))
             self._take_away(held, "The worker closes")
         await self.link.close()
@@ -216,6 +219,7 @@ class HeldJobs:
             del self.held[held.job.number]
             if not self.held:
                 self._empty.set()
+            self._set_ready(self._is_ready)
 
     def _take_away(self, held: _Held, reason: str) -> None:
         """End the work on a job that is not ours any more."""
@@ -232,7 +236,7 @@ class HeldJobs:
     async def opened(self) -> None:
         """Send what has waited; with `grace` only calls, until the `welcome` comes."""
         if not self._grace:
-            self._ready.set()
+            self._set_ready(True)
         await self._calls.opened()
         if self._is_paused:
             await self.link.send(encode({"id": "paused", "data": {"type": "pause"}}))
@@ -260,7 +264,7 @@ class HeldJobs:
 
     def broke(self) -> None:
         """Keep what is in hand for the grace time."""
-        self._ready.clear()
+        self._set_ready(False)
         self._calls.broke()
         if self.held and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._grace / 1000, self._grace_ends)
@@ -313,7 +317,7 @@ class HeldJobs:
                 held.job.token = kept[number]["token"]
             else:
                 self._take_away(held, _LOST)
-        self._ready.set()
+        self._set_ready(True)
         for number in kept:
             answered = self.held[number].answer if number in self.held else encode(_RELEASE | {"id": number})
             if answered is not None:
@@ -326,12 +330,20 @@ class HeldJobs:
         if held.stored is not None and not held.stored.done():
             held.stored.set_result("")
 
-    def _grace_ends(self) -> None:
-        """Stop the handlers whose jobs others may have by now; answers wait until the gateway says what has become."""
+    def _set_ready(self, is_ready: bool) -> None:
+        """Note whether messages about jobs can be sent, and wake who waits for one, or has lost its job."""
+        self._is_ready = is_ready
+        self._changed.set()
+        self._changed.clear()
+
+    def _grace_ends(self, answered: bool = False) -> None:
+        """Stop the handlers whose jobs others may have by now; answers wait for a connection a while longer."""
         self._timer = None
         for held in list(self.held.values()):
-            if held.answer is None or not self._grace:
+            if answered or held.answer is None or not self._grace:
                 self._take_away(held, "The connection was gone for longer than the grace time")
+        if self.held:
+            self._timer = asyncio.get_running_loop().call_later(LINK_TIMEOUT, self._grace_ends, True)
 
 
 _RELEASE: Final[dict[str, Any]] = {"data": {"type": "release"}}

@@ -29,8 +29,8 @@ CLOSE_TIMEOUT: Final = 5.0
 """Seconds for the end of a connection."""
 FIRST_PAUSE: Final = 0.2
 """Seconds before the second try to connect; each further pause is twice as long, and random from its half on."""
-LONGEST_PAUSE: Final = 30.0
-"""Seconds that a pause has at most."""
+LONGEST_PAUSE: Final = 10.0
+"""Seconds that a pause has at most: a call, which waits for 30 s, sees more tries than one."""
 SETTLED: Final = 1.0
 """Seconds after which a connection counts as one that works: the pauses begin with the first one again."""
 

@@ -5,7 +5,7 @@
 export const limits = {
   openTimeout: 10_000, // for a handshake
   firstPause: 200, // before the second try to connect; each further one is twice as long, and random from its half on
-  longestPause: 30_000,
+  longestPause: 10_000, // a call, which waits for linkTimeout, sees more tries than one
   settled: 1000, // a connection that was open for so long works: the pauses begin with the first one again
   quiet: 20_000, // after which a silent gateway is asked for a sign of life, and after as much again given up
   mostCalls: 10_000, // without a reply; a further one is refused

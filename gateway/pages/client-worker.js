@@ -52,7 +52,7 @@ const LOST = "The job is not this worker's any more";
 export class Worker extends Emitter {
   #held = new Map(); // by the number of the message that pushed the job
   #ready = false; // messages about jobs can be sent
-  #whenReady = [];
+  #whenChanged = []; // wakes those who wait for that, or for their job to be gone
   #whenEmpty = [];
   #secret = null;
   #isPaused = false;
@@ -127,8 +127,10 @@ export class Worker extends Emitter {
 
   async _tell(job, data) {
     this.#of(job);
-    if (!this.#ready) await new Promise((resolve) => this.#whenReady.push(resolve));
-    this.#of(job);
+    while (!this.#ready) {
+      await new Promise((resolve) => this.#whenChanged.push(resolve));
+      this.#of(job);
+    }
     this._link.send(job.number, data);
   }
 
@@ -188,6 +190,7 @@ export class Worker extends Emitter {
   #forget(held) {
     this.#held.delete(held.job.number);
     held.gone = !held.answer;
+    for (const resolve of this.#whenChanged.splice(0)) resolve();
     if (!this.#held.size) for (const resolve of this.#whenEmpty.splice(0)) resolve();
   }
 
@@ -209,7 +212,7 @@ export class Worker extends Emitter {
 
   #isReady() {
     this.#ready = true;
-    for (const resolve of this.#whenReady.splice(0)) resolve();
+    for (const resolve of this.#whenChanged.splice(0)) resolve();
   }
 
   #received(id, data) {
@@ -275,13 +278,14 @@ export class Worker extends Emitter {
     this.#isReady();
   }
 
-  /** Stop the handlers whose jobs others may have by now; answers wait until the gateway says what has become. */
-  #graceEnds() {
+  /** Stop the handlers whose jobs others may have by now; answers wait for a connection a while longer. */
+  #graceEnds(answered = false) {
     clearTimeout(this.#timer);
     this.#timer = null;
     for (const held of this.#held.values()) {
-      if (!held.answer || !this.grace) this.#takeAway(held, "The connection was gone for longer than the grace time");
+      if (answered || !held.answer || !this.grace) this.#takeAway(held, "The connection was gone for longer than the grace time");
     }
+    if (this.#held.size) this.#timer = setTimeout(() => this.#graceEnds(true), limits.linkTimeout);
   }
 }
 

@@ -20,12 +20,13 @@ afterEach(async () => {
 });
 
 /** A cable to the gateway that can be cut. */
-const cable = { open: new Set(), lost: null, cuts: 0 };
+const cable = { open: new Set(), lost: null, cuts: 0, refuses: false };
 cable.hangUp = () => {
   cable.cuts++;
   for (const socket of cable.open) socket.destroy();
 };
 const relay = net.createServer((client) => {
+  if (cable.refuses) return client.destroy();
   const server = net.connect(port, "127.0.0.1");
   for (const [from, to] of [[client, server], [server, client]]) {
     cable.open.add(from);
@@ -354,6 +355,27 @@ for (const grace of [0, 100]) {
     limits.firstPause = 30;
   });
 }
+
+test("without a gateway nothing waits for ever", async () => {
+  const queue = make();
+  const handlers = [];
+  const worker = work(queue, (job) => (handlers.push(job), new Promise(() => {})), { grace: 100, concurrency: 2 });
+  await queue.addBulk([{ name: "x" }, { name: "x" }]);
+  while (handlers.length < 2) await queue.count();
+  limits.linkTimeout = 100;
+  const broken = happens(worker, "disconnected");
+  cable.refuses = true;
+  cable.hangUp();
+  await broken;
+  const [held, answered] = handlers;
+  await Promise.all([
+    assert.rejects(held.updateProgress(1), NotFoundError),
+    assert.rejects(answered.release(), OutcomeUnknownError),
+  ]);
+  assert.equal(worker.inHand, 0);
+  limits.linkTimeout = 30_000;
+  cable.refuses = false;
+});
 
 test("under cut sockets no job is lost and none handled twice", async () => {
   const queue = make();

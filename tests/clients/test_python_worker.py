@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bullmq_proxy.gateway.client import ProxyError, Queue, UnrecoverableError, Worker, WorkerJob
-from bullmq_proxy.gateway.client.errors import ConflictError, InvalidArgumentsError, NotFoundError
+from bullmq_proxy.gateway.client.errors import ConflictError, InvalidArgumentsError, NotFoundError, OutcomeUnknownError
 from bullmq_proxy.gateway.client.types import JobOptions
 from tests.clients.conftest import KEY
 from tests.support.relay import Relay
@@ -298,6 +298,25 @@ class TestGrace:
             assert cancelled is job
             again = await work.job()
             assert (again.id, again.attemptsStarted) == ("j", 2)
+
+    async def test_without_a_gateway_nothing_waits_for_ever(
+        self, queue: Queue, url: str, cable: Relay, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bullmq_proxy.gateway.client.held.LINK_TIMEOUT", 0.1)
+        async with Work(url, grace=100, concurrency=2) as work:
+            await queue.addBulk([{"name": "x"}, {"name": "x"}])
+            held, answered = await work.job(), await work.job()
+            cable.refuse()
+            await eventually(lambda: not work.worker._jobs.link.is_open, "the connection breaks", SOON)
+            telling = asyncio.create_task(held.updateProgress(1))
+            answering = asyncio.create_task(answered.release())
+            with pytest.raises(NotFoundError):
+                await asyncio.wait_for(telling, SOON)
+            with pytest.raises(OutcomeUnknownError):
+                await asyncio.wait_for(answering, SOON)
+            assert work.worker.inHand == 0
+            work.go_on.set()
+            cable.mend()
 
     async def test_under_cut_sockets_no_job_is_lost_and_none_handled_twice(
         self, queue: Queue, url: str, cable: Relay

@@ -390,12 +390,14 @@ class TestBackoff:
         backoff = Backoff()
         assert [backoff.pause(0) for _ in range(10)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
-    def test_a_minute_of_health_starts_again_from_nothing(self) -> None:
+    def test_health_makes_up_for_deaths(self) -> None:
         backoff = Backoff()
-        backoff.pause(0)
-        backoff.pause(0)
-        assert backoff.pause(HEALTHY) == 0
-        assert backoff.pause(HEALTHY - 1) == 0.5
+        pauses = [backoff.pause(healthy) for healthy in (0, 0, 0, HEALTHY, 2 * HEALTHY, HEALTHY / 2, 10 * HEALTHY)]
+        assert pauses == [0, 0.5, 1, 1, 0.5, 1, 0]
+
+    def test_what_accidents_end_every_few_seconds_is_back_at_once(self) -> None:
+        backoff = Backoff()
+        assert {backoff.pause(2 * HEALTHY) for _ in range(100)} == {0}
 
     def test_a_long_outage_does_not_overflow(self) -> None:
         backoff = Backoff()

@@ -68,6 +68,11 @@ class Relay:
         """Pass on what was held back."""
         self._going_on.set()
 
+    def refuse(self) -> None:
+        """End all connections, and refuse new ones until `mend`."""
+        self._refusing = True
+        self.hang_up()
+
     def mend(self) -> None:
         """Let connections through again."""
         self._refusing = False
