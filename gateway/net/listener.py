@@ -142,7 +142,9 @@ class Listener:
             for slot in others.keys() - self._others.keys():
                 if not self._draining:
                     log.info("nobody serves slot %d: its connections are taken here, too", slot)
-                    self._others[slot] = await self._accept_on(others[slot].dup())
+                    self._others[slot] = server = await self._accept_on(others[slot].dup())
+                    if self._draining:  # it has begun meanwhile
+                        server.close()
         self._tasks = [task for task in self._tasks if not task.done()]
 
     @property

@@ -62,6 +62,7 @@ class Runner:
         self._busy_until = 0.0  # loop time; the endpoint has asked for it
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._retired: Callable[[Runner], None] | None = None
+        self._closed = False
 
     def start(self) -> None:
         """Take jobs from now on."""
@@ -267,6 +268,9 @@ class Runner:
 
     async def close(self) -> None:
         """Leave: what the endpoint has accepted stays its own, and everything else goes back."""
+        if self._closed:
+            return
+        self._closed = True
         self._retired = _nothing
         for timer in (*self._timers.values(), *self._accepted.values()):
             timer.cancel()

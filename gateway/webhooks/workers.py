@@ -227,6 +227,16 @@ class Webhooks:
                 self._retire(self._runners.pop(name))
 
     def _run(self, name: str) -> None:
+        """Run a registration; one that cannot be run is left alone until it changes."""
+        try:
+            self._start(name)
+        except Exception:
+            log.exception("webhook %s cannot be run", name)
+            self._runners.pop(name, None)
+            del self._texts[name]
+            self._release(name)
+
+    def _start(self, name: str) -> None:
         text = self._texts[name]
         registration = read_stored(text)
         assert registration is not None  # `_refresh` has looked
