@@ -76,11 +76,6 @@ def test_sentinels_have_a_login_of_their_own() -> None:
     assert "hidden" not in repr(target)
 
 
-def test_a_certificate_that_is_missing_is_named_by_its_parameter() -> None:
-    with pytest.raises(ValueError, match="ssl_certfile"):
-        Target.from_url("rediss://h?ssl_certfile=/nowhere.pem")
-
-
 def test_a_password_file_is_read_each_time(tmp_path: Path) -> None:
     file = tmp_path / "password"
     address = Target.from_url("redis://h", str(file)).seeds[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ class Address:
         password_file: holds the password instead; it is read for each connection, so that it may change.
         tls: how to encrypt.
         server_name: that the certificate must have, where it is not that of the host.
+        certfile: holds the client's own certificate, which `tls` has read.
     """
 
     host: str = "localhost"
@@ -40,6 +42,7 @@ class Address:
     password_file: str | None = None
     tls: ssl.SSLContext | None = field(default=None, repr=False)
     server_name: str | None = None
+    certfile: str | None = None
 
     @property
     def shown(self) -> str:
@@ -91,6 +94,7 @@ class Address:
             username=options.get("username"),
             password=options.get("password"),
             tls=_tls(options) if secure else None,
+            certfile=options.get("ssl_certfile") if secure else None,
         )
 
 
@@ -147,6 +151,7 @@ class Target:
             password_file=password_file if found.password is None else None,
             tls=_tls(parameters) if found.tls else None,
             server_name=parameters.get("ssl_server_name"),
+            certfile=parameters.get("ssl_certfile"),
         )
         seeds = tuple(replace(address, host=host, port=port) for host, port in found.hosts) or (address,)
         if found.kind is Kind.SENTINEL:
@@ -157,19 +162,29 @@ class Target:
         return cls(kind=found.kind, seeds=seeds, master=address, name=found.name)
 
 
-def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
+@contextmanager
+def _used(parameters: str) -> Iterator[None]:
+    """Turn what is wrong with files into an error that names their parameters."""
     try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{parameters} cannot be used: {error.strerror or error}") from None
+
+
+def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
+    with _used("ssl_ca_certs, ssl_ca_path or ssl_ca_data"):
         context = ssl.create_default_context(
             cafile=options.get("ssl_ca_certs"),
             capath=options.get("ssl_ca_path"),
             cadata=options.get("ssl_ca_data"),
         )
-        if options.get("ssl_certfile"):
-            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), options.get("ssl_password"))
-    except OSError as error:
-        raise ValueError(
-            f"a file of ssl_ca_certs, ssl_certfile or ssl_keyfile cannot be used: {error.strerror or error}"
-        ) from None
+    certificate, key = options.get("ssl_certfile"), options.get("ssl_keyfile")
+    if certificate:
+        with _used("ssl_certfile, ssl_keyfile or ssl_password"):
+            # Without a password OpenSSL asks the terminal for that of a key that has one.
+            context.load_cert_chain(certificate, key, options.get("ssl_password") or "")
+    elif key:
+        raise ValueError("ssl_keyfile needs ssl_certfile, the certificate of that key")
     required = options.get("ssl_cert_reqs", "required")
     if required in ("none", ssl.CERT_NONE):
         context.check_hostname = False

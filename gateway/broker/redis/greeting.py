@@ -38,7 +38,7 @@ async def open_socket(address: Address, make: Callable[[], RedisSocket], silence
         silence: seconds after which the system gives up a peer that does not confirm what it is sent.
 
     Raises:
-        RedisRefused: one side wants TLS and the other does not, or a certificate is not trusted.
+        RedisRefused: one side wants TLS and the other does not, or a certificate is missing or not trusted.
         OSError: not reachable.
     """
     loop = asyncio.get_running_loop()
@@ -58,10 +58,22 @@ async def open_socket(address: Address, make: Callable[[], RedisSocket], silence
             f"The certificate of {address.shown} is not trusted ({error.verify_message}): name its CA with"
             " ?ssl_ca_certs=FILE"
         ) from None
-    except (ssl.SSLError, ConnectionAbortedError):
+    except (ssl.SSLError, ConnectionAbortedError) as error:
+        if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):  # which only a peer with TLS sends
+            raise _tls_refused(error, address) from None
         raise RedisRefused(f"{address.shown} does not speak TLS: write redis:// for rediss://") from None
     _notice_silence(transport.get_extra_info("socket"), silence)
     return connection
+
+
+def _tls_refused(alert: ssl.SSLError, address: Address) -> RedisRefused:
+    """Return what an alert means. TLS 1.3 looks at the client's certificate when the client takes it for connected."""
+    words = (alert.reason or "of no name").lower().replace("_", " ")
+    if address.certfile is None:
+        remedy = "if it demands a client certificate, name it with ?ssl_certfile=FILE&ssl_keyfile=FILE"
+    else:
+        remedy = "it may not trust the certificate of ssl_certfile"
+    return RedisRefused(f"{address.shown} refuses the TLS connection ({words}): {remedy}")
 
 
 def _notice_silence(sock: Any, seconds: float) -> None:
@@ -115,6 +127,8 @@ async def greet(
     except NotMaster:
         raise
     except GatewayError as error:
+        if connection.alert is not None:
+            raise _tls_refused(connection.alert, address) from None
         raise refused(error, address, password) from None
 
 
@@ -153,10 +167,19 @@ def refused(error: GatewayError, address: Address, password: str | None = None) 
 
 
 def check_open(connection: RedisSocket, address: Address) -> None:
-    """Raise ConnectionResetError if the connection was closed during the handshake, or right behind it."""
+    """Look at a connection during the handshake, or right behind it.
+
+    Raises:
+        RedisRefused: it does not speak the protocol.
+        ConnectionResetError: it is closed.
+    """
+    if connection.fault:
+        raise RedisRefused(f"{address.shown} does not answer as Redis does: {connection.fault}") from None
     if connection.lost.done():
-        hint = "" if address.tls else " (if it wants TLS, write rediss:// for redis://)"
-        raise ConnectionResetError(f"it closes the connection at once{hint}")
+        hint = "if it wants TLS, write rediss:// for redis://"
+        if address.tls:
+            hint = "if it demands a client certificate, name one that it trusts with ?ssl_certfile=FILE"
+        raise ConnectionResetError(f"it closes the connection at once ({hint})")
 
 
 def reason_of(error: OSError | GatewayError) -> str:

@@ -345,11 +345,10 @@ class Link:
         try:
             async with asyncio.timeout(min(self._options.deadline, self._options.silence)):
                 await greet(connection, address, self._options.name, self._setup, needs_master=self.server.needs_master)
-        except BaseException:
+        except BaseException as error:
             connection.transport.abort()
-            if connection.fault:
-                raise RedisRefused(f"{address.shown} does not answer as Redis does: {connection.fault}") from None
-            check_open(connection, address)
+            if not isinstance(error, RedisRefused):  # which says more than that the connection was closed
+                check_open(connection, address)
             raise
         check_open(connection, address)
         self._connected(connection)

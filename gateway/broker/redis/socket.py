@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -99,6 +100,7 @@ class RedisSocket(asyncio.Protocol):
         self.pending: deque[Entry] = deque()
         self.replies = 0
         self.fault = ""  # why what came is no Redis protocol
+        self.alert: ssl.SSLError | None = None  # of TLS, which ended it
         self.on_lost: Callable[[RedisSocket], None] | None = None
         self.on_refused: Callable[[RedisSocket, Entry, str, Any], bool] | None = None
         self.transport: asyncio.Transport
@@ -111,6 +113,8 @@ class RedisSocket(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, ssl.SSLError):
+            self.alert = exc
         if not self.lost.done():
             self.lost.set_result(None)
         if self.on_lost is not None:
