@@ -216,9 +216,7 @@ async def test_a_node_that_dies_before_it_got_a_slot_is_not_missed(cluster: Clus
         assert await queue.call("getJob", "none") is None  # it is asked there
         source("CLUSTER", "SETSLOT", at, "STABLE")
         joined.process.kill()
-        for node in cluster.nodes:
-            if node.process.is_running:
-                await asyncio.to_thread(node, "CLUSTER", "FORGET", joined.id)
+        await asyncio.to_thread(cluster.remove, joined)
         await queue.call("add", "n", {})
         assert await gateway.ready() == (200, "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class Cluster:
     def __init__(self, tmp_path: Path, *, masters: int = 3, replicas: int = 0) -> None:
         self._path = tmp_path
         self.nodes: list[ClusterNode] = []
+        self._numbers = count()
         self._masters = masters
         self._replicas = replicas
 
@@ -80,7 +82,7 @@ class Cluster:
 
     def add_node(self) -> ClusterNode:
         """Start a node that is in no cluster yet; in the main thread, since it ends with the thread that starts it."""
-        directory = self._path / f"node-{len(self.nodes)}"
+        directory = self._path / f"node-{next(self._numbers)}"
         directory.mkdir()
         self.nodes.append(ClusterNode(directory))
         return self.nodes[-1]
@@ -98,6 +100,14 @@ class Cluster:
         """Let a node join as a master without slots."""
         self._meet([node])
         self.settle()
+
+    def remove(self, node: ClusterNode) -> None:
+        """Let the others forget a node, and end it if it runs."""
+        self.nodes.remove(node)
+        for other in self.nodes:
+            if other.process.is_running:
+                other("CLUSTER", "FORGET", node.id)
+        node.process.close()
 
     def add_replica(self, master: ClusterNode) -> ClusterNode:
         """Add a replica and wait until it follows its master."""
