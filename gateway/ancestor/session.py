@@ -12,6 +12,7 @@ from bullmq_proxy.gateway.ancestor.functions import ANCESTOR, NamedQueue
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
+from bullmq_proxy.gateway.sessions.call_session import EndsWithCalls
 from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.interfaces import CallClient, Exchange, Result
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
@@ -25,7 +26,7 @@ _FIRST_PAGE: Final = 10
 _STATUSES: Final = "waiting,active,completed,failed"
 
 
-class AncestorSession:
+class AncestorSession(EndsWithCalls):
     """A client of the ancestor's that sends requests for one queue."""
 
     def __init__(
@@ -50,19 +51,6 @@ class AncestorSession:
             reply.reply(error)
         else:
             self._caller.call(reply, function, args, len(body))
-
-    def connection_lost(self) -> None:
-        """Let the calls under way run to their end; their replies go nowhere."""
-        self._caller.close()
-
-    def drain(self, deadline: float) -> None:
-        """Do nothing: no call waits."""
-        self._caller.drain()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether all calls have been replied to."""
-        return not self._caller.in_flight
 
 
 def _call(endpoint: AncestorEndpoint, target: Target, body: bytes) -> tuple[str, list[Raw]]:

@@ -7,13 +7,14 @@ from typing import Any
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
+from bullmq_proxy.gateway.sessions.call_session import EndsWithCalls
 from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.interfaces import Client
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from bullmq_proxy.gateway.wire.envelope import InvalidMessage, decode_request, err
 
 
-class QueueSession:
+class QueueSession(EndsWithCalls):
     """A client that calls functions of one queue, or of what else has a table of functions."""
 
     __slots__ = ("__weakref__", "_caller", "_client")  # thousands of them do nothing for hours
@@ -43,16 +44,3 @@ class QueueSession:
 
     def late_message_received(self, message: bytes) -> None:
         """Ignore it: nothing is started that could not be answered any more."""
-
-    def connection_lost(self) -> None:
-        """Calls under way run to their end; their replies go nowhere."""
-        self._caller.close()
-
-    def drain(self, deadline: float) -> None:
-        """Requests are answered until the connection closes."""
-        self._caller.drain()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether all requests are answered."""
-        return not self._caller.in_flight

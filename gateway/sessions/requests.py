@@ -10,6 +10,7 @@ from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
+from bullmq_proxy.gateway.sessions.call_session import EndsWithCalls
 from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.interfaces import CallClient, Exchange, Result
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
@@ -30,7 +31,7 @@ _calls: Final[Reader[Call | list[Call]]] = Reader(Call | list[Call])
 _WRITING: Final = ("POST", "OPTIONS")
 
 
-class RequestSession:
+class RequestSession(EndsWithCalls):
     """A client that calls functions by HTTP requests."""
 
     def __init__(
@@ -72,19 +73,6 @@ class RequestSession:
         batch = _Batch(exchange, len(calls))
         for place, call in enumerate(calls):
             self._caller.call(_Part(batch, place), call.fn, call.args, sum(map(len, call.args)))
-
-    def connection_lost(self) -> None:
-        """Let the calls under way run to their end; their replies go nowhere."""
-        self._caller.close()
-
-    def drain(self, deadline: float) -> None:
-        """End the calls that may take as long as they like."""
-        self._caller.drain()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether all calls have been replied to."""
-        return not self._caller.in_flight
 
 
 class _Batch:

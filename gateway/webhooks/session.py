@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.sessions.call_session import EndsWithCalls
 from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.interfaces import CallClient, Exchange, Result
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
@@ -19,7 +20,7 @@ from bullmq_proxy.gateway.wire.endpoints import PathParameter, WorkersEndpoint
 from bullmq_proxy.gateway.wire.routes import Target, decode_segment
 
 
-class WorkersSession:
+class WorkersSession(EndsWithCalls):
     """A client that registers, sees and deletes webhook workers."""
 
     def __init__(self, workers: Webhooks, context: Context, client: CallClient, limits: CallLimits) -> None:
@@ -37,19 +38,6 @@ class WorkersSession:
             reply.reply(error)
         else:
             self._caller.call(reply, function, args, len(body))
-
-    def connection_lost(self) -> None:
-        """Let the calls under way run to their end; their replies go nowhere."""
-        self._caller.close()
-
-    def drain(self, deadline: float) -> None:
-        """Do nothing: no call waits."""
-        self._caller.drain()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether all calls have been replied to."""
-        return not self._caller.in_flight
 
 
 def _call(target: Target, body: bytes) -> tuple[str, list[Raw]]:
