@@ -82,7 +82,7 @@ class Call:
     flows: bool = False
 
 
-def _calls(jobs: int) -> list[Call]:
+def calls_of(jobs: int) -> list[Call]:
     """Return what is called: each function with its example, and in the ways that make it work hardest."""
     middle = jobs // 2
     one = {"name": "mail", "queueName": _QUEUE}
@@ -137,7 +137,10 @@ def _calls(jobs: int) -> list[Call]:
         "addBulk": [[[one] * MOST_ADDED]],
         "getFlow": [[{"queueName": _QUEUE, "id": "parent"}]],
     }
-    calls += [Call(each.name, args, flows=True) for each in FLOWS for args in ways_of_flows[each.name]]
+    for function in FLOWS:
+        calls += [
+            Call(function.name, args, flows=True) for args in ways_of_flows.get(function.name, [function.example])
+        ]
     return calls
 
 
@@ -253,7 +256,7 @@ async def run(jobs: int, names: Sequence[str], say: Callable[[str], None]) -> li
     """Look at the functions of these names, or at all; returns the longest silences first."""
     found = []
     async with looking(jobs) as look:
-        for call in _calls(jobs):
+        for call in calls_of(jobs):
             if not names or call.fn in names:
                 look.fill()
                 found.append(await look.call(call))

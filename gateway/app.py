@@ -233,8 +233,8 @@ class App:
     ) -> CallSession:
         broker, context = self.broker, Context(self.broker, rights)
         if isinstance(endpoint, AncestorEndpoint):
-            queue, longest = broker.queue(parameters.queue), self.settings.max_queue_name
-            return AncestorSession(queue, context, client, self._call_limits, longest_name=longest)
+            queue, of_path = broker.queue(parameters.queue), limits(self.settings)
+            return AncestorSession(queue, context, client, self._call_limits, of_path=of_path)
         if isinstance(endpoint, WorkersEndpoint):
             return WorkersSession(self._webhooks, context, client, self._call_limits)
         match endpoint:
@@ -330,5 +330,6 @@ def limits(settings: Settings, *, on_cluster: bool = False) -> Limits:
     return Limits(
         max_queue_name=settings.max_queue_name,
         max_concurrency=settings.max_concurrency,
+        min_queue_name=settings.min_queue_name,
         cluster_prefix=settings.prefix if on_cluster else None,
     )

@@ -219,6 +219,12 @@ class Settings:
     max_queue_name: int = option(
         100, "Longest queue name, in characters.", value_types.whole(1, 1000), also=("MAX_QUEUE_NAME_LENGTH",)
     )
+    min_queue_name: int = option(
+        3,
+        "Shortest queue name on the HTTP routes of taskforcesh/bullmq-proxy, in characters.",
+        value_types.whole(1, 1000),
+        also=("MIN_QUEUE_NAME_LENGTH",),
+    )
     max_in_flight: int = option(
         1024,
         "Unanswered requests of one connection before its socket is no longer read.",

@@ -102,6 +102,7 @@ class _Shard:
             self._share()
             self._report(event="ready")
             await self._leave.wait()
+            self._report(event="leaving")
             for listener in self._listeners:
                 if listener is not self._listeners[self._start.slot]:
                     listener.close()

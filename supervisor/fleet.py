@@ -1,6 +1,6 @@
 """The plan: what happened and what time it is in, what to do next out. Nothing here forks, kills or waits.
 
-events    started, ready, failed, exited, not_started, stop, check_beats, show_stacks     come in from the master loop
+events    started, ready, leaving, failed, exited, not_started, stop, check_beats, show_stacks     come in from the master loop
 actions   Spawn, Signal                             go out, for the master to carry out
 outcome   Outcome                                   once the service has to end and no shard is left
 """
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.supervisor.backoff import FIRST, Backoff
 
-# Deaths of one slot in a row without having served: starting it again would not help.
+# Deaths of each slot in a row without having served: starting them again would not help. While one serves the others are
+# tried again: accidents, such as a memory that is full, befall starts as well.
 CRASH_LOOP = 5
 # What a shard gets beyond its own time limits before it is killed.
 GRACE = 5.0
@@ -209,6 +210,12 @@ class Fleet:
             slot.empty_since, slot.is_shared = None, False
             slot.moved_at = now
 
+    def leaving(self, index: int, now: float) -> None:
+        """Note that a shard drains because somebody else has told it to: the others serve its slot meanwhile."""
+        slot = self.slots[index]
+        if slot.state is State.READY:
+            slot.state, slot.due, slot.is_shared = State.LEAVING, now + self._drain_timeout, True
+
     def failed(self, index: int, message: str) -> None:
         """Note why a shard is about to give up."""
         self.slots[index].message = message
@@ -322,7 +329,7 @@ class Fleet:
         """Return why there is no point in starting the slot again; empty when there is."""
         if code == Exit.INCOMPATIBLE or (code == Exit.BAD_START and slot.incarnation == 0):
             return slot.message or "the first start failed"
-        if slot.hopeless < CRASH_LOOP:
+        if any(slot.hopeless < CRASH_LOOP for slot in self.slots):
             return ""
         last = slot.message or describe(code)
         return f"shard {slot.index} died {slot.hopeless} times in a row without becoming ready, at last: {last}"

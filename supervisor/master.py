@@ -289,6 +289,8 @@ class Master:
                     self._fleet.ready(shard.slot, time.monotonic())
                     log.info("shard %d is ready, pid %d", shard.slot, shard.pid)
                     self._announce()
+                case {"event": "leaving"}:
+                    self._fleet.leaving(shard.slot, time.monotonic())
                 case {"event": "failed", "message": str(reason)}:
                     self._fleet.failed(shard.slot, reason)
         if not open_still:

@@ -21,11 +21,9 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_argumen
 from bullmq_proxy.gateway.rules.ids import check_queue_name, is_reserved
 from bullmq_proxy.gateway.rules.shapes import AddedJob, Job, JobLogs
 from bullmq_proxy.gateway.values.text import bytes_of
+from bullmq_proxy.gateway.wire.connection_options import Limits
 
 ANCESTOR: Final = FunctionTable()
-
-SHORTEST_NAME: Final = 3
-"""Characters of a queue's name."""
 
 Status = Literal["waiting", "active", "completed", "failed", "delayed"]
 _AT_ONCE: Final = 50  # jobs that are read in one turn of the loop
@@ -37,11 +35,11 @@ class NamedQueue:
 
     Attributes:
         queue: of that name.
-        longest_name: in characters.
+        limits: of the name.
     """
 
     queue: Queue
-    longest_name: int
+    limits: Limits
 
     def check_name(self) -> None:
         """Refuse a name that a queue cannot have.
@@ -49,10 +47,8 @@ class NamedQueue:
         Raises:
             GatewayError: INVALID_ARGUMENTS.
         """
-        name = self.queue.name
-        if len(name) < SHORTEST_NAME:
-            raise invalid_arguments(f"The queue name must have at least {SHORTEST_NAME} characters")
-        check_queue_name(name, self.longest_name, "the path")
+        limits = self.limits
+        check_queue_name(self.queue.name, limits.max_queue_name, "the path", limits.min_queue_name)
 
 
 class Page(TypedDict):

@@ -17,7 +17,7 @@ from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.interfaces import CallClient, Exchange, Result
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from bullmq_proxy.gateway.values.json_text import encode
-from bullmq_proxy.gateway.wire.connection_options import Options
+from bullmq_proxy.gateway.wire.connection_options import Limits, Options
 from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, PathParameter
 from bullmq_proxy.gateway.wire.routes import AncestorError, Target, decode_segment
 
@@ -30,11 +30,11 @@ class AncestorSession(EndsWithCalls):
     """A client of the ancestor's that sends requests for one queue."""
 
     def __init__(
-        self, queue: Queue, context: Context, client: CallClient, limits: CallLimits, *, longest_name: int
+        self, queue: Queue, context: Context, client: CallClient, limits: CallLimits, *, of_path: Limits
     ) -> None:
-        """Make a session; `longest_name` is the most characters of a queue's name, `limits` of the calls under way."""
+        """Make a session, with the limits of the calls under way and those of the path."""
         self._client = client
-        self._queue = NamedQueue(queue, longest_name)
+        self._queue = NamedQueue(queue, of_path)
         self._caller = Caller(ANCESTOR, self._queue, context, client, limits)
 
     def requested(self, exchange: Exchange, target: Target, options: Options, body: bytes, *, writes: bool) -> None:

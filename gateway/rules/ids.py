@@ -91,8 +91,8 @@ def is_reserved(id: str) -> bool:
     return _is_reserved(id) is not None
 
 
-def check_queue_name(name: str, max_length: int, place: str) -> None:
-    """Check the name of a queue.
+def check_queue_name(name: str, max_length: int, place: str, min_length: int = 1) -> None:
+    """Check the name of a queue, whose lengths are in characters.
 
     Raises:
         GatewayError: INVALID_ARGUMENTS that names the `place`.
@@ -101,5 +101,7 @@ def check_queue_name(name: str, max_length: int, place: str) -> None:
         raise invalid_arguments(f"Queue name must be provided - at {place}")
     if ":" in name:
         raise invalid_arguments(f"Queue name cannot contain : - at {place}")
+    if len(name) < min_length:
+        raise invalid_arguments(f"The queue name must have at least {min_length} characters - at {place}")
     if len(name) > max_length:
         raise invalid_arguments(f"The queue name has {len(name)} characters, {max_length} are allowed - at {place}")

@@ -8,15 +8,13 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
+from bullmq_proxy.gateway.rules.ids import check_queue_name
 from bullmq_proxy.gateway.values.json_text import UNREADABLE
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER
 from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import describe
 from bullmq_proxy.gateway.webhooks.registration import LONGEST_TIMEOUT, Endpoint, Limiter, Registration, check
 from bullmq_proxy.gateway.wire.connection_options import Limits
-
-SHORTEST_NAME: Final = 3
-"""Characters of a queue's name."""
 
 _TIMEOUT: Final = 3000  # ms, unless a worker says it
 _METHODS: Final = ("POST", "PUT", "PATCH")
@@ -70,8 +68,7 @@ def read_worker(text: bytes | Raw, limits: Limits) -> Registration:
     except UNREADABLE as error:
         code = ErrorCode.INVALID_ARGUMENTS if isinstance(error, msgspec.ValidationError) else ErrorCode.INVALID_MESSAGE
         raise GatewayError(code, describe(error, _reader.shape, "body")) from None
-    if len(given.queue) < SHORTEST_NAME:
-        raise invalid_arguments(f"The queue name must have at least {SHORTEST_NAME} characters")
+    check_queue_name(given.queue, limits.max_queue_name, "`body.queue`", limits.min_queue_name)
     registration = Registration(queue=given.queue, endpoint=_endpoint(given.endpoint), **_options(given.opts))
     check(registration, limits)
     return registration

@@ -32,6 +32,7 @@ class Limits:
 
     max_queue_name: int  # characters
     max_concurrency: int
+    min_queue_name: int = 3  # characters, on the routes of the ancestor
     cluster_prefix: str | None = None  # of the keys, on a cluster: there they need a hash tag
 
 

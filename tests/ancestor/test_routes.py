@@ -360,6 +360,14 @@ class TestKeys:
         answer = await client.fetch(*asked(endpoint, name), body="[]" if endpoint.value.methods[0] == "POST" else "")
         assert answer.status == (401 if endpoint in HOLDERS else 400)
 
+    async def test_shorter_names_may_be_allowed(self, valkey: ValkeyProcess, prefix: str) -> None:
+        async with Gateway(valkey.url, prefix=prefix, min_queue_name=1) as gateway:
+            client = Client(gateway.port, await RawClient.connect(gateway.port))
+            await client.add(JOB, queue="m")
+            worker = {"queue": "m", "endpoint": {"url": "http://127.0.0.1:9/", "method": "POST"}}
+            assert (await client.post("/workers", worker)).status == 200
+            await client.raw.close()
+
     @pytest.mark.parametrize("path", sorted({endpoint.value.path for endpoint in AncestorEndpoint}))
     async def test_a_wrong_method_is_nowhere(self, proxy: Gateway, path: str) -> None:
         target = path.replace("{queue}", "mails").replace("{job}", "1")

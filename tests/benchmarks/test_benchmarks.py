@@ -20,7 +20,10 @@ from benchmarks.load.task import Load, Outcome, Task, job_data
 from benchmarks.report import table
 from benchmarks.runner import Plan, Result, run_plan
 from benchmarks.scenarios import ALL, SCENARIOS, Scenario, chosen
+from benchmarks.silence import calls_of
 from benchmarks.svg import chart
+from bullmq_proxy.gateway.broker.functions import TABLE
+from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from tests.support.service import ROOT
 from tests.support.waiting import TIMEOUT
 
@@ -154,6 +157,12 @@ def test_the_command_says_what_it_does_not_know(words: list[str], says: str) -> 
 
 
 # The parts without processes
+
+
+def test_the_silence_of_every_function_is_looked_at() -> None:
+    calls = calls_of(1000)
+    assert {call.fn for call in calls if not call.flows} == {function.name for function in TABLE}
+    assert {call.fn for call in calls if call.flows} == {function.name for function in FLOWS}
 
 
 def test_scenarios_have_names_of_their_own_and_groups_select_them() -> None:

@@ -31,6 +31,7 @@ BAD: dict[str, str] = {
     "max_message_size": "10T",
     "max_concurrency": "many",
     "max_queue_name": "0",
+    "min_queue_name": "0",
     "max_in_flight": "0",
     "bad_messages_per_second": "0",
     "max_connections": "0",

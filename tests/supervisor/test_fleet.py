@@ -9,7 +9,7 @@ from signal import SIGABRT, SIGKILL, SIGTERM, SIGUSR1
 import pytest
 
 from bullmq_proxy.gateway.exits import Exit
-from bullmq_proxy.supervisor.backoff import HEALTHY, Backoff
+from bullmq_proxy.supervisor.backoff import HEALTHY, LONGEST, Backoff
 from bullmq_proxy.supervisor.fleet import (
     ABORT_GRACE,
     CRASH_LOOP,
@@ -168,6 +168,16 @@ class TestCrash:
         assert fleet.outcome.code == Exit.FAILED
         assert fleet.outcome.reason.endswith("died 5 times in a row without becoming ready, at last: killed by SIGSEGV")
 
+    def test_the_service_goes_on_while_others_serve(self) -> None:
+        fleet = serving(2)
+        fleet.exited(0, -9, 0)
+        pauses = [dies(fleet, -9) for _ in range(CRASH_LOOP * 2)]
+        assert pauses[-1] == LONGEST
+        fleet.exited(1, -9, 0)
+        assert not fleet.ending
+        dies(fleet, -9)
+        assert not fleet.ending, "the other one has five tries, too"
+
     def test_having_served_clears_the_count(self) -> None:
         fleet = fleet_of(1)
         for _ in range(CRASH_LOOP * 2):
@@ -238,6 +248,34 @@ class TestStop:
         fleet = serving(2)
         fleet.stop(0)
         assert repr(fleet) == "<Fleet 0:leaving 1:leaving ending>"
+
+
+class TestToldByOthers:
+    """A shard that somebody else than the fleet has told to leave."""
+
+    def test_the_others_serve_its_slot_at_once_until_it_is_filled(self) -> None:
+        fleet = serving(2)
+        fleet.leaving(0, 10)
+        assert fleet.shared() == (0,)
+        assert fleet.serving == 1
+        assert fleet.exited(0, 0, 12) == 0
+        assert fleet.plan(12) == [Spawn(0, 1)]
+        fleet.started(0, 102, 12)
+        assert fleet.shared() == (0,)
+        fleet.ready(0, 13)
+        assert fleet.shared() == ()
+
+    def test_it_is_killed_when_it_does_not_go(self) -> None:
+        fleet = serving(1)
+        fleet.leaving(0, 10)
+        assert fleet.next_due() == 10 + DRAIN + GRACE
+        assert fleet.plan(10 + DRAIN + GRACE) == [Signal(100, SIGKILL)]
+
+    def test_one_that_the_fleet_has_told_keeps_its_time(self) -> None:
+        fleet = serving(1)
+        fleet.stop(10)
+        fleet.leaving(0, 11)
+        assert fleet.slots[0].due == 10 + DRAIN + GRACE
 
 
 WATCH = 20.0

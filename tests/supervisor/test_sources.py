@@ -43,6 +43,7 @@ OTHER: dict[str, str] = {
     "max_message_size": "2k",
     "max_concurrency": "5",
     "max_queue_name": "50",
+    "min_queue_name": "2",
     "max_in_flight": "10",
     "max_connections": "1000",
     "max_connections_per_address": "100",
