@@ -1,8 +1,8 @@
 """The plan: what happened and what time it is in, what to do next out. Nothing here forks, kills or waits.
 
-events    started, ready, leaving, failed, exited, not_started, stop, check_beats, show_stacks     come in from the master loop
-actions   Spawn, Signal                             go out, for the master to carry out
-outcome   Outcome                                   once the service has to end and no shard is left
+events    started, ready, leaving, failed, exited, not_started, stop, check_beats, show_stacks     come in from the loop
+actions   Spawn, Signal     go out, for the master to carry out
+outcome   Outcome           once the service has to end and no shard is left
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.supervisor.backoff import FIRST, Backoff
 
-# Deaths of each slot in a row without having served: starting them again would not help. While one serves the others are
-# tried again: accidents, such as a memory that is full, befall starts as well.
+# Deaths of each slot in a row without having served: starting them again would not help. While one serves the others
+# are tried again: accidents, such as a memory that is full, befall starts as well.
 CRASH_LOOP = 5
 # What a shard gets beyond its own time limits before it is killed.
 GRACE = 5.0
