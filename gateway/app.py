@@ -53,6 +53,7 @@ from bullmq_proxy.gateway.wire.endpoints import (
     WorkersEndpoint,
 )
 from bullmq_proxy.gateway.wire.routes import RouteParameters
+from bullmq_proxy.gateway.wire.routes import Target as RequestTarget
 
 log = logging.getLogger(__name__)
 
@@ -248,10 +249,16 @@ class App:
     def _flows(self) -> Flows:
         return Flows(self.broker.queues, self.settings.max_queue_name)
 
-    def _read_page(self, endpoint: PageEndpoint) -> Response | Awaitable[Response]:
+    def _read_page(self, target: RequestTarget) -> Response | Awaitable[Response]:
+        endpoint, has_console = target.endpoint, not self.settings.no_console
+        assert isinstance(endpoint, PageEndpoint)
         match endpoint:
             case PageEndpoint.ROOT:
-                return http.text(f"bullmq-proxy {__version__}\n")
+                if has_console and target.prefers_html:
+                    return files.console()
+                return http.text(f"bullmq-proxy {__version__}\n", headers=files.BY_ACCEPT)
+            case PageEndpoint.CONSOLE:
+                return files.console_file(target.file if has_console else "")
             case PageEndpoint.HEALTH:
                 return http.json_page({"status": "alive", "version": __version__})
             case PageEndpoint.READY:

@@ -179,6 +179,10 @@ class Settings:
         by_default="loopback addresses only",
     )
 
+    no_console: bool = option(
+        False, "Serve no console: `/` is text for browsers, too.", value_types.boolean, shape="switch"
+    )
+
     # Webhook workers.
     webhooks: tuple[str, ...] = option(
         (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -116,6 +117,24 @@ def accepts_json(headers: Headers) -> bool:
     """Return whether a request accepts JSON alone: the libraries of the ancestor's clients name JSON beside `*/*`."""
     accepted = ",".join(headers.get_all("Accept")).split(",")
     return all(each.partition(";")[0].strip().lower() == "application/json" for each in accepted)
+
+
+def prefers_html(headers: Headers) -> bool:
+    """Return whether a request wants HTML rather than text, as browsers do (RFC 9110 §12.5.1)."""
+    weights = {}
+    for each in ",".join(headers.get_all("Accept")).lower().split(","):
+        kind, *parameters = (part.strip() for part in each.split(";"))
+        weights[kind] = next((_weight(part) for part in parameters if part.startswith("q=")), 1.0)
+    html, text = (
+        next((weights[kind] for kind in (wanted, "text/*", "*/*") if kind in weights), 0.0)
+        for wanted in ("text/html", "text/plain")
+    )
+    return html > text
+
+
+def _weight(parameter: str) -> float:
+    found = re.fullmatch(r"q=([01](?:\.[0-9]{0,3})?)", parameter)
+    return float(found[1]) if found else 0.0
 
 
 def cross_origin(headers: Headers) -> bytes:

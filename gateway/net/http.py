@@ -61,7 +61,7 @@ def unless_known(response: Response, known: str) -> Response:
     tags = [tag.strip().removeprefix("W/") for tag in known.split(",")]
     if response.headers.get("ETag") not in tags:
         return response
-    kept = {name: value for name, value in response.headers.raw_items() if name in ("ETag", "Cache-Control")}
+    kept = {name: value for name, value in response.headers.raw_items() if name in ("ETag", "Cache-Control", "Vary")}
     unchanged = respond(HTTPStatus.NOT_MODIFIED, b"", TEXT, kept)
     del unchanged.headers["Content-Length"], unchanged.headers["Content-Type"]
     return unchanged
@@ -95,9 +95,9 @@ _PREFLIGHT: Final = {
 }
 
 
-def text(body: str, content_type: str = TEXT) -> Response:
+def text(body: str, content_type: str = TEXT, headers: Mapping[str, str] = {}) -> Response:
     """Return a page of text."""
-    return respond(HTTPStatus.OK, body.encode(), content_type)
+    return respond(HTTPStatus.OK, body.encode(), content_type, headers)
 
 
 def refusal(error: GatewayError, status: HTTPStatus | None = None, headers: Mapping[str, str] = {}) -> Response:

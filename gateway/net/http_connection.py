@@ -74,7 +74,7 @@ class Site(Protocol):
     def open_stream(self, admitted: Admitted, connection: HttpConnection) -> None:
         """Hand the socket of a connection on to a stream of events; raises GatewayError."""
 
-    def read_page(self, endpoint: PageEndpoint) -> Response | Awaitable[Response]:
+    def read_page(self, target: Target) -> Response | Awaitable[Response]:
         """Return a page, or what it has to wait for."""
 
     @property
@@ -223,7 +223,7 @@ class HttpConnection(RespondingConnection):
             return
         target = what.target
         if isinstance(target.endpoint, PageEndpoint):
-            self._read_page(exchange, target.endpoint, what.known)
+            self._read_page(exchange, target, what.known)
             return
         assert self.session is not None
         try:
@@ -238,9 +238,9 @@ class HttpConnection(RespondingConnection):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _read_page(self, exchange: Exchange, endpoint: PageEndpoint, known: str) -> None:
+    def _read_page(self, exchange: Exchange, target: Target, known: str) -> None:
         try:
-            page = self._site.read_page(endpoint)
+            page = self._site.read_page(target)
         except Exception:
             self._page_failed(exchange)
         else:

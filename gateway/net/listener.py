@@ -20,7 +20,7 @@ from bullmq_proxy.gateway.net import handshake, http
 from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.connection import Connection
 from bullmq_proxy.gateway.net.event_stream import EventStream, accepts_stream
-from bullmq_proxy.gateway.net.exchange import accepts_json, cross_origin, refusal, with_lines
+from bullmq_proxy.gateway.net.exchange import accepts_json, cross_origin, prefers_html, refusal, with_lines
 from bullmq_proxy.gateway.net.front import Front
 from bullmq_proxy.gateway.net.http_connection import Admitted, HttpConnection
 from bullmq_proxy.gateway.net.keepalive import Keepalive
@@ -33,6 +33,7 @@ from bullmq_proxy.gateway.wire.connection_options import LAST_EVENT_ID
 from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, RequestEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import (
     RouteParameters,
+    Target,
     is_of_session,
     methods_of,
     parse_request,
@@ -52,7 +53,7 @@ Where = socket.socket | tuple[str, int]
 OpenSession = Callable[[SessionEndpoint, RouteParameters, Rights, Client], Session]
 OpenEvents = Callable[[RouteParameters, EventClient], Session]
 OpenCalls = Callable[[RequestEndpoint, RouteParameters, Rights, CallClient], CallSession]
-ReadPage = Callable[[PageEndpoint], Response | Awaitable[Response]]
+ReadPage = Callable[[Target], Response | Awaitable[Response]]
 
 
 class Listener:
@@ -203,6 +204,8 @@ class Listener:
         target = parse_request(request.method, request.path)
         if accepts_json(headers):
             target = replace(target, accepts_json=True)
+        if target.endpoint is PageEndpoint.ROOT:
+            target = replace(target, prefers_html=prefers_html(headers))
         try:
             account = admission.authenticate(target, headers)
             is_stream = target.endpoint is SessionEndpoint.EVENTS and accepts_stream(headers)
@@ -241,9 +244,9 @@ class Listener:
         account.enter(stream, endpoint, parameters.queue, parameters.effects)
         stream.begin(self._open_events(parameters, stream), account)
 
-    def read_page(self, endpoint: PageEndpoint) -> Response | Awaitable[Response]:
+    def read_page(self, target: Target) -> Response | Awaitable[Response]:
         """Return a page, or what it has to wait for."""
-        return self._read_page(endpoint)
+        return self._read_page(target)
 
     @property
     def is_draining(self) -> bool:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from typing import Any
 
-from bullmq_proxy.gateway.schema import asyncapi, client_javascript, client_python, functions_page, openapi
+from bullmq_proxy.gateway.schema import (
+    asyncapi,
+    client_javascript,
+    client_python,
+    console_functions,
+    functions_page,
+    openapi,
+)
 from bullmq_proxy.gateway.schema.client_model import Model
 from bullmq_proxy.gateway.schema.tables import apis
 from bullmq_proxy.gateway.schema.yaml import dump
@@ -48,6 +55,6 @@ def functions_markdown() -> str:
 
 
 def client_files(root: Path) -> dict[PurePath, str]:
-    """Return the files of the clients that are made from the code, by their paths in the project at `root`."""
+    """Return the files of clients and console that are made from the code, by their paths in the project at `root`."""
     model = Model(apis())
-    return {**client_python.files(model), **client_javascript.files(model, root)}
+    return {**client_python.files(model), **client_javascript.files(model, root), **console_functions.files(apis())}

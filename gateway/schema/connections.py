@@ -84,5 +84,7 @@ def _parameter(parameter: PathParameter) -> dict[str, Any]:
             return {"description": "The job's id, percent-encoded.", "examples": ["1"]}
         case PathParameter.WORKER:
             return {"description": "The worker's name, percent-encoded.", "examples": ["mails"]}
+        case PathParameter.FILE:
+            return {"description": "The file's name.", "examples": ["main.js"]}
         case _:
             assert_never(parameter)

@@ -197,7 +197,8 @@ def _page(page: PageEndpoint) -> Document:
         "summary": page.value.description,
         "tags": ["Pages"],
         "security": [],
-        "responses": {"200": {"description": page.value.title}},
+        "parameters": _path_parameters(page),
+        "responses": {"200": {"description": page.value.title}, **(_failures() if parameters(page) else {})},
     }
 
 

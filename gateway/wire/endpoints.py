@@ -31,6 +31,7 @@ class PathParameter(enum.StrEnum):
     FUNCTION = "function"
     JOB = "job"
     WORKER = "worker"
+    FILE = "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,7 @@ _SHOWN: Final = {
     "{function}": "FUNCTION",
     "{job}": "JOB",
     "{worker}": "NAME",
+    "{file}": "FILE",
 }
 
 
@@ -154,7 +156,16 @@ class PageEndpoint(enum.Enum):
         action="read this page",
         options=None,
         title="Name",
-        description="Name and version, as text.",
+        description="For browsers the console, for all others name and version, as text.",
+    )
+    CONSOLE = Row(
+        methods=_PAGE,
+        paths=("/console/{file}",),
+        permissions=None,
+        action="read this page",
+        options=None,
+        title="Files of the console",
+        description="A module or the style of the console.",
     )
     HEALTH = Row(
         methods=_PAGE,

@@ -36,6 +36,7 @@ class Target:
     path_parameters: dict[str, str]  # percent-encoded
     query: dict[str, str]
     accepts_json: bool = False  # and nothing else, as the ancestor's clients never do
+    prefers_html: bool = False  # as browsers do; looked at where it matters
 
     @property
     def token(self) -> str | None:
@@ -46,6 +47,11 @@ class Target:
     def function(self) -> str | None:
         """The name of the function in the path, if any."""
         return self.path_parameters.get(PathParameter.FUNCTION)
+
+    @property
+    def file(self) -> str:
+        """The name of the file in the path."""
+        return self.path_parameters[PathParameter.FILE]
 
     @property
     def args(self) -> str | None:

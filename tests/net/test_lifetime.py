@@ -26,8 +26,8 @@ from bullmq_proxy.gateway.net.listener import Listener
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.interfaces import CallSession, Client, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
-from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint
-from bullmq_proxy.gateway.wire.routes import RouteParameters
+from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
+from bullmq_proxy.gateway.wire.routes import RouteParameters, Target
 from tests.net.support import (
     BINARY,
     CLOSE,
@@ -106,7 +106,7 @@ class House:
     def _calls(self, *_: object) -> CallSession:
         raise AssertionError("nobody calls a function")
 
-    async def _page(self, endpoint: PageEndpoint) -> Response:
+    async def _page(self, target: Target) -> Response:
         return http.text("page")
 
     @property

@@ -38,6 +38,7 @@ OTHER: dict[str, str] = {
     "no_auth": "true",
     "allowed_origins": "https://a.example",
     "allowed_hosts": "a.example",
+    "no_console": "true",
     "webhooks": '{"mails": {"queue": "mails"}}',
     "webhook_allow": "10.0.0.0/8",
     "max_message_size": "2k",

@@ -38,6 +38,7 @@ def asked(path: str, queue: str = "mails-1") -> str:
         .replace("{function}", "count")
         .replace("{job}", "1")
         .replace("{worker}", "w")
+        .replace("{file}", "main.js")
     )
 
 

@@ -1,0 +1,134 @@
+// The page: who is signed in, the head, and which view stands below it. Views are functions that fill an element and
+// return what ends them.
+
+import { connectionsView } from "./connections-view.js";
+import { say } from "./dialogs.js";
+import { h, put, setText } from "./dom.js";
+import { keyView } from "./key-view.js";
+import { queueView } from "./queue-view.js";
+import { queuesView } from "./queues-view.js";
+import { route } from "./routes.js";
+import { Session, storedKey } from "./session.js";
+
+const main = document.getElementById("main");
+const head = document.getElementById("head");
+const link = h("span", { class: "link", "data-state": "up" }, "live");
+let session = null;
+let close = () => {};
+
+function show(isFirst = false) {
+  close();
+  const [kind = "", ...rest] = route();
+  const view = { queue: queueView, connections: connectionsView }[kind] ?? queuesView;
+  put(main);
+  const title = { queue: rest[0], connections: "Connections" }[kind] ?? "Queues";
+  document.title = `${title} · bullmq-proxy`;
+  for (const each of head.querySelectorAll("nav a")) {
+    const isHere = each.hash === (kind === "connections" ? "#/connections" : "#/");
+    each.toggleAttribute("aria-current", isHere);
+    if (isHere) each.setAttribute("aria-current", "page");
+  }
+  close = view(main, session, rest);
+  if (!isFirst) (main.querySelector("[data-focus]") ?? main).focus({ preventScroll: true });
+}
+
+const THEMES = { system: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
+
+function themeButton() {
+  const label = () => THEMES[currentTheme()];
+  const next = (event) => {
+    chooseTheme(themes[(themes.indexOf(currentTheme()) + 1) % themes.length]);
+    setText(event.currentTarget, label());
+  };
+  return h("button", { type: "button", class: "quiet", onclick: next }, label());
+}
+
+function whoIs() {
+  const { key, permissions, queues } = session.who;
+  const name = key || (session.key ? "unlimited key" : "no key needed");
+  return h(
+    "details",
+    { class: "who" },
+    h("summary", {}, name),
+    h(
+      "div",
+      { class: "card" },
+      h("p", {}, "May ", h("strong", {}, permissions.join(", ") || "nothing")),
+      h("p", {}, "in ", queues.includes("*") ? "all queues" : queues.join(", ") || "no queue"),
+      session.key && h("button", { type: "button", onclick: () => signOut() }, "Sign out"),
+    ),
+  );
+}
+
+function showHead() {
+  const links = [
+    ["#/", "Queues"],
+    ["#/connections", "Connections"],
+  ];
+  put(
+    head,
+    h("a", { class: "brand", href: "#/" }, "bullmq-proxy"),
+    session &&
+      h(
+        "nav",
+        { "aria-label": "Pages" },
+        links.map(([href, text]) => h("a", { href }, text)),
+      ),
+    h("div", { class: "side" }, session && link, session && whoIs(), themeButton()),
+  );
+}
+
+const told = {
+  connected: () => mark("up", "live"),
+  disconnected: () => mark("down", "reconnecting"),
+  error: (error) => {
+    if (["UNAUTHORIZED", "CLOSED"].includes(error.code)) signOut(error.message);
+    else say(error.message, true);
+  },
+};
+
+function mark(state, text) {
+  link.dataset.state = state;
+  setText(link, text);
+}
+
+async function enter(key) {
+  session = await Session.open(key, told);
+  mark("up", "live");
+  showHead();
+  show(true);
+}
+
+function signOut(reason = null) {
+  if (!session) return;
+  close();
+  close = () => {};
+  session.close();
+  session = null;
+  Session.forget();
+  showHead();
+  keyView(main, reason, enter);
+}
+
+window.addEventListener("hashchange", () => session && show());
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+document.addEventListener("click", (event) => {
+  const open = head.querySelector("details[open]");
+  if (open && !open.contains(event.target)) open.open = false;
+});
+document.addEventListener("keydown", (event) => {
+  const open = head.querySelector("details[open]");
+  if (event.key !== "Escape" || !open) return;
+  open.open = false;
+  open.querySelector("summary").focus();
+});
+
+showHead();
+try {
+  await enter(storedKey());
+} catch (error) {
+  keyView(main, error.code === "UNAUTHORIZED" && !storedKey() ? null : error.message, enter);
+}
