@@ -9,10 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from datetime import UTC, datetime
+from typing import Final
 
 SUPERVISOR = "supervisor"
+
+# C0 and C1, the line and paragraph separators, and what turns the direction of text around.
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def speaker(slot: int | None) -> str:
@@ -25,19 +31,23 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _safe(text: str) -> str:
+    """Escape what a client may have put into a text to end the line, to act on a terminal, or to hide something."""
+    return _UNSAFE.sub(lambda found: _SHORT.get(found[0]) or rf"\u{ord(found[0]):04x}", text)
+
+
 class TextLines(logging.Formatter):
-    """`2026-01-31T07:00:00.123Z INFO shard 0: message`, and a traceback below it where there is one."""
+    """`2026-01-31T07:00:00.123Z INFO shard 0: message`; the lines of a traceback follow, indented by two spaces."""
 
     def __init__(self, slot: int | None) -> None:
         super().__init__()
         self._speaker = speaker(slot)
 
     def format(self, record: logging.LogRecord) -> str:
-        # A line break that a client smuggled into a message must not look like a record of its own.
-        message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
-        line = f"{timestamp(record.created)} {record.levelname} {self._speaker}: {message}"
+        # A line break that a client smuggled into a text must not look like a record of its own.
+        line = f"{timestamp(record.created)} {record.levelname} {self._speaker}: {_safe(record.getMessage())}"
         story = _story(self, record)
-        return f"{line}\n{story}" if story else line
+        return "\n  ".join([line, *(_safe(each) for each in story.split("\n"))]) if story else line
 
 
 class JsonLines(logging.Formatter):
@@ -59,7 +69,7 @@ class JsonLines(logging.Formatter):
         story = _story(self, record)
         if story:
             entry["trace"] = story
-        return json.dumps(entry, ensure_ascii=False)
+        return _safe(json.dumps(entry, ensure_ascii=False))
 
 
 def _story(formatter: logging.Formatter, record: logging.LogRecord) -> str:

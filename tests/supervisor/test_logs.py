@@ -7,14 +7,18 @@ import logging
 import re
 import sys
 
+import pytest
+
 from bullmq_proxy.gateway.logs import JsonLines, TextLines
 
+EVIL = "\x1b[2J\x85\u2028\u2029\u202e\x9b31m\n2026 INFO forged\x7f"
 
-def record(message: str, *args: object, broken: bool = False) -> logging.LogRecord:
+
+def record(message: str, *args: object, broken: bool | str = False) -> logging.LogRecord:
     info = None
     if broken:
         try:
-            raise RuntimeError("boom")
+            raise RuntimeError("boom" if broken is True else broken)
         except RuntimeError:
             info = sys.exc_info()
     return logging.LogRecord("bullmq_proxy.gateway.shard", logging.WARNING, __file__, 1, message, args, info)
@@ -34,7 +38,16 @@ class TestText:
     def test_a_traceback_follows(self) -> None:
         lines = TextLines(0).format(record("crashed", broken=True)).split("\n")
         assert lines[0].endswith("crashed")
-        assert lines[-1] == "RuntimeError: boom"
+        assert lines[-1] == "  RuntimeError: boom"
+
+    @pytest.mark.parametrize("form", [TextLines, JsonLines])
+    def test_nothing_in_a_text_ends_a_line_or_acts_on_a_terminal(self, form: type[TextLines] | type[JsonLines]) -> None:
+        written = form(0).format(record("%s", f"a{EVIL}b", broken=EVIL))
+        head, *story = written.split("\n")
+        assert r"a\u001b[2J\u0085" in head
+        assert all(each.startswith("  ") for each in story)
+        assert [each for each in written if each != "\n" and not each.isprintable()] == []
+        assert len(written.splitlines()) == 1 + len(story)
 
 
 class TestJson:
