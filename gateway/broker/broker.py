@@ -42,7 +42,7 @@ class Broker:
         recovery: finds jobs in `active` that nobody holds.
         presence: shows others that this shard lives, and acts for those that do not.
         counters: of what was done for clients.
-        roster: the Worker connections.
+        roster: who works on the queues.
         reach: leads to the clients of other shards.
     """
 

@@ -166,7 +166,7 @@ class Reach:
                 ErrorCode.OUTCOME_UNKNOWN, f"The gateway of {question.worker} does not answer: try again, or see there"
             )
         if answers.pieces != [_YES]:
-            raise GatewayError(ErrorCode.NOT_FOUND, f"There is no consumer {question.worker} of this queue")
+            raise GatewayError(ErrorCode.NOT_FOUND, f"There is no Worker connection {question.worker} of this queue")
 
     def moved(self, job: str, token: str) -> None:
         """Tell the shard whose client held a job that it was moved by its token; else it finds that out by its lock."""

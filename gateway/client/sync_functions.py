@@ -542,7 +542,7 @@ class QueueFunctions(Functions):
         return self._write("cancelJob", [jobId], reason, opts)
 
     def getConsumers(self) -> Consumers:
-        """Return who works on the queue over Worker connections, on all shards and hosts.
+        """Return who works on the queue over Worker connections, and its webhook workers, on all shards and hosts.
 
         The others of its workers, of BullMQ's own libraries, are among those of `getWorkers`.
         """

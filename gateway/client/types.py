@@ -84,7 +84,7 @@ class ChildKey(TypedDict):
 
 
 class Consumers(TypedDict):
-    """The Worker connections of a queue."""
+    """The Worker connections of a queue, and its webhook workers."""
 
     consumers: list[ShownConsumer]
     omitted: int
@@ -569,13 +569,13 @@ class SchedulerTemplate(TypedDict):
 
 
 class ShownConsumer(TypedDict):
-    """A Worker connection. Times in milliseconds since 1970."""
+    """A Worker connection, or a webhook worker. Times in milliseconds since 1970."""
 
     id: str
     key: str
-    """the name of its key; empty for one of `auth_keys`."""
+    """the name of its key; empty for one of `auth_keys`, and for a webhook worker."""
     name: str | None
-    """the connection's option, at most 100 characters of it, or null."""
+    """the connection's option, at most 100 characters of it, or null; that of the webhook worker."""
     connectedSince: int
     concurrency: int
     """how many jobs it may hold."""
@@ -586,7 +586,11 @@ class ShownConsumer(TypedDict):
     connected: bool
     """false while its jobs are kept for it after its connection broke."""
     lastHeard: int
-    """when anything came from it last, a pong for example, to half of `ping_interval`."""
+    """when anything came from it last, a pong for example, to half of `ping_interval`; for a webhook worker when its
+    endpoint has answered last.
+    """
+    webhook: bool
+    """whether it is a webhook worker: `drainConsumer` and `disconnectConsumer` do not know it."""
 
 
 class Telemetry(TypedDict):

@@ -449,7 +449,7 @@ export interface QueueFunctions {
    */
   cancelJob(jobId: string | number, reason?: string, opts?: CancelOptions | null): Promise<CancelledJob>;
   /**
-   * Return who works on the queue over Worker connections, on all shards and hosts.
+   * Return who works on the queue over Worker connections, and its webhook workers, on all shards and hosts.
    *
    * The others of its workers, of BullMQ's own libraries, are among those of `getWorkers`.
    */
@@ -770,7 +770,7 @@ export interface ChildKey {
   queue: string;
 }
 
-/** The Worker connections of a queue. */
+/** The Worker connections of a queue, and its webhook workers. */
 export interface Consumers {
   consumers: ShownConsumer[];
   /** how many more there are, on shards that have more than 1000 of them. */
@@ -1213,12 +1213,12 @@ export interface SchedulerTemplate {
   opts?: Record<string, any>;
 }
 
-/** A Worker connection. Times in milliseconds since 1970. */
+/** A Worker connection, or a webhook worker. Times in milliseconds since 1970. */
 export interface ShownConsumer {
   id: string;
-  /** the name of its key; empty for one of `auth_keys`. */
+  /** the name of its key; empty for one of `auth_keys`, and for a webhook worker. */
   key: string;
-  /** the connection's option, at most 100 characters of it, or null. */
+  /** the connection's option, at most 100 characters of it, or null; that of the webhook worker. */
   name: string | null;
   connectedSince: number;
   /** how many jobs it may hold. */
@@ -1229,8 +1229,13 @@ export interface ShownConsumer {
   takesJobs: boolean;
   /** false while its jobs are kept for it after its connection broke. */
   connected: boolean;
-  /** when anything came from it last, a pong for example, to half of `ping_interval`. */
+  /**
+   * when anything came from it last, a pong for example, to half of `ping_interval`; for a webhook worker when its
+   * endpoint has answered last.
+   */
   lastHeard: number;
+  /** whether it is a webhook worker: `drainConsumer` and `disconnectConsumer` do not know it. */
+  webhook: boolean;
 }
 
 /** What a tracer hands on from producer to worker. */

@@ -232,16 +232,18 @@ class CancelledJob(TypedDict):
 
 
 class ShownConsumer(TypedDict):
-    """A Worker connection. Times in milliseconds since 1970.
+    """A Worker connection, or a webhook worker. Times in milliseconds since 1970.
 
     Attributes:
-        key: the name of its key; empty for one of `auth_keys`.
-        name: the connection's option, at most 100 characters of it, or null.
+        key: the name of its key; empty for one of `auth_keys`, and for a webhook worker.
+        name: the connection's option, at most 100 characters of it, or null; that of the webhook worker.
         concurrency: how many jobs it may hold.
         inHand: how many it holds.
         takesJobs: whether it gets new ones: it has not paused, is not silent, and nobody has drained it.
         connected: false while its jobs are kept for it after its connection broke.
-        lastHeard: when anything came from it last, a pong for example, to half of `ping_interval`.
+        lastHeard: when anything came from it last, a pong for example, to half of `ping_interval`; for a webhook worker
+            when its endpoint has answered last.
+        webhook: whether it is a webhook worker: `drainConsumer` and `disconnectConsumer` do not know it.
     """
 
     id: str
@@ -253,10 +255,11 @@ class ShownConsumer(TypedDict):
     takesJobs: bool
     connected: bool
     lastHeard: int
+    webhook: bool
 
 
 class Consumers(TypedDict):
-    """The Worker connections of a queue.
+    """The Worker connections of a queue, and its webhook workers.
 
     Attributes:
         omitted: how many more there are, on shards that have more than 1000 of them.

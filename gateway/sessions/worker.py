@@ -190,6 +190,7 @@ class WorkerSession:
             "takesJobs": self._consumer.taking,
             "connected": self._grace is None or not self._grace.has_begun,
             "lastHeard": self._gone_at or self._last_heard(),
+            "webhook": False,
         }
 
     def _last_heard(self) -> int:

@@ -65,15 +65,12 @@ async def _put(
     grant.check_queue(registration.queue)
     if workers.limits.cluster_prefix is not None:
         check_tag(workers.limits.cluster_prefix, registration.queue, " - at `body.queue`")
-    before = await workers.queue_of(name)
-    if before is not None:  # another queue, perhaps
-        grant.check_queue(before)
     if is_strict:  # the ancestor's clients expect to be let in; what must not be asked is refused when a job comes
         try:
             workers.guard.check_literal(registration.endpoint.url)
         except OSError as error:
             raise invalid_arguments(f"{error} - at `body.endpoint.url`") from None
-    await workers.put(name, registration)
+    await workers.put(name, registration, grant)
 
 
 @WORKERS.function(MANAGE, writes=False)
@@ -100,18 +97,13 @@ async def get_urls(workers: Webhooks, *, context: Context) -> dict[str, str]:
 @WORKERS.function(MANAGE, writes=False)
 async def get_worker(workers: Webhooks, name: str, *, context: Context) -> Worker:
     """Return a worker."""
-    registration = await workers.get(name)
-    context.grant.check_queue(registration.queue)
-    return _shown(name, registration)
+    return _shown(name, await workers.get(name, context.grant))
 
 
 @WORKERS.function(MANAGE, writes=True)
 async def delete_worker(workers: Webhooks, name: str, *, context: Context) -> None:
     """Delete a worker: no more jobs are sent to its endpoint; what it has got it may still end."""
-    queue = await workers.queue_of(name)
-    if queue is not None:
-        context.grant.check_queue(queue)
-    await workers.delete(name)
+    await workers.delete(name, context.grant)
 
 
 def _shown(name: str, registration: Registration) -> Worker:

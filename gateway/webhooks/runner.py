@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, assert_never
 
 from bullmq_proxy.gateway.broker.broker import Broker
-from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, Lease
+from bullmq_proxy.gateway.broker.consuming.leases import HELD, Consumer, Lease
 from bullmq_proxy.gateway.broker.consuming.settling import Outcome
 from bullmq_proxy.gateway.broker.consuming.tokens import ANY_KEY
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash, loaded_job
+from bullmq_proxy.gateway.rules.options import now_ms
+from bullmq_proxy.gateway.rules.shapes import ShownConsumer
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.values.text import text_of
@@ -35,6 +37,7 @@ from bullmq_proxy.gateway.wire.connection_options import LONGEST_LOCK
 log = logging.getLogger(__name__)
 
 _LATE: Final = 0.02  # s behind the time at which a lock expires
+_OURS: Final = "The job could not be sent, or its answer not be used; the gateway's log has the details"
 
 
 class Runner:
@@ -62,13 +65,25 @@ class Runner:
         self._busy_until = 0.0  # loop time; the endpoint has asked for it
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._retired: Callable[[Runner], None] | None = None
+        self._successor: Runner | None = None
+        self._since = self._heard_at = now_ms()
         self._closed = False
 
-    def start(self) -> None:
-        """Take jobs from now on."""
+    def start(self, before: Iterable[Runner] = ()) -> None:
+        """Take jobs from now on.
+
+        Args:
+            before: those of the same registration that still have jobs in hand, which count to its concurrency.
+        """
         self._feed = self._broker.services(self._queue).feed()
-        self._consumer = self._feed.join(self.registration.worker_options(self.name), self, key=ANY_KEY)
+        options = self.registration.worker_options(self.name)
+        self._consumer = self._feed.join(options, self, self, taking=False, key=ANY_KEY)
+        for runner in before:
+            runner._successor = self
+            self._consumer.free -= len(runner._consumer.leases)
+        self._id = self._broker.roster.enter_shown(self._queue, self)
         self._broker.counters.webhooks += 1
+        self._set_taking()
 
     @property
     def is_idle(self) -> bool:
@@ -79,6 +94,21 @@ class Runner:
     def breaker(self) -> str:
         """The state of the breaker."""
         return self._breaker.state.name.lower()
+
+    def show(self, id: str) -> ShownConsumer:
+        """Return who works here, and what it does now; `id` is that of the roster."""
+        return {
+            "id": id,
+            "key": "",
+            "name": self.name,
+            "connectedSince": self._since,
+            "concurrency": self.registration.concurrency,
+            "inHand": len(self._consumer.leases),
+            "takesJobs": self._consumer.taking,
+            "connected": True,
+            "lastHeard": self._heard_at,
+            "webhook": True,
+        }
 
     # Jobs out
 
@@ -97,18 +127,23 @@ class Runner:
             self._set_taking()
 
     async def _ask(self, lease: Lease, headers: dict[str, str], body: bytes) -> None:
-        verdict: Verdict
         try:
-            verdict = judge(await self._sender.send(headers, body), time.time())
-        except UnreachableError as error:
-            verdict = Down(Failed(str(error)), str(error))
+            verdict: Verdict
+            try:
+                verdict = judge(await self._sender.send(headers, body), time.time())
+                self._heard_at = now_ms()
+            except UnreachableError as error:
+                verdict = Down(Failed(error.reason), error.cause)
+            self._requests.pop(lease, None)
+            self._judged(lease, verdict)
         except Exception:
-            log.exception("webhook %s: job %s could not be sent", self.name, lease.id)
-            verdict = Refused(Failed("The job could not be sent; the gateway's log has the details"))
+            self._requests.pop(lease, None)
+            if lease.state is HELD:
+                self._feed.give_up(lease, "could not be sent, or its answer not be used", Failed(_OURS))
+            self._set_taking()
         finally:
             self._requests.pop(lease, None)
             self._leave_if_done()
-        self._judged(lease, verdict)
 
     def _judged(self, lease: Lease, verdict: Verdict) -> None:
         """Do what an answer says."""
@@ -149,8 +184,6 @@ class Runner:
             log.info("webhook %s: the answer for job %s: %s", self.name, lease.id, outcome.message)
         else:
             self._broker.counters.answered_jobs[outcome.state] += 1
-        if lease.state is ENDED:
-            self._leave_if_done()
 
     # The endpoint's health
 
@@ -187,6 +220,25 @@ class Runner:
         is_tried = breaker.state is HALF_OPEN and not self._requests
         asks = breaker.state is CLOSED or is_tried
         self._consumer.taking = asks and now >= self._busy_until and self._retired is None
+        self._feed.wake(self._consumer)
+
+    # Between the consumer and its feed
+
+    def may_fetch(self, consumer: Consumer) -> bool:
+        """Return whether the end of a job should bring the next one."""
+        return self._feed.may_fetch(consumer)
+
+    def ended(self, lease: Lease, reply: Any, *, fetched: bool) -> None:
+        """Make room for the next job: here, and where the registration was put again."""
+        self._feed.ended(lease, reply, fetched=fetched)
+        if self._successor is not None:
+            self._successor.get_room()
+        self._forget_accepted(lease)
+        self._leave_if_done()
+
+    def get_room(self) -> None:
+        """Take one job more: a request has ended that was sent for what the registration said before."""
+        self._consumer.free += 1
         self._feed.wake(self._consumer)
 
     # Jobs that the endpoint ends itself
@@ -238,19 +290,15 @@ class Runner:
 
     def cancel(self, lease: Lease, reason: str) -> bool:
         """End the request for a job that is not ours any more; return whether one was under way."""
-        self._forget_accepted(lease)
         request = self._requests.pop(lease, None)
         if request is not None:
             self._count("lost")
             request.cancel()
             self._set_taking()  # it may have been the one that tries an endpoint that is down
-        self._leave_if_done()
         return request is not None
 
     def forget(self, lease: Lease) -> None:
         """Note that the endpoint has moved a job by its token; a request under way may go on."""
-        self._forget_accepted(lease)
-        self._leave_if_done()
 
     # The end
 
@@ -281,6 +329,7 @@ class Runner:
         for request in requests:
             request.cancel()
         self._consumer.taking = False
+        self._broker.roster.leave(self._id)
         self._feed.leave(self._consumer, counted=False)
         await asyncio.gather(*requests, return_exceptions=True)
         self._broker.counters.webhooks -= 1

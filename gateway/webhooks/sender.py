@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from io import BytesIO
 from typing import Final
@@ -25,7 +26,17 @@ _PIECE: Final = 2**16
 
 
 class UnreachableError(Exception):
-    """There is no answer; the text says why."""
+    """There is no answer.
+
+    Attributes:
+        reason: that the job shows, to whoever may see it: no address of the network here is in it.
+        cause: the same for the log, with all that is known.
+    """
+
+    def __init__(self, reason: str, cause: str = "") -> None:
+        super().__init__(cause or reason)
+        self.reason = reason
+        self.cause = cause or reason
 
 
 class Sender:
@@ -90,7 +101,9 @@ class Sender:
         except (TimeoutError, ServerTimeoutError):
             raise UnreachableError(f"The endpoint has not answered within {endpoint.timeout} ms") from None
         except (ClientError, OSError, ValueError) as error:
-            raise UnreachableError(f"The endpoint cannot be reached: {_words(error)}") from None
+            inner: BaseException = error.os_error if isinstance(error, ClientConnectorError) else error
+            said, words = "The endpoint cannot be reached: ", _words(error)
+            raise UnreachableError(said + words, f"{said}{inner if isinstance(inner, OSError) else words}") from None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -120,7 +133,7 @@ def _words(error: Exception) -> str:
         return "its certificate is not valid"
     reason: BaseException = error.os_error if isinstance(error, ClientConnectorError) else error
     if isinstance(reason, ForbiddenAddressError):
-        return str(reason)
-    if isinstance(reason, OSError):
-        return reason.strerror or type(reason).__name__
+        return "webhook_allow does not name its address"
+    if isinstance(reason, OSError) and reason.errno:
+        return os.strerror(reason.errno)
     return type(reason).__name__

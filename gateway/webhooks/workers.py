@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from bullmq_proxy.gateway.access.grants import Grant
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.redis.scripts import scripts_on
 from bullmq_proxy.gateway.broker.tasks import Tasks
@@ -30,8 +31,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_STORED, _CHANGED, _TOO_MANY, _TOO_MANY_OF_KEY = 0, -1, -2, -3  # storeWorker.lua
+_TRIES: Final = 10  # to store a registration that others change at the same time
+
 MOST_WORKERS: Final = 1000
 """Registrations of a prefix."""
+
+MOST_OF_A_KEY: Final = 100
+"""Registrations that one key has stored; there is no such limit for a key that may do everything."""
 
 LARGEST_REGISTRATION: Final = 2**16
 """Bytes of a registration."""
@@ -70,7 +77,8 @@ class Webhooks:
         base = f"{prefix}:{{gateways}}:"
         self._link = broker.link.of(base)
         self._scripts = scripts_on(self._link)
-        self._hash, self._version_key, self._lease = f"{base}workers", f"{base}workers:version", f"{base}worker:"
+        self._hash, self._version_key, self._keys = f"{base}workers", f"{base}workers:version", f"{base}workers:keys"
+        self._lease = f"{base}worker:"
         self._broker = broker
         self._address = broker.leases.identity.address
         self._configured = configured if broker.leases.identity.slot == 0 else {}
@@ -94,52 +102,58 @@ class Webhooks:
         reply = await self._link.call("HGETALL", self._hash, decode=False)
         return _read_all(_pairs(reply))
 
-    async def get(self, name: str) -> Registration:
-        """Return a registration; raises NOT_FOUND."""
-        text = await self._link.call("HGET", self._hash, name, decode=False)
+    async def get(self, name: str, grant: Grant) -> Registration:
+        """Return a registration; raises NOT_FOUND, also for one that the key is not for."""
+        text = await self._read(name)
         registration = None if text is None else read_stored(text)
-        if registration is None:
+        if registration is None or not grant.covers(registration.queue):
             raise _missing(name)
         return registration
 
-    async def queue_of(self, name: str) -> str | None:
-        """Return the queue of a registration, whatever version wrote it; None where there is none."""
-        text = await self._link.call("HGET", self._hash, name, decode=False)
-        if text is None:
-            return None
-        stored = read_json(text)
-        queue = stored.get("queue") if isinstance(stored, Mapping) else None
-        return queue if isinstance(queue, str) else ""
-
-    async def put(self, name: str, registration: Registration) -> bool:
-        """Store a registration, and see to it at once; return whether it is new.
+    async def put(self, name: str, registration: Registration, grant: Grant) -> None:
+        """Store a registration in the place of the one of this name, and see to it at once.
 
         Raises:
-            GatewayError: CONFLICT, there are too many; INVALID_ARGUMENTS, it is too long.
+            GatewayError: FORBIDDEN, the name is taken by a worker that the key is not for; CONFLICT, there are too
+                many; INVALID_ARGUMENTS, it is too long.
         """
         text = registration.stored()
         if len(text) > LARGEST_REGISTRATION:
             raise GatewayError(
                 ErrorCode.INVALID_ARGUMENTS, f"The registration is longer than {LARGEST_REGISTRATION} bytes - at `body`"
             )
-        changed = await self._store(name, text)
-        if changed < 0:
-            raise GatewayError(
-                ErrorCode.CONFLICT, f"There are {MOST_WORKERS} workers, which is the most: delete one first"
-            )
-        await self._refresh()
-        return changed == 1
-
-    async def delete(self, name: str) -> None:
-        """Remove a registration; raises NOT_FOUND."""
-        if not await self._store(name, b""):
-            raise _missing(name)
+        for _ in range(_TRIES):
+            before = await self._read(name)
+            if before is not None and not grant.covers(_queue_of(before)):  # nor may the key learn whose it is
+                raise GatewayError(ErrorCode.FORBIDDEN, f"The name {name[:100]} is taken: choose another one")
+            outcome = await self._store(name, text, before, "" if grant.everything else grant.key)
+            if outcome != _CHANGED:
+                break
+        _check_stored(outcome, name)
         await self._refresh()
 
-    async def _store(self, name: str, text: bytes) -> int:
-        keys = [self._hash, self._version_key]
-        changed: int = await self._scripts["storeWorker"].run(keys, [name, text, MOST_WORKERS])
-        return changed
+    async def delete(self, name: str, grant: Grant) -> None:
+        """Remove a registration; raises NOT_FOUND, also for one that the key is not for."""
+        for _ in range(_TRIES):
+            before = await self._read(name)
+            if before is None or not grant.covers(_queue_of(before)):
+                raise _missing(name)
+            outcome = await self._store(name, b"", before)
+            if outcome != _CHANGED:
+                break
+        _check_stored(outcome, name)
+        await self._refresh()
+
+    async def _read(self, name: str) -> bytes | None:
+        text: bytes | None = await self._link.call("HGET", self._hash, name, decode=False)
+        return text
+
+    async def _store(self, name: str, text: bytes, before: bytes | None, key: str = "") -> int:
+        """Store a registration unless another one is there by now; arguments and reply as in storeWorker.lua."""
+        keys = [self._hash, self._version_key, self._keys]
+        args = [name, text, before or b"", MOST_WORKERS, key, MOST_OF_A_KEY]
+        outcome: int = await self._scripts["storeWorker"].run(keys, args)
+        return outcome
 
     # Which of them this shard runs
 
@@ -161,8 +175,9 @@ class Webhooks:
         try:
             stored = _pairs(await self._link.call("HGETALL", self._hash, decode=False))
             for name, registration in configured.items():
-                if stored.get(name) != registration.stored():
-                    await self._store(name, registration.stored())
+                text = registration.stored()
+                if stored.get(name) != text and await self._store(name, text, stored.get(name)) == _TOO_MANY:
+                    log.error("webhook %s of the configuration: there are %d workers already", name, MOST_WORKERS)
             await self._refresh()
         except GatewayError as error:
             log.warning("the webhook workers of the configuration are not stored yet: %s", error.message)
@@ -243,7 +258,7 @@ class Webhooks:
         from bullmq_proxy.gateway.webhooks.runner import Runner  # noqa: PLC0415 - brings aiohttp along
 
         runner = self._runners[name] = Runner(name, text, registration, self._broker, self.guard)
-        runner.start()
+        runner.start([before for before in self._retiring if before.name == name])
         log.info("webhook %s: jobs of %s go to %s", name, registration.queue, registration.place)
 
     def _give_up(self, name: str) -> None:
@@ -312,6 +327,26 @@ def _readable(texts: Mapping[str, bytes]) -> dict[str, bytes]:
 def _read_all(texts: Mapping[str, bytes]) -> dict[str, Registration]:
     read = {name: read_stored(text) for name, text in sorted(texts.items())}
     return {name: registration for name, registration in read.items() if registration is not None}
+
+
+def _queue_of(text: bytes) -> str:
+    """Return the queue of a registration, whatever version wrote it."""
+    stored = read_json(text)
+    queue = stored.get("queue") if isinstance(stored, Mapping) else None
+    return queue if isinstance(queue, str) else ""
+
+
+def _check_stored(outcome: int, name: str) -> None:
+    """Raise CONFLICT for what could not be stored."""
+    if outcome != _STORED:
+        raise GatewayError(ErrorCode.CONFLICT, _WHY_NOT[outcome].format(name[:100]))
+
+
+_WHY_NOT: Final = {
+    _CHANGED: "Others change the worker {} at this moment: look at it, and try again",
+    _TOO_MANY: f"There are {MOST_WORKERS} workers, which is the most: delete one first",
+    _TOO_MANY_OF_KEY: f"The key has registered {MOST_OF_A_KEY} workers, which is the most: delete one first",
+}
 
 
 def _missing(name: str) -> GatewayError:

@@ -184,6 +184,7 @@ class TestConsumers:
             assert before - 1 <= each.pop("connectedSince") <= each.pop("lastHeard") + 1 <= time.time() * 1000 + 2
             assert len(each.pop("id").split(":")) == 4
             assert each.pop("connected")
+            assert not each.pop("webhook")
         assert mine == {"key": "consume", "name": "w" * 100, "concurrency": 3, "inHand": 1, "takesJobs": True}
         assert other == {"key": "", "name": None, "concurrency": 2, "inHand": 0, "takesJobs": False}
         await second.close()

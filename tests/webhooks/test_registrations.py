@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import subprocess
@@ -12,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway import Proxy, start_proxy
+from bullmq_proxy.gateway.webhooks import workers
 from bullmq_proxy.supervisor.sources import ConfigFile, resolve
 from tests.sessions.peer import until
 from tests.support.valkey import ValkeyProcess
 from tests.webhooks.conftest import KEY
-from tests.webhooks.endpoint import Client, Endpoint, client_of, unanswered
+from tests.webhooks.endpoint import Client, Delivery, Endpoint, client_of, unanswered
 from tests.webhooks.test_delivery import SECRET
 
 JSON = "application/json"
@@ -90,6 +93,50 @@ class TestOurForm:
         await client.ask("DELETE", "/workers/mails")
         id = await client.add("mails")
         assert await client.call("mails", "getJobState", id) == "waiting"
+
+    async def test_requests_of_the_old_one_count_to_the_concurrency_of_the_new_one(
+        self, client: Client, endpoint: Endpoint
+    ) -> None:
+        gates = [asyncio.Event() for _ in range(7)]
+
+        async def respond(delivery: Delivery) -> web.StreamResponse:
+            await gates[delivery.job["data"]].wait()
+            return web.Response(status=204)
+
+        endpoint.respond = respond
+        await client.put("mails", endpoint.url + "/a", concurrency=3)
+        ids = [await client.add("mails", n) for n in range(7)]
+        await endpoint.came(3)
+        await client.put("mails", endpoint.url + "/b", concurrency=4)
+        await endpoint.came(4)
+        await client.put("mails", endpoint.url + "/c", concurrency=2)  # 4 are under way, of two older ones
+        for n in range(3):
+            gates[n].set()
+            await client.state("mails", ids[n], "completed")
+        await endpoint.came(5)
+        for gate in gates:
+            gate.set()
+        for id in ids:
+            await client.state("mails", id, "completed")
+        assert endpoint.most == 4
+        assert [each.request.path for each in endpoint.deliveries] == ["/a"] * 3 + ["/b"] + ["/c"] * 3
+
+    async def test_it_is_among_those_who_work_on_the_queue(self, client: Client, endpoint: Endpoint) -> None:
+        endpoint.respond = unanswered
+        await client.put("mails", endpoint.url, concurrency=3)
+        await client.add("mails")
+        await endpoint.came()
+        [shown] = (await client.call("mails", "getConsumers"))["consumers"]
+        assert shown["connectedSince"] <= shown["lastHeard"]
+        expected = {"key": "", "name": "mails", "concurrency": 3, "inHand": 1, "takesJobs": True, "webhook": True}
+        assert expected.items() <= shown.items()
+        assert len(await client.call("mails", "getWorkers")) == 1
+        for function in ("drainConsumer", "disconnectConsumer"):
+            refused = await client.ask("POST", f"/queue/mails/{function}", [shown["id"]])
+            assert (refused.status, refused.json["err"]["code"]) == (404, "NOT_FOUND")
+        await client.ask("DELETE", "/workers/mails")
+        [shown] = (await client.call("mails", "getConsumers"))["consumers"]
+        assert not shown["takesJobs"]
 
 
 class TestTheAncestorsForm:
@@ -247,11 +294,14 @@ class TestRights:
         orders = {**WORKER, "queue": "orders"}
         assert (await ask("PUT", "/workers/m", WORKER, key="manager")).status == 200
         assert (await ask("PUT", "/workers/o", orders)).status == 200
+        for method in ("GET", "DELETE"):  # as if it were not there
+            answers = [await ask(method, f"/workers/{name}", key="manager", accept=JSON) for name in ("o", "x")]
+            assert {each.status for each in answers} == {404}
+            assert answers[0].text == answers[1].text.replace("worker x", "worker o")
+        taken = await ask("PUT", "/workers/o", WORKER, key="manager")  # would take the worker of another queue away
+        assert (taken.status, taken.json["err"]["message"]) == (403, "The name o is taken: choose another one")
         refused = [
             await ask("PUT", "/workers/x", orders, key="manager"),
-            await ask("PUT", "/workers/o", WORKER, key="manager"),  # would take the worker of another queue away
-            await ask("GET", "/workers/o", key="manager"),
-            await ask("DELETE", "/workers/o", key="manager", accept=JSON),
             await ask("PUT", "/workers/m", WORKER, key="worker"),
             await ask("GET", "/workers", key="worker", accept=JSON),
             await ask("GET", "/workers/m", key="worker"),
@@ -267,12 +317,34 @@ class TestRights:
         self, of_keys: Client, redis: Redis, prefix: str
     ) -> None:
         await redis.hset(f"{prefix}:{{gateways}}:workers", "odd", '{"queue":"orders","colour":1}')
-        refused = [
-            await of_keys.ask("PUT", "/workers/odd", WORKER, key="manager"),
-            await of_keys.ask("DELETE", "/workers/odd", key="manager", accept=JSON),
-        ]
-        assert {(each.status, each.json["err"]["code"]) for each in refused} == {(403, "FORBIDDEN")}
+        assert (await of_keys.ask("PUT", "/workers/odd", WORKER, key="manager")).status == 403
+        assert (await of_keys.ask("DELETE", "/workers/odd", key="manager", accept=JSON)).status == 404
         assert (await of_keys.ask("DELETE", "/workers/odd", accept=JSON)).status == 200
+
+    async def test_of_two_that_put_a_new_name_at_a_time_one_is_first(self, of_keys: Client) -> None:
+        other = {**WORKER, "queue": "orders"}
+        for n in range(5):
+            answers = await asyncio.gather(
+                of_keys.ask("PUT", f"/workers/{n}", WORKER, key="manager"),
+                of_keys.ask("PUT", f"/workers/{n}", other, key="stranger"),
+            )
+            assert sorted(each.status for each in answers) == [200, 403]
+            [stored] = [each.json["ok"]["queue"] for each in answers if each.status == 200]
+            assert (await of_keys.ask("GET", f"/workers/{n}")).json["ok"]["queue"] == stored
+
+    async def test_one_key_can_take_so_many_names(self, of_keys: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(workers, "MOST_OF_A_KEY", 2)
+        put = partial(of_keys.ask, "PUT")
+        put_all = await asyncio.gather(*(put(f"/workers/{n}", WORKER, key="manager") for n in range(5)))
+        statuses = [each.status for each in put_all]
+        assert sorted(statuses) == [200, 200, 409, 409, 409]
+        assert "The key has registered" in next(each.text for each in put_all if each.status == 409)
+        first = statuses.index(200)
+        assert (await put(f"/workers/{first}", WORKER, key="manager")).status == 200  # it has that one
+        assert (await put("/workers/x", WORKER)).status == 200
+        assert (await put("/workers/x", WORKER, key="manager")).status == 409  # it would have one more
+        await of_keys.ask("DELETE", f"/workers/{first}", key="manager")
+        assert (await put("/workers/x", WORKER, key="manager")).status == 200
 
     async def test_a_token_is_good_with_any_key_that_consumes_from_the_queue(
         self, of_keys: Client, endpoint: Endpoint

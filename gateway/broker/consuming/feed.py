@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from bullmq_proxy.gateway.broker.consuming.leases import HELD, Consumer, Holder, Lease, Leases
+from bullmq_proxy.gateway.broker.consuming.leases import HELD, Consumer, Holder, Lease, Leases, Source
 from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait, milliseconds
 from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
 from bullmq_proxy.gateway.broker.consuming.schedules import Schedules
@@ -87,10 +87,26 @@ class Feed:
     # Consumers come and go
 
     def join(
-        self, options: WorkerOptions, holder: Holder, *, by_hand: bool = False, taking: bool = True, key: str = ""
+        self,
+        options: WorkerOptions,
+        holder: Holder,
+        source: Source | None = None,
+        *,
+        by_hand: bool = False,
+        taking: bool = True,
+        key: str = "",
     ) -> Consumer:
-        """Return a new consumer, which gets jobs from now on if it is `taking`; other arguments as in `Consumer`."""
-        consumer = Consumer(self.queue.name, options, self._leases, holder, self, by_hand=by_hand, key=key)
+        """Return a new consumer.
+
+        Args:
+            options: as in `Consumer`.
+            holder: as in `Consumer`.
+            source: is asked and told in place of the feed, which it has to pass everything on to; None for the feed.
+            by_hand: as in `Consumer`.
+            taking: whether it gets jobs from now on.
+            key: as in `Consumer`.
+        """
+        consumer = Consumer(self.queue.name, options, self._leases, holder, source or self, by_hand=by_hand, key=key)
         consumer.taking = taking
         self.consumers.add(consumer)
         self._waiter.open()
@@ -355,9 +371,22 @@ class Feed:
             self._refuse(lease)
 
     def _refuse(self, lease: Lease) -> None:
-        """Let a job fail that has just raised an exception."""
-        log.exception("job %s of %s cannot be handed out", lease.id, self.queue.name)
-        self.settler.fail(lease, Failed(UNREADABLE, unrecoverable=True), _ignore)
+        self.give_up(lease, "cannot be handed out", Failed(UNREADABLE, unrecoverable=True))
+
+    def give_up(self, lease: Lease, what: str, failure: Failed) -> None:
+        """Let a job fail that has just raised an exception; one that cannot even fail loses its lease.
+
+        Args:
+            lease: of the job.
+            what: cannot be done with it, for the log.
+            failure: that it shows.
+        """
+        log.exception("job %s of %s %s", lease.id, self.queue.name, what)
+        try:
+            self.settler.fail(lease, failure, _ignore)
+        except Exception:
+            log.exception("job %s of %s cannot fail", lease.id, self.queue.name)
+            lease.consumer.lose(lease, failure.message)
 
 
 def _ignore(outcome: object) -> None:

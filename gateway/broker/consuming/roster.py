@@ -1,4 +1,4 @@
-"""The roster of a shard: its Worker connections, by ids under which other shards can speak of them."""
+"""The roster of a shard: who works on its queues, by ids under which other shards can speak of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ MOST_AWAY: Final = 1000
 """Workers of a key that a shard keeps jobs for while their connections are gone."""
 
 
-class Worker(Protocol):
-    """A Worker connection as those see it who look after the workers of a queue."""
+class Shown(Protocol):
+    """One who works on a queue, as those see it who look after it: a Worker connection, or a webhook worker."""
 
     def show(self, id: str) -> ShownConsumer:
         """Return who it is, and what it does now; `id` is that of the roster."""
+
+
+class Worker(Shown, Protocol):
+    """A Worker connection, which can be asked to go."""
 
     def retire(self) -> None:
         """Take no new jobs any more, and tell the client so; what it has in hand goes on."""
@@ -40,25 +44,33 @@ class Worker(Protocol):
 
 
 class Roster:
-    """The Worker connections of a shard."""
+    """The Worker connections of a shard, and its webhook workers, which are only shown."""
 
     def __init__(self, address: str) -> None:
         """Make a roster; `address` is that of the shard."""
         self._address = address
         self._numbers = itertools.count(1)
-        self._workers: dict[str, tuple[Queue, Worker]] = {}
+        self._shown: dict[str, tuple[Queue, Shown]] = {}
+        self._workers: dict[str, Worker] = {}
         self._away: dict[
             str, dict[str, None]
         ] = {}  # ids of those whose connection is gone, by key, the first one first
 
     def enter(self, queue: Queue, worker: Worker) -> str:
         """Take a worker of a queue in, and return its id; this is no secret."""
+        id = self.enter_shown(queue, worker)
+        self._workers[id] = worker
+        return id
+
+    def enter_shown(self, queue: Queue, worker: Shown) -> str:
+        """Take one in who is shown and cannot be found, and return its id."""
         id = f"{self._address}:{next(self._numbers)}"
-        self._workers[id] = queue, worker
+        self._shown[id] = queue, worker
         return id
 
     def leave(self, id: str) -> None:
         """Let a worker go; one that was never in changes nothing."""
+        self._shown.pop(id, None)
         self._workers.pop(id, None)
         for key, away in list(self._away.items()):
             away.pop(id, None)
@@ -66,9 +78,9 @@ class Roster:
                 del self._away[key]
 
     def find(self, queue: str, id: str) -> Worker | None:
-        """Return the worker with an id, if it is one of the queue."""
-        entry = self._workers.get(id)
-        return entry[1] if entry is not None and entry[0].name == queue else None
+        """Return the Worker connection with an id, if it is one of the queue."""
+        worker = self._workers.get(id)
+        return worker if worker is not None and self._shown[id][0].name == queue else None
 
     def wait_for(self, id: str, key: str) -> None:
         """Note that a worker keeps what it holds for a client that may come back; `key` is the name of its key.
@@ -79,17 +91,16 @@ class Roster:
         away = self._away.setdefault(key, {})
         away[id] = None
         if len(away) > MOST_AWAY:
-            _, worker = self._workers[next(iter(away))]
-            worker.stop_waiting(counted=True)
+            self._workers[next(iter(away))].stop_waiting(counted=True)
 
     def stop_waiting(self) -> None:
         """Keep nothing any more for clients that may come back: the shard goes away."""
-        for _, worker in list(self._workers.values()):
+        for worker in list(self._workers.values()):
             worker.stop_waiting(counted=False)
 
-    def of(self, queue: str) -> Iterator[tuple[str, Worker]]:
-        """Yield the ids and the workers of a queue."""
-        for id, (theirs, worker) in self._workers.items():
+    def of(self, queue: str) -> Iterator[tuple[str, Shown]]:
+        """Yield the ids of those who work on a queue, and them."""
+        for id, (theirs, worker) in self._shown.items():
             if theirs.name == queue:
                 yield id, worker
 

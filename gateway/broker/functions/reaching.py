@@ -74,7 +74,7 @@ async def cancel_job(
 
 @TABLE.function(OBSERVE, writes=False, heavy=True)
 async def get_consumers(queue: Queue, *, context: Context) -> Consumers:
-    """Return who works on the queue over Worker connections, on all shards and hosts.
+    """Return who works on the queue over Worker connections, and its webhook workers, on all shards and hosts.
 
     The others of its workers, of BullMQ's own libraries, are among those of `getWorkers`.
     """
