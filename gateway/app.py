@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Iterable
 from http import HTTPStatus
 from typing import Final, assert_never
 
-from websockets.http11 import Response
-
 from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.grants import Rights
@@ -39,6 +37,7 @@ from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from bullmq_proxy.gateway.sessions.worker import WorkerSession
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.shared_memory import ShardMemory, SharedMemory
+from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.webhooks.registration import read_configured
 from bullmq_proxy.gateway.webhooks.session import WorkersSession
 from bullmq_proxy.gateway.webhooks.workers import Webhooks
@@ -60,6 +59,8 @@ log = logging.getLogger(__name__)
 _MAX_BACKLOG_SIZE: Final = 64 * 2**20  # bytes of commands kept while Redis is away
 _READY_TIMEOUT: Final = 2.0  # s that /ready waits for Redis
 _READY_FRESH: Final = 0.5  # s that an answer of Redis counts for: a probe must not become a load
+_ALIVE: Final = encode({"status": "alive", "version": __version__})
+_READY: Final = encode({"status": "ready"})
 _DRAIN_LOOK: Final = 0.05  # s between two looks at what is still under way
 
 
@@ -249,7 +250,7 @@ class App:
     def _flows(self) -> Flows:
         return Flows(self.broker.queues, self.settings.max_queue_name)
 
-    def _read_page(self, target: RequestTarget) -> Response | Awaitable[Response]:
+    def _read_page(self, target: RequestTarget) -> http.Page | Awaitable[http.Page]:
         endpoint, has_console = target.endpoint, not self.settings.no_console
         assert isinstance(endpoint, PageEndpoint)
         match endpoint:
@@ -260,7 +261,7 @@ class App:
             case PageEndpoint.CONSOLE:
                 return files.console_file(target.file if has_console else "")
             case PageEndpoint.HEALTH:
-                return http.json_page({"status": "alive", "version": __version__})
+                return _ALIVE
             case PageEndpoint.READY:
                 return self._ready()
             case PageEndpoint.METRICS:
@@ -276,14 +277,14 @@ class App:
             case _:
                 assert_never(endpoint)
 
-    async def _ready(self) -> Response:
+    async def _ready(self) -> http.Page:
         try:
             if self._draining:
                 raise GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
             await self._ask_redis()
         except GatewayError as error:
             return http.refusal(error, HTTPStatus.SERVICE_UNAVAILABLE)
-        return http.json_page({"status": "ready"})
+        return _READY
 
     async def _ask_redis(self) -> None:
         broker, now = self.broker, asyncio.get_running_loop().time

@@ -11,13 +11,16 @@ from websockets.http11 import Response
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net.dates import date
-from bullmq_proxy.gateway.values.json_text import encode, error_json
+from bullmq_proxy.gateway.values.json_text import error_json
 from bullmq_proxy.gateway.values.text import bytes_of, printable
 
 JSON: Final = "application/json; charset=utf-8"
 TEXT: Final = "text/plain; charset=utf-8"
 ANCESTOR_TEXT: Final = "text/plain;charset=utf-8"
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+Page = bytes | Response
+"""What a page is answered with: JSON text, or a whole response."""
 
 METHODS: Final = ("GET", "HEAD", "OPTIONS")
 """Methods of requests without a body."""
@@ -116,8 +119,3 @@ def refusal(error: GatewayError, status: HTTPStatus | None = None, headers: Mapp
 def text_refusal(error: GatewayError, status: HTTPStatus) -> Response:
     """Return a refusal in the ancestor's form: the bare message."""
     return respond(status, bytes_of(printable(error.message)), ANCESTOR_TEXT, _HEADERS.get(status, {}))
-
-
-def json_page(value: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """Return a page of JSON."""
-    return respond(status, encode(value), JSON)

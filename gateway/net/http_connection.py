@@ -74,7 +74,7 @@ class Site(Protocol):
     def open_stream(self, admitted: Admitted, connection: HttpConnection) -> None:
         """Hand the socket of a connection on to a stream of events; raises GatewayError."""
 
-    def read_page(self, target: Target) -> Response | Awaitable[Response]:
+    def read_page(self, target: Target) -> http.Page | Awaitable[http.Page]:
         """Return a page, or what it has to wait for."""
 
     @property
@@ -244,16 +244,25 @@ class HttpConnection(RespondingConnection):
         except Exception:
             self._page_failed(exchange)
         else:
-            if isinstance(page, Response):
-                exchange.respond(http.unless_known(page, known))
+            if isinstance(page, bytes | Response):
+                self._show(exchange, page, known)
             else:
-                self._run(self._await_page(exchange, page))
+                self._run(self._await_page(exchange, page, known))
 
-    async def _await_page(self, exchange: Exchange, page: Awaitable[Response]) -> None:
+    @staticmethod
+    def _show(exchange: Exchange, page: http.Page, known: str) -> None:
+        if isinstance(page, bytes):
+            exchange.respond_json(page)
+        else:
+            exchange.respond(http.unless_known(page, known))
+
+    async def _await_page(self, exchange: Exchange, page: Awaitable[http.Page], known: str) -> None:
         try:
-            exchange.respond(await page)
+            found = await page
         except Exception:
             self._page_failed(exchange)
+        else:
+            self._show(exchange, found, known)
 
     @staticmethod
     def _page_failed(exchange: Exchange) -> None:

@@ -53,7 +53,7 @@ Where = socket.socket | tuple[str, int]
 OpenSession = Callable[[SessionEndpoint, RouteParameters, Rights, Client], Session]
 OpenEvents = Callable[[RouteParameters, EventClient], Session]
 OpenCalls = Callable[[RequestEndpoint, RouteParameters, Rights, CallClient], CallSession]
-ReadPage = Callable[[Target], Response | Awaitable[Response]]
+ReadPage = Callable[[Target], http.Page | Awaitable[http.Page]]
 
 
 class Listener:
@@ -244,7 +244,7 @@ class Listener:
         account.enter(stream, endpoint, parameters.queue, parameters.effects)
         stream.begin(self._open_events(parameters, stream), account)
 
-    def read_page(self, target: Target) -> Response | Awaitable[Response]:
+    def read_page(self, target: Target) -> http.Page | Awaitable[http.Page]:
         """Return a page, or what it has to wait for."""
         return self._read_page(target)
 
