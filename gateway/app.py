@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Iterable
 from http import HTTPStatus
 from typing import Final, assert_never
@@ -25,6 +26,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.metrics import Metrics
 from bullmq_proxy.gateway.net import files, http
 from bullmq_proxy.gateway.net.admission import Admission
+from bullmq_proxy.gateway.net.directory import Directory
 from bullmq_proxy.gateway.net.listener import Listener, Where
 from bullmq_proxy.gateway.redis_url import Kind
 from bullmq_proxy.gateway.sessions.budget import Budget
@@ -43,14 +45,8 @@ from bullmq_proxy.gateway.webhooks.session import WorkersSession
 from bullmq_proxy.gateway.webhooks.workers import Webhooks
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import EventsOptions, Limits, WorkerOptions
-from bullmq_proxy.gateway.wire.endpoints import (
-    AncestorEndpoint,
-    CallEndpoint,
-    PageEndpoint,
-    RequestEndpoint,
-    SessionEndpoint,
-    WorkersEndpoint,
-)
+from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, RequestEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint, WorkersEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters
 from bullmq_proxy.gateway.wire.routes import Target as RequestTarget
 
@@ -106,6 +102,13 @@ class App:
             self._open_events,
             self._open_calls,
             self._read_page,
+        )
+        self.broker.reach.connected = Directory(
+            lambda: self.listener.clients,
+            identity.address,
+            host=socket.gethostname(),
+            gateway=identity.run,
+            shard=identity.slot,
         )
         self._metrics = Metrics(self.broker, self.listener, row)
         # A quarter of what a client may leave unread: replies to what has been read still find room.
@@ -242,7 +245,14 @@ class App:
         match endpoint:
             case CallEndpoint.QUEUE | CallEndpoint.QUEUE_FUNCTION:
                 return RequestSession(broker.queue(parameters.queue), context, client, self._call_limits)
-            case CallEndpoint.FLOWS | CallEndpoint.FLOWS_FUNCTION | CallEndpoint.QUEUES:
+            case (
+                CallEndpoint.FLOWS
+                | CallEndpoint.FLOWS_FUNCTION
+                | CallEndpoint.QUEUES
+                | CallEndpoint.CONNECTIONS
+                | CallEndpoint.DRAIN_CONNECTION
+                | CallEndpoint.CLOSE_CONNECTION
+            ):
                 return RequestSession(self._flows(), context, client, self._call_limits, FLOWS)
             case _:
                 assert_never(endpoint)

@@ -18,7 +18,8 @@ from bullmq_proxy.gateway.sessions.interfaces import CallClient, Exchange, Resul
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.wire.connection_options import Limits, Options
-from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, PathParameter
+from bullmq_proxy.gateway.wire.endpoint_rows import PathParameter
+from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint
 from bullmq_proxy.gateway.wire.routes import AncestorError, Target, decode_segment
 
 LONGEST_PAGE: Final = 100

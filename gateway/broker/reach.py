@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Set
-from typing import Final, TypeVar, assert_never
+from operator import itemgetter
+from typing import Any, Final, Protocol, TypeVar, assert_never
 
 import msgspec
 from msgspec import Raw, Struct
 
+from bullmq_proxy.gateway.access.grants import Grant
 from bullmq_proxy.gateway.broker.consuming.grace import Kept, KeptLease, worker_of
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.roster import Roster, address_of
@@ -18,6 +20,7 @@ from bullmq_proxy.gateway.broker.redis.channel import Channel, in_pieces
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.rules.shapes import ConnectionKind, ShownConnection
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +75,24 @@ class Moved(Struct, frozen=True, tag="moved"):
     jobs: list[Raw]
 
 
-Question = Overtaken | WhoWorks | Retire | SendAway | LookAgain | TakeUp | Moved
+class WhoIsConnected(Struct, frozen=True, tag="whoIsConnected"):
+    """Who is connected to the queues of a grant; `queue`, `kind` and `limit` are those of `ConnectionsQuery`."""
+
+    grant: Grant
+    queue: str | None
+    kind: ConnectionKind | None
+    limit: int
+
+
+class Dismiss(Struct, frozen=True, tag="dismiss"):
+    """A connection on a queue of a grant is to be closed, or its worker to finish; is it there?"""
+
+    grant: Grant
+    connection: str
+    closes: bool
+
+
+Question = Overtaken | WhoWorks | Retire | SendAway | LookAgain | TakeUp | Moved | WhoIsConnected | Dismiss
 
 MOST_SHOWN: Final = 1000
 """Workers of a queue that a shard shows."""
@@ -90,8 +110,31 @@ class _Shown(Struct, frozen=True):
     omitted: int = 0
 
 
+class _Listed(Struct, frozen=True):
+    """A piece of the answer to `WhoIsConnected`."""
+
+    connections: list[ShownConnection]
+    omitted: int = 0
+
+
+class Connected(Protocol):
+    """The connections of a shard; `net.directory` implements it, and says what the arguments are."""
+
+    def show(
+        self, grant: Grant, queue: str | None, kind: ConnectionKind | None, most: int
+    ) -> tuple[list[ShownConnection], int]:
+        """Return connections on the queues of a grant, and how many more there are."""
+
+    def dismiss(self, grant: Grant, id: str, *, closes: bool) -> bool:
+        """Let a worker finish, or close its connection; return whether it is there, on a queue of the grant."""
+
+
 class Reach:
-    """One shard's way to the clients of all shards, its own among them."""
+    """One shard's way to the clients of all shards, its own among them.
+
+    Attributes:
+        connected: the connections of this shard; None where it has no listener.
+    """
 
     def __init__(
         self,
@@ -112,6 +155,7 @@ class Reach:
             roster: of the shard.
             look_again: lets those who wait for something of a queue look for it.
         """
+        self.connected: Connected | None = None
         self._look_again = look_again
         self._leases = leases
         self._roster = roster
@@ -162,11 +206,35 @@ class Reach:
         """
         answers = await self._channel.ask(msgspec.json.encode(question), to=address_of(question.worker))
         if answers.silent:
-            raise GatewayError(
-                ErrorCode.OUTCOME_UNKNOWN, f"The gateway of {question.worker} does not answer: try again, or see there"
-            )
+            raise _unanswered(question.worker)
         if answers.pieces != [_YES]:
             raise GatewayError(ErrorCode.NOT_FOUND, f"There is no Worker connection {question.worker} of this queue")
+
+    async def connections(self, question: WhoIsConnected) -> tuple[list[ShownConnection], int, int]:
+        """Return connections on all shards, the oldest ones first; as many as were asked for.
+
+        Returns:
+            Them, how many more there are, and how many shards have not answered in time.
+
+        Raises:
+            GatewayError: Redis is not reachable, or the grant has too many patterns to tell others.
+        """
+        answers = await self._channel.ask(msgspec.json.encode(question))
+        pieces = [listed for piece in answers.pieces if (listed := _read(_listed, piece)) is not None]
+        found = sorted((each for piece in pieces for each in piece.connections), key=itemgetter("since"))
+        omitted = sum(piece.omitted for piece in pieces) + max(0, len(found) - question.limit)
+        return found[: question.limit], omitted, answers.silent + len(answers.pieces) - len(pieces)
+
+    async def dismiss(self, question: Dismiss) -> bool:
+        """Let a worker finish, or close its connection, on whatever shard it is; return whether it is there.
+
+        Raises:
+            GatewayError: OUTCOME_UNKNOWN, its shard has not answered; or as `connections`.
+        """
+        answers = await self._channel.ask(msgspec.json.encode(question), to=address_of(question.connection))
+        if answers.silent:
+            raise _unanswered(question.connection)
+        return answers.pieces == [_YES]
 
     def moved(self, job: str, token: str) -> None:
         """Tell the shard whose client held a job that it was moved by its token; else it finds that out by its lock."""
@@ -278,6 +346,11 @@ class Reach:
             case LookAgain(queue):
                 self._look_again(queue)
                 return []
+            case WhoIsConnected():
+                return self._list(question)
+            case Dismiss(grant, id, closes):
+                connected = self.connected
+                return [_YES if connected is not None and connected.dismiss(grant, id, closes=closes) else _NO]
             case _:
                 assert_never(question)
 
@@ -285,6 +358,15 @@ class Reach:
         workers = list(self._roster.of(queue))
         pieces = [_Shown(piece) for piece in in_pieces(worker.show(id) for id, worker in workers[:MOST_SHOWN])]
         pieces.append(_Shown([], max(0, len(workers) - MOST_SHOWN)))
+        return [msgspec.json.encode(piece) for piece in pieces]
+
+    def _list(self, question: WhoIsConnected) -> list[bytes]:
+        shown: list[ShownConnection] = []
+        omitted = 0
+        if self.connected is not None:
+            shown, omitted = self.connected.show(question.grant, question.queue, question.kind, question.limit)
+        pieces: list[Any] = [{"connections": piece} for piece in in_pieces(shown)]
+        pieces.append({"connections": [], "omitted": omitted})
         return [msgspec.json.encode(piece) for piece in pieces]
 
     def _hand_over(self, question: TakeUp) -> list[bytes]:
@@ -310,6 +392,10 @@ def _read(decoder: msgspec.json.Decoder[T], text: bytes | Raw) -> T | None:
         return None
 
 
+def _unanswered(id: str) -> GatewayError:
+    return GatewayError(ErrorCode.OUTCOME_UNKNOWN, f"The gateway of {id} does not answer: try again, or see there")
+
+
 def _silent() -> GatewayError:
     return GatewayError(
         ErrorCode.REDIS_UNAVAILABLE, "The gateway that keeps the jobs of this client does not answer: try again"
@@ -320,3 +406,4 @@ _reader: Final = msgspec.json.Decoder(Question)
 _kept: Final = msgspec.json.Decoder(Kept)
 _pair: Final = msgspec.json.Decoder(tuple[str, str])
 _shown: Final = msgspec.json.Decoder(_Shown)
+_listed: Final = msgspec.json.Decoder(_Listed)

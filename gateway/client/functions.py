@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         BulkJob,
         CancelledJob,
         CancelOptions,
+        Connections,
+        ConnectionsQuery,
         Consumers,
         Dependencies,
         DependenciesCountOptions,
@@ -67,6 +69,174 @@ class QueueFunctions(Functions):
         One that BullMQ still refuses, as its parent is missing, shows as an object with `err` in its place.
         """
         return self._jobs(await self._write("addBulk", [jobs]))
+
+    async def getJob(self, jobId: str | int) -> Job | None:
+        """Return a job, or null."""
+        return self._jobs(await self._read("getJob", [jobId]))
+
+    async def getJobs(
+        self,
+        types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"] | list[Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"]] | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        asc: bool | None = None,
+    ) -> list[Job]:
+        """Return the jobs of some types, in the order of the types; `start` and `end` count within each type.
+
+        Those that are larger than 16 MiB together are refused: ask for them in pages.
+        """
+        return self._jobs(await self._read("getJobs", [], types, start, end, asc))
+
+    async def getWaiting(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the waiting jobs, the oldest first."""
+        return self._jobs(await self._read("getWaiting", [], start, end))
+
+    async def getWaitingChildren(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the waiting-children jobs, the oldest first."""
+        return self._jobs(await self._read("getWaitingChildren", [], start, end))
+
+    async def getActive(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the active jobs, the oldest first."""
+        return self._jobs(await self._read("getActive", [], start, end))
+
+    async def getDelayed(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the delayed jobs, the oldest first."""
+        return self._jobs(await self._read("getDelayed", [], start, end))
+
+    async def getPrioritized(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the prioritized jobs, the oldest first."""
+        return self._jobs(await self._read("getPrioritized", [], start, end))
+
+    async def getCompleted(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the completed jobs, the newest first."""
+        return self._jobs(await self._read("getCompleted", [], start, end))
+
+    async def getFailed(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the failed jobs, the newest first."""
+        return self._jobs(await self._read("getFailed", [], start, end))
+
+    async def getRanges(
+        self,
+        types: list[Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"]],
+        start: int | None = None,
+        end: int | None = None,
+        asc: bool | None = None,
+    ) -> list[str]:
+        """Return the ids of the jobs of some types, each once; `start` and `end` count within each type.
+
+        Some hundred thousand ids are more than 16 MiB and refused: ask for them in pages.
+        """
+        return await self._read("getRanges", [types], start, end, asc)
+
+    async def getJobState(self, jobId: str | int) -> str:
+        """Return a job's state, or `unknown` (Node's `job.getState`)."""
+        return await self._read("getJobState", [jobId])
+
+    async def getJobLogs(
+        self,
+        jobId: str | int,
+        start: int | None = None,
+        end: int | None = None,
+        asc: bool | None = None,
+    ) -> JobLogs:
+        """Return the rows of a job's log, and how many there are. Rows of more than 16 MiB are refused: ask for
+        less.
+        """
+        return await self._read("getJobLogs", [jobId], start, end, asc)
+
+    async def getJobCounts(
+        self,
+        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
+    ) -> dict[str, int]:
+        """Return the number of jobs of each type; of all types when none is named."""
+        return await self._read("getJobCounts", list(types))
+
+    async def recordJobCountsMetric(
+        self,
+        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
+    ) -> dict[str, int]:
+        """Return the same as `getJobCounts`; what Node also records for a tracer has no meaning here."""
+        return await self._read("recordJobCountsMetric", list(types))
+
+    async def getJobCountByTypes(
+        self,
+        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
+    ) -> int:
+        """Return the number of jobs of these types together."""
+        return await self._read("getJobCountByTypes", list(types))
+
+    async def count(self) -> int:
+        """Return the number of jobs to be processed: waiting, delayed, prioritized and waiting for children."""
+        return await self._read("count", [])
+
+    async def getActiveCount(self) -> int:
+        """Return the number of active jobs."""
+        return await self._read("getActiveCount", [])
+
+    async def getCompletedCount(self) -> int:
+        """Return the number of completed jobs."""
+        return await self._read("getCompletedCount", [])
+
+    async def getFailedCount(self) -> int:
+        """Return the number of failed jobs."""
+        return await self._read("getFailedCount", [])
+
+    async def getPrioritizedCount(self) -> int:
+        """Return the number of prioritized jobs."""
+        return await self._read("getPrioritizedCount", [])
+
+    async def getWaitingCount(self) -> int:
+        """Return the number of waiting jobs."""
+        return await self._read("getWaitingCount", [])
+
+    async def getWaitingChildrenCount(self) -> int:
+        """Return the number of waiting-children jobs."""
+        return await self._read("getWaitingChildrenCount", [])
+
+    async def getDelayedCount(self, timestamp: float | None = None) -> int:
+        """Return the number of delayed jobs; with `timestamp`, in ms since 1970, of those that are due before it."""
+        return await self._read("getDelayedCount", [], timestamp)
+
+    async def getCountsPerPriority(self, priorities: list[int]) -> dict[str, int]:
+        """Return the number of waiting jobs of each priority; 0 stands for jobs without one."""
+        return await self._read("getCountsPerPriority", [priorities])
+
+    async def cancelJob(
+        self,
+        jobId: str | int,
+        reason: str | None = None,
+        opts: CancelOptions | None = None,
+    ) -> CancelledJob:
+        """Take a job from whoever holds it: it fails for good with `reason`, whatever attempts it has left.
+
+        With `fail` false it goes back instead: first in line, no attempt charged. Its worker gets `cancel` with
+        the reason, on whatever shard or host it is connected; `delivered` says whether that was sent. Else it
+        learns of it when its lock is to be renewed, or by its answer, which is not stored. A job that nobody
+        holds is a `CONFLICT`.
+        """
+        return await self._write("cancelJob", [jobId], reason, opts)
+
+    async def getConsumers(self) -> Consumers:
+        """Return who works on the queue over Worker connections, and its webhook workers, on all shards and hosts.
+
+        The others of its workers, of BullMQ's own libraries, are among those of `getWorkers`.
+        """
+        return await self._read("getConsumers", [])
+
+    async def drainConsumer(self, id: str) -> None:
+        """Give a Worker connection no new jobs any more; `id` is that of `getConsumers`.
+
+        Its client gets `drain`, without a deadline, and can finish what it has in hand. This lasts until it
+        connects again.
+        """
+        return await self._write("drainConsumer", [id])
+
+    async def disconnectConsumer(self, id: str) -> None:
+        """Close a Worker connection with the code 4001; `id` is that of `getConsumers`.
+
+        The jobs that it has not answered go back, first in line, with no attempt charged and no loss counted.
+        """
+        return await self._write("disconnectConsumer", [id])
 
     async def getNextJob(self, token: str, opts: NextJobOptions | None = None) -> Job | None:
         """Take one job and lock it under `token`; return null when there is none (Node's `worker.getNextJob`).
@@ -406,174 +576,6 @@ class QueueFunctions(Functions):
         """
         return await self._read("getRateLimitTtl", [], maxJobs)
 
-    async def getJob(self, jobId: str | int) -> Job | None:
-        """Return a job, or null."""
-        return self._jobs(await self._read("getJob", [jobId]))
-
-    async def getJobs(
-        self,
-        types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"] | list[Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"]] | None = None,
-        start: int | None = None,
-        end: int | None = None,
-        asc: bool | None = None,
-    ) -> list[Job]:
-        """Return the jobs of some types, in the order of the types; `start` and `end` count within each type.
-
-        Those that are larger than 16 MiB together are refused: ask for them in pages.
-        """
-        return self._jobs(await self._read("getJobs", [], types, start, end, asc))
-
-    async def getWaiting(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the waiting jobs, the oldest first."""
-        return self._jobs(await self._read("getWaiting", [], start, end))
-
-    async def getWaitingChildren(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the waiting-children jobs, the oldest first."""
-        return self._jobs(await self._read("getWaitingChildren", [], start, end))
-
-    async def getActive(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the active jobs, the oldest first."""
-        return self._jobs(await self._read("getActive", [], start, end))
-
-    async def getDelayed(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the delayed jobs, the oldest first."""
-        return self._jobs(await self._read("getDelayed", [], start, end))
-
-    async def getPrioritized(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the prioritized jobs, the oldest first."""
-        return self._jobs(await self._read("getPrioritized", [], start, end))
-
-    async def getCompleted(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the completed jobs, the newest first."""
-        return self._jobs(await self._read("getCompleted", [], start, end))
-
-    async def getFailed(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the failed jobs, the newest first."""
-        return self._jobs(await self._read("getFailed", [], start, end))
-
-    async def getRanges(
-        self,
-        types: list[Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"]],
-        start: int | None = None,
-        end: int | None = None,
-        asc: bool | None = None,
-    ) -> list[str]:
-        """Return the ids of the jobs of some types, each once; `start` and `end` count within each type.
-
-        Some hundred thousand ids are more than 16 MiB and refused: ask for them in pages.
-        """
-        return await self._read("getRanges", [types], start, end, asc)
-
-    async def getJobState(self, jobId: str | int) -> str:
-        """Return a job's state, or `unknown` (Node's `job.getState`)."""
-        return await self._read("getJobState", [jobId])
-
-    async def getJobLogs(
-        self,
-        jobId: str | int,
-        start: int | None = None,
-        end: int | None = None,
-        asc: bool | None = None,
-    ) -> JobLogs:
-        """Return the rows of a job's log, and how many there are. Rows of more than 16 MiB are refused: ask for
-        less.
-        """
-        return await self._read("getJobLogs", [jobId], start, end, asc)
-
-    async def getJobCounts(
-        self,
-        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
-    ) -> dict[str, int]:
-        """Return the number of jobs of each type; of all types when none is named."""
-        return await self._read("getJobCounts", list(types))
-
-    async def recordJobCountsMetric(
-        self,
-        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
-    ) -> dict[str, int]:
-        """Return the same as `getJobCounts`; what Node also records for a tracer has no meaning here."""
-        return await self._read("recordJobCountsMetric", list(types))
-
-    async def getJobCountByTypes(
-        self,
-        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
-    ) -> int:
-        """Return the number of jobs of these types together."""
-        return await self._read("getJobCountByTypes", list(types))
-
-    async def count(self) -> int:
-        """Return the number of jobs to be processed: waiting, delayed, prioritized and waiting for children."""
-        return await self._read("count", [])
-
-    async def getActiveCount(self) -> int:
-        """Return the number of active jobs."""
-        return await self._read("getActiveCount", [])
-
-    async def getCompletedCount(self) -> int:
-        """Return the number of completed jobs."""
-        return await self._read("getCompletedCount", [])
-
-    async def getFailedCount(self) -> int:
-        """Return the number of failed jobs."""
-        return await self._read("getFailedCount", [])
-
-    async def getPrioritizedCount(self) -> int:
-        """Return the number of prioritized jobs."""
-        return await self._read("getPrioritizedCount", [])
-
-    async def getWaitingCount(self) -> int:
-        """Return the number of waiting jobs."""
-        return await self._read("getWaitingCount", [])
-
-    async def getWaitingChildrenCount(self) -> int:
-        """Return the number of waiting-children jobs."""
-        return await self._read("getWaitingChildrenCount", [])
-
-    async def getDelayedCount(self, timestamp: float | None = None) -> int:
-        """Return the number of delayed jobs; with `timestamp`, in ms since 1970, of those that are due before it."""
-        return await self._read("getDelayedCount", [], timestamp)
-
-    async def getCountsPerPriority(self, priorities: list[int]) -> dict[str, int]:
-        """Return the number of waiting jobs of each priority; 0 stands for jobs without one."""
-        return await self._read("getCountsPerPriority", [priorities])
-
-    async def cancelJob(
-        self,
-        jobId: str | int,
-        reason: str | None = None,
-        opts: CancelOptions | None = None,
-    ) -> CancelledJob:
-        """Take a job from whoever holds it: it fails for good with `reason`, whatever attempts it has left.
-
-        With `fail` false it goes back instead: first in line, no attempt charged. Its worker gets `cancel` with
-        the reason, on whatever shard or host it is connected; `delivered` says whether that was sent. Else it
-        learns of it when its lock is to be renewed, or by its answer, which is not stored. A job that nobody
-        holds is a `CONFLICT`.
-        """
-        return await self._write("cancelJob", [jobId], reason, opts)
-
-    async def getConsumers(self) -> Consumers:
-        """Return who works on the queue over Worker connections, and its webhook workers, on all shards and hosts.
-
-        The others of its workers, of BullMQ's own libraries, are among those of `getWorkers`.
-        """
-        return await self._read("getConsumers", [])
-
-    async def drainConsumer(self, id: str) -> None:
-        """Give a Worker connection no new jobs any more; `id` is that of `getConsumers`.
-
-        Its client gets `drain`, without a deadline, and can finish what it has in hand. This lasts until it
-        connects again.
-        """
-        return await self._write("drainConsumer", [id])
-
-    async def disconnectConsumer(self, id: str) -> None:
-        """Close a Worker connection with the code 4001; `id` is that of `getConsumers`.
-
-        The jobs that it has not answered go back, first in line, with no attempt charged and no loss counted.
-        """
-        return await self._write("disconnectConsumer", [id])
-
     async def upsertJobScheduler(
         self,
         jobSchedulerId: str,
@@ -702,6 +704,31 @@ class FlowFunctions(Functions):
         """
         return await self._read("getFlow", [opts])
 
+    async def getConnections(self, opts: ConnectionsQuery | None = None) -> Connections:
+        """Return who is connected to the queues that the key is for, on all shards and hosts, the oldest ones first.
+
+        Connections of no queue, such as those of flows, are shown to a key for all queues, whose pattern is `*`.
+        A worker's id is that of `getConsumers`, too. Webhook workers, and workers of BullMQ's own libraries, are
+        no connections.
+        """
+        return await self._read("getConnections", [], opts)
+
+    async def drainConnection(self, id: str) -> bool:
+        """Let the worker on a connection finish what it has in hand, and give it nothing new: it gets `drain`.
+
+        The connection of any other client is closed, as by `closeConnection`. Returns false where there is none
+        of this id on the queues that the key is for.
+        """
+        return await self._write("drainConnection", [id])
+
+    async def closeConnection(self, id: str) -> bool:
+        """Close a connection with the code 4001; one for requests ends with the response to the last of them.
+
+        The jobs that its worker has not answered go back, first in line, with no attempt charged and no loss
+        counted. Returns false where there is none of this id on the queues that the key is for.
+        """
+        return await self._write("closeConnection", [id])
+
     async def getQueues(self, opts: QueuesQuery | None = None) -> FoundQueues:
         """Return the queues that the key is for, in no order, and a `cursor` for the next page while there may be
         more.
@@ -746,6 +773,10 @@ class JobFunctions:
     def queue(self) -> QueueFunctions:
         """The functions of its queue."""
         raise NotImplementedError
+
+    async def getState(self) -> str:
+        """Return a job's state, or `unknown` (Node's `job.getState`)."""
+        return await self.queue.getJobState(self.id)
 
     async def moveToCompleted(self, result: Any, fetchNext: bool | None = None) -> list[RawJob | str | int | None]:
         """Complete a job with its return value, which is any JSON (Node's `job.moveToCompleted`).
@@ -912,10 +943,6 @@ class JobFunctions:
     async def isWaitingChildren(self) -> bool:
         """Return whether a job is waiting for its children (Node's `job.isWaitingChildren`)."""
         return await self.queue.isJobWaitingChildren(self.id)
-
-    async def getState(self) -> str:
-        """Return a job's state, or `unknown` (Node's `job.getState`)."""
-        return await self.queue.getJobState(self.id)
 
     async def waitUntilFinished(self, ttl: int | None = None) -> Any:
         """Wait until a job is completed and return its return value (Node's `job.waitUntilFinished`).

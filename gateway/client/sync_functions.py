@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         BulkJob,
         CancelledJob,
         CancelOptions,
+        Connections,
+        ConnectionsQuery,
         Consumers,
         Dependencies,
         DependenciesCountOptions,
@@ -67,6 +69,169 @@ class QueueFunctions(Functions):
         One that BullMQ still refuses, as its parent is missing, shows as an object with `err` in its place.
         """
         return self._jobs(self._write("addBulk", [jobs]))
+
+    def getJob(self, jobId: str | int) -> Job | None:
+        """Return a job, or null."""
+        return self._jobs(self._read("getJob", [jobId]))
+
+    def getJobs(
+        self,
+        types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"] | list[Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"]] | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        asc: bool | None = None,
+    ) -> list[Job]:
+        """Return the jobs of some types, in the order of the types; `start` and `end` count within each type.
+
+        Those that are larger than 16 MiB together are refused: ask for them in pages.
+        """
+        return self._jobs(self._read("getJobs", [], types, start, end, asc))
+
+    def getWaiting(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the waiting jobs, the oldest first."""
+        return self._jobs(self._read("getWaiting", [], start, end))
+
+    def getWaitingChildren(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the waiting-children jobs, the oldest first."""
+        return self._jobs(self._read("getWaitingChildren", [], start, end))
+
+    def getActive(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the active jobs, the oldest first."""
+        return self._jobs(self._read("getActive", [], start, end))
+
+    def getDelayed(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the delayed jobs, the oldest first."""
+        return self._jobs(self._read("getDelayed", [], start, end))
+
+    def getPrioritized(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the prioritized jobs, the oldest first."""
+        return self._jobs(self._read("getPrioritized", [], start, end))
+
+    def getCompleted(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the completed jobs, the newest first."""
+        return self._jobs(self._read("getCompleted", [], start, end))
+
+    def getFailed(self, start: int | None = None, end: int | None = None) -> list[Job]:
+        """Return the failed jobs, the newest first."""
+        return self._jobs(self._read("getFailed", [], start, end))
+
+    def getRanges(
+        self,
+        types: list[Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"]],
+        start: int | None = None,
+        end: int | None = None,
+        asc: bool | None = None,
+    ) -> list[str]:
+        """Return the ids of the jobs of some types, each once; `start` and `end` count within each type.
+
+        Some hundred thousand ids are more than 16 MiB and refused: ask for them in pages.
+        """
+        return self._read("getRanges", [types], start, end, asc)
+
+    def getJobState(self, jobId: str | int) -> str:
+        """Return a job's state, or `unknown` (Node's `job.getState`)."""
+        return self._read("getJobState", [jobId])
+
+    def getJobLogs(
+        self,
+        jobId: str | int,
+        start: int | None = None,
+        end: int | None = None,
+        asc: bool | None = None,
+    ) -> JobLogs:
+        """Return the rows of a job's log, and how many there are. Rows of more than 16 MiB are refused: ask for
+        less.
+        """
+        return self._read("getJobLogs", [jobId], start, end, asc)
+
+    def getJobCounts(
+        self,
+        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
+    ) -> dict[str, int]:
+        """Return the number of jobs of each type; of all types when none is named."""
+        return self._read("getJobCounts", list(types))
+
+    def recordJobCountsMetric(
+        self,
+        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
+    ) -> dict[str, int]:
+        """Return the same as `getJobCounts`; what Node also records for a tracer has no meaning here."""
+        return self._read("recordJobCountsMetric", list(types))
+
+    def getJobCountByTypes(
+        self,
+        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
+    ) -> int:
+        """Return the number of jobs of these types together."""
+        return self._read("getJobCountByTypes", list(types))
+
+    def count(self) -> int:
+        """Return the number of jobs to be processed: waiting, delayed, prioritized and waiting for children."""
+        return self._read("count", [])
+
+    def getActiveCount(self) -> int:
+        """Return the number of active jobs."""
+        return self._read("getActiveCount", [])
+
+    def getCompletedCount(self) -> int:
+        """Return the number of completed jobs."""
+        return self._read("getCompletedCount", [])
+
+    def getFailedCount(self) -> int:
+        """Return the number of failed jobs."""
+        return self._read("getFailedCount", [])
+
+    def getPrioritizedCount(self) -> int:
+        """Return the number of prioritized jobs."""
+        return self._read("getPrioritizedCount", [])
+
+    def getWaitingCount(self) -> int:
+        """Return the number of waiting jobs."""
+        return self._read("getWaitingCount", [])
+
+    def getWaitingChildrenCount(self) -> int:
+        """Return the number of waiting-children jobs."""
+        return self._read("getWaitingChildrenCount", [])
+
+    def getDelayedCount(self, timestamp: float | None = None) -> int:
+        """Return the number of delayed jobs; with `timestamp`, in ms since 1970, of those that are due before it."""
+        return self._read("getDelayedCount", [], timestamp)
+
+    def getCountsPerPriority(self, priorities: list[int]) -> dict[str, int]:
+        """Return the number of waiting jobs of each priority; 0 stands for jobs without one."""
+        return self._read("getCountsPerPriority", [priorities])
+
+    def cancelJob(self, jobId: str | int, reason: str | None = None, opts: CancelOptions | None = None) -> CancelledJob:
+        """Take a job from whoever holds it: it fails for good with `reason`, whatever attempts it has left.
+
+        With `fail` false it goes back instead: first in line, no attempt charged. Its worker gets `cancel` with
+        the reason, on whatever shard or host it is connected; `delivered` says whether that was sent. Else it
+        learns of it when its lock is to be renewed, or by its answer, which is not stored. A job that nobody
+        holds is a `CONFLICT`.
+        """
+        return self._write("cancelJob", [jobId], reason, opts)
+
+    def getConsumers(self) -> Consumers:
+        """Return who works on the queue over Worker connections, and its webhook workers, on all shards and hosts.
+
+        The others of its workers, of BullMQ's own libraries, are among those of `getWorkers`.
+        """
+        return self._read("getConsumers", [])
+
+    def drainConsumer(self, id: str) -> None:
+        """Give a Worker connection no new jobs any more; `id` is that of `getConsumers`.
+
+        Its client gets `drain`, without a deadline, and can finish what it has in hand. This lasts until it
+        connects again.
+        """
+        return self._write("drainConsumer", [id])
+
+    def disconnectConsumer(self, id: str) -> None:
+        """Close a Worker connection with the code 4001; `id` is that of `getConsumers`.
+
+        The jobs that it has not answered go back, first in line, with no attempt charged and no loss counted.
+        """
+        return self._write("disconnectConsumer", [id])
 
     def getNextJob(self, token: str, opts: NextJobOptions | None = None) -> Job | None:
         """Take one job and lock it under `token`; return null when there is none (Node's `worker.getNextJob`).
@@ -400,169 +565,6 @@ class QueueFunctions(Functions):
         """
         return self._read("getRateLimitTtl", [], maxJobs)
 
-    def getJob(self, jobId: str | int) -> Job | None:
-        """Return a job, or null."""
-        return self._jobs(self._read("getJob", [jobId]))
-
-    def getJobs(
-        self,
-        types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"] | list[Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"]] | None = None,
-        start: int | None = None,
-        end: int | None = None,
-        asc: bool | None = None,
-    ) -> list[Job]:
-        """Return the jobs of some types, in the order of the types; `start` and `end` count within each type.
-
-        Those that are larger than 16 MiB together are refused: ask for them in pages.
-        """
-        return self._jobs(self._read("getJobs", [], types, start, end, asc))
-
-    def getWaiting(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the waiting jobs, the oldest first."""
-        return self._jobs(self._read("getWaiting", [], start, end))
-
-    def getWaitingChildren(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the waiting-children jobs, the oldest first."""
-        return self._jobs(self._read("getWaitingChildren", [], start, end))
-
-    def getActive(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the active jobs, the oldest first."""
-        return self._jobs(self._read("getActive", [], start, end))
-
-    def getDelayed(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the delayed jobs, the oldest first."""
-        return self._jobs(self._read("getDelayed", [], start, end))
-
-    def getPrioritized(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the prioritized jobs, the oldest first."""
-        return self._jobs(self._read("getPrioritized", [], start, end))
-
-    def getCompleted(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the completed jobs, the newest first."""
-        return self._jobs(self._read("getCompleted", [], start, end))
-
-    def getFailed(self, start: int | None = None, end: int | None = None) -> list[Job]:
-        """Return the failed jobs, the newest first."""
-        return self._jobs(self._read("getFailed", [], start, end))
-
-    def getRanges(
-        self,
-        types: list[Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"]],
-        start: int | None = None,
-        end: int | None = None,
-        asc: bool | None = None,
-    ) -> list[str]:
-        """Return the ids of the jobs of some types, each once; `start` and `end` count within each type.
-
-        Some hundred thousand ids are more than 16 MiB and refused: ask for them in pages.
-        """
-        return self._read("getRanges", [types], start, end, asc)
-
-    def getJobState(self, jobId: str | int) -> str:
-        """Return a job's state, or `unknown` (Node's `job.getState`)."""
-        return self._read("getJobState", [jobId])
-
-    def getJobLogs(
-        self,
-        jobId: str | int,
-        start: int | None = None,
-        end: int | None = None,
-        asc: bool | None = None,
-    ) -> JobLogs:
-        """Return the rows of a job's log, and how many there are. Rows of more than 16 MiB are refused: ask for
-        less.
-        """
-        return self._read("getJobLogs", [jobId], start, end, asc)
-
-    def getJobCounts(
-        self,
-        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
-    ) -> dict[str, int]:
-        """Return the number of jobs of each type; of all types when none is named."""
-        return self._read("getJobCounts", list(types))
-
-    def recordJobCountsMetric(
-        self,
-        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
-    ) -> dict[str, int]:
-        """Return the same as `getJobCounts`; what Node also records for a tracer has no meaning here."""
-        return self._read("recordJobCountsMetric", list(types))
-
-    def getJobCountByTypes(
-        self,
-        *types: Literal["active", "completed", "delayed", "failed", "paused", "prioritized", "repeat", "wait", "waiting", "waiting-children"],
-    ) -> int:
-        """Return the number of jobs of these types together."""
-        return self._read("getJobCountByTypes", list(types))
-
-    def count(self) -> int:
-        """Return the number of jobs to be processed: waiting, delayed, prioritized and waiting for children."""
-        return self._read("count", [])
-
-    def getActiveCount(self) -> int:
-        """Return the number of active jobs."""
-        return self._read("getActiveCount", [])
-
-    def getCompletedCount(self) -> int:
-        """Return the number of completed jobs."""
-        return self._read("getCompletedCount", [])
-
-    def getFailedCount(self) -> int:
-        """Return the number of failed jobs."""
-        return self._read("getFailedCount", [])
-
-    def getPrioritizedCount(self) -> int:
-        """Return the number of prioritized jobs."""
-        return self._read("getPrioritizedCount", [])
-
-    def getWaitingCount(self) -> int:
-        """Return the number of waiting jobs."""
-        return self._read("getWaitingCount", [])
-
-    def getWaitingChildrenCount(self) -> int:
-        """Return the number of waiting-children jobs."""
-        return self._read("getWaitingChildrenCount", [])
-
-    def getDelayedCount(self, timestamp: float | None = None) -> int:
-        """Return the number of delayed jobs; with `timestamp`, in ms since 1970, of those that are due before it."""
-        return self._read("getDelayedCount", [], timestamp)
-
-    def getCountsPerPriority(self, priorities: list[int]) -> dict[str, int]:
-        """Return the number of waiting jobs of each priority; 0 stands for jobs without one."""
-        return self._read("getCountsPerPriority", [priorities])
-
-    def cancelJob(self, jobId: str | int, reason: str | None = None, opts: CancelOptions | None = None) -> CancelledJob:
-        """Take a job from whoever holds it: it fails for good with `reason`, whatever attempts it has left.
-
-        With `fail` false it goes back instead: first in line, no attempt charged. Its worker gets `cancel` with
-        the reason, on whatever shard or host it is connected; `delivered` says whether that was sent. Else it
-        learns of it when its lock is to be renewed, or by its answer, which is not stored. A job that nobody
-        holds is a `CONFLICT`.
-        """
-        return self._write("cancelJob", [jobId], reason, opts)
-
-    def getConsumers(self) -> Consumers:
-        """Return who works on the queue over Worker connections, and its webhook workers, on all shards and hosts.
-
-        The others of its workers, of BullMQ's own libraries, are among those of `getWorkers`.
-        """
-        return self._read("getConsumers", [])
-
-    def drainConsumer(self, id: str) -> None:
-        """Give a Worker connection no new jobs any more; `id` is that of `getConsumers`.
-
-        Its client gets `drain`, without a deadline, and can finish what it has in hand. This lasts until it
-        connects again.
-        """
-        return self._write("drainConsumer", [id])
-
-    def disconnectConsumer(self, id: str) -> None:
-        """Close a Worker connection with the code 4001; `id` is that of `getConsumers`.
-
-        The jobs that it has not answered go back, first in line, with no attempt charged and no loss counted.
-        """
-        return self._write("disconnectConsumer", [id])
-
     def upsertJobScheduler(
         self,
         jobSchedulerId: str,
@@ -685,6 +687,31 @@ class FlowFunctions(Functions):
         """
         return self._read("getFlow", [opts])
 
+    def getConnections(self, opts: ConnectionsQuery | None = None) -> Connections:
+        """Return who is connected to the queues that the key is for, on all shards and hosts, the oldest ones first.
+
+        Connections of no queue, such as those of flows, are shown to a key for all queues, whose pattern is `*`.
+        A worker's id is that of `getConsumers`, too. Webhook workers, and workers of BullMQ's own libraries, are
+        no connections.
+        """
+        return self._read("getConnections", [], opts)
+
+    def drainConnection(self, id: str) -> bool:
+        """Let the worker on a connection finish what it has in hand, and give it nothing new: it gets `drain`.
+
+        The connection of any other client is closed, as by `closeConnection`. Returns false where there is none
+        of this id on the queues that the key is for.
+        """
+        return self._write("drainConnection", [id])
+
+    def closeConnection(self, id: str) -> bool:
+        """Close a connection with the code 4001; one for requests ends with the response to the last of them.
+
+        The jobs that its worker has not answered go back, first in line, with no attempt charged and no loss
+        counted. Returns false where there is none of this id on the queues that the key is for.
+        """
+        return self._write("closeConnection", [id])
+
     def getQueues(self, opts: QueuesQuery | None = None) -> FoundQueues:
         """Return the queues that the key is for, in no order, and a `cursor` for the next page while there may be
         more.
@@ -729,6 +756,10 @@ class JobFunctions:
     def queue(self) -> QueueFunctions:
         """The functions of its queue."""
         raise NotImplementedError
+
+    def getState(self) -> str:
+        """Return a job's state, or `unknown` (Node's `job.getState`)."""
+        return self.queue.getJobState(self.id)
 
     def moveToCompleted(self, result: Any, fetchNext: bool | None = None) -> list[RawJob | str | int | None]:
         """Complete a job with its return value, which is any JSON (Node's `job.moveToCompleted`).
@@ -891,10 +922,6 @@ class JobFunctions:
     def isWaitingChildren(self) -> bool:
         """Return whether a job is waiting for its children (Node's `job.isWaitingChildren`)."""
         return self.queue.isJobWaitingChildren(self.id)
-
-    def getState(self) -> str:
-        """Return a job's state, or `unknown` (Node's `job.getState`)."""
-        return self.queue.getJobState(self.id)
 
     def waitUntilFinished(self, ttl: int | None = None) -> Any:
         """Wait until a job is completed and return its return value (Node's `job.waitUntilFinished`).

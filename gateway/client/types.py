@@ -83,6 +83,24 @@ class ChildKey(TypedDict):
     queue: str
 
 
+class Connections(TypedDict):
+    """Connections, the oldest one first."""
+
+    connections: list[ShownConnection]
+    omitted: int
+    """how many more there are, beyond `limit`."""
+    silent: int
+    """how many shards have not answered in time; their connections are missing here."""
+
+
+class ConnectionsQuery(TypedDict):
+    """Which connections: at most `limit` of them, those of one queue, or of one kind."""
+
+    queue: NotRequired[str | None]
+    kind: NotRequired[Literal["events", "flows", "http", "queue", "worker"] | None]
+    limit: NotRequired[int]
+
+
 class Consumers(TypedDict):
     """The Worker connections of a queue, and its webhook workers."""
 
@@ -566,6 +584,35 @@ class SchedulerTemplate(TypedDict):
 
     data: NotRequired[Any]
     opts: NotRequired[dict[str, Any]]
+
+
+class ShownConnection(TypedDict):
+    """A connection of a client. Times in milliseconds since 1970."""
+
+    id: str
+    kind: Literal["events", "flows", "http", "queue", "worker"]
+    queue: str | None
+    """null for one that is of no queue, such as one of flows."""
+    key: str
+    """the name of its key; empty for one of `auth_keys`."""
+    host: str
+    """the name of the machine that its gateway runs on."""
+    gateway: str
+    """the gateway, as at the beginning of `id`."""
+    shard: int
+    """the slot of its shard."""
+    address: str
+    """of the client, or of the proxy before it; empty on a Unix socket."""
+    since: int
+    """when it was made."""
+    inHand: int
+    """jobs that a worker holds."""
+    concurrency: int | None
+    """how many it may hold; null for one that is no worker."""
+    calls: int
+    """without a reply."""
+    lag: int
+    """bytes that were sent and that the client has not read."""
 
 
 class ShownConsumer(TypedDict):

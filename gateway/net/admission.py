@@ -13,7 +13,7 @@ from bullmq_proxy.gateway.access.credentials import bearer, is_host_allowed, is_
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.value_types import is_loopback
 from bullmq_proxy.gateway.wire.connection_options import TOKEN, Limits
-from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint, WorkersEndpoint
+from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint, WorkersEndpoint
 from bullmq_proxy.gateway.wire.routes import Target
 
 

@@ -22,9 +22,10 @@ from bullmq_proxy.gateway.net import frames
 from bullmq_proxy.gateway.net.penalties import Penalties
 from bullmq_proxy.gateway.net.sending_connection import LARGE, SendingConnection
 from bullmq_proxy.gateway.net.shared import PartialMessage, Shared
+from bullmq_proxy.gateway.rules.shapes import ConnectionKind
 from bullmq_proxy.gateway.sessions.interfaces import Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
-from bullmq_proxy.gateway.wire.endpoints import Endpoint
+from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,14 @@ _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts
 _FIRST_PUSH_DELAY: Final = 0.02  # s; some clients set their handlers a tick after the handshake's answer has come
 
 
+KINDS: Final[dict[SessionEndpoint, ConnectionKind]] = {
+    SessionEndpoint.QUEUE: "queue",
+    SessionEndpoint.WORKER: "worker",
+    SessionEndpoint.EVENTS: "events",
+    SessionEndpoint.FLOWS: "flows",
+}
+"""What others are shown of the endpoint of a connection."""
+
 _TAKING_LATE_MESSAGES: Final = frozenset(code for code in CloseCode if code.takes_late_messages)
 
 
@@ -49,6 +58,8 @@ class Connection(SendingConnection):
         super().__init__(shared)
         self.session: Session | None = None
         self.account: Account | None = None  # of the client's key, once the connection is counted
+        self.endpoint: SessionEndpoint | None = None  # with it
+        self.queue = ""  # empty where the endpoint is not of one
         self.heard = True  # anything at all since the last look of the keepalive
         self.heard_at = self.loop.time()  # at the look that has last found something
         self.stuck_at = 0  # unread bytes at the keepalive's last look, while the connection is not read
@@ -65,11 +76,11 @@ class Connection(SendingConnection):
 
     # The handshake
 
-    def enter(self, account: Account, endpoint: Endpoint, queue: str, effects: Sequence[Effect]) -> None:
+    def enter(self, account: Account, endpoint: SessionEndpoint, queue: str, effects: Sequence[Effect]) -> None:
         """Count the connection for its key until it is lost, unless it is lost already; raises GatewayError."""
         if not self.is_lost:
             account.enter(self, endpoint, queue, effects)
-            self.account = account
+            self.account, self.endpoint, self.queue = account, endpoint, sys.intern(queue)
 
     def attach(self, session: Session) -> bool:
         """Hand the connection its session, which it then tells when it is over; False if it is over already."""
@@ -350,6 +361,12 @@ class Connection(SendingConnection):
         return self._reading_paused or bool(self._rest) or (self._partial is not None and self._partial.waits)
 
     @property
+    def kind(self) -> ConnectionKind:
+        """What the client has connected to, once it was let in."""
+        assert self.endpoint is not None
+        return KINDS[self.endpoint]
+
+    @property
     def last_heard(self) -> float:
         """The loop time at which something came last, to half of `ping_interval`: each read is not timed."""
         return self.loop.time() if self.heard else self.heard_at
@@ -369,10 +386,22 @@ class Connection(SendingConnection):
 
     def close_unauthorized(self, reason: str) -> None:
         """Close the connection with 4000; its jobs go back as in a drain, and no attempt is counted."""
+        self._drain_and_close(CloseCode.INVALID_AUTHENTICATION, reason, timeout=_UNAUTHORIZED_TIMEOUT)
+
+    def retire(self) -> None:
+        """Let a worker finish what it has, and give it nothing new; close the connection of any other client."""
+        if self.session is None or not self.session.retire():
+            self.send_away()
+
+    def send_away(self) -> None:
+        """Close the connection with 4001; its jobs go back as in a drain, and no attempt is counted."""
+        self._drain_and_close(CloseCode.SENT_AWAY, "closeConnection was called")
+
+    def _drain_and_close(self, code: CloseCode, reason: str, timeout: float | None = None) -> None:
         if self.protocol.state is _OPEN:
             if self.session is not None:
                 self.session.drain(0.0)
-            self.close_with(CloseCode.INVALID_AUTHENTICATION, reason, timeout=_UNAUTHORIZED_TIMEOUT)
+            self.close_with(code, reason, timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything: the socket is gone."""

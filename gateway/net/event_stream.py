@@ -15,6 +15,7 @@ from bullmq_proxy.gateway.net.dates import date
 from bullmq_proxy.gateway.net.exchange import SERVER, refusal, with_lines
 from bullmq_proxy.gateway.net.responding_connection import LINGER, RespondingConnection
 from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.rules.shapes import ConnectionKind
 from bullmq_proxy.gateway.sessions.interfaces import Session
 
 HEARTBEAT: Final = 15.0
@@ -42,15 +43,17 @@ class EventStream(RespondingConnection):
         """Take a socket over; `more` are header lines of the response."""
         super().__init__(shared, transport)
         self.address = address
+        self.kind: ConnectionKind = "events"
+        self.queue = ""
         self.request = request
         self.session: Session | None = None
         self.account: Account | None = None
         self._more = more
         self._opening: asyncio.Task[None] | None = None
 
-    def begin(self, session: Session, account: Account) -> None:
-        """Open the stream once the session is prepared."""
-        self.session, self.account = session, account
+    def begin(self, session: Session, account: Account, queue: str) -> None:
+        """Open the stream of a queue once the session is prepared."""
+        self.session, self.account, self.queue = session, account, queue
         self.transport.set_protocol(self)
         self.transport.resume_reading()  # to learn of its end
         self._shared.unopened.enter(self)
@@ -109,6 +112,14 @@ class EventStream(RespondingConnection):
     def close_unauthorized(self, reason: str) -> None:
         """Close the stream: the key may not watch any more."""
         self.close_with(0, reason)
+
+    def send_away(self) -> None:
+        """Close the stream."""
+        self.close_with(0)
+
+    def retire(self) -> None:
+        """Close the stream: who watches has no jobs to finish."""
+        self.send_away()
 
     def eof_received(self) -> None:
         """Close the stream: who listens does not close its half."""

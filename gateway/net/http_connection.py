@@ -25,6 +25,7 @@ from bullmq_proxy.gateway.net.request_reader import Arrived, RequestReader
 from bullmq_proxy.gateway.net.responding_connection import LINGER, RespondingConnection
 from bullmq_proxy.gateway.net.sending_connection import LARGE
 from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.rules.shapes import ConnectionKind
 from bullmq_proxy.gateway.sessions.interfaces import CallSession, Result
 from bullmq_proxy.gateway.wire.endpoints import Endpoint, PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters, Target
@@ -91,6 +92,7 @@ class HttpConnection(RespondingConnection):
         """Take a socket over; `request` is the first one, which `begin` then reads."""
         super().__init__(shared, transport)
         self.address = address
+        self.kind: ConnectionKind = "http"
         self.request = request
         self.session: CallSession | None = None
         self.account: Account | None = None
@@ -298,6 +300,22 @@ class HttpConnection(RespondingConnection):
         else:
             self._leave()
 
+    def send_away(self) -> None:
+        """Take no further request, let nobody wait any more, and end with the response to the last one."""
+        if self.is_open:
+            if self.session is not None:
+                self.session.drain(0.0)
+            self._end_soon()
+
+    def retire(self) -> None:
+        """Do the same: who makes requests is no worker."""
+        self.send_away()
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue of the session; empty for none."""
+        return "" if self._place is None else self._place[1]
+
     # The Client of the session
 
     def reply(self, id: Any, result: Result) -> None:
@@ -309,11 +327,15 @@ class HttpConnection(RespondingConnection):
         if self.is_lost:
             return
         if self._penalties.are_too_many(size, self.loop.time(), self._shared.bad_messages_per_second):
-            self._reader.is_deaf = True
-            if self._exchanges:
-                self._exchanges[-1].is_last = True
-            else:
-                self._end()
+            self._end_soon()
+
+    def _end_soon(self) -> None:
+        """Take no further request, and end with the response to the last one."""
+        self._reader.is_deaf = True
+        if self._exchanges:
+            self._exchanges[-1].is_last = True
+        else:
+            self._end()
 
     def pause_reading(self) -> None:
         """Take no further requests."""

@@ -242,7 +242,7 @@ class Listener:
         account.check(endpoint, parameters.queue, parameters.effects)
         stream = EventStream(self._shared, connection.transport, connection.address, connection.request, admitted.more)
         account.enter(stream, endpoint, parameters.queue, parameters.effects)
-        stream.begin(self._open_events(parameters, stream), account)
+        stream.begin(self._open_events(parameters, stream), account, parameters.queue)
 
     def read_page(self, target: Target) -> http.Page | Awaitable[http.Page]:
         """Return a page, or what it has to wait for."""

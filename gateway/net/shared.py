@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
@@ -55,6 +57,14 @@ class Unread(Protocol):
         """Close the connection: its client does not read what is sent to it."""
 
 
+def _numbers() -> Iterator[int]:
+    """Yield one number after the other, each at least the time in microseconds since 1970."""
+    number = 0
+    while True:
+        number = max(number + 1, time.time_ns() // 1000)
+        yield number
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What all connections of a listener share.
@@ -72,6 +82,7 @@ class Shared:
         unread: those whose clients leave output unread, and how many bytes of it.
         http: those that speak HTTP.
         handshakes: the tasks that find the answers to requests for WebSockets.
+        numbers: of connections; each says when its connection was made, too.
     """
 
     max_message_size: int
@@ -87,6 +98,7 @@ class Shared:
     unread: dict[Unread, int] = field(default_factory=dict)
     http: set[HttpConnection | EventStream] = field(default_factory=set)
     handshakes: set[asyncio.Task[None]] = field(default_factory=set)
+    numbers: Iterator[int] = field(default_factory=_numbers)
 
     def __post_init__(self) -> None:
         """Make what needs the budget."""

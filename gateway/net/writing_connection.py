@@ -14,6 +14,7 @@ class WritingConnection(asyncio.Protocol):
         loop: that it lives on.
         transport: of the socket.
         is_lost: whether the socket is gone.
+        number: no other connection of the shard has it; in microseconds since 1970, it is when this one was made.
     """
 
     transport: asyncio.Transport
@@ -22,6 +23,7 @@ class WritingConnection(asyncio.Protocol):
         """Make a connection without a socket."""
         self.loop = asyncio.get_running_loop()
         self.is_lost = False
+        self.number = next(shared.numbers)
         self._shared = shared
         self._writing_paused = False
         self._writable: list[asyncio.Future[None]] = []  # those who wait for a client that reads

@@ -6,42 +6,43 @@ import { Calls, Emitter, errorOf, isObject, limits, Link, queuePath, safeCall } 
 // generated: functions
 const QUEUE = {
   reads: [
-    "getJobChildrenValues", "getJobIgnoredChildrenFailures", "getJobDependencies", "getJobDependenciesCount",
-    "getDependencies", "isJobActive", "isJobCompleted", "isJobDelayed", "isJobFailed", "isJobWaiting",
-    "isJobWaitingChildren", "getGlobalConcurrency", "isMaxed", "getGlobalRateLimit", "getRateLimitTtl", "getJob",
-    "getJobs", "getWaiting", "getWaitingChildren", "getActive", "getDelayed", "getPrioritized", "getCompleted",
-    "getFailed", "getRanges", "getJobState", "getJobLogs", "getJobCounts", "recordJobCountsMetric",
+    "getJob", "getJobs", "getWaiting", "getWaitingChildren", "getActive", "getDelayed", "getPrioritized",
+    "getCompleted", "getFailed", "getRanges", "getJobState", "getJobLogs", "getJobCounts", "recordJobCountsMetric",
     "getJobCountByTypes", "count", "getActiveCount", "getCompletedCount", "getFailedCount", "getPrioritizedCount",
     "getWaitingCount", "getWaitingChildrenCount", "getDelayedCount", "getCountsPerPriority", "getConsumers",
+    "getJobChildrenValues", "getJobIgnoredChildrenFailures", "getJobDependencies", "getJobDependenciesCount",
+    "getDependencies", "isJobActive", "isJobCompleted", "isJobDelayed", "isJobFailed", "isJobWaiting",
+    "isJobWaitingChildren", "getGlobalConcurrency", "isMaxed", "getGlobalRateLimit", "getRateLimitTtl",
     "getJobScheduler", "getJobSchedulersCount", "isPaused", "getVersion", "getMeta", "getDeduplicationJobId",
     "getWorkers", "getWorkersCount", "getMetrics", "exportPrometheusMetrics", "waitUntilJobFinished",
   ],
   writes: [
-    "add", "addBulk", "getNextJob", "moveJobToCompleted", "moveJobToFailed", "moveJobToDelayed", "moveJobToWait",
-    "moveJobToWaitingChildren", "extendJobLock", "publishEvent", "trimEvents", "removeJobChildDependency",
-    "removeJobUnprocessedChildren", "pause", "resume", "drain", "clean", "obliterate", "retryJobs", "promoteJobs",
-    "remove", "removeDeduplicationKey", "removeDeprecatedPriorityKey", "removeOrphanedJobs", "removeJob", "retryJob",
-    "promoteJob", "changeJobDelay", "changeJobPriority", "removeJobDeduplicationKey", "updateJobData",
-    "updateJobProgress", "addJobLog", "clearJobLogs", "setGlobalConcurrency", "removeGlobalConcurrency",
-    "setGlobalRateLimit", "removeGlobalRateLimit", "rateLimit", "removeRateLimitKey", "cancelJob", "drainConsumer",
-    "disconnectConsumer", "upsertJobScheduler", "removeJobScheduler", "getJobSchedulers", "addAndWait",
+    "add", "addBulk", "cancelJob", "drainConsumer", "disconnectConsumer", "getNextJob", "moveJobToCompleted",
+    "moveJobToFailed", "moveJobToDelayed", "moveJobToWait", "moveJobToWaitingChildren", "extendJobLock", "publishEvent",
+    "trimEvents", "removeJobChildDependency", "removeJobUnprocessedChildren", "pause", "resume", "drain", "clean",
+    "obliterate", "retryJobs", "promoteJobs", "remove", "removeDeduplicationKey", "removeDeprecatedPriorityKey",
+    "removeOrphanedJobs", "removeJob", "retryJob", "promoteJob", "changeJobDelay", "changeJobPriority",
+    "removeJobDeduplicationKey", "updateJobData", "updateJobProgress", "addJobLog", "clearJobLogs",
+    "setGlobalConcurrency", "removeGlobalConcurrency", "setGlobalRateLimit", "removeGlobalRateLimit", "rateLimit",
+    "removeRateLimitKey", "upsertJobScheduler", "removeJobScheduler", "getJobSchedulers", "addAndWait",
   ],
   jobs: [
-    "add", "addBulk", "getNextJob", "getJob", "getJobs", "getWaiting", "getWaitingChildren", "getActive", "getDelayed",
-    "getPrioritized", "getCompleted", "getFailed", "upsertJobScheduler",
+    "add", "addBulk", "getJob", "getJobs", "getWaiting", "getWaitingChildren", "getActive", "getDelayed",
+    "getPrioritized", "getCompleted", "getFailed", "getNextJob", "upsertJobScheduler",
   ],
 };
 const FLOWS = {
   reads: [
-    "getFlow", "getQueues",
+    "getFlow", "getConnections", "getQueues",
   ],
   writes: [
-    "add", "addBulk",
+    "add", "addBulk", "drainConnection", "closeConnection",
   ],
   jobs: [],
 };
 // The methods of a job: the function, and the place of the token among its arguments.
 const JOB_METHODS = {
+  getState: ["getJobState", 0],
   moveToCompleted: ["moveJobToCompleted", 2],
   moveToFailed: ["moveJobToFailed", 2],
   moveToDelayed: ["moveJobToDelayed", 2],
@@ -70,7 +71,6 @@ const JOB_METHODS = {
   isFailed: ["isJobFailed", 0],
   isWaiting: ["isJobWaiting", 0],
   isWaitingChildren: ["isJobWaitingChildren", 0],
-  getState: ["getJobState", 0],
   waitUntilFinished: ["waitUntilJobFinished", 0],
 };
 // end

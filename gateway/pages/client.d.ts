@@ -178,6 +178,90 @@ export interface QueueFunctions {
    * One that BullMQ still refuses, as its parent is missing, shows as an object with `err` in its place.
    */
   addBulk(jobs: BulkJob[]): Promise<(Job | RefusedJob)[]>;
+  /** Return a job, or null. */
+  getJob(jobId: string | number): Promise<Job | null>;
+  /**
+   * Return the jobs of some types, in the order of the types; `start` and `end` count within each type.
+   *
+   * Those that are larger than 16 MiB together are refused: ask for them in pages.
+   */
+  getJobs(types?: "active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children" | ("active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children")[] | null, start?: number, end?: number, asc?: boolean): Promise<Job[]>;
+  /** Return the waiting jobs, the oldest first. */
+  getWaiting(start?: number, end?: number): Promise<Job[]>;
+  /** Return the waiting-children jobs, the oldest first. */
+  getWaitingChildren(start?: number, end?: number): Promise<Job[]>;
+  /** Return the active jobs, the oldest first. */
+  getActive(start?: number, end?: number): Promise<Job[]>;
+  /** Return the delayed jobs, the oldest first. */
+  getDelayed(start?: number, end?: number): Promise<Job[]>;
+  /** Return the prioritized jobs, the oldest first. */
+  getPrioritized(start?: number, end?: number): Promise<Job[]>;
+  /** Return the completed jobs, the newest first. */
+  getCompleted(start?: number, end?: number): Promise<Job[]>;
+  /** Return the failed jobs, the newest first. */
+  getFailed(start?: number, end?: number): Promise<Job[]>;
+  /**
+   * Return the ids of the jobs of some types, each once; `start` and `end` count within each type.
+   *
+   * Some hundred thousand ids are more than 16 MiB and refused: ask for them in pages.
+   */
+  getRanges(types: ("active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children")[], start?: number, end?: number, asc?: boolean): Promise<string[]>;
+  /** Return a job's state, or `unknown` (Node's `job.getState`). */
+  getJobState(jobId: string | number): Promise<string>;
+  /** Return the rows of a job's log, and how many there are. Rows of more than 16 MiB are refused: ask for less. */
+  getJobLogs(jobId: string | number, start?: number, end?: number, asc?: boolean): Promise<JobLogs>;
+  /** Return the number of jobs of each type; of all types when none is named. */
+  getJobCounts(...types: ("active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children")[]): Promise<Record<string, number>>;
+  /** Return the same as `getJobCounts`; what Node also records for a tracer has no meaning here. */
+  recordJobCountsMetric(...types: ("active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children")[]): Promise<Record<string, number>>;
+  /** Return the number of jobs of these types together. */
+  getJobCountByTypes(...types: ("active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children")[]): Promise<number>;
+  /** Return the number of jobs to be processed: waiting, delayed, prioritized and waiting for children. */
+  count(): Promise<number>;
+  /** Return the number of active jobs. */
+  getActiveCount(): Promise<number>;
+  /** Return the number of completed jobs. */
+  getCompletedCount(): Promise<number>;
+  /** Return the number of failed jobs. */
+  getFailedCount(): Promise<number>;
+  /** Return the number of prioritized jobs. */
+  getPrioritizedCount(): Promise<number>;
+  /** Return the number of waiting jobs. */
+  getWaitingCount(): Promise<number>;
+  /** Return the number of waiting-children jobs. */
+  getWaitingChildrenCount(): Promise<number>;
+  /** Return the number of delayed jobs; with `timestamp`, in ms since 1970, of those that are due before it. */
+  getDelayedCount(timestamp?: number | null): Promise<number>;
+  /** Return the number of waiting jobs of each priority; 0 stands for jobs without one. */
+  getCountsPerPriority(priorities: number[]): Promise<Record<string, number>>;
+  /**
+   * Take a job from whoever holds it: it fails for good with `reason`, whatever attempts it has left.
+   *
+   * With `fail` false it goes back instead: first in line, no attempt charged. Its worker gets `cancel` with the
+   * reason, on whatever shard or host it is connected; `delivered` says whether that was sent. Else it learns of
+   * it when its lock is to be renewed, or by its answer, which is not stored. A job that nobody holds is a
+   * `CONFLICT`.
+   */
+  cancelJob(jobId: string | number, reason?: string, opts?: CancelOptions | null): Promise<CancelledJob>;
+  /**
+   * Return who works on the queue over Worker connections, and its webhook workers, on all shards and hosts.
+   *
+   * The others of its workers, of BullMQ's own libraries, are among those of `getWorkers`.
+   */
+  getConsumers(): Promise<Consumers>;
+  /**
+   * Give a Worker connection no new jobs any more; `id` is that of `getConsumers`.
+   *
+   * Its client gets `drain`, without a deadline, and can finish what it has in hand. This lasts until it connects
+   * again.
+   */
+  drainConsumer(id: string): Promise<null>;
+  /**
+   * Close a Worker connection with the code 4001; `id` is that of `getConsumers`.
+   *
+   * The jobs that it has not answered go back, first in line, with no attempt charged and no loss counted.
+   */
+  disconnectConsumer(id: string): Promise<null>;
   /**
    * Take one job and lock it under `token`; return null when there is none (Node's `worker.getNextJob`).
    *
@@ -383,90 +467,6 @@ export interface QueueFunctions {
    * left of the current period: -2 when there is none, -1 when it never ends.
    */
   getRateLimitTtl(maxJobs?: number | null): Promise<number>;
-  /** Return a job, or null. */
-  getJob(jobId: string | number): Promise<Job | null>;
-  /**
-   * Return the jobs of some types, in the order of the types; `start` and `end` count within each type.
-   *
-   * Those that are larger than 16 MiB together are refused: ask for them in pages.
-   */
-  getJobs(types?: "active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children" | ("active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children")[] | null, start?: number, end?: number, asc?: boolean): Promise<Job[]>;
-  /** Return the waiting jobs, the oldest first. */
-  getWaiting(start?: number, end?: number): Promise<Job[]>;
-  /** Return the waiting-children jobs, the oldest first. */
-  getWaitingChildren(start?: number, end?: number): Promise<Job[]>;
-  /** Return the active jobs, the oldest first. */
-  getActive(start?: number, end?: number): Promise<Job[]>;
-  /** Return the delayed jobs, the oldest first. */
-  getDelayed(start?: number, end?: number): Promise<Job[]>;
-  /** Return the prioritized jobs, the oldest first. */
-  getPrioritized(start?: number, end?: number): Promise<Job[]>;
-  /** Return the completed jobs, the newest first. */
-  getCompleted(start?: number, end?: number): Promise<Job[]>;
-  /** Return the failed jobs, the newest first. */
-  getFailed(start?: number, end?: number): Promise<Job[]>;
-  /**
-   * Return the ids of the jobs of some types, each once; `start` and `end` count within each type.
-   *
-   * Some hundred thousand ids are more than 16 MiB and refused: ask for them in pages.
-   */
-  getRanges(types: ("active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children")[], start?: number, end?: number, asc?: boolean): Promise<string[]>;
-  /** Return a job's state, or `unknown` (Node's `job.getState`). */
-  getJobState(jobId: string | number): Promise<string>;
-  /** Return the rows of a job's log, and how many there are. Rows of more than 16 MiB are refused: ask for less. */
-  getJobLogs(jobId: string | number, start?: number, end?: number, asc?: boolean): Promise<JobLogs>;
-  /** Return the number of jobs of each type; of all types when none is named. */
-  getJobCounts(...types: ("active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children")[]): Promise<Record<string, number>>;
-  /** Return the same as `getJobCounts`; what Node also records for a tracer has no meaning here. */
-  recordJobCountsMetric(...types: ("active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children")[]): Promise<Record<string, number>>;
-  /** Return the number of jobs of these types together. */
-  getJobCountByTypes(...types: ("active" | "completed" | "delayed" | "failed" | "paused" | "prioritized" | "repeat" | "wait" | "waiting" | "waiting-children")[]): Promise<number>;
-  /** Return the number of jobs to be processed: waiting, delayed, prioritized and waiting for children. */
-  count(): Promise<number>;
-  /** Return the number of active jobs. */
-  getActiveCount(): Promise<number>;
-  /** Return the number of completed jobs. */
-  getCompletedCount(): Promise<number>;
-  /** Return the number of failed jobs. */
-  getFailedCount(): Promise<number>;
-  /** Return the number of prioritized jobs. */
-  getPrioritizedCount(): Promise<number>;
-  /** Return the number of waiting jobs. */
-  getWaitingCount(): Promise<number>;
-  /** Return the number of waiting-children jobs. */
-  getWaitingChildrenCount(): Promise<number>;
-  /** Return the number of delayed jobs; with `timestamp`, in ms since 1970, of those that are due before it. */
-  getDelayedCount(timestamp?: number | null): Promise<number>;
-  /** Return the number of waiting jobs of each priority; 0 stands for jobs without one. */
-  getCountsPerPriority(priorities: number[]): Promise<Record<string, number>>;
-  /**
-   * Take a job from whoever holds it: it fails for good with `reason`, whatever attempts it has left.
-   *
-   * With `fail` false it goes back instead: first in line, no attempt charged. Its worker gets `cancel` with the
-   * reason, on whatever shard or host it is connected; `delivered` says whether that was sent. Else it learns of
-   * it when its lock is to be renewed, or by its answer, which is not stored. A job that nobody holds is a
-   * `CONFLICT`.
-   */
-  cancelJob(jobId: string | number, reason?: string, opts?: CancelOptions | null): Promise<CancelledJob>;
-  /**
-   * Return who works on the queue over Worker connections, and its webhook workers, on all shards and hosts.
-   *
-   * The others of its workers, of BullMQ's own libraries, are among those of `getWorkers`.
-   */
-  getConsumers(): Promise<Consumers>;
-  /**
-   * Give a Worker connection no new jobs any more; `id` is that of `getConsumers`.
-   *
-   * Its client gets `drain`, without a deadline, and can finish what it has in hand. This lasts until it connects
-   * again.
-   */
-  drainConsumer(id: string): Promise<null>;
-  /**
-   * Close a Worker connection with the code 4001; `id` is that of `getConsumers`.
-   *
-   * The jobs that it has not answered go back, first in line, with no attempt charged and no loss counted.
-   */
-  disconnectConsumer(id: string): Promise<null>;
   /**
    * Create a job scheduler, or change the one with this id; return its next job.
    *
@@ -540,6 +540,28 @@ export interface FlowFunctions {
    */
   getFlow(opts: FlowQuery): Promise<Flow | null>;
   /**
+   * Return who is connected to the queues that the key is for, on all shards and hosts, the oldest ones first.
+   *
+   * Connections of no queue, such as those of flows, are shown to a key for all queues, whose pattern is `*`. A
+   * worker's id is that of `getConsumers`, too. Webhook workers, and workers of BullMQ's own libraries, are no
+   * connections.
+   */
+  getConnections(opts?: ConnectionsQuery | null): Promise<Connections>;
+  /**
+   * Let the worker on a connection finish what it has in hand, and give it nothing new: it gets `drain`.
+   *
+   * The connection of any other client is closed, as by `closeConnection`. Returns false where there is none of
+   * this id on the queues that the key is for.
+   */
+  drainConnection(id: string): Promise<boolean>;
+  /**
+   * Close a connection with the code 4001; one for requests ends with the response to the last of them.
+   *
+   * The jobs that its worker has not answered go back, first in line, with no attempt charged and no loss counted.
+   * Returns false where there is none of this id on the queues that the key is for.
+   */
+  closeConnection(id: string): Promise<boolean>;
+  /**
    * Return the queues that the key is for, in no order, and a `cursor` for the next page while there may be more.
    *
    * One call goes through 100,000 of Redis' keys at most, so that a page may have fewer queues than `limit`, or
@@ -576,6 +598,8 @@ export interface JobFunctions {
   processedBy?: string;
   duplicate?: boolean;
   token?: string;
+  /** Return a job's state, or `unknown` (Node's `job.getState`). */
+  getState(): Promise<string>;
   /**
    * Complete a job with its return value, which is any JSON (Node's `job.moveToCompleted`).
    *
@@ -692,8 +716,6 @@ export interface JobFunctions {
   isWaiting(): Promise<boolean>;
   /** Return whether a job is waiting for its children (Node's `job.isWaitingChildren`). */
   isWaitingChildren(): Promise<boolean>;
-  /** Return a job's state, or `unknown` (Node's `job.getState`). */
-  getState(): Promise<string>;
   /**
    * Wait until a job is completed and return its return value (Node's `job.waitUntilFinished`).
    *
@@ -768,6 +790,22 @@ export interface CancelledJob {
 export interface ChildKey {
   id: string;
   queue: string;
+}
+
+/** Connections, the oldest one first. */
+export interface Connections {
+  connections: ShownConnection[];
+  /** how many more there are, beyond `limit`. */
+  omitted: number;
+  /** how many shards have not answered in time; their connections are missing here. */
+  silent: number;
+}
+
+/** Which connections: at most `limit` of them, those of one queue, or of one kind. */
+export interface ConnectionsQuery {
+  queue?: string | null;
+  kind?: "events" | "flows" | "http" | "queue" | "worker" | null;
+  limit?: number;
 }
 
 /** The Worker connections of a queue, and its webhook workers. */
@@ -1211,6 +1249,34 @@ export interface RetryOptions {
 export interface SchedulerTemplate {
   data?: any;
   opts?: Record<string, any>;
+}
+
+/** A connection of a client. Times in milliseconds since 1970. */
+export interface ShownConnection {
+  id: string;
+  kind: "events" | "flows" | "http" | "queue" | "worker";
+  /** null for one that is of no queue, such as one of flows. */
+  queue: string | null;
+  /** the name of its key; empty for one of `auth_keys`. */
+  key: string;
+  /** the name of the machine that its gateway runs on. */
+  host: string;
+  /** the gateway, as at the beginning of `id`. */
+  gateway: string;
+  /** the slot of its shard. */
+  shard: number;
+  /** of the client, or of the proxy before it; empty on a Unix socket. */
+  address: string;
+  /** when it was made. */
+  since: number;
+  /** jobs that a worker holds. */
+  inHand: number;
+  /** how many it may hold; null for one that is no worker. */
+  concurrency: number | null;
+  /** without a reply. */
+  calls: number;
+  /** bytes that were sent and that the client has not read. */
+  lag: number;
 }
 
 /** A Worker connection, or a webhook worker. Times in milliseconds since 1970. */

@@ -271,6 +271,55 @@ class Consumers(TypedDict):
     silent: int
 
 
+ConnectionKind = Literal["queue", "worker", "events", "flows", "http"]
+"""What a client has connected to; `http` is one that makes requests, and `events` a stream of them, too."""
+
+
+class ShownConnection(TypedDict):
+    """A connection of a client. Times in milliseconds since 1970.
+
+    Attributes:
+        queue: null for one that is of no queue, such as one of flows.
+        key: the name of its key; empty for one of `auth_keys`.
+        host: the name of the machine that its gateway runs on.
+        gateway: the gateway, as at the beginning of `id`.
+        shard: the slot of its shard.
+        address: of the client, or of the proxy before it; empty on a Unix socket.
+        since: when it was made.
+        inHand: jobs that a worker holds.
+        concurrency: how many it may hold; null for one that is no worker.
+        calls: without a reply.
+        lag: bytes that were sent and that the client has not read.
+    """
+
+    id: str
+    kind: ConnectionKind
+    queue: str | None
+    key: str
+    host: str
+    gateway: str
+    shard: int
+    address: str
+    since: int
+    inHand: int
+    concurrency: int | None
+    calls: int
+    lag: int
+
+
+class Connections(TypedDict):
+    """Connections, the oldest one first.
+
+    Attributes:
+        omitted: how many more there are, beyond `limit`.
+        silent: how many shards have not answered in time; their connections are missing here.
+    """
+
+    connections: list[ShownConnection]
+    omitted: int
+    silent: int
+
+
 class FoundQueue(TypedDict):
     """A queue that is there; `counts` has the number of its jobs by state, where that was asked for and can be told."""
 

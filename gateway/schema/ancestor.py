@@ -7,7 +7,7 @@ from typing import Any, Final, assert_never
 
 from bullmq_proxy.gateway.rules.shapes import AddedJob, Job, JobLogs
 from bullmq_proxy.gateway.schema.json_schema import Schema, Schemas
-from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint
+from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint
 
 _TEXT: Final = "text/plain"
 _TAG: Final = "As taskforcesh/bullmq-proxy has it"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final, assert_never
 
+from bullmq_proxy.gateway.broker.functions.reaching import EXAMPLE_CONSUMER
 from bullmq_proxy.gateway.schema.json_schema import Schema, Schemas
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.wire.connection_options import QueryOption
-from bullmq_proxy.gateway.wire.endpoints import Endpoint, PathParameter, parameters_of
+from bullmq_proxy.gateway.wire.endpoint_rows import PathParameter, parameters_of
+from bullmq_proxy.gateway.wire.endpoints import Endpoint
 
 SECURITY: Final[dict[str, dict[str, Any]]] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "The header `Authorization: Bearer KEY`."},
@@ -86,5 +88,7 @@ def _parameter(parameter: PathParameter) -> dict[str, Any]:
             return {"description": "The worker's name, percent-encoded.", "examples": ["mails"]}
         case PathParameter.FILE:
             return {"description": "The file's name.", "examples": ["main.js"]}
+        case PathParameter.CONNECTION:
+            return {"description": "The connection's id, percent-encoded.", "examples": [EXAMPLE_CONSUMER]}
         case _:
             assert_never(parameter)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, assert_never
 
 from bullmq_proxy.gateway import __version__
+from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.functions.table import Function
 from bullmq_proxy.gateway.errors import ErrorCode
-from bullmq_proxy.gateway.rules.shapes import FoundQueues
 from bullmq_proxy.gateway.schema.ancestor import operations
 from bullmq_proxy.gateway.schema.asyncapi import request_schema, whole_text
 from bullmq_proxy.gateway.schema.connections import options_of, parameters
@@ -21,7 +21,7 @@ from bullmq_proxy.gateway.schema.tables import Api, groups
 from bullmq_proxy.gateway.schema.workers import worker_operations
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.wire.connection_options import TOKEN
-from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, Endpoint, PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.endpoints import FUNCTIONS, CallEndpoint, Endpoint, PageEndpoint, SessionEndpoint
 
 _ABOUT: Final = """\
 BullMQ queues over plain HTTP: the functions of the WebSocket API, each as a request.
@@ -96,8 +96,13 @@ def _operations(apis: dict[SessionEndpoint, Api], schemas: Schemas) -> Iterator[
                 yield from _functions(endpoint, apis[SessionEndpoint.QUEUE], schemas)
             case CallEndpoint.FLOWS_FUNCTION:
                 yield from _functions(endpoint, apis[SessionEndpoint.FLOWS], schemas)
-            case CallEndpoint.QUEUES:
-                yield endpoint.value.path, "get", _queues(endpoint, schemas)
+            case (
+                CallEndpoint.QUEUES
+                | CallEndpoint.CONNECTIONS
+                | CallEndpoint.DRAIN_CONNECTION
+                | CallEndpoint.CLOSE_CONNECTION
+            ):
+                yield endpoint.value.path, endpoint.value.methods[0].lower(), _named(endpoint, schemas)
             case _:
                 assert_never(endpoint)
     for ancestor, method, operation in operations(schemas):
@@ -157,14 +162,18 @@ def _batch(endpoint: CallEndpoint) -> Document:
     }
 
 
-def _queues(endpoint: CallEndpoint, schemas: Schemas) -> Document:
-    result: Schema = {"type": "object", "properties": {"ok": schemas.of(FoundQueues)}, "required": ["ok"]}
+def _named(endpoint: CallEndpoint, schemas: Schemas) -> Document:
+    """Describe an endpoint that is one function of flows."""
+    function = FLOWS[FUNCTIONS[endpoint]]
+    result: Schema = {"type": "object", "properties": {"ok": schemas.of(function.result)}, "required": ["ok"]}
+    first, *rest = endpoint.name.lower().split("_")
     return {
-        "operationId": "queues",
+        "operationId": "".join([first, *map(str.capitalize, rest)]),
         "summary": endpoint.value.description,
-        "tags": [endpoint.value.title],
-        "parameters": _query(endpoint, schemas),
-        "responses": {"200": _answer("A page.", result), **_failures()},
+        "tags": ["Queues and connections"],
+        "x-permission": function.needs,
+        "parameters": [*_path_parameters(endpoint), *_query(endpoint, schemas)],
+        "responses": {"200": _answer("What the function returns.", result), **_failures()},
     }
 
 

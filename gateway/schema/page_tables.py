@@ -22,15 +22,10 @@ from bullmq_proxy.gateway.schema.words import code, in_words
 from bullmq_proxy.gateway.settings import Option, Settings, options
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.connection_options import WORKER_OPTIONS
-from bullmq_proxy.gateway.wire.endpoints import (
-    AncestorEndpoint,
-    CallEndpoint,
-    PageEndpoint,
-    SessionEndpoint,
-    WorkersEndpoint,
-    shown,
-)
+from bullmq_proxy.gateway.wire.endpoint_rows import shown
+from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.events import EVENTS
+from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint, WorkersEndpoint
 
 _BLOCK: Final = re.compile(r"(<!-- generated: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -8,7 +8,7 @@ from typing import Any, Final, assert_never
 from bullmq_proxy.gateway.schema.json_schema import Schema, Schemas
 from bullmq_proxy.gateway.webhooks.functions import Worker
 from bullmq_proxy.gateway.webhooks.registration import Registration
-from bullmq_proxy.gateway.wire.endpoints import WorkersEndpoint
+from bullmq_proxy.gateway.wire.guest_endpoints import WorkersEndpoint
 
 _TEXT: Final = "text/plain"
 _JSON: Final = "application/json"

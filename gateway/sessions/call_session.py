@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bullmq_proxy.gateway.sessions.calling import Caller
+from bullmq_proxy.gateway.sessions.interfaces import Work
 
 
 class EndsWithCalls:
@@ -18,6 +19,15 @@ class EndsWithCalls:
     def drain(self, deadline: float) -> None:
         """End the calls that may take as long as they like; all others are replied to."""
         self._caller.drain()
+
+    def retire(self) -> bool:
+        """Return False: there are no jobs to finish."""
+        return False
+
+    @property
+    def work(self) -> Work:
+        """The calls under way."""
+        return Work(0, None, self._caller.in_flight)
 
     @property
     def is_idle(self) -> bool:

@@ -14,7 +14,7 @@ from bullmq_proxy.gateway.broker.functions.table import unknown_function
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.watching.event_reader import Cursor, EventReader
 from bullmq_proxy.gateway.errors import GatewayError
-from bullmq_proxy.gateway.sessions.interfaces import EventClient
+from bullmq_proxy.gateway.sessions.interfaces import EventClient, Work
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import read
@@ -75,6 +75,15 @@ class EventsSession:
 
     def drain(self, deadline: float) -> None:
         """Events go on until the connection closes; the client resumes by id elsewhere."""
+
+    def retire(self) -> bool:
+        """Return False: there are no jobs to finish."""
+        return False
+
+    @property
+    def work(self) -> Work:
+        """Nothing: events come unasked."""
+        return Work(0, None, 0)
 
     @property
     def is_idle(self) -> bool:

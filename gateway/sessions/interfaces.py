@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from msgspec import Raw
 
@@ -13,6 +13,20 @@ from bullmq_proxy.gateway.wire.routes import Target
 
 Result = bytes | tuple[bytes | Raw, ...] | GatewayError
 """What a call ends with: its result as JSON text, whole or in parts, or an error."""
+
+
+class Work(NamedTuple):
+    """What a client has under way.
+
+    Attributes:
+        jobs: in hand.
+        concurrency: how many it may hold; None for a client that is no worker.
+        calls: without a reply.
+    """
+
+    jobs: int
+    concurrency: int | None
+    calls: int
 
 
 class CallClient(Protocol):
@@ -70,6 +84,10 @@ class Client(CallClient, EventClient, Protocol):
         """Close the connection."""
 
     @property
+    def number(self) -> int:
+        """The number of the connection: no other one of the shard has it."""
+
+    @property
     def is_open(self) -> bool:
         """Whether what is sent goes out: nobody has begun to close the connection."""
 
@@ -98,6 +116,13 @@ class Session(Protocol):
 
     def drain(self, deadline: float) -> None:
         """Take nothing new and finish what is under way: the shard stops in `deadline` seconds."""
+
+    def retire(self) -> bool:
+        """Take no new jobs, and let the client finish those that it has; return False for one that is no worker."""
+
+    @property
+    def work(self) -> Work:
+        """What is under way."""
 
     @property
     def is_idle(self) -> bool:
@@ -136,6 +161,10 @@ class CallSession(Protocol):
 
     def drain(self, deadline: float) -> None:
         """Let nobody wait any more."""
+
+    @property
+    def work(self) -> Work:
+        """What is under way."""
 
     @property
     def is_idle(self) -> bool:

@@ -17,9 +17,10 @@ from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode, error_json
 from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import describe
-from bullmq_proxy.gateway.wire.connection_options import Options, QueuesOptions
+from bullmq_proxy.gateway.wire.connection_options import Options
+from bullmq_proxy.gateway.wire.endpoints import FUNCTIONS
 from bullmq_proxy.gateway.wire.envelope import Call
-from bullmq_proxy.gateway.wire.routes import MethodNotAllowedError, Target
+from bullmq_proxy.gateway.wire.routes import MethodNotAllowedError, Target, decode_name
 
 T = TypeVar("T")
 
@@ -46,8 +47,8 @@ class RequestSession(EndsWithCalls):
         """Carry one request out."""
         function = target.function
         try:
-            if isinstance(options, QueuesOptions):
-                function, given = "getQueues", [Raw(encode(options))]
+            if (named := FUNCTIONS.get(target.endpoint)) is not None:
+                function, given = named, _named_arguments(target, options)
             elif function is None:
                 self._call_each(exchange, _read(_calls, body, "body"), len(body))
                 return
@@ -112,6 +113,12 @@ def _shown(result: Result) -> tuple[bytes | Raw, ...]:
     if isinstance(result, GatewayError):
         return (b'{"err":', error_json(result), b"}")
     return (b'{"ok":', *((result,) if isinstance(result, bytes) else result), b"}")
+
+
+def _named_arguments(target: Target, options: Options) -> list[Raw]:
+    """Return the arguments of an endpoint that is one function: the parameters of the path, then the options."""
+    given = [Raw(encode(decode_name(text))) for text in target.path_parameters.values()]
+    return given if options is None else [*given, Raw(encode(options))]
 
 
 def _arguments(args: str | None, body: bytes) -> list[Raw]:

@@ -24,7 +24,7 @@ from bullmq_proxy.gateway.rules.shapes import ShownConsumer
 from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.grace import Grace
 from bullmq_proxy.gateway.sessions.held import HeldJobs
-from bullmq_proxy.gateway.sessions.interfaces import Client
+from bullmq_proxy.gateway.sessions.interfaces import Client, Work
 from bullmq_proxy.gateway.sessions.job_clocks import JobClocks
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
 from bullmq_proxy.gateway.values.json_text import error_json
@@ -115,7 +115,7 @@ class WorkerSession:
     def _join(self, *, taking: bool) -> None:
         self._feed = self._broker.services(self._queue).feed()
         self._consumer = self._feed.join(self._options, self, taking=taking, key=self._key)
-        self._id = self._broker.roster.enter(self._queue, self)
+        self._id = self._broker.roster.enter(self._queue, self._client.number, self)
 
     def start(self) -> None:
         """Take jobs from now on, unless the client has paused that or the shard goes away."""
@@ -174,6 +174,12 @@ class WorkerSession:
         """Whether the client holds no job and no request is under way."""
         return not (self._caller.in_flight or self._unconfirmed or (self._consumer and self._consumer.leases))
 
+    @property
+    def work(self) -> Work:
+        """The jobs that the client holds, and its calls."""
+        leases = self._consumer.leases if self._consumer is not None else ()
+        return Work(len(leases), self._options.concurrency, self._caller.in_flight)
+
     # For those who look after workers
 
     def show(self, id: str) -> ShownConsumer:
@@ -196,12 +202,13 @@ class WorkerSession:
     def _last_heard(self) -> int:
         return now_ms() - int((self._loop.time() - self._client.last_heard) * 1000)
 
-    def retire(self) -> None:
+    def retire(self) -> bool:
         """Take no new jobs any more, and tell the client so; what it has in hand goes on."""
         if not self._retired:
             self._retired = True
             self._set_taking()
             self._client.send(message(self._number(), drain(None)))
+        return True
 
     def send_away(self) -> None:
         """Close the connection; what its client has not answered goes back, and the loss is not counted."""

@@ -16,7 +16,8 @@ from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.webhooks.functions import WORKERS
 from bullmq_proxy.gateway.webhooks.workers import Webhooks
 from bullmq_proxy.gateway.wire.connection_options import Options
-from bullmq_proxy.gateway.wire.endpoints import PathParameter, WorkersEndpoint
+from bullmq_proxy.gateway.wire.endpoint_rows import PathParameter
+from bullmq_proxy.gateway.wire.guest_endpoints import WorkersEndpoint
 from bullmq_proxy.gateway.wire.routes import Target, decode_segment
 
 

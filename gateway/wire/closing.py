@@ -53,8 +53,8 @@ class CloseCode(enum.IntEnum):
     )
     SENT_AWAY = (
         4001,
-        "`disconnectConsumer` was called for this connection, or its client has come back on another one: connect again"
-        " later, or not",
+        "`disconnectConsumer` or `closeConnection` was called for this connection, or its client has come back on"
+        " another one: connect again later, or not",
         True,
     )
     SLOW_CONSUMER = (

@@ -16,6 +16,7 @@ from bullmq_proxy.gateway.rules.options import KeepJobs
 from bullmq_proxy.gateway.values.numbers import Whole
 from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import nearest
+from bullmq_proxy.gateway.wire.asked_lists import ConnectionsOptions, QueuesOptions
 from bullmq_proxy.gateway.wire.events import ALL, StreamId, Subscription, parse_stream_id
 
 T = TypeVar("T")
@@ -69,16 +70,7 @@ class EventsOptions:
     last_event_id: StreamId | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueuesOptions:
-    """What is asked for of the list of queues, as the argument of `getQueues`."""
-
-    cursor: str | None
-    limit: int
-    counts: bool
-
-
-Options = WorkerOptions | EventsOptions | QueuesOptions | None
+Options = WorkerOptions | EventsOptions | QueuesOptions | ConnectionsOptions | None
 """What a connection was opened with; None where its endpoint takes no options."""
 
 

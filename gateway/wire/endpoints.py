@@ -8,87 +8,19 @@ What a WebSocket and a plain request may both ask for stands in two rows, with t
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from functools import reduce
 from typing import Final
 
-from bullmq_proxy.gateway.access.grants import Permission
+from bullmq_proxy.gateway.access.grants import MANAGERS, Permission
 from bullmq_proxy.gateway.wire.connection_options import (
     CALL_OPTIONS,
     EVENTS_OPTIONS,
     NO_OPTIONS,
     WORKER_OPTIONS,
-    OptionSet,
 )
+from bullmq_proxy.gateway.wire.connections_options import CONNECTIONS_OPTIONS
+from bullmq_proxy.gateway.wire.endpoint_rows import Row
+from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint, WorkersEndpoint
 from bullmq_proxy.gateway.wire.queues_options import QUEUES_OPTIONS
-
-
-class PathParameter(enum.StrEnum):
-    """A parameter of a path: `{queue}` there, and so on. The gateway checks the key against each queue."""
-
-    QUEUE = "queue"
-    CONCURRENCY = "concurrency"
-    FUNCTION = "function"
-    JOB = "job"
-    WORKER = "worker"
-    FILE = "file"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What the table says of an endpoint.
-
-    Attributes:
-        methods: of HTTP that are answered there.
-        paths: the documented one first, then others that lead to the same.
-        permissions: the key must have one of these; None where no key is asked for.
-        action: in a refusal, behind `The key NAME may not`.
-        options: of the query string; None ignores it.
-        title: for the documents.
-        description: for the documents.
-    """
-
-    methods: tuple[str, ...]
-    paths: tuple[str, ...]
-    permissions: frozenset[Permission] | None
-    action: str
-    options: OptionSet | None
-    title: str
-    description: str
-
-    def __post_init__(self) -> None:
-        for path in self.paths:
-            assert parameters_of(path) == parameters_of(self.path), path
-
-    @property
-    def path(self) -> str:
-        """The documented path."""
-        return self.paths[0]
-
-    @property
-    def is_of_one_queue(self) -> bool:
-        """Whether the path names a queue, which the key must then be for."""
-        return "{queue}" in self.path
-
-
-def parameters_of(path: str) -> list[PathParameter]:
-    """Return the parameters of a path; one that is not in the table of parameters is a ValueError."""
-    return [PathParameter(part.strip("{}")) for part in path.split("/") if part.startswith("{")]
-
-
-def shown(path: str) -> str:
-    """Return a path as people read it: `/queue/NAME/process/CONCURRENCY`."""
-    return reduce(lambda text, names: text.replace(*names), _SHOWN.items(), path)
-
-
-_SHOWN: Final = {
-    "{queue}": "NAME",
-    "{concurrency}": "CONCURRENCY",
-    "{function}": "FUNCTION",
-    "{job}": "JOB",
-    "{worker}": "NAME",
-    "{file}": "FILE",
-}
 
 
 def _queue_paths(rest: str = "") -> tuple[str, ...]:
@@ -290,139 +222,44 @@ class CallEndpoint(enum.Enum):
         title="Queues",
         description="The queues that the key is for, in pages, as `getQueues` of flows returns them.",
     )
-
-
-_PRODUCERS: Final = frozenset({Permission.PRODUCE})
-_HOLDERS: Final = frozenset({Permission.CONSUME})
-_OBSERVERS: Final = frozenset({Permission.OBSERVE})
-
-
-@enum.unique
-class AncestorEndpoint(enum.Enum):
-    """An endpoint of taskforcesh/bullmq-proxy: its answers are text, and it has no methods but those of its clients."""
-
-    ADD_JOBS = Row(
-        methods=("POST",),
-        paths=("/queues/{queue}/jobs",),
-        permissions=_PRODUCERS,
-        action="add jobs",
-        options=None,
-        title="Add jobs",
-        description="The body is an array of jobs with name, data and opts; so is the answer.",
+    CONNECTIONS = Row(
+        methods=_PAGE,
+        paths=("/connections",),
+        permissions=MANAGERS,
+        action="see who is connected",
+        options=CONNECTIONS_OPTIONS,
+        title="Connections",
+        description="Who is connected to the queues that the key is for, as `getConnections` of flows returns them.",
     )
-    GET_JOBS = Row(
-        methods=("GET",),
-        paths=("/queues/{queue}/jobs",),
-        permissions=_OBSERVERS,
-        action="read jobs",
-        options=None,
-        title="Jobs",
-        description="A page of jobs of each of the `statuses`, and their counts.",
+    DRAIN_CONNECTION = Row(
+        methods=_BATCH,
+        paths=("/connections/{connection}/drain",),
+        permissions=MANAGERS,
+        action="drain connections",
+        options=NO_OPTIONS,
+        title="Drain a connection",
+        description="Let its worker finish what it has, as `drainConnection` of flows.",
     )
-    GET_JOB = Row(
-        methods=("GET",),
-        paths=("/queues/{queue}/jobs/{job}",),
-        permissions=_OBSERVERS,
-        action="read jobs",
-        options=None,
-        title="A job",
-        description="The job, or 404.",
+    CLOSE_CONNECTION = Row(
+        methods=_BATCH,
+        paths=("/connections/{connection}/close",),
+        permissions=MANAGERS,
+        action="close connections",
+        options=NO_OPTIONS,
+        title="Close a connection",
+        description="Send its client away, as `closeConnection` of flows.",
     )
-    UPDATE_PROGRESS = Row(
-        methods=("POST",),
-        paths=("/queues/{queue}/jobs/{job}/progress",),
-        permissions=_HOLDERS,
-        action="write on jobs",
-        options=None,
-        title="Progress",
-        description="The body is the progress of the job whose lock has the token that stands for the key.",
-    )
-    ADD_LOG = Row(
-        methods=("POST",),
-        paths=("/queues/{queue}/jobs/{job}/logs",),
-        permissions=_HOLDERS,
-        action="write on jobs",
-        options=None,
-        title="Log",
-        description="The body is a row for the log of the job whose lock has the token that stands for the key.",
-    )
-    GET_LOGS = Row(
-        methods=("GET",),
-        paths=("/queues/{queue}/jobs/{job}/logs",),
-        permissions=_OBSERVERS,
-        action="read jobs",
-        options=None,
-        title="Rows of a log",
-        description="A page of the log of a job, and how many rows it has.",
-    )
-
-    @property
-    def is_for_holders(self) -> bool:
-        """Whether the token of a job's lock stands for the key."""
-        return self.value.permissions == _HOLDERS
-
-
-_MANAGERS: Final = frozenset({Permission.MANAGE})
-
-
-@enum.unique
-class WorkersEndpoint(enum.Enum):
-    """An endpoint for webhook workers. Where the ancestor has it, too, a client that accepts JSON alone gets ours."""
-
-    POST_WORKER = Row(
-        methods=("POST",),
-        paths=("/workers",),
-        permissions=_MANAGERS,
-        action="register workers",
-        options=None,
-        title="Register a worker",
-        description="The body is a worker in the ancestor's form: queue, endpoint and opts.",
-    )
-    GET_WORKERS = Row(
-        methods=("GET",),
-        paths=("/workers",),
-        permissions=_MANAGERS,
-        action="see workers",
-        options=None,
-        title="Workers",
-        description="The URL of each queue that has a worker; with `Accept: application/json` the workers.",
-    )
-    PUT_WORKER = Row(
-        methods=("PUT",),
-        paths=("/workers/{worker}",),
-        permissions=_MANAGERS,
-        action="register workers",
-        options=None,
-        title="Register a worker",
-        description="The body is the registration; it replaces the one of this name.",
-    )
-    GET_WORKER = Row(
-        methods=("GET",),
-        paths=("/workers/{worker}",),
-        permissions=_MANAGERS,
-        action="see workers",
-        options=None,
-        title="A worker",
-        description="The registration, without its secrets, or 404.",
-    )
-    DELETE_WORKER = Row(
-        methods=("DELETE",),
-        paths=("/workers/{worker}",),
-        permissions=_MANAGERS,
-        action="delete workers",
-        options=None,
-        title="Delete a worker",
-        description="Its endpoint gets no more jobs.",
-    )
-
-    @property
-    def has_ancestor(self) -> bool:
-        """Whether the ancestor has this endpoint, in another form."""
-        return self not in (WorkersEndpoint.PUT_WORKER, WorkersEndpoint.GET_WORKER)
 
 
 RequestEndpoint = CallEndpoint | AncestorEndpoint | WorkersEndpoint
 Endpoint = SessionEndpoint | PageEndpoint | RequestEndpoint
 OPENED: Final[tuple[SessionEndpoint | PageEndpoint, ...]] = (*SessionEndpoint, *PageEndpoint)
+FUNCTIONS: Final[dict[Endpoint, str]] = {
+    CallEndpoint.QUEUES: "getQueues",
+    CallEndpoint.CONNECTIONS: "getConnections",
+    CallEndpoint.DRAIN_CONNECTION: "drainConnection",
+    CallEndpoint.CLOSE_CONNECTION: "closeConnection",
+}
+"""The function of flows that is called at an endpoint, where the request does not name it."""
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPENED, *CallEndpoint, *AncestorEndpoint, *WorkersEndpoint)
 """In the order in which they are looked for: `/queue/NAME/events` is no function."""

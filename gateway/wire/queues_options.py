@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Annotated, Final
 
 from bullmq_proxy.gateway.values.validation import matching
+from bullmq_proxy.gateway.wire.asked_lists import QueuesOptions
 from bullmq_proxy.gateway.wire.connection_options import (
     TOKEN,
     Limits,
     OptionSet,
     QueryOption,
-    QueuesOptions,
     parse_flag,
     whole,
 )

@@ -14,18 +14,9 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_argumen
 from bullmq_proxy.gateway.rules.ids import check_queue_name
 from bullmq_proxy.gateway.values.slots import check_tag
 from bullmq_proxy.gateway.wire.connection_options import ARGS, TOKEN, Limits, Options
-from bullmq_proxy.gateway.wire.endpoints import (
-    ENDPOINTS,
-    OPENED,
-    AncestorEndpoint,
-    CallEndpoint,
-    Endpoint,
-    PageEndpoint,
-    PathParameter,
-    SessionEndpoint,
-    WorkersEndpoint,
-    shown,
-)
+from bullmq_proxy.gateway.wire.endpoint_rows import PathParameter, shown
+from bullmq_proxy.gateway.wire.endpoints import ENDPOINTS, OPENED, CallEndpoint, Endpoint, PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint, WorkersEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +182,7 @@ def validate(target: Target, limits: Limits) -> RouteParameters:
         return RouteParameters(decode_segment(target.path_parameters[PathParameter.QUEUE]), None, ())
     queue = ""
     if row.is_of_one_queue:
-        queue = _decode_name(target.path_parameters[PathParameter.QUEUE])
+        queue = decode_name(target.path_parameters[PathParameter.QUEUE], "queue name")
         check_queue_name(queue, limits.max_queue_name, "the path")
         if limits.cluster_prefix is not None:
             check_tag(limits.cluster_prefix, queue, " - at the path")
@@ -201,7 +192,8 @@ def validate(target: Target, limits: Limits) -> RouteParameters:
     return RouteParameters(queue, options, row.options.effects(target.query))
 
 
-def _decode_name(segment: str, of: str = "queue name") -> str:
+def decode_name(segment: str, of: str = "name") -> str:
+    """Return a name in a path; raises INVALID_ARGUMENTS."""
     try:
         return unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:
@@ -214,7 +206,7 @@ def decode_segment(segment: str) -> str:
     Raises:
         GatewayError: INVALID_ARGUMENTS.
     """
-    return _decode_name(_LEFT.sub(r"%25\1", segment), "name")
+    return decode_name(_LEFT.sub(r"%25\1", segment))
 
 
 _LEFT: Final = re.compile("%(2F|3A|23)", re.IGNORECASE)

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.access.grants import Permission
-from bullmq_proxy.gateway.wire.endpoints import AncestorEndpoint
+from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint
 from tests.net.support import Answer, RawClient
 from tests.sessions.peer import Gateway
 from tests.support.keys import entry, write_keys

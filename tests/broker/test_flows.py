@@ -86,5 +86,8 @@ def test_what_the_functions_need() -> None:
         "add": (Permission.PRODUCE, True),
         "addBulk": (Permission.PRODUCE, True),
         "getFlow": (Permission.OBSERVE, False),
+        "getConnections": (Permission.MANAGE, False),
+        "drainConnection": (Permission.MANAGE, True),
+        "closeConnection": (Permission.MANAGE, True),
         "getQueues": (Permission.OBSERVE, False),
     }

@@ -29,7 +29,13 @@ SENDING: Final = {"post", "put"}
 """Methods that register webhook workers: whatever their URLs are, they would be called."""
 
 FUNCTIONS: Final = {f"/queue/{{queue}}/{row.name}" for row in TABLE} | {f"/flows/{row.name}" for row in FLOWS}
-NAMES: Final = {"queue": "mails", "job": "waiting-1", "worker": "mails", "file": "main.js"}
+NAMES: Final = {
+    "queue": "mails",
+    "job": "waiting-1",
+    "worker": "mails",
+    "file": "main.js",
+    "connection": "none",
+}
 KEY: Final = {"Authorization": "Bearer key-1"}
 BOUNDED: Final = settings(
     max_examples=2, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)

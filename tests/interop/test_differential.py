@@ -29,7 +29,17 @@ from tests.interop.walks import Walk
 ELSEWHERE: Final = {"getWorkers", "getWorkersCount"}
 """The functions that are compared in tests of their own: `test_workers.py`."""
 
-OURS: Final = {"addAndWait", "cancelJob", "disconnectConsumer", "drainConsumer", "getConsumers", "getQueues"}
+OURS: Final = {
+    "addAndWait",
+    "cancelJob",
+    "closeConnection",
+    "disconnectConsumer",
+    "drainConnection",
+    "drainConsumer",
+    "getConnections",
+    "getConsumers",
+    "getQueues",
+}
 """The functions that Node does not have."""
 
 LEAST_CALLS: Final = 400

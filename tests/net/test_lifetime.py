@@ -24,7 +24,7 @@ from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.net.connection import Connection
 from bullmq_proxy.gateway.net.listener import Listener
 from bullmq_proxy.gateway.sessions.budget import Budget
-from bullmq_proxy.gateway.sessions.interfaces import CallSession, Client, Session
+from bullmq_proxy.gateway.sessions.interfaces import CallSession, Client, Session, Work
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters, Target
@@ -77,6 +77,13 @@ class Probe:
 
     def drain(self, deadline: float) -> None:
         self.story.append("drain")
+
+    def retire(self) -> bool:
+        return False
+
+    @property
+    def work(self) -> Work:
+        return Work(0, None, 0)
 
 
 class House:

@@ -42,7 +42,8 @@ async def real(example: Sequence[Any], proxy: Gateway, queue: Peer, name: str) -
     if EXAMPLE_CONSUMER not in example:
         return list(example)
     await (await proxy.worker(name)).pause()
-    [consumer] = (await queue.call("getConsumers"))["consumers"]
+    consumers = (await queue.call("getConsumers"))["consumers"]
+    consumer = max(consumers, key=lambda each: each["connectedSince"])
     return [consumer["id"] if argument == EXAMPLE_CONSUMER else argument for argument in example]
 
 

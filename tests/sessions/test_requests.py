@@ -72,6 +72,11 @@ def doubtful(function: Function) -> list[list[Any]]:
     return some if function.waits else [*some, ["none", *function.example[1:]]]
 
 
+def lasting(outcome: Outcome) -> Outcome:
+    """An outcome without what the call itself changes: the calls of the connection that it is made on."""
+    return outcome[0], re.sub(r'"calls": \d', "CALLS", json.dumps(outcome[1]))
+
+
 def masked(outcome: Outcome, prefix: str) -> Outcome:
     """An outcome without what differs from gateway to gateway, and from moment to moment."""
     text = json.dumps(outcome[1]).replace(prefix, "PREFIX")
@@ -89,12 +94,13 @@ async def test_every_function_that_reads_gives_what_it_gives_on_a_websocket(valk
                     if function.writes:
                         continue
                     for args in (list(function.example), *doubtful(function)):
-                        by_socket = await outcome(peer, function.name, *args)
-                        assert by_socket == await outcome(requests, function.name, *args), (function.name, args)
+                        by_socket = lasting(await outcome(peer, function.name, *args))
+                        by_request = lasting(await outcome(requests, function.name, *args))
+                        assert by_socket == by_request, (function.name, args)
                         by_get = await client.fetch("GET", f"{target}/{function.name}?args={quote(json.dumps(args))}")
                         data = json.loads(by_get.body)
                         err = data.get("err", {})
-                        assert (err["code"], err["message"]) == by_socket if err else ("ok", data["ok"]) == by_socket
+                        assert by_socket == lasting((err["code"], err["message"]) if err else ("ok", data["ok"]))
 
 
 async def test_every_function_that_writes_gives_what_it_gives_on_a_websocket(

@@ -33,6 +33,9 @@ PREFIXES = ("/queue", "/queues", "/ws/queues")
 KINDS = {"": None, "/process/1": Permission.CONSUME, "/events": Permission.OBSERVE}
 """The ends of the paths, and the permission that each kind of connection needs."""
 
+OF_ALL = {"getQueues", "drainConnection", "closeConnection"}
+"""Functions of flows that leave out what the key is not for."""
+
 permissions = pytest.mark.parametrize("permission", list(Permission))
 
 
@@ -55,6 +58,7 @@ def flow_arguments(function: Function, queue: str) -> list[Any]:
         "add": [tree],
         "addBulk": [[tree]],
         "getFlow": [{"queueName": queue, "id": "1"}],
+        "getConnections": [{"queue": queue}],
     }
     return known.get(function.name) or example_arguments(function)
 
@@ -238,7 +242,7 @@ class TestFlows:
         before = await keyspace(redis, prefix, OTHER)
         for row in FLOWS:
             peer = await proxy.connect("/flows", token=permission)
-            is_of_all = row.name == "getQueues"  # which leaves out the queues that the key is not for
+            is_of_all = row.name in OF_ALL
             may = row.permission is permission
             for queue, is_allowed in ((OWN, may), (OTHER, may and is_of_all)):
                 found = await outcomes(peer, [(row, flow_arguments(row, queue))])

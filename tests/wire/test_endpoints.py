@@ -13,16 +13,9 @@ from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.grants import Grant, Permission
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.shared_memory import SharedMemory
-from bullmq_proxy.gateway.wire.endpoints import (
-    ENDPOINTS,
-    OPENED,
-    Endpoint,
-    PageEndpoint,
-    Row,
-    SessionEndpoint,
-    WorkersEndpoint,
-    shown,
-)
+from bullmq_proxy.gateway.wire.endpoint_rows import Row, shown
+from bullmq_proxy.gateway.wire.endpoints import ENDPOINTS, OPENED, Endpoint, PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.guest_endpoints import WorkersEndpoint
 from bullmq_proxy.gateway.wire.routes import parse_request, parse_target, validate
 from tests.support.limits import LIMITS
 
@@ -39,6 +32,7 @@ def asked(path: str, queue: str = "mails-1") -> str:
         .replace("{job}", "1")
         .replace("{worker}", "w")
         .replace("{file}", "main.js")
+        .replace("{connection}", "a:0:0:1")
     )
 
 
@@ -112,6 +106,9 @@ class TestRights:
             "QUEUE_FUNCTION": anything,
             "FLOWS_FUNCTION": anything,
             "QUEUES": {Permission.OBSERVE},
+            "CONNECTIONS": {Permission.MANAGE},
+            "DRAIN_CONNECTION": {Permission.MANAGE},
+            "CLOSE_CONNECTION": {Permission.MANAGE},
             "ADD_JOBS": {Permission.PRODUCE},
             "GET_JOBS": {Permission.OBSERVE},
             "GET_JOB": {Permission.OBSERVE},

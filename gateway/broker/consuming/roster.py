@@ -24,7 +24,7 @@ class Shown(Protocol):
 class Worker(Shown, Protocol):
     """A Worker connection, which can be asked to go."""
 
-    def retire(self) -> None:
+    def retire(self) -> bool:
         """Take no new jobs any more, and tell the client so; what it has in hand goes on."""
 
     def send_away(self) -> None:
@@ -49,16 +49,17 @@ class Roster:
     def __init__(self, address: str) -> None:
         """Make a roster; `address` is that of the shard."""
         self._address = address
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(1)  # of those who have no connection
         self._shown: dict[str, tuple[Queue, Shown]] = {}
         self._workers: dict[str, Worker] = {}
         self._away: dict[
             str, dict[str, None]
         ] = {}  # ids of those whose connection is gone, by key, the first one first
 
-    def enter(self, queue: Queue, worker: Worker) -> str:
-        """Take a worker of a queue in, and return its id; this is no secret."""
-        id = self.enter_shown(queue, worker)
+    def enter(self, queue: Queue, number: int, worker: Worker) -> str:
+        """Take a worker of a queue in, and return the id of its connection, which has this number; it is no secret."""
+        id = f"{self._address}:{number}"
+        self._shown[id] = queue, worker
         self._workers[id] = worker
         return id
 
@@ -106,5 +107,5 @@ class Roster:
 
 
 def address_of(id: str) -> str:
-    """Return the address of the shard in whose roster a worker's id stands."""
+    """Return the address of the shard that has the connection with an id."""
     return id.rpartition(":")[0]

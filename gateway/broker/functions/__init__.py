@@ -8,6 +8,7 @@ from typing import Final
 
 from bullmq_proxy.gateway.broker.functions import (
     adding,
+    connections,
     consuming,
     events,
     families,
@@ -24,7 +25,8 @@ from bullmq_proxy.gateway.broker.functions import (
 )
 from bullmq_proxy.gateway.broker.functions.base import TABLE
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
-from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint, shown
+from bullmq_proxy.gateway.wire.endpoint_rows import shown
+from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 
 SUBSCRIBING: Final = ("on", "off")
 """The functions of an Events connection."""
@@ -46,6 +48,7 @@ __all__ = [
     "SUBSCRIBING",
     "TABLE",
     "adding",
+    "connections",
     "consuming",
     "events",
     "families",

@@ -1,0 +1,25 @@
+"""What requests may ask for of the lists that are of no single queue, as the argument of a function of flows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bullmq_proxy.gateway.rules.shapes import ConnectionKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuesOptions:
+    """What is asked for of the list of queues, as the argument of `getQueues`."""
+
+    cursor: str | None
+    limit: int
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionsOptions:
+    """What is asked for of the list of connections, as the argument of `getConnections`."""
+
+    queue: str | None
+    kind: ConnectionKind | None
+    limit: int

@@ -1,0 +1,57 @@
+"""The list of connections: what a client may ask for by the query string."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, get_args
+
+from bullmq_proxy.gateway.rules.shapes import ConnectionKind
+from bullmq_proxy.gateway.wire.asked_lists import ConnectionsOptions
+from bullmq_proxy.gateway.wire.connection_options import (
+    TOKEN,
+    Limits,
+    OptionSet,
+    QueryOption,
+    whole,
+)
+
+LISTED: Final = 100
+"""Connections of one answer, where nothing else is asked for."""
+
+MOST_LISTED: Final = 1000
+"""Connections of one answer."""
+
+QUEUE: Final[QueryOption[str | None]] = QueryOption(
+    name="queue",
+    description="The name of the only queue to answer for.",
+    type=str,
+    default=None,
+    parse=str,
+    acting=None,
+)
+_KINDS: Final[tuple[ConnectionKind, ...]] = get_args(ConnectionKind)
+
+
+def _parse_kind(text: str) -> ConnectionKind:
+    for kind in _KINDS:
+        if kind == text:
+            return kind
+    raise ValueError(f"Expected one of {', '.join(_KINDS)}")
+
+
+_KIND: Final[QueryOption[ConnectionKind | None]] = QueryOption(
+    name="kind",
+    description="The only kind to list.",
+    type=ConnectionKind,
+    default=None,
+    parse=_parse_kind,
+    acting=None,
+)
+_LIMIT: Final = whole("limit", "How many at most.", least=1, most=MOST_LISTED, default=LISTED)
+
+
+def _read(path: Mapping[str, str], query: Mapping[str, str], limits: Limits) -> ConnectionsOptions:
+    return ConnectionsOptions(queue=QUEUE.read(query), kind=_KIND.read(query), limit=_LIMIT.read(query))
+
+
+CONNECTIONS_OPTIONS: Final = OptionSet((QUEUE, _KIND, _LIMIT, TOKEN), _read)
