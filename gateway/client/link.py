@@ -103,7 +103,7 @@ class Link:
 
     async def send(self, message: str) -> None:
         """Send a message, if the connection is there; whether it has arrived only an answer tells."""
-        if self._socket is not None:
+        if self._socket is not None and not self._socket.transport.is_closing():
             with suppress(ConnectionClosed):  # the reader sees it, too, and tells the owner
                 await self._socket.send(message)
 
