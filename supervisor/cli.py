@@ -1,6 +1,6 @@
-"""The command line: `serve`, `config`, `key` and `schema`. Every expected failure is one line on stderr and a code.
+"""The command line: `serve`, `config`, `key`, `schema`, `check-client`. Every expected failure is one line on stderr.
 
-0 done, 1 the service could not start or go on, 2 a flag, variable or file cannot be used.
+0 done, 1 the service could not start or go on, or a client breaks a rule, 2 a flag, variable or file cannot be used.
 """
 
 from __future__ import annotations
@@ -88,6 +88,34 @@ def schema(form: str | None) -> int:
         text = documents.asyncapi_yaml()
     click.echo(text, nl=False)
     return Exit.DONE
+
+
+@commands.command("check-client", context_settings={"allow_interspersed_args": False})
+@click.option(
+    "--role", "roles", multiple=True, type=click.Choice(["worker", "producer"]), help="Judge this role alone."
+)
+@click.option("--rule", "rules", multiple=True, metavar="ID", help="Judge this rule alone; can be repeated.")
+@click.option("--timeout", type=click.FloatRange(0.1, 600), default=5.0, help="Seconds for each step, 5 by default.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def check_client(
+    roles: tuple[str, ...], rules: tuple[str, ...], timeout: float, as_json: bool, command: tuple[str, ...]
+) -> int:
+    """Judge a client by the rules of docs/clients/rules.md.
+
+    COMMAND starts the client; a gateway that misbehaves by a script tells it by environment variables where to connect:
+    bullmq-proxy check-client -- ruby worker.rb
+    """
+    from bullmq_proxy.gateway.conformance import command as conformance  # noqa: PLC0415 - it carries asyncio and websockets
+
+    try:
+        text, is_good = conformance.run(command, roles, rules, as_json, timeout)
+    except conformance.UnknownRule as error:
+        raise UsageError(str(error)) from error
+    except conformance.CannotStart as error:
+        raise StartError(str(error)) from error
+    click.echo(text)
+    return Exit.DONE if is_good else Exit.FAILED
 
 
 def described(resolution: Resolution) -> list[str]:

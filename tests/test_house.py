@@ -78,6 +78,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway",
         "gateway.access.grants",
         "gateway.broker.functions",
+        "gateway.conformance.rules",
         "gateway.metrics",
         "gateway.settings",
         "gateway.webhooks",
@@ -94,6 +95,8 @@ ROOMS: dict[str, set[str]] = {
         *_GROUND,
     },
     "gateway.client": set(),  # speaks the protocol alone
+    "gateway.conformance.rules": set(),
+    "gateway.conformance": {"gateway.conformance.rules"},  # plays the protocol alone
     "gateway.metrics": {"gateway.broker", "gateway.net", "gateway.shared_memory"},
     "gateway.app": {
         "gateway",
@@ -161,6 +164,7 @@ ROOMS: dict[str, set[str]] = {
 }
 # What a command imports only when it runs, and what a lazy name leads to.
 LATE = {
+    ("supervisor", "gateway.conformance"),
     ("supervisor", "gateway.schema"),
     ("supervisor", "gateway"),
     ("gateway", "gateway.embed"),
@@ -168,7 +172,7 @@ LATE = {
 }
 # Third parties that belong into certain rooms only.
 AT_HOME = {
-    "websockets": {"gateway.access", "gateway.client", "gateway.net", "gateway.app"},
+    "websockets": {"gateway.access", "gateway.client", "gateway.conformance", "gateway.net", "gateway.app"},
     "redis": {"gateway.broker.redis", "gateway.embed"},
     "bullmq": {"gateway.broker.redis"},
     "httptools": {"gateway.net"},

@@ -16,7 +16,7 @@ def write(root: Path) -> None:
         root / "docs/openapi.yaml": openapi_yaml(),
         **{root / path: text for path, text in client_files(root).items()},
     }
-    for page in (*root.glob("*.md"), *root.glob("docs/*.md")):
+    for page in (*root.glob("*.md"), *root.glob("docs/**/*.md")):
         documents.setdefault(page, fill(page.read_text(encoding="utf-8")))
     for path, text in documents.items():
         path.write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from bullmq_proxy.gateway.access.grants import Permission
+from bullmq_proxy.gateway.conformance.rules import Rule
 from bullmq_proxy.gateway.errors import ErrorCode
 from bullmq_proxy.gateway.metrics import METRICS
 from bullmq_proxy.gateway.rules.effects import OF_JOBS, Acting
@@ -151,6 +152,10 @@ def _workers() -> Iterable[list[str]]:
         yield [f"`{row.methods[0]} {shown(row.path)}`", form, row.description]
 
 
+def _rules() -> Iterable[list[str]]:
+    return ([code(rule.value), rule.right, f"[{rule.where}](../{rule.where})"] for rule in Rule)
+
+
 def _query(endpoint: SessionEndpoint) -> Callable[[], Iterable[list[str]]]:
     def rows() -> Iterable[list[str]]:
         for name, schema in options_of(endpoint, Schemas()).items():
@@ -173,6 +178,7 @@ TABLES: Final[dict[str, tuple[list[str], Callable[[], Iterable[list[str]]]]]] = 
     "permissions": (["permission", "functions"], _permissions),
     "acting options": (["option", "of a", "values", "what it does", "permission"], _acting_options),
     "events": (["event", "fields", "meaning"], _events),
+    "rules": (["rule", "what is right", "written in"], _rules),
     "worker options": (["option", "value", "default", "meaning"], _query(SessionEndpoint.WORKER)),
     "events options": (["option", "value", "default", "meaning"], _query(SessionEndpoint.EVENTS)),
 }

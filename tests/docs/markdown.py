@@ -15,7 +15,7 @@ CONFIGURATION = ROOT / "docs" / "configuration.md"
 FAILURES = ROOT / "docs" / "failures.md"
 FUNCTIONS = ROOT / "docs" / "functions.md"
 SYSTEMD = ROOT / "systemd" / "README.md"
-PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), SYSTEMD)
+PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), SYSTEMD)
 
 _FENCE = re.compile(r"```(\w*)")
 _CODE = re.compile(r"``(.+?)``|`([^`]+)`")

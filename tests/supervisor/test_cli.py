@@ -176,4 +176,4 @@ class TestHelp:
 def test_no_command_prints_the_help(tmp_path: Path) -> None:
     result = run_cli(tmp_path)
     assert result.returncode == 2
-    assert "Commands:\n  config " in result.stderr
+    assert "Commands:\n  check-client " in result.stderr

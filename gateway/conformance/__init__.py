@@ -1,0 +1,1 @@
+"""The conformance kit: a gateway that misbehaves by a script, and judges the client under test from outside."""

@@ -1,0 +1,256 @@
+"""One scenario with one client: what the script may do, wait for and judge, and what is judged in every scenario."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Final, NoReturn
+from urllib.parse import parse_qsl, quote, unquote
+
+from bullmq_proxy.gateway.conformance.process import KEY, QUEUE, ROLE, URL, Client
+from bullmq_proxy.gateway.conformance.rules import PRODUCER, Rule
+from bullmq_proxy.gateway.conformance.session import Job, Session
+from bullmq_proxy.gateway.conformance.socket import SUBPROTOCOL, Opening, Socket, header
+from bullmq_proxy.gateway.conformance.verdicts import Verdicts
+
+THE_KEY: Final = "kit-3f9a61c0d2"
+NAME: Final = "kit é 100%"
+"""The queue's name: with a space, a character beyond ASCII, and a percent sign."""
+
+TIMEOUT: Final = 5.0
+"""Seconds for each step of a client, unless the caller says otherwise; twice as long for one that has to connect."""
+MOST_TRIES: Final = 6
+"""Handshakes within a second that are not too many."""
+
+
+class Missing(Exception):
+    """What a rule asks for did not come; the message says what was seen."""
+
+
+class Over(Exception):
+    """The scenario cannot go on."""
+
+
+class Play:
+    """A client under test in one scenario.
+
+    Attributes:
+        client: its process.
+        role: what it is asked to be.
+        verdicts: what is seen of each rule.
+        pauses: the seconds before each of its tries to connect, since the end of the connection before.
+    """
+
+    def __init__(self, command: Sequence[str], role: str, calls: str, verdicts: Verdicts, timeout: float) -> None:
+        """Prepare a scenario; a producer reads `calls`, and each step has `timeout` seconds."""
+        self.role = role
+        self.verdicts = verdicts
+        self._command = command
+        self._calls = calls
+        self._timeout = timeout
+        self.pauses: list[float] = []
+        self.sessions: list[Session] = []
+        self._openings: deque[Opening] = deque()
+        self._tries: list[float] = []
+        self._sockets: list[Socket] = []
+        self._refusal: tuple[int, str, int | None] = (426, "Ask for a WebSocket", None)
+        self._changed = asyncio.Event()  # set by whatever the client does
+        self._last: Socket | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> Play:
+        self._server = await self._loop.create_server(self._socket, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        told = {URL: f"ws://127.0.0.1:{port}", KEY: THE_KEY, QUEUE: NAME, ROLE: self.role}
+        self.client = Client(self._command, told, self._calls, self._changed)
+        try:
+            await self.client.start()
+        except BaseException:
+            self._server.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self.client.close()
+        for socket in self._sockets:
+            socket.transport.abort()
+        self._look_back()
+
+    # What a script does
+
+    async def handshake(self) -> Opening:
+        """Wait for the client's next handshake.
+
+        Raises:
+            Missing: none came in time, or the client has ended.
+        """
+        await self.until(lambda: bool(self._openings), "it did not connect", 2 * self._timeout)
+        opening = self._openings.popleft()
+        if self._last is not None:
+            ended_at = self._last.closed_at or opening.at
+            self.pauses.append(opening.at - ended_at)
+        self._last = opening.socket
+        return opening
+
+    async def opened(self, jobs: Sequence[Job] = ()) -> Session:
+        """Wait for the client's next handshake, and accept it; its `welcome` lists `jobs`.
+
+        Raises:
+            Missing: none came in time, or the client has ended.
+        """
+        return self.accept(await self.handshake(), jobs)
+
+    def accept(self, opening: Opening, jobs: Sequence[Job] = (), payload: Any = None) -> Session:
+        """Accept a handshake.
+
+        Args:
+            opening: the handshake.
+            jobs: what the `welcome` lists.
+            payload: of a job that comes in one piece with the answer.
+        """
+        options = dict(parse_qsl(opening.request.path.partition("?")[2], keep_blank_values=True))
+        session = Session(opening.socket, options, self.role, self.sessions[-1] if self.sessions else None)
+        self.sessions.append(session)
+        first = session.greeting(jobs)
+        if payload is None:
+            opening.accept()
+            session.greet(first)
+        else:
+            _, message = session.job(payload)
+            opening.accept([*first, message])
+            session.go_on()
+        return session
+
+    def refuse(self, opening: Opening, status: int, words: str, retry_after: int | None = None) -> None:
+        """Refuse a handshake, and plain requests after it."""
+        self._refusal = status, words, retry_after
+        opening.refuse(status, words, retry_after)
+
+    @contextmanager
+    def judging(self, rule: Rule) -> Iterator[None]:
+        """Hold a block against a rule: it is kept if that ends, and broken if something is `Missing`."""
+        try:
+            yield
+        except Missing as missing:
+            self.verdicts.broken(rule, str(missing))
+            raise Over from missing
+        self.verdicts.kept(rule)
+
+    @property
+    def tries(self) -> int:
+        """How many handshakes the client has made."""
+        return len(self._tries)
+
+    async def until(self, condition: Callable[[], bool], seen: str, within: float | None = None) -> None:
+        """Wait until a condition about what the client has sent, or printed, is true.
+
+        Raises:
+            Missing: with `seen`, and how it ended, when the time has passed or the client has ended.
+        """
+        within = self._timeout if within is None else within
+        deadline = self._loop.time() + within
+        while not condition():
+            left = deadline - self._loop.time()
+            if left <= 0 or self.client.ended.is_set():
+                raise Missing(f"{seen} {self._why(within)}")
+            await self._something(left)
+
+    async def answered(self, session: Session, job: Job) -> dict[str, Any]:
+        """Wait for a job's final answer.
+
+        Raises:
+            Missing: none came.
+        """
+        await self.until(lambda: bool(job.answers) or not session.is_open, f"no answer to the job {job.shown} came")
+        if not job.answers:
+            raise Missing(
+                f"it closed the connection with {session.socket.close_code}, and did not answer the job {job.shown}"
+            )
+        return job.answers[0]
+
+    async def ends(self, seen: str) -> int:
+        """Wait until the client has ended, and return its exit code.
+
+        Raises:
+            Missing: with `seen`, if it has not.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self.client.ended.wait()
+        except TimeoutError:
+            raise Missing(f"{seen} within {self._timeout:g} s") from None
+        code = self.client.exit_code
+        assert code is not None
+        return code
+
+    async def _something(self, within: float) -> None:
+        """Wait until the client has sent or printed something, or ended."""
+        self._changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._changed.wait()
+
+    def _why(self, within: float) -> str:
+        if not self.client.ended.is_set():
+            return f"within {within:g} s"
+        said = self.client.output.strip().rpartition("\n")[2][:200]
+        return f"before it ended with {self.client.exit_code}; its last words: {said or 'none'}"
+
+    # What every scenario judges
+
+    def _socket(self) -> Socket:
+        socket = Socket(self._opened, partial(self.verdicts.broken, Rule.PATH), self._changed)
+        self._sockets.append(socket)
+        return socket
+
+    def _opened(self, opening: Opening) -> None:
+        if not opening.is_handshake:
+            opening.refuse(*self._refusal)
+            self._last = opening.socket  # the client knows only now what it has to wait for
+            return
+        self._tries.append(opening.at)
+        self.verdicts.came.add(self.role)
+        self._look_at_target(opening)
+        self._openings.append(opening)
+
+    def _look_at_target(self, opening: Opening) -> None:
+        path, _, query = opening.request.path.partition("?")
+        wanted = f"/queue/{quote(NAME, safe='')}"
+        head, name, *rest = [*path.removeprefix("/ws").removeprefix("/").split("/"), ""]
+        is_right = head in ("queue", "queues") and "+" not in name and path.isascii() and unquote(name) == NAME
+        if self.role == PRODUCER:
+            is_right = is_right and not any(rest)
+        else:
+            is_right = (
+                is_right and rest[:1] == ["process"] and len(rest) > 1 and rest[1].isdecimal() and int(rest[1]) > 0
+            )
+            wanted += "/process/CONCURRENCY"
+        self.verdicts.judge(Rule.PATH, is_right, f"it asked for {path}, not for {wanted}")
+        headers = opening.request.headers
+        offered = [each.strip() for each in header(headers, "Sec-WebSocket-Protocol").split(",")]
+        shown = [
+            header(headers, "Authorization") == f"Bearer {THE_KEY}",
+            offered == [SUBPROTOCOL, f"bearer.{THE_KEY}"],
+            dict(parse_qsl(query)).get("token") == THE_KEY,
+        ]
+        self.verdicts.judge(Rule.KEY, any(shown), "a handshake came without the key")
+
+    def _look_back(self) -> None:
+        self.verdicts.judge(Rule.SECRET, THE_KEY not in self.client.output, "it printed its key")
+        busiest = max((sum(0 <= each - at < 1 for each in self._tries) for at in self._tries), default=0)
+        self.verdicts.judge(Rule.STORM, busiest <= MOST_TRIES, f"it made {busiest} handshakes within a second")
+        if self._tries:
+            trouble = next((socket.trouble for socket in self._sockets if socket.trouble), None)
+            self.verdicts.judge(Rule.FRAMES, trouble is None, trouble or "")
+        for session in self.sessions:
+            for rule, seen in session.wrong():
+                self.verdicts.judge(rule, seen is None, seen or "")
+
+
+def over(seen: str) -> NoReturn:
+    """End a block of a script with what was seen."""
+    raise Missing(seen)

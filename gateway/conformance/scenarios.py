@@ -1,0 +1,71 @@
+"""The table of scenarios: what is played to a client, in which role, and which rules it is judged by."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bullmq_proxy.gateway.conformance.play import Missing, Play
+from bullmq_proxy.gateway.conformance.rules import Rule
+from bullmq_proxy.gateway.conformance.session import Job, Session
+
+Script = Callable[[Play], Awaitable[None]]
+
+START: Final = 0.1
+"""Seconds for a client to start with a job, or to note that its connection is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Something that happens to a client.
+
+    Attributes:
+        name: for people.
+        role: of the client.
+        rules: those that it is for, beside those of every scenario.
+        script: plays it.
+        calls: what a producer has to call.
+    """
+
+    name: str
+    role: str
+    rules: tuple[Rule, ...]
+    script: Script
+    calls: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def input(self) -> str:
+        """What a producer reads."""
+        return "".join(f"{json.dumps(call, ensure_ascii=False)}\n" for call in self.calls)
+
+
+async def started(play: Play, job: Job) -> None:
+    """Wait until a client has started with a job: it says so, or has had the time."""
+    try:
+        await play.until(lambda: job.was_acked, "", START)
+    except Missing:
+        return
+
+
+async def settled(play: Play) -> None:
+    """Give a client the time to note that its connection is open."""
+    await asyncio.sleep(START / 3)
+
+
+async def right(play: Play, session: Session, job: Job) -> None:
+    """Wait for a job's result, which is its data.
+
+    Raises:
+        Missing: it did not come, or is another one.
+    """
+    answer = await play.answered(session, job)
+    if "result" not in answer or answer["result"] != job.payload:
+        raise Missing(f"the job {job.shown} with {_short(job.payload)} was answered with {_short(answer)}")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) < 200 else f"{text[:200]}…"

@@ -1,0 +1,50 @@
+"""The Python client, as the conformance kit starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+from bullmq_proxy.gateway.client import ProxyError, Queue, Worker, WorkerJob
+
+HERE: dict[str, Any] = {"url": os.environ["BULLMQ_URL"], "key": os.environ["BULLMQ_KEY"]}
+QUEUE = os.environ["BULLMQ_QUEUE"]
+
+
+async def handle(job: WorkerJob) -> Any:
+    await asyncio.sleep(job.data.get("wait", 0) / 1000)
+    if "fail" in job.data:
+        raise RuntimeError(job.data["fail"])
+    return job.data
+
+
+async def work() -> None:
+    running = asyncio.ensure_future(Worker(QUEUE, handle, **HERE, concurrency=10).run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        return
+
+
+async def produce() -> None:
+    async with Queue(QUEUE, **HERE) as queue:
+        for line in sys.stdin:
+            call = json.loads(line)
+            try:
+                result = await getattr(queue, call["fn"])(*call.get("args", ()))
+                print(json.dumps({"ok": {"id": result.id} if hasattr(result, "id") else result}), flush=True)
+            except ProxyError as error:
+                if queue.isClosed:
+                    raise
+                print(json.dumps({"err": {"code": error.code, "message": str(error)}}), flush=True)
+
+
+try:
+    asyncio.run(work() if os.environ["BULLMQ_ROLE"] == "worker" else produce())
+except ProxyError as error:
+    raise SystemExit(f"{error.code}: {error}") from None
