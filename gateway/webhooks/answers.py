@@ -38,6 +38,19 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """Why there is no answer.
+
+    Attributes:
+        reason: that the job shows, to whoever may see it: no address of the network here is in it.
+        cause: the same for the log, with all that is known; empty where the reason is all.
+    """
+
+    reason: str
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
     """The job is done; `result` is JSON text."""
 
@@ -73,16 +86,21 @@ class Down:
 
 Verdict = Completed | Accepted | Refused | Busy | Down
 
-_FOR_GOOD: Final = (HTTPStatus.GONE, HTTPStatus.UNPROCESSABLE_ENTITY)
-_MAY_DELAY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-_DOWN: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+# Numbers: to look a member of the enumeration up takes longer than all else here.
+_ACCEPTED: Final = int(HTTPStatus.ACCEPTED)
+_EMPTY: Final = (int(HTTPStatus.NO_CONTENT), int(HTTPStatus.RESET_CONTENT))
+_FOR_GOOD: Final = (int(HTTPStatus.GONE), int(HTTPStatus.UNPROCESSABLE_ENTITY))
+_MAY_DELAY: Final = (int(HTTPStatus.TOO_MANY_REQUESTS), int(HTTPStatus.SERVICE_UNAVAILABLE))
+_DOWN: Final = (int(HTTPStatus.BAD_GATEWAY), int(HTTPStatus.SERVICE_UNAVAILABLE), int(HTTPStatus.GATEWAY_TIMEOUT))
 _NULL: Final = Raw(b"null")
 
 
-def judge(answer: Answer, now: float) -> Verdict:
+def judge(answer: Answer | NoAnswer, now: float) -> Verdict:
     """Return what becomes of the job; `now` in s since 1970, for a `Retry-After` that is a date."""
+    if isinstance(answer, NoAnswer):
+        return Down(Failed(answer.reason), answer.cause or answer.reason)
     status = answer.status
-    if status == HTTPStatus.ACCEPTED:
+    if status == _ACCEPTED:
         return Accepted()
     if 200 <= status < 300:
         return _completed(answer)
@@ -93,7 +111,7 @@ def judge(answer: Answer, now: float) -> Verdict:
 
 
 def _completed(answer: Answer) -> Verdict:
-    if answer.status in (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT):
+    if answer.status in _EMPTY:
         return Completed(_NULL)
     if not _is_json(answer.content_type):
         return Completed(Raw(encode(answer.body.decode(errors="replace"))))

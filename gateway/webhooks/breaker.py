@@ -30,13 +30,14 @@ class Breaker:
     Attributes:
         state: now; `is_due` and what is told change it.
         pause: seconds until the next try, once it is open.
+        until: the time of that try, by the clock of `failed`.
     """
 
     def __init__(self) -> None:
         self.state = CLOSED
         self.pause = FIRST_PAUSE
         self._failures = 0
-        self._until = 0.0
+        self.until = 0.0
 
     def answered(self) -> bool:
         """Note that the endpoint is there, whatever it says; return whether it was taken for down."""
@@ -53,12 +54,12 @@ class Breaker:
             return False
         if self.state is HALF_OPEN:
             self.pause = min(self.pause * 2, LONGEST_PAUSE)
-        self.state, self._until = OPEN, now + self.pause
+        self.state, self.until = OPEN, now + self.pause
         return True
 
     def is_due(self, now: float) -> bool:
         """Return whether an open breaker lets one request try again now, and go over to that."""
-        if self.state is OPEN and now >= self._until:
+        if self.state is OPEN and now >= self.until:
             self.state = HALF_OPEN
             return True
         return False

@@ -26,18 +26,28 @@ from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.values.text import text_of
 from bullmq_proxy.gateway.webhooks import signing
-from bullmq_proxy.gateway.webhooks.answers import Accepted, Busy, Completed, Down, Refused, Verdict, judge
+from bullmq_proxy.gateway.webhooks.answers import (
+    Accepted,
+    Answer,
+    Busy,
+    Completed,
+    Down,
+    NoAnswer,
+    Refused,
+    Verdict,
+    judge,
+)
 from bullmq_proxy.gateway.webhooks.breaker import CLOSED, HALF_OPEN, Breaker
 from bullmq_proxy.gateway.webhooks.guard import Guard
 from bullmq_proxy.gateway.webhooks.registration import Registration
-from bullmq_proxy.gateway.webhooks.sender import Sender, UnreachableError
+from bullmq_proxy.gateway.webhooks.sender import Request, Sender
 from bullmq_proxy.gateway.wire.answers import Failed
 from bullmq_proxy.gateway.wire.connection_options import LONGEST_LOCK
 
 log = logging.getLogger(__name__)
 
 _LATE: Final = 0.02  # s behind the time at which a lock expires
-_OURS: Final = "The job could not be sent, or its answer not be used; the gateway's log has the details"
+_OURS: Final = "The endpoint's answer could not be used; the gateway's log has the details"
 
 
 class Runner:
@@ -60,10 +70,10 @@ class Runner:
         self._sender = Sender(registration.endpoint, guard)
         self._breaker = Breaker()
         self._loop = asyncio.get_running_loop()
-        self._requests: dict[Lease, asyncio.Task[None]] = {}
+        self._requests: dict[Lease, Request] = {}
         self._accepted: dict[Lease, asyncio.TimerHandle] = {}  # jobs that the endpoint ends later, with the next look
         self._busy_until = 0.0  # loop time; the endpoint has asked for it
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._retired: Callable[[Runner], None] | None = None
         self._successor: Runner | None = None
         self._since = self._heard_at = now_ms()
@@ -122,33 +132,29 @@ class Runner:
         id = signing.message_id(self._queue.qualified, lease.id, parse_int(fields.get(b"timestamp")) or 0)
         headers = signing.headers(self._keys, id, int(time.time()), body) | signing.trace(fields.get(b"opts"))
         self._broker.counters.pushed_jobs += 1
-        self._requests[lease] = self._loop.create_task(self._ask(lease, headers, body), name=f"webhook {self.name}")
+        self._requests[lease] = self._sender.send(headers, body, partial(self._answered, lease))
         if self._breaker.state is HALF_OPEN:
             self._set_taking()
 
-    async def _ask(self, lease: Lease, headers: dict[str, str], body: bytes) -> None:
+    def _answered(self, lease: Lease, answer: Answer | NoAnswer) -> None:
         try:
-            verdict: Verdict
-            try:
-                verdict = judge(await self._sender.send(headers, body), time.time())
+            self._requests.pop(lease, None)
+            if isinstance(answer, Answer):
                 self._heard_at = now_ms()
-            except UnreachableError as error:
-                verdict = Down(Failed(error.reason), error.cause)
-            self._requests.pop(lease, None)
-            self._judged(lease, verdict)
+            self._judged(lease, judge(answer, time.time()))
         except Exception:
-            self._requests.pop(lease, None)
             if lease.state is HELD:
-                self._feed.give_up(lease, "could not be sent, or its answer not be used", Failed(_OURS))
+                self._feed.give_up(lease, "has an answer that cannot be used", Failed(_OURS))
+            else:
+                log.exception("webhook %s: the answer for job %s", self.name, lease.id)
             self._set_taking()
-        finally:
-            self._requests.pop(lease, None)
-            self._leave_if_done()
+        self._leave_if_done()
 
     def _judged(self, lease: Lease, verdict: Verdict) -> None:
         """Do what an answer says."""
         is_charged = self._note_health(verdict)
-        self._set_taking()  # before the answer is stored, which can bring the next job
+        if not self._consumer.taking or self._breaker.state is not CLOSED or isinstance(verdict, Busy):
+            self._set_taking()  # before the answer is stored, which can bring the next job
         if lease.state is HELD:
             self._settle(lease, verdict, is_charged=is_charged)
 
@@ -189,37 +195,35 @@ class Runner:
 
     def _note_health(self, verdict: Verdict) -> bool:
         """Tell the breaker; return whether a failure counts as an attempt: not while the endpoint is left alone."""
-        breaker, place = self._breaker, self.registration.place
+        breaker = self._breaker
         if isinstance(verdict, Busy):
             self._busy_until = max(self._busy_until, self._loop.time() + verdict.delay / 1000)
-            self._wake_in("busy", self._busy_until - self._loop.time())
         if not isinstance(verdict, Down):
             if breaker.answered():
                 self._broker.counters.open_breakers -= 1
-                log.warning("webhook %s: the endpoint at %s answers again", self.name, place)
+                log.warning("webhook %s: the endpoint at %s answers again", self.name, self.registration.place)
             return True
         was_closed = breaker.state is CLOSED
         if breaker.failed(self._loop.time()):
             self._broker.counters.open_breakers += was_closed
             log.warning(
                 "webhook %s: the endpoint at %s is down (%s): its jobs wait, the next try is in %g s",
-                *(self.name, place, verdict.cause, breaker.pause),
+                *(self.name, self.registration.place, verdict.cause, breaker.pause),
             )
-            self._wake_in("breaker", breaker.pause)
         return was_closed
 
-    def _wake_in(self, what: str, seconds: float) -> None:
-        if (timer := self._timers.pop(what, None)) is not None:
-            timer.cancel()
-        self._timers[what] = self._loop.call_later(seconds + _LATE, self._set_taking)
-
     def _set_taking(self) -> None:
-        """Take jobs while the endpoint is to be asked."""
+        """Take jobs while the endpoint is to be asked; else do so again when that may change."""
         now, breaker = self._loop.time(), self._breaker
         breaker.is_due(now)
         is_tried = breaker.state is HALF_OPEN and not self._requests
         asks = breaker.state is CLOSED or is_tried
         self._consumer.taking = asks and now >= self._busy_until and self._retired is None
+        until = max(self._busy_until, breaker.until)
+        if until > now and not self._closed:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(until + _LATE, self._set_taking)
         self._feed.wake(self._consumer)
 
     # Between the consumer and its feed
@@ -293,7 +297,7 @@ class Runner:
         request = self._requests.pop(lease, None)
         if request is not None:
             self._count("lost")
-            request.cancel()
+            self._sender.cancel(request)
             self._set_taking()  # it may have been the one that tries an endpoint that is down
         return request is not None
 
@@ -320,18 +324,16 @@ class Runner:
             return
         self._closed = True
         self._retired = _nothing
-        for timer in (*self._timers.values(), *self._accepted.values()):
-            timer.cancel()
+        for timer in (self._timer, *self._accepted.values()):
+            if timer is not None:
+                timer.cancel()
         for lease in list(self._accepted):
             self._consumer.end(lease)
         self._accepted.clear()
-        requests = list(self._requests.values())
-        for request in requests:
-            request.cancel()
         self._consumer.taking = False
         self._broker.roster.leave(self._id)
         self._feed.leave(self._consumer, counted=False)
-        await asyncio.gather(*requests, return_exceptions=True)
+        self._requests.clear()
         self._broker.counters.webhooks -= 1
         self._broker.counters.open_breakers -= self._breaker.state is not CLOSED
         await self._sender.close()

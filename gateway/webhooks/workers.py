@@ -255,7 +255,7 @@ class Webhooks:
         text = self._texts[name]
         registration = read_stored(text)
         assert registration is not None  # `_refresh` has looked
-        from bullmq_proxy.gateway.webhooks.runner import Runner  # noqa: PLC0415 - brings aiohttp along
+        from bullmq_proxy.gateway.webhooks.runner import Runner  # noqa: PLC0415 - see `TestIdleCost`
 
         runner = self._runners[name] = Runner(name, text, registration, self._broker, self.guard)
         runner.start([before for before in self._retiring if before.name == name])

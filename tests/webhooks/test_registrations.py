@@ -241,7 +241,7 @@ class TestIdleCost:
             f"    async with start_proxy({valkey.url!r}, 'k', port=0):\n"
             "        await asyncio.sleep(0)\n"
             "asyncio.run(run())\n"
-            "print('aiohttp' in sys.modules)\n"
+            "print('bullmq_proxy.gateway.webhooks.runner' in sys.modules)\n"
         )
         ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
         assert ended.stdout == "False\n"

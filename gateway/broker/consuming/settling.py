@@ -124,8 +124,9 @@ class Settler:
     # Sending, and sending again
 
     def _settle(self, lease: Lease, move: Move, done: Done, *, is_last: bool = False) -> None:
+        fetch = lease.consumer.may_fetch
         lease.begin_settling()
-        self._send(_Settlement(lease, move, done, is_last=is_last), lease.consumer.may_fetch)
+        self._send(_Settlement(lease, move, done, is_last=is_last), fetch)
 
     def _send(self, settlement: _Settlement, fetch: bool) -> None:
         settlement.fetched = fetch and settlement.move.script in _FETCHING
