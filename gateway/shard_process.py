@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NoReturn
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _STDERR: Final = 2
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2); a fork does not inherit what it sets
 _LEEWAY: Final = 2.0  # s for the end of a drain
+_DUMP: Final = 1.0  # s in which the stacks are written
 _CHUNK: Final = 64 * 1024
 
 
@@ -134,8 +136,9 @@ def _go_on_without_supervisor() -> None:
 def end_with_supervisor(control: socket.socket, seconds: float) -> None:
     """Let this process end, with its stacks on stderr, so long after the supervisor's death, whatever it does then.
 
-    It drains by itself. But one whose event loop spins would hold the port for ever, since nobody looks after it any
-    more. A thread waits for the death, and the interpreter's watchdog, which needs no turn of Python, for the rest.
+    It drains by itself. But one whose event loop spins, or that is stopped, would hold the port for ever, since nobody
+    looks after it any more. A thread waits for the death, the interpreter's watchdog, which needs no turn of Python,
+    for the rest, and the system's timer ends one that is stopped then.
 
     Args:
         control: to the supervisor.
@@ -147,9 +150,20 @@ def end_with_supervisor(control: socket.socket, seconds: float) -> None:
         death = select.poll()
         death.register(control, 0)  # no event but the end, of which it always tells
         death.poll()
+        _kill_later(seconds + _DUMP)
         faulthandler.dump_traceback_later(seconds, exit=True, file=output)
 
     threading.Thread(target=wait, name="supervisor", daemon=True).start()
+
+
+def _kill_later(seconds: float) -> None:
+    """Let the system send this process SIGKILL, which ends one that is stopped, too (`timer_create(2)`, Linux)."""
+    library, timer = ctypes.CDLL(None), ctypes.c_void_p()
+    if sys.platform == "linux" and hasattr(library, "timer_create"):  # glibc before 2.34 has it elsewhere
+        event = (ctypes.c_int * 16)(0, 0, signal.SIGKILL)  # struct sigevent: a value of 8 bytes, the signal, how (0)
+        after = (ctypes.c_long * 4)(0, 0, int(seconds), int(seconds % 1 * 1e9))  # struct itimerspec: period, first time
+        if not library.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)):
+            library.timer_settime(timer, 0, ctypes.byref(after), None)
 
 
 def _first_line(control: socket.socket) -> tuple[bytes, bytes]:

@@ -98,11 +98,14 @@ async def test_a_killed_supervisor_is_outlived_by_the_drain_alone_even_of_shards
     assert (left["waiting"], left["completed"]) == (19, 1)
 
 
-def test_a_shard_that_spins_ends_when_its_supervisor_has_died() -> None:
+@pytest.mark.parametrize(("stopped", "code"), [(False, 1), (True, -signal.SIGKILL)], ids=["spins", "is stopped"])
+def test_a_shard_that_does_nothing_more_ends_when_its_supervisor_has_died(stopped: bool, code: int) -> None:
     ours, theirs = socket.socketpair()
     spin = (
-        "import socket, sys; from bullmq_proxy.gateway.shard_process import end_with_supervisor;"
+        "import socket, sys, threading; from bullmq_proxy.gateway.shard_process import end_with_supervisor;"
         "end_with_supervisor(socket.socket(fileno=int(sys.argv[1])), 0.2); print('spins', flush=True)\n"
+        "while threading.active_count() > 1: pass\n"
+        "print('is orphaned', flush=True)\n"
         "while True: pass"
     )
     with subprocess.Popen(
@@ -117,12 +120,15 @@ def test_a_shard_that_spins_ends_when_its_supervisor_has_died() -> None:
         assert shard.stdout.readline() == "spins\n"
         assert shard.poll() is None
         ours.close()
+        assert shard.stdout.readline() == "is orphaned\n"
+        if stopped:
+            shard.send_signal(signal.SIGSTOP)
         try:
             _, errors = shard.communicate(timeout=10)
         finally:
             shard.kill()
-    assert shard.returncode == 1
-    assert "Timeout" in errors
+    assert shard.returncode == code
+    assert stopped or "Timeout" in errors
 
 
 async def test_a_new_service_need_not_wait_for_the_drain_of_one_whose_supervisor_was_killed(
