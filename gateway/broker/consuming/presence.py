@@ -18,7 +18,7 @@ from bullmq_proxy.gateway.broker.consuming.renewal import LockRenewer
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity, parse_identity
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
-from bullmq_proxy.gateway.broker.redis.errors import OUTAGE, will_pass
+from bullmq_proxy.gateway.broker.redis.errors import LostReply, will_pass
 from bullmq_proxy.gateway.broker.redis.scripts import Script
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.broker.tasks import Tasks
@@ -142,7 +142,9 @@ class Presence:
         if isinstance(reply, Exception):
             self._note(reply)
             return
-        self._trouble = ""
+        if self._trouble:
+            log.warning("signs of life can be given again")
+            self._trouble = ""
         count, is_claimed, signs, version = reply
         if (count == 1 and self._is_known) or is_claimed:
             self._given_up()
@@ -160,9 +162,9 @@ class Presence:
             self._forget_idle()
 
     def _note(self, error: Exception) -> None:
-        """Log a trouble that is not the link's once."""
+        """Log once why the server refuses to write, for whomever; that it cannot be reached is for the link to say."""
         text = str(error)
-        if text != self._trouble and not (isinstance(error, GatewayError) and error.code in OUTAGE):
+        if text != self._trouble and self._link.is_up and not isinstance(error, LostReply):
             log.warning("no sign of life can be given: %s", text)
             self._trouble = text
 
