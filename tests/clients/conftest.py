@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.sessions.peer import Gateway
 from tests.support.background import nothing_fails_in_the_background
-from tests.support.relay import Relay
+from tests.support.relay import Port, Relay
 from tests.support.valkey import ValkeyProcess
 
 KEY = "key-1"
@@ -26,16 +25,6 @@ def background() -> Iterator[list[str]]:
 async def proxy(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Gateway]:
     async with Gateway(valkey.url, prefix=prefix) as gateway:
         yield gateway
-
-
-class Port:
-    """A server on a port of this machine."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-
-    async def stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self._port)
 
 
 @pytest.fixture

@@ -18,9 +18,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.clients.conftest import Port
 from tests.support.node import find_node
-from tests.support.relay import Relay
+from tests.support.relay import Port, Relay
 from tests.support.service import ROOT, Service
 from tests.support.valkey import ValkeyProcess
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ NODE_TIMEOUT = 500
 class ClusterNode:
     """One node. `id` is its name in the cluster."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, extra_args: Sequence[str] = (), **of_each: Any) -> None:
         self.bus = free_port()  # 10,000 above the other port may be none
         self.process = ValkeyProcess(
             directory,
             tcp=True,
+            **of_each,
             extra_args=[
                 *(
                     "--cluster-enabled",
@@ -37,25 +39,29 @@ class ClusterNode:
                 *("--cluster-config-file", "nodes.conf", "--appendonly", "no", "--repl-diskless-sync-delay", "0"),
                 *("--cluster-allow-replica-migration", "no"),
                 *("--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"),
+                *extra_args,
             ],
         ).start()
         self.id = str(self("CLUSTER", "MYID"))
 
     @property
     def port(self) -> int:
-        return self.process.port
+        """The port that the cluster names."""
+        return self.process.shown_port
 
     def __call__(self, *command: Any) -> Any:
         """Send a command to this node."""
-        with Redis(port=self.port, decode_responses=True, socket_timeout=10) as redis:
+        with Redis(port=self.process.port, decode_responses=True, socket_timeout=10) as redis:
             return redis.execute_command(*command)
 
 
 class Cluster:
     """Masters with equal shares of the slots, each with so many replicas."""
 
-    def __init__(self, tmp_path: Path, *, masters: int = 3, replicas: int = 0) -> None:
+    def __init__(self, tmp_path: Path, *, masters: int = 3, replicas: int = 0, **of_each: Any) -> None:
+        """Make one; `of_each` server are further arguments of `ValkeyProcess`."""
         self._path = tmp_path
+        self._of_each = of_each
         self.nodes: list[ClusterNode] = []
         self._numbers = count()
         self._masters = masters
@@ -84,12 +90,12 @@ class Cluster:
         """Start a node that is in no cluster yet; in the main thread, since it ends with the thread that starts it."""
         directory = self._path / f"node-{next(self._numbers)}"
         directory.mkdir()
-        self.nodes.append(ClusterNode(directory))
+        self.nodes.append(ClusterNode(directory, **self._of_each))
         return self.nodes[-1]
 
     def _meet(self, nodes: list[ClusterNode]) -> None:
         for node in nodes:
-            self.nodes[0]("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)
+            self.nodes[0]("CLUSTER", "MEET", "127.0.0.1", node.process.port, node.bus)
 
         def known(node: ClusterNode) -> int:
             return int(node("CLUSTER", "INFO").split("known_nodes:")[1].split()[0])
@@ -150,7 +156,7 @@ class Cluster:
             to("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
             source("CLUSTER", "SETSLOT", slot, "MIGRATING", to.id)
             while keys := source("CLUSTER", "GETKEYSINSLOT", slot, 1000):
-                source("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+                source("MIGRATE", "127.0.0.1", to.process.port, "", 0, 5000, "KEYS", *keys)
             for node in (to, source, *self.nodes):
                 if node.process.is_running:
                     self._assign(node, slot, to)

@@ -1,16 +1,30 @@
-"""A TCP relay in front of a server, which can lose a reply or hold a command back at the worst moment."""
+"""A TCP relay in front of a server, which loses, holds back, delays, drops or adds what passes, at the worst moment."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
+
+_CHUNK = 65536
 
 
 class Server(Protocol):
     """What a relay can stand before."""
 
     async def stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
+
+
+class Port:
+    """A server on a port of this machine."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self._port)
 
 
 class Relay:
@@ -23,8 +37,11 @@ class Relay:
         self._hold_at: bytes | None = None
         self._lost: bytes | None = None
         self._going_on = asyncio.Event()
+        self._passing = asyncio.Event()
+        self._passing.set()
         self._refusing = False
         self._open: set[asyncio.StreamWriter] = set()
+        self._last: dict[asyncio.StreamWriter, bytes] = {}  # what each client has sent last, by the way back to it
         self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
         self.cut = asyncio.Event()
@@ -32,6 +49,8 @@ class Relay:
         self.held = asyncio.Event()
         """Set once a command is held back."""
         self.port = 0
+        self.delay = 0.0
+        """Seconds that what is sent is under way, each way; twice that at most."""
 
     @property
     def url(self) -> str:
@@ -46,6 +65,7 @@ class Relay:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         self.let_go()
+        self.go_on()
         self.hang_up()
         if self._serving:
             await asyncio.wait(self._serving)
@@ -77,6 +97,24 @@ class Relay:
         """Let connections through again."""
         self._refusing = False
 
+    def silence(self) -> None:
+        """Let nothing arrive, nor the news that an end was closed, as where packets are dropped, until `go_on`."""
+        self._passing.clear()
+
+    def go_on(self) -> None:
+        """Let arrive what was sent meanwhile, as packets do that are sent again."""
+        self._passing.set()
+
+    def say(self, choose: Callable[[bytes], bytes]) -> None:
+        """Say to each client what the server has not said; `choose` takes what the client has sent last."""
+        for writer, last in self._last.items():
+            writer.write(choose(last))
+
+    def hang_up(self) -> None:
+        """End all connections, as a cut cable does, but at once."""
+        for writer in self._open:
+            writer.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
             writer.transport.abort()
@@ -85,43 +123,89 @@ class Relay:
         assert task is not None
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
-        server_reader, server_writer = await self._before.stream()
-        self._open |= {writer, server_writer}
         try:
-            await asyncio.gather(self._forward(reader, server_writer), self._back(server_reader, writer))
+            server_reader, server_writer = await self._before.stream()
+        except OSError:  # the server is away
+            writer.transport.abort()
+            return
+        self._open |= {writer, server_writer}
+        self._last[writer] = b""
+        try:
+            await asyncio.gather(self._forward(reader, server_writer, writer), self._back(server_reader, writer))
         finally:
+            del self._last[writer]
             for end in (writer, server_writer):
                 self._open.discard(end)
                 end.transport.abort()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                cut = self._cut_at is not None and self._cut_at in data
-                if cut:
-                    self._cut_at = None
-                    self._refusing = True
-                if self._hold_at is not None and self._hold_at in data:
-                    self._hold_at = None
-                    self.held.set()
-                    await self._going_on.wait()
-                writer.write(data)
-                await writer.drain()
-            writer.close()
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
+        while data := await self._read(reader):
+            if self._cut_at is not None and self._cut_at in data:
+                self._cut_at = None
+                self._refusing = True
+            if self._hold_at is not None and self._hold_at in data:
+                self._hold_at = None
+                self.held.set()
+                await self._going_on.wait()
+            self._last[back] = data
+            await _write(writer, data)
+        writer.close()
 
     async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                if self._refusing or (self._lost is not None and self._lost in data):
-                    self._lost = None
-                    self.hang_up()
-                    self.cut.set()
-                    return
-                writer.write(data)
-                await writer.drain()
-            writer.close()
+        while data := await self._read(reader):
+            if self._refusing or (self._lost is not None and self._lost in data):
+                self._lost = None
+                self.hang_up()
+                self.cut.set()
+                return
+            await _write(writer, data)
+        writer.close()
 
-    def hang_up(self) -> None:
-        """End all connections, as a cut cable does, but at once."""
-        for writer in self._open:
-            writer.transport.abort()
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        """Return what an end has sent, when it has arrived here; nothing when that end is closed."""
+        data = b""
+        with suppress(OSError):
+            data = await reader.read(_CHUNK)
+        await self._passing.wait()
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        return data
+
+
+async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    with suppress(OSError):  # then the end of what it sends is read, too
+        writer.write(data)
+        await writer.drain()
+
+
+class RelayThread:
+    """Relays in a thread with a loop of its own, which pass on while a test's own loop stands still; a context."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relays", daemon=True)
+        self._relays: list[Relay] = []
+
+    def __enter__(self) -> RelayThread:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for relay in self._relays:
+            asyncio.run_coroutine_threadsafe(relay.__aexit__(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def before(self, server: Server) -> Relay:
+        """Return a relay that stands before a server."""
+        relay = Relay(server)
+        asyncio.run_coroutine_threadsafe(relay.__aenter__(), self._loop).result()
+        self._relays.append(relay)
+        return relay
+
+    def tell(self, told: Callable[..., Any], *args: Any) -> None:
+        """Call a method of a relay in its thread, soon."""
+        self._loop.call_soon_threadsafe(told, *args)

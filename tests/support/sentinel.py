@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import ResponseError
@@ -18,9 +19,10 @@ DOWN_AFTER = 500
 class Sentinels:
     """A master and its replicas with as many sentinels as are usual; started together."""
 
-    def __init__(self, tmp_path: Path, *, replicas: int = 2, sentinels: int = 3) -> None:
+    def __init__(self, tmp_path: Path, *, replicas: int = 2, sentinels: int = 3, **of_each: Any) -> None:
+        """Make them; `of_each` server are further arguments of `ValkeyProcess`."""
         self._path = tmp_path
-        self.servers = [ValkeyProcess(tmp_path / f"server-{n}", tcp=True) for n in range(replicas + 1)]
+        self.servers = [ValkeyProcess(tmp_path / f"server-{n}", tcp=True, **of_each) for n in range(replicas + 1)]
         self.sentinels: list[ValkeyProcess] = []
         self._count = sentinels
 
@@ -37,13 +39,13 @@ class Sentinels:
         for server in rest:
             server.start()
             with Redis(port=server.port) as redis:
-                redis.replicaof("127.0.0.1", first.port)
+                redis.replicaof("127.0.0.1", first.shown_port)
         for number in range(self._count):
             directory = self._path / f"sentinel-{number}"
             directory.mkdir()
             conf = directory / "sentinel.conf"
             conf.write_text(
-                f"sentinel monitor {NAME} 127.0.0.1 {first.port} {self._count // 2 + 1}\n"
+                f"sentinel monitor {NAME} 127.0.0.1 {first.shown_port} {self._count // 2 + 1}\n"
                 f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER}\n"
                 f"sentinel failover-timeout {NAME} 1000\n"
             )
@@ -57,7 +59,7 @@ class Sentinels:
         """The server that the first sentinel takes for the master."""
         with Redis(port=self.sentinels[0].port) as redis:
             _, port = redis.sentinel_get_master_addr_by_name(NAME)
-        return next(server for server in self.servers if server.port == port)
+        return next(server for server in self.servers if server.shown_port == port)
 
     def fail_over(self) -> None:
         """Let a replica take the master's place while the master lives."""
@@ -72,6 +74,16 @@ class Sentinels:
                     return False
                 raise
         return True
+
+    def settle(self) -> None:
+        """Wait until all other servers follow the master."""
+        wait_for(self._follow, "all other servers follow the master", 60)
+
+    def _follow(self) -> bool:
+        with Redis(port=self.master.port, decode_responses=True) as redis:
+            state = redis.info("replication")
+        following = [each for name, each in state.items() if name.startswith("slave") and each["state"] == "online"]
+        return state["role"] == "master" and len(following) == len(self.servers) - 1
 
     def _know_each_other(self) -> bool:
         for sentinel in self.sentinels:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from bullmq_proxy.supervisor.embedded import find_server
 from tests.support.ports import free_port
 from tests.support.processes import ending_with_us
+from tests.support.relay import RelayThread
 from tests.support.waiting import TIMEOUT, wait_for
 
 # A replica gets a copy of the data at once; by default its master waits 5 seconds for others that want one, too.
@@ -31,6 +32,8 @@ class ValkeyProcess:
         password: of the default user.
         extra_args: further arguments for valkey-server.
         conf: its configuration file, into which it writes: that of a sentinel or of a node of a cluster.
+        users: the lines of its ACL file, in which it keeps later changes, too.
+        relays: put a relay before it, whose port it names to others as its own.
     """
 
     def __init__(
@@ -41,16 +44,20 @@ class ValkeyProcess:
         password: str | None = None,
         extra_args: Sequence[str] = (),
         conf: Path | None = None,
+        users: str | None = None,
+        relays: RelayThread | None = None,
     ) -> None:
         self._data = tmp_path
         self._tcp = tcp
         self._password = password
         self._extra = list(extra_args)
         self._conf = conf
+        self._users = users
         # pytest's directories are too deep for a socket's path.
         self._short = Path(tempfile.mkdtemp(prefix="valkey-"))
         self._socket = self._short / "s"
         self.port = free_port() if tcp else 0
+        self.relay = None if relays is None else relays.before(self)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,6 +65,11 @@ class ValkeyProcess:
         """For redis-py and for --redis-url."""
         credentials = "" if self._password is None else f":{quote(self._password, safe='')}@"
         return f"redis://{credentials}127.0.0.1:{self.port}" if self._tcp else f"unix://{credentials}{self._socket}"
+
+    @property
+    def shown_port(self) -> int:
+        """The port that others are to use: that of its relay, where there is one."""
+        return self.port if self.relay is None else self.relay.port
 
     @property
     def is_running(self) -> bool:
@@ -77,6 +89,11 @@ class ValkeyProcess:
         arguments += [] if "--sentinel" in self._extra else _SERVER
         arguments += ["--bind", "127.0.0.1"] if self._tcp else ["--unixsocket", str(self._socket)]
         arguments += [] if self._password is None else ["--requirepass", self._password]
+        if self._users is not None:
+            arguments += ["--aclfile", str(self._acl_file())]
+        if self.relay is not None:
+            port = str(self.relay.port)
+            arguments += ["--replica-announce-port", port, "--cluster-announce-port", port]
         log = self._data / "valkey.log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -89,6 +106,12 @@ class ValkeyProcess:
             )
         wait_for(self._answers, "Valkey answers")
         return self
+
+    def _acl_file(self) -> Path:
+        path = self._data / "users.acl"
+        if not path.exists():
+            path.write_text(self._users or "")
+        return path
 
     def empty(self) -> None:
         """Remove all keys."""

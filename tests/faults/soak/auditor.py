@@ -11,7 +11,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from tests.faults.soak.crowd import Ledger
+from tests.faults.soak.ledger import Ledger
 from tests.faults.soak.site import Site
 
 _LISTS = ("wait", "paused", "active")
@@ -30,19 +30,25 @@ async def places(redis: Redis, queue: str) -> dict[str, list[str]]:
     return found
 
 
-async def settled(site: Site, queue: str, ledger: Ledger, timeout: float) -> None:
-    """Wait until each job that was added is finished, or fail with where the others are."""
+async def settled(site: Site, ledger: Ledger, timeout: float) -> None:
+    """Wait until each job that is there, or was added, is finished, or fail with where the others are."""
     deadline = time.monotonic() + timeout
     while True:
         async with site.redis() as redis:
-            found = await places(redis, queue)
-        open_jobs = {id: found.get(id, ["nowhere"]) for id in ledger.tried}
+            found = await places(redis, ledger.queue)
+        open_jobs = {id: found.get(id, ["nowhere"]) for id in ledger.tried | found.keys()}
         open_jobs = {id: states for id, states in open_jobs.items() if states not in (["completed"], ["failed"])}
-        if not open_jobs:
-            return
-        if time.monotonic() > deadline:
+        if not open_jobs and (not unheard(found, ledger) or time.monotonic() > deadline):
+            return  # who has not heard is told of by the audit
+        if open_jobs and time.monotonic() > deadline:
             raise AssertionError(f"{len(open_jobs)} jobs are not finished, such as {list(open_jobs.items())[:5]}")
         await asyncio.sleep(0.1)
+
+
+def unheard(found: dict[str, list[str]], ledger: Ledger) -> set[str]:
+    """Return the completed jobs of which no watcher has heard, though it was not told that it has missed events."""
+    completed = {id for id, states in found.items() if states == ["completed"]}
+    return (completed & ledger.tried) - ledger.heard - ledger.missed
 
 
 @dataclass
@@ -50,6 +56,7 @@ class Account:
     """What became of the jobs of one queue."""
 
     added: int
+    voided: int
     completed: int
     failed: int
     runs: int
@@ -58,17 +65,27 @@ class Account:
     faults: list[str]
 
 
-async def audit(site: Site, queue: str, ledger: Ledger) -> Account:
+async def count_gone(site: Site, ledger: Ledger) -> None:
+    """Note which confirmed jobs are not there, before the server forgets all."""
+    added = sorted(ledger.added)
+    async with site.redis() as redis, redis.pipeline(transaction=False) as pipeline:
+        for id in added:
+            pipeline.exists(f"bull:{ledger.queue}:{id}")
+        ledger.gone |= {id for id, exists in zip(added, await pipeline.execute(), strict=True) if not exists}
+
+
+async def audit(site: Site, ledger: Ledger) -> Account:
     """Count the jobs of a queue on which nobody works any more."""
+    queue = ledger.queue
     faults: list[str] = []
     async with site.redis() as redis:
         found = await places(redis, queue)
         locks = [key async for key in redis.scan_iter(f"bull:{queue}:*:lock", count=1000)]
         failed = [id for id, states in found.items() if states == ["failed"]]
         reasons = Counter([await redis.hget(f"bull:{queue}:{id}", "failedReason") for id in failed])
-    if missing := ledger.added - found.keys():
+    if missing := ledger.gone | (ledger.added - found.keys()):
         faults.append(f"{len(missing)} jobs are lost, such as {sorted(missing)[:3]}")
-    if foreign := found.keys() - ledger.tried:
+    if foreign := found.keys() - ledger.tried - ledger.voided:
         faults.append(f"{len(foreign)} jobs that nobody has added, such as {sorted(foreign)[:3]}")
     if double := [id for id, states in found.items() if len(states) > 1]:
         faults.append(f"{len(double)} jobs are in two states, such as {[(id, found[id]) for id in double[:3]]}")
@@ -78,10 +95,13 @@ async def audit(site: Site, queue: str, ledger: Ledger) -> Account:
         faults.append(f"{len(locks)} locks are left, such as {locks[:3]}")
     if ledger.again:
         faults.append(f"{len(ledger.again)} jobs ran again after their end was confirmed: {ledger.again[:3]}")
+    if silent := unheard(found, ledger):
+        faults.append(f"{len(silent)} jobs were completed and no watcher was told, such as {sorted(silent)[:3]}")
     if others := {reason: count for reason, count in reasons.items() if reason != _STALLED}:
         faults.append(f"jobs failed: {others}")
     return Account(
         added=len(ledger.added),
+        voided=len(ledger.voided),
         completed=sum(states == ["completed"] for states in found.values()),
         failed=len(failed),
         runs=sum(ledger.pushes.values()),

@@ -1,64 +1,60 @@
-"""Clients of all habits: those that reconnect and go on, and those that vanish, dawdle, answer twice or for others."""
+"""Producers, workers and watchers of one queue, which reconnect and go on, in this process and in others."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
+import signal
+import sys
 from contextlib import suppress
 from random import Random
-from typing import Any
 from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from tests.faults.clients import dial
+from tests.faults.soak.habits import HABITS, Watcher, Worker
+from tests.faults.soak.ledger import Ledger
 from tests.faults.soak.site import Site
+from tests.support.processes import ending_with_us
+from tests.support.service import ROOT
 
-HABITS = ("good", "good", "vanishing", "slow", "twice", "meddling", "failing")
-_ODDS = 0.03  # of each job, that a client does what it does not do always
 _UNANSWERED = 8.0  # s without a reply, after which a client connects again
 
 
-class Ledger:
-    """What the clients of one queue know.
-
-    Attributes:
-        tried: ids of jobs that somebody wanted to add.
-        added: those that were confirmed.
-        pushes: how often each one came to a worker.
-        done: those whose completion was confirmed to their worker.
-        again: those that came once more after that: there must be none.
-        lost: answers that came too late, as the gateway said.
-    """
-
-    def __init__(self) -> None:
-        self.tried: set[str] = set()
-        self.added: set[str] = set()
-        self.pushes: Counter[str] = Counter()
-        self.done: set[str] = set()
-        self.again: list[str] = []
-        self.lost = 0
-
-
 class Crowd:
-    """Producers and workers of one queue, on all gateways of a site."""
+    """Producers, workers and a watcher of one queue, on all gateways of a site."""
 
-    def __init__(self, site: Site, queue: str, random: Random, habits: tuple[str, ...] = HABITS) -> None:
-        self.ledger = Ledger()
+    def __init__(
+        self, site: Site, queue: str, random: Random, habits: tuple[str, ...] = HABITS, strangers: int = 0
+    ) -> None:
+        """Make a crowd: a worker of each habit, and so many more in processes of their own."""
+        self.ledger = Ledger(queue)
+        site.ledgers.append(self.ledger)
         self._site = site
         self._path = f"/queue/{quote(queue)}"
         self._random = random
         self._producers: list[asyncio.Task[None]] = []
-        self._workers: list[asyncio.Task[None]] = []
+        self._others: list[asyncio.Task[None]] = []
         self._habits = habits
+        self._strangers = strangers
         self._producing = True
 
     def start(self, producers: int = 2, pause: float = 0.02, most: int = 10**9) -> None:
         """Let all of them begin; each producer adds `most` jobs at most, with a pause in seconds after each."""
         self._producers = [asyncio.create_task(self._produce(n, pause, most)) for n in range(producers)]
-        self._workers = [asyncio.create_task(self._work(n, habit)) for n, habit in enumerate(self._habits)]
+        workers = [Worker(self._work_place, self.ledger, self._random, habit) for habit in self._habits]
+        watcher = Watcher(self._watch_place, self.ledger.heard.add, self.ledger.gap)
+        running = [*(worker.run() for worker in workers), watcher.run()]
+        running += [self._keep_stranger(number) for number in range(self._strangers)]
+        self._others = [asyncio.create_task(each) for each in running]
+
+    def _work_place(self) -> str:
+        return self._site.address(self._random.randrange(2), f"{self._path}/process/5?confirm=1")
+
+    def _watch_place(self) -> str:
+        return self._site.address(self._random.randrange(2), f"{self._path}/events?events=completed")
 
     async def stop_producing(self) -> None:
         """Begin with no further job, and wait until each one that was begun with is confirmed."""
@@ -70,10 +66,14 @@ class Crowd:
         await asyncio.gather(*self._producers)
 
     async def close(self) -> None:
-        """End all of them."""
-        for task in (*self._producers, *self._workers):
+        """End all of them, and raise what has ended one before."""
+        self._site.ledgers.remove(self.ledger)
+        tasks = (*self._producers, *self._others)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._producers, *self._workers, return_exceptions=True)
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
 
     async def _produce(self, number: int, pause: float, most: int) -> None:
         """Add jobs with ids of our own, each until it is confirmed."""
@@ -98,43 +98,27 @@ class Crowd:
             while (reply := json.loads(await socket.recv()))["id"] != id:
                 pass  # of a try before
         if "ok" in reply["data"]:
-            self.ledger.added.add(id)
+            self.ledger.confirm(id)
         return "ok" in reply["data"]
 
-    async def _work(self, number: int, habit: str) -> None:
+    async def _keep_stranger(self, number: int) -> None:
+        """Let a worker run in a process of its own, and another one when it was killed."""
+        addresses = [self._site.address(n, f"{self._path}/process/5?confirm=1") for n in range(2)]
         while True:
-            where = self._site.address(number + self._random.randrange(2), f"{self._path}/process/5?confirm=1")
-            async with await dial(where) as socket:
-                with suppress(ConnectionClosed):
-                    async for text in socket:
-                        message = json.loads(text)
-                        self._note(message["data"])
-                        if message["data"].get("type") == "process":
-                            await self._handle(socket, message, habit)
-
-    def _note(self, data: dict[str, Any]) -> None:
-        match data.get("type"):
-            case "process":
-                id = data["job"]["id"]
-                self.ledger.pushes[id] += 1
-                if id in self.ledger.done:
-                    self.ledger.again.append(id)
-            case "finished" if data["state"] == "completed":
-                self.ledger.done.add(data["jobId"])
-            case "lost":
-                self.ledger.lost += 1
-
-    async def _handle(self, socket: ClientConnection, message: dict[str, Any], habit: str) -> None:
-        rarely = self._random.random() < _ODDS
-        answer: dict[str, Any] = {"id": message["id"], "data": {"result": 1}}
-        if habit == "vanishing" and rarely:
-            socket.transport.abort()
-            return
-        if habit == "slow" and rarely:
-            await asyncio.sleep(1)
-        if habit == "failing" and rarely:
-            answer["data"] = {"err": "no"}
-        if habit == "meddling" and rarely:
-            await socket.send(json.dumps({"id": message["id"] + 1000, "data": {"result": 2}}))
-        for _ in range(2 if habit == "twice" and rarely else 1):
-            await socket.send(json.dumps(answer))
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.faults.soak.stranger", str(number), *addresses),
+                stdout=asyncio.subprocess.PIPE,
+                cwd=ROOT,
+                preexec_fn=ending_with_us(signal.SIGKILL),
+            )
+            self._site.clients.add(process.pid)
+            try:
+                assert process.stdout is not None
+                async for line in process.stdout:
+                    what, id, start = line.decode().split()
+                    (self.ledger.pushed if what == "pushed" else self.ledger.finished)(id, int(start))
+                await process.wait()
+            finally:
+                self._site.clients.discard(process.pid)
+                with suppress(ProcessLookupError):
+                    process.kill()

@@ -7,31 +7,55 @@ import signal
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
+from tests.faults.soak.ledger import Ledger
+from tests.support.clock import Clock
 from tests.support.cluster import Cluster
 from tests.support.ports import free_port
+from tests.support.relay import Port, RelayThread
 from tests.support.sentinel import Sentinels
 from tests.support.service import Service
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import wait_for
 
-KINDS = ("single", "sentinel", "cluster")
+KINDS = ("single", "sentinel", "replicated", "cluster")
+"""Of Redis; replicated is behind sentinels, too, and there nothing is confirmed that not both replicas have.
+
+One of two would not do: while a replica takes the place of a master that lives, the other one still follows that.
+"""
 LOAD, PROBE = "{load}", "{probe}"
 """Queues whose keys are on one node of a cluster each."""
 _SLOT = key_slot(f"bull:{LOAD}:".encode())
 SHARD_TIMEOUT = 3.0
 GATEWAY_TIMEOUT = 3.0
 REDIS_TIMEOUT = 1.0
+PING_TIME = 5.0
+"""Seconds after which a client that has gone silent is given up."""
+USER = "gateway"
+"""Name of the gateways' user in Redis; its password is in a file."""
+DESCRIPTORS = 320
+"""Descriptors that each process of a gateway may have."""
+_FIRST_PASSWORD = "first"
+_USERS = f"user default on nopass ~* &* +@all\nuser {USER} on >{_FIRST_PASSWORD} ~* &* +@all\n"
+_LIMITED = ("sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "sh")
+_DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 class Site:
     """A Redis of one kind with gateways that share it; a context.
 
     Attributes:
+        kind: one of `KINDS`.
         gateways: the services, each on a port of its own that it keeps.
+        relays: before each server.
+        doors: relays before each gateway.
+        clock: of the last gateway; None where there is no library for it.
+        ledgers: of those who add jobs.
+        clients: processes of clients, by their ids.
     """
 
     def __init__(
@@ -43,19 +67,37 @@ class Site:
         procs: int = 2,
         gateway_timeout: float = GATEWAY_TIMEOUT,
         fsync: str = "always",
+        rigged: bool = False,
     ) -> None:
+        """Make one; `rigged` puts relays between all parts, and gives the last gateway a clock of its own."""
         self._path = path
         self._stack = ExitStack()
-        self._sentinels = Sentinels(path / "sentinels") if kind == "sentinel" else None
-        self._cluster = Cluster(path / "cluster") if kind == "cluster" else None
-        self._single = ValkeyProcess(path / "valkey", tcp=True, extra_args=("--appendfsync", fsync))
+        self.kind = kind
+        self.relays = self._stack.enter_context(RelayThread()) if rigged else None
+        of_each: dict[str, Any] = {"users": _USERS, "relays": self.relays}
+        self._sentinels: Sentinels | None = None
+        self._cluster: Cluster | None = None
+        match kind:
+            case "single":
+                extra = ("--appendfsync", fsync)
+                self._single = ValkeyProcess(path / "valkey", tcp=True, extra_args=extra, **of_each)
+            case "cluster":
+                self._cluster = Cluster(path / "cluster", extra_args=_DURABLE, **of_each)
+            case _:
+                self._sentinels = Sentinels(path / "sentinels", **of_each)
         self._ports = [free_port() for _ in range(gateways)]
+        self.doors = [self.relays.before(Port(port)) for port in self._ports] if self.relays else []
         self._procs = procs
         self._gateway_timeout = gateway_timeout
         self._started = 0
+        self._password_file = path / "password"
+        self.clock = Clock.found(path / "clock") if rigged else None
         self.gateways: list[Service] = []
+        self.ledgers: list[Ledger] = []
+        self.clients: set[int] = set()
 
     def __enter__(self) -> Site:
+        self.set_password(_FIRST_PASSWORD)
         if self._cluster:
             (self._path / "cluster").mkdir(parents=True)
         self._stack.enter_context(self._sentinels or self._cluster or self._single)
@@ -70,7 +112,9 @@ class Site:
     @property
     def url(self) -> str:
         """Of Redis, for gateways."""
-        return (self._sentinels or self._cluster or self._single).url
+        if several := self._sentinels or self._cluster:
+            return several.url.replace("://", f"://{USER}@")
+        return f"redis://{USER}@127.0.0.1:{self._single.shown_port}"
 
     @property
     def server(self) -> ValkeyProcess:
@@ -78,6 +122,32 @@ class Site:
         if self._cluster:
             return self._cluster.owner(_SLOT).process
         return self._sentinels.master if self._sentinels else self._single
+
+    @property
+    def servers(self) -> list[ValkeyProcess]:
+        """All servers: replicas, too, but no sentinels."""
+        if self._cluster:
+            return [node.process for node in self._cluster.nodes]
+        return self._sentinels.servers if self._sentinels else [self._single]
+
+    @property
+    def masters(self) -> list[ValkeyProcess]:
+        """Those that take writes now."""
+        return self.servers if self._cluster else [self.server]
+
+    def set_password(self, password: str) -> None:
+        """Write the password that the gateways are to use from now on."""
+        new = self._password_file.with_suffix(".new")
+        self._path.mkdir(parents=True, exist_ok=True)
+        new.write_text(f"{password}\n")
+        new.replace(self._password_file)
+
+    def settle(self) -> None:
+        """Wait until the servers agree again on which of them is what, where there are several."""
+        if self._cluster:
+            self._cluster.settle()
+        elif self._sentinels:
+            self._sentinels.settle()
 
     def redis(self) -> Redis:
         """Return a client of that server, to look behind the gateways' backs."""
@@ -88,6 +158,10 @@ class Site:
         assert self._sentinels is not None
         before = self.server
         self._sentinels.fail_over()
+        self.wait_for_another(before)
+
+    def wait_for_another(self, before: ValkeyProcess) -> None:
+        """Wait until the sentinels have another master."""
         wait_for(lambda: self.server is not before, "the sentinels have another master", 30)
 
     def move_slot(self, random: Random) -> None:
@@ -98,7 +172,12 @@ class Site:
 
     def address(self, number: int, path: str) -> str:
         """Return a WebSocket URL on one of the gateways, which may be down now."""
-        return f"ws://127.0.0.1:{self._ports[number % len(self._ports)]}{path}"
+        port = self.doors[number % len(self.doors)].port if self.doors else self.port(number)
+        return f"ws://127.0.0.1:{port}{path}"
+
+    def port(self, number: int) -> int:
+        """Return the port of a gateway itself."""
+        return self._ports[number % len(self._ports)]
 
     def shards(self) -> list[int]:
         """Return the process ids of all shards that live."""
@@ -122,10 +201,17 @@ class Site:
         flags = {
             "procs": self._procs,
             "redis-url": self.url,
+            "redis-password-file": self._password_file,
             "shard-timeout": SHARD_TIMEOUT,
             "gateway-timeout": self._gateway_timeout,
             "redis-timeout": REDIS_TIMEOUT,
+            "ping-interval": PING_TIME / 2,
+            "ping-timeout": PING_TIME / 2,
             "drain-timeout": 2,
+            "min-replicas": 2 if self.kind == "replicated" else 0,
+            "port": port,
         }
         words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-        return Service(self._path / f"gateway-{self._started}", "--no-auth", *words, port=("--port", str(port))).start()
+        env = self.clock.environment if self.clock and port == self._ports[-1] else {}
+        home = self._path / f"gateway-{self._started}"
+        return Service(home, "--no-auth", *words, env=env, launcher=_LIMITED).start()

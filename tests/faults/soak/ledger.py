@@ -1,0 +1,71 @@
+"""The ledger: what the clients of one queue know of its jobs, in whatever order they tell it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+class Ledger:
+    """What the clients of one queue know.
+
+    Attributes:
+        queue: its name.
+        tried: ids of jobs that somebody wanted to add.
+        added: those that were confirmed.
+        voided: those of jobs that the server was told to forget.
+        gone: ids of jobs that were confirmed and not there when the server was told to forget them: there must be none.
+        pushes: how often each one came to a worker.
+        lost: answers that came too late, as the gateway said.
+        heard: ids of jobs whose completion a watcher has heard of.
+        missed: ids of jobs of which it may have missed that, as the gateway said.
+    """
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.tried: set[str] = set()
+        self.added: set[str] = set()
+        self.voided: set[str] = set()
+        self.gone: set[str] = set()
+        self.pushes: Counter[str] = Counter()
+        self.lost = 0
+        self.heard: set[str] = set()
+        self.missed: set[str] = set()
+        self._again_before: list[str] = []
+        self._last: dict[str, int] = {}  # by job, the number of the last start of which a worker knows
+        self._done: dict[str, int] = {}  # by job, that of the start whose completion was confirmed to the worker
+
+    def pushed(self, id: str, start: int) -> None:
+        """Take note that a job came to a worker, `start` being how often it was started then."""
+        self.pushes[id] += 1
+        self._last[id] = max(start, self._last.get(id, 0))
+
+    def finished(self, id: str, start: int) -> None:
+        """Take note that the completion of this start of a job was confirmed to its worker."""
+        self._done[id] = max(start, self._done.get(id, 0))
+
+    def confirm(self, id: str) -> None:
+        """Take note that the addition of a job was confirmed, unless the server has forgotten it since it was tried."""
+        if id in self.tried:
+            self.added.add(id)
+
+    def gap(self) -> None:
+        """Take note that a watcher was told that it has missed events."""
+        self.missed |= self.tried - self.heard
+
+    def void(self) -> None:
+        """Take note that the server was told to forget all jobs, just now."""
+        self._again_before = self.again
+        self.voided |= self.tried
+        for each in (self.tried, self.added, self._last, self._done):
+            each.clear()
+
+    @property
+    def done(self) -> set[str]:
+        """The ids of the jobs whose completion was confirmed to their worker."""
+        return set(self._done)
+
+    @property
+    def again(self) -> list[str]:
+        """The ids of the jobs that were started again after that: there must be none."""
+        known = [id for id, start in self._done.items() if self._last.get(id, 0) > start and id not in self.voided]
+        return self._again_before + known
