@@ -252,6 +252,7 @@ class App:
                 | CallEndpoint.CONNECTIONS
                 | CallEndpoint.DRAIN_CONNECTION
                 | CallEndpoint.CLOSE_CONNECTION
+                | CallEndpoint.WHOAMI
             ):
                 return RequestSession(self._flows(), context, client, self._call_limits, FLOWS)
             case _:

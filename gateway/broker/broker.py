@@ -82,7 +82,7 @@ class Broker:
         self._tracker = tracker = Tracker(own, options, tracks=isinstance(self.link, Link))
         trackers = Trackers(self.link, options, tracker)
         self.roster = Roster(identity.address)
-        self.reach = Reach(own, tracker, prefix, self.leases, self.roster, self._look_again)
+        self.reach = Reach(own, tracker, prefix, self.leases, self.roster, self._look_again, self._users)
         self._parts = ShardParts(
             options,
             Seats(options.seats, trackers.of),
@@ -151,6 +151,12 @@ class Broker:
     def _look_again(self, name: str) -> None:
         if (services := self._services.get(self.queue(name))) is not None:
             services.look_again()
+
+    def _users(self, name: str) -> tuple[int, int]:
+        """Return how many work on a queue here, and how many watch it."""
+        queue = self.queues.find(name)
+        services = None if queue is None else self._services.get(queue)
+        return (0, 0) if services is None else services.users
 
     def _services_changed(self, services: QueueServices) -> None:
         if services.is_idle:

@@ -85,6 +85,13 @@ class QueueServices:
         return Feed in self._services or ManualConsumers in self._services
 
     @property
+    def users(self) -> tuple[int, int]:
+        """How many work on the queue here, callers who want one job not among them; and how many watch it."""
+        feed, reader = self._services.get(Feed), self._services.get(EventReader)
+        workers = 0 if feed is None else sum(not consumer.by_hand for consumer in feed.consumers)
+        return workers, 0 if reader is None else reader.watchers
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is here."""
         return not self._services and not self._closing

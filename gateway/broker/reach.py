@@ -1,4 +1,4 @@
-"""Reaching the clients of other shards: what shards ask each other over the channel, and what they answer."""
+"""Reaching the clients of other shards: a shard asks the others over the channel, and answers them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,39 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Set
 from operator import itemgetter
-from typing import Any, Final, Protocol, TypeVar, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from bullmq_proxy.gateway.access.grants import Grant
 from bullmq_proxy.gateway.broker.consuming.grace import Kept, KeptLease, worker_of
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.roster import Roster, address_of
 from bullmq_proxy.gateway.broker.consuming.tokens import parse_token
+from bullmq_proxy.gateway.broker.questions import (
+    KEPT,
+    LISTED,
+    MANY,
+    NAME,
+    PAIR,
+    QUESTION,
+    SHOWN,
+    USERS,
+    Dismiss,
+    HowMany,
+    LookAgain,
+    Many,
+    Moved,
+    Overtaken,
+    Retire,
+    SendAway,
+    Shown,
+    TakeUp,
+    WhoIsConnected,
+    WhoWorks,
+    read,
+)
 from bullmq_proxy.gateway.broker.redis.channel import Channel, in_pieces
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
@@ -24,76 +47,6 @@ from bullmq_proxy.gateway.rules.shapes import ConnectionKind, ShownConnection
 
 log = logging.getLogger(__name__)
 
-
-class Overtaken(Struct, frozen=True, tag="overtaken"):
-    """A job was taken from its holder by its token; was the client told?"""
-
-    job: str
-    token: str
-    reason: str
-
-
-class WhoWorks(Struct, frozen=True, tag="whoWorks"):
-    """Who works on a queue?"""
-
-    queue: str
-
-
-class Retire(Struct, frozen=True, tag="retire"):
-    """A worker is to take no new jobs; is it there?"""
-
-    queue: str
-    worker: str
-
-
-class SendAway(Struct, frozen=True, tag="sendAway"):
-    """A worker is to be disconnected; is it there?"""
-
-    queue: str
-    worker: str
-
-
-class LookAgain(Struct, frozen=True, tag="lookAgain"):
-    """Something about a queue has changed of which Redis tells nobody: a limit is gone, or jobs are."""
-
-    queue: str
-
-
-class TakeUp(Struct, frozen=True, tag="takeUp"):
-    """A client has come back on another connection; what is kept for it?"""
-
-    queue: str
-    worker: str
-    secret: str
-    key: str
-    taker: str
-
-
-class Moved(Struct, frozen=True, tag="moved"):
-    """These jobs were moved by their tokens, or their locks are under others now; ids and tokens."""
-
-    jobs: list[Raw]
-
-
-class WhoIsConnected(Struct, frozen=True, tag="whoIsConnected"):
-    """Who is connected to the queues of a grant; `queue`, `kind` and `limit` are those of `ConnectionsQuery`."""
-
-    grant: Grant
-    queue: str | None
-    kind: ConnectionKind | None
-    limit: int
-
-
-class Dismiss(Struct, frozen=True, tag="dismiss"):
-    """A connection on a queue of a grant is to be closed, or its worker to finish; is it there?"""
-
-    grant: Grant
-    connection: str
-    closes: bool
-
-
-Question = Overtaken | WhoWorks | Retire | SendAway | LookAgain | TakeUp | Moved | WhoIsConnected | Dismiss
-
 MOST_SHOWN: Final = 1000
 """Workers of a queue that a shard shows."""
 
@@ -101,20 +54,6 @@ _HOPS: Final = 8  # connections that a client may have lost one after the other 
 _PATIENCE: Final = 3.0  # s in which a shard that lives must be heard: after an outage it may need 2 for its links
 _PAUSE: Final = 0.1  # s before it is asked again
 _NO, _YES = b"false", b"true"
-
-
-class _Shown(Struct, frozen=True):
-    """A piece of the answer to `WhoWorks`."""
-
-    workers: list[Raw]
-    omitted: int = 0
-
-
-class _Listed(Struct, frozen=True):
-    """A piece of the answer to `WhoIsConnected`."""
-
-    connections: list[ShownConnection]
-    omitted: int = 0
 
 
 class Connected(Protocol):
@@ -144,6 +83,7 @@ class Reach:
         leases: Leases,
         roster: Roster,
         look_again: Callable[[str], None],
+        users: Callable[[str], tuple[int, int]],
     ) -> None:
         """Make one.
 
@@ -154,9 +94,11 @@ class Reach:
             leases: of the shard.
             roster: of the shard.
             look_again: lets those who wait for something of a queue look for it.
+            users: returns how many work on a queue here, and how many watch it.
         """
         self.connected: Connected | None = None
         self._look_again = look_again
+        self._users = users
         self._leases = leases
         self._roster = roster
         self._link = link
@@ -193,7 +135,7 @@ class Reach:
             GatewayError: Redis is not reachable.
         """
         answers = await self._channel.ask(msgspec.json.encode(WhoWorks(queue)))
-        pieces = [shown for piece in answers.pieces if (shown := _read(_shown, piece)) is not None]
+        pieces = [shown for piece in answers.pieces if (shown := read(SHOWN, piece)) is not None]
         workers = [worker for piece in pieces for worker in piece.workers]
         unread = len(answers.pieces) - len(pieces)
         return workers, sum(piece.omitted for piece in pieces), answers.silent + unread
@@ -220,10 +162,29 @@ class Reach:
             GatewayError: Redis is not reachable, or the grant has too many patterns to tell others.
         """
         answers = await self._channel.ask(msgspec.json.encode(question))
-        pieces = [listed for piece in answers.pieces if (listed := _read(_listed, piece)) is not None]
+        pieces = [listed for piece in answers.pieces if (listed := read(LISTED, piece)) is not None]
         found = sorted((each for piece in pieces for each in piece.connections), key=itemgetter("since"))
         omitted = sum(piece.omitted for piece in pieces) + max(0, len(found) - question.limit)
         return found[: question.limit], omitted, answers.silent + len(answers.pieces) - len(pieces)
+
+    async def users(self, queues: Iterable[str]) -> tuple[dict[str, tuple[int, int]], int]:
+        """Return how many work on queues, and how many watch them, on all shards.
+
+        Returns:
+            The two numbers by the names of queues, and how many shards have not answered in time; a queue without both
+            may be missing.
+
+        Raises:
+            GatewayError: Redis is not reachable.
+        """
+        asked = (self._channel.ask(msgspec.json.encode(HowMany(piece))) for piece in in_pieces(queues))
+        every = await asyncio.gather(*asked)
+        found: dict[str, tuple[int, int]] = {}
+        for many in (read(MANY, piece) for answers in every for piece in answers.pieces):
+            for name, workers, watchers in filter(None, (read(USERS, text) for text in (many.queues if many else ()))):
+                before = found.get(name, (0, 0))
+                found[name] = before[0] + workers, before[1] + watchers
+        return found, max(answers.silent for answers in every)
 
     async def dismiss(self, question: Dismiss) -> bool:
         """Let a worker finish, or close its connection, on whatever shard it is; return whether it is there.
@@ -265,7 +226,7 @@ class Reach:
             answer = await self._ask_keeper(TakeUp(queue, worker_of(secret), secret, key, taker), until)
             if not answer or answer == [_NO]:
                 return
-            pieces = [kept for piece in answer if (kept := _read(_kept, piece)) is not None]
+            pieces = [kept for piece in answer if (kept := read(KEPT, piece)) is not None]
             if len(pieces) < len(answer):
                 raise _silent()
             first = pieces[0]
@@ -317,7 +278,7 @@ class Reach:
     def _answer(self, text: bytes) -> list[bytes]:
         """Answer a question of another shard; one that this version does not know gets no answer."""
         try:
-            question = _reader.decode(text)
+            question = QUESTION.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             # Not what it asks: a later version's question may hold a secret.
             log.debug("another gateway asks what this version does not know, in %d bytes", len(text))
@@ -339,7 +300,7 @@ class Reach:
             case TakeUp():
                 return self._hand_over(question) or [_NO]
             case Moved(jobs):
-                for id, token in filter(None, (_read(_pair, job) for job in jobs)):
+                for id, token in filter(None, (read(PAIR, job) for job in jobs)):
                     if (lease := self._leases.find(token, id)) is not None:
                         lease.consumer.overtake(lease)
                 return []
@@ -348,6 +309,8 @@ class Reach:
                 return []
             case WhoIsConnected():
                 return self._list(question)
+            case HowMany(queues):
+                return self._count(queues)
             case Dismiss(grant, id, closes):
                 connected = self.connected
                 return [_YES if connected is not None and connected.dismiss(grant, id, closes=closes) else _NO]
@@ -356,8 +319,8 @@ class Reach:
 
     def _show(self, queue: str) -> list[bytes]:
         workers = list(self._roster.of(queue))
-        pieces = [_Shown(piece) for piece in in_pieces(worker.show(id) for id, worker in workers[:MOST_SHOWN])]
-        pieces.append(_Shown([], max(0, len(workers) - MOST_SHOWN)))
+        pieces = [Shown(piece) for piece in in_pieces(worker.show(id) for id, worker in workers[:MOST_SHOWN])]
+        pieces.append(Shown([], max(0, len(workers) - MOST_SHOWN)))
         return [msgspec.json.encode(piece) for piece in pieces]
 
     def _list(self, question: WhoIsConnected) -> list[bytes]:
@@ -368,6 +331,11 @@ class Reach:
         pieces: list[Any] = [{"connections": piece} for piece in in_pieces(shown)]
         pieces.append({"connections": [], "omitted": omitted})
         return [msgspec.json.encode(piece) for piece in pieces]
+
+    def _count(self, queues: list[Raw]) -> list[bytes]:
+        names = filter(None, (read(NAME, text) for text in queues))
+        counts = ((name, *self._users(name)) for name in names)
+        return [msgspec.json.encode(Many(piece)) for piece in in_pieces(each for each in counts if any(each[1:]))]
 
     def _hand_over(self, question: TakeUp) -> list[bytes]:
         worker = self._roster.find(question.queue, question.worker)
@@ -380,18 +348,6 @@ class Reach:
         ]
 
 
-T = TypeVar("T")
-
-
-def _read(decoder: msgspec.json.Decoder[T], text: bytes | Raw) -> T | None:
-    """Return what another gateway has written; None, with a line in the log, where it is nothing that one writes."""
-    try:
-        return decoder.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        log.warning("another gateway says what cannot be read, in %d bytes", len(text))
-        return None
-
-
 def _unanswered(id: str) -> GatewayError:
     return GatewayError(ErrorCode.OUTCOME_UNKNOWN, f"The gateway of {id} does not answer: try again, or see there")
 
@@ -400,10 +356,3 @@ def _silent() -> GatewayError:
     return GatewayError(
         ErrorCode.REDIS_UNAVAILABLE, "The gateway that keeps the jobs of this client does not answer: try again"
     )
-
-
-_reader: Final = msgspec.json.Decoder(Question)
-_kept: Final = msgspec.json.Decoder(Kept)
-_pair: Final = msgspec.json.Decoder(tuple[str, str])
-_shown: Final = msgspec.json.Decoder(_Shown)
-_listed: Final = msgspec.json.Decoder(_Listed)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bullmq_proxy.gateway.client.types import (
         AddedFlow,
         BulkJob,
+        Caller,
         CancelledJob,
         CancelOptions,
         Connections,
@@ -728,6 +729,10 @@ class FlowFunctions(Functions):
         counted. Returns false where there is none of this id on the queues that the key is for.
         """
         return await self._write("closeConnection", [id])
+
+    async def whoami(self) -> Caller:
+        """Return the name of the caller's key, its permissions, and the queues that it is for."""
+        return await self._read("whoami", [])
 
     async def getQueues(self, opts: QueuesQuery | None = None) -> FoundQueues:
         """Return the queues that the key is for, in no order, and a `cursor` for the next page while there may be

@@ -62,6 +62,17 @@ class BulkJob(TypedDict):
     opts: NotRequired[JobOptions | None]
 
 
+class Caller(TypedDict):
+    """Whoever calls."""
+
+    key: str
+    """the name of the key; empty for one of `auth_keys`."""
+    permissions: list[Literal["produce", "consume", "observe", "tune", "manage"]]
+    """that it has."""
+    queues: list[str]
+    """patterns of the queues that it is for; a `*` stands for any text."""
+
+
 class CancelOptions(TypedDict):
     """Options of `cancelJob`."""
 
@@ -191,10 +202,19 @@ class FlowQuery(TypedDict):
 
 
 class FoundQueue(TypedDict):
-    """A queue that is there; `counts` has the number of its jobs by state, where that was asked for and can be told."""
+    """A queue that is there, with what was asked for and can be told."""
 
     name: str
     counts: NotRequired[dict[str, int]]
+    """the number of its jobs by state."""
+    oldest: NotRequired[int | None]
+    """milliseconds that the job next in line has waited; null where none waits."""
+    paused: NotRequired[bool]
+    """whether it is paused."""
+    workers: NotRequired[int]
+    """Worker connections, and webhook workers."""
+    watchers: NotRequired[int]
+    """connections that watch it, and streams."""
 
 
 class FoundQueues(TypedDict):
@@ -203,6 +223,8 @@ class FoundQueues(TypedDict):
     queues: list[FoundQueue]
     cursor: str | None
     """for the next page; null when there is none."""
+    silent: NotRequired[int]
+    """how many shards have not answered in time, where it was asked who is connected: who is there is missing."""
 
 
 class JobJson(TypedDict):
@@ -487,11 +509,17 @@ class QueueOptions(TypedDict):
 
 
 class QueuesQuery(TypedDict):
-    """Which queues: about `limit` of them, behind `cursor`; with `counts` also how many jobs each has, by state."""
+    """Which queues: about `limit` of them, behind `cursor`; and what of each.
+
+    With `counts` how many jobs it has, by state; with `oldest` how long the job next in line has waited, and
+    whether the queue is paused; with `connected` how many workers and watchers it has on all gateways.
+    """
 
     cursor: NotRequired[str | None]
     limit: NotRequired[int]
     counts: NotRequired[bool]
+    oldest: NotRequired[bool]
+    connected: NotRequired[bool]
 
 
 class RateLimit(TypedDict):

@@ -33,7 +33,7 @@ const QUEUE = {
 };
 const FLOWS = {
   reads: [
-    "getFlow", "getConnections", "getQueues",
+    "getFlow", "getConnections", "whoami", "getQueues",
   ],
   writes: [
     "add", "addBulk", "drainConnection", "closeConnection",

@@ -561,6 +561,8 @@ export interface FlowFunctions {
    * Returns false where there is none of this id on the queues that the key is for.
    */
   closeConnection(id: string): Promise<boolean>;
+  /** Return the name of the caller's key, its permissions, and the queues that it is for. */
+  whoami(): Promise<Caller>;
   /**
    * Return the queues that the key is for, in no order, and a `cursor` for the next page while there may be more.
    *
@@ -774,6 +776,16 @@ export interface BulkJob {
   opts?: JobOptions | null;
 }
 
+/** Whoever calls. */
+export interface Caller {
+  /** the name of the key; empty for one of `auth_keys`. */
+  key: string;
+  /** that it has. */
+  permissions: ("produce" | "consume" | "observe" | "tune" | "manage")[];
+  /** patterns of the queues that it is for; a `*` stands for any text. */
+  queues: string[];
+}
+
 /** Options of `cancelJob`. */
 export interface CancelOptions {
   fail?: boolean;
@@ -887,10 +899,19 @@ export interface FlowQuery {
   maxChildren?: number;
 }
 
-/** A queue that is there; `counts` has the number of its jobs by state, where that was asked for and can be told. */
+/** A queue that is there, with what was asked for and can be told. */
 export interface FoundQueue {
   name: string;
+  /** the number of its jobs by state. */
   counts?: Record<string, number>;
+  /** milliseconds that the job next in line has waited; null where none waits. */
+  oldest?: number | null;
+  /** whether it is paused. */
+  paused?: boolean;
+  /** Worker connections, and webhook workers. */
+  workers?: number;
+  /** connections that watch it, and streams. */
+  watchers?: number;
 }
 
 /** A page of queues. */
@@ -898,6 +919,8 @@ export interface FoundQueues {
   queues: FoundQueue[];
   /** for the next page; null when there is none. */
   cursor: string | null;
+  /** how many shards have not answered in time, where it was asked who is connected: who is there is missing. */
+  silent?: number;
 }
 
 /** A job as Node's `Job.toJSON` shows it. Times in milliseconds since 1970; null where Node has NaN. */
@@ -1160,11 +1183,18 @@ export interface QueueOptions {
   defaultJobOptions?: JobOptions | null;
 }
 
-/** Which queues: about `limit` of them, behind `cursor`; with `counts` also how many jobs each has, by state. */
+/**
+ * Which queues: about `limit` of them, behind `cursor`; and what of each.
+ *
+ * With `counts` how many jobs it has, by state; with `oldest` how long the job next in line has waited, and
+ * whether the queue is paused; with `connected` how many workers and watchers it has on all gateways.
+ */
 export interface QueuesQuery {
   cursor?: string | null;
   limit?: number;
   counts?: boolean;
+  oldest?: boolean;
+  connected?: boolean;
 }
 
 /** At most `max` jobs start in `duration` ms. */

@@ -9,6 +9,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from msgspec import Raw
 
+from bullmq_proxy.gateway.access.grants import Permission
+
 
 class JobParent(TypedDict):
     """The job that waits for this one, with the flags of what its failure means to the parent."""
@@ -320,11 +322,37 @@ class Connections(TypedDict):
     silent: int
 
 
+class Caller(TypedDict):
+    """Whoever calls.
+
+    Attributes:
+        key: the name of the key; empty for one of `auth_keys`.
+        permissions: that it has.
+        queues: patterns of the queues that it is for; a `*` stands for any text.
+    """
+
+    key: str
+    permissions: list[Permission]
+    queues: list[str]
+
+
 class FoundQueue(TypedDict):
-    """A queue that is there; `counts` has the number of its jobs by state, where that was asked for and can be told."""
+    """A queue that is there, with what was asked for and can be told.
+
+    Attributes:
+        counts: the number of its jobs by state.
+        oldest: milliseconds that the job next in line has waited; null where none waits.
+        paused: whether it is paused.
+        workers: Worker connections, and webhook workers.
+        watchers: connections that watch it, and streams.
+    """
 
     name: str
     counts: NotRequired[dict[str, int]]
+    oldest: NotRequired[int | None]
+    paused: NotRequired[bool]
+    workers: NotRequired[int]
+    watchers: NotRequired[int]
 
 
 class FoundQueues(TypedDict):
@@ -332,10 +360,12 @@ class FoundQueues(TypedDict):
 
     Attributes:
         cursor: for the next page; null when there is none.
+        silent: how many shards have not answered in time, where it was asked who is connected: who is there is missing.
     """
 
     queues: list[FoundQueue]
     cursor: str | None
+    silent: NotRequired[int]
 
 
 class SchedulerTemplate(TypedDict):

@@ -14,6 +14,8 @@ class QueuesOptions:
     cursor: str | None
     limit: int
     counts: bool
+    oldest: bool
+    connected: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

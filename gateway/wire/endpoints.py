@@ -249,6 +249,15 @@ class CallEndpoint(enum.Enum):
         title="Close a connection",
         description="Send its client away, as `closeConnection` of flows.",
     )
+    WHOAMI = Row(
+        methods=_PAGE,
+        paths=("/whoami",),
+        permissions=_ANY,
+        action="call anything",
+        options=NO_OPTIONS,
+        title="Who asks",
+        description="The key's name, its permissions and queues, as `whoami` of flows returns them.",
+    )
 
 
 RequestEndpoint = CallEndpoint | AncestorEndpoint | WorkersEndpoint
@@ -259,6 +268,7 @@ FUNCTIONS: Final[dict[Endpoint, str]] = {
     CallEndpoint.CONNECTIONS: "getConnections",
     CallEndpoint.DRAIN_CONNECTION: "drainConnection",
     CallEndpoint.CLOSE_CONNECTION: "closeConnection",
+    CallEndpoint.WHOAMI: "whoami",
 }
 """The function of flows that is called at an endpoint, where the request does not name it."""
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPENED, *CallEndpoint, *AncestorEndpoint, *WorkersEndpoint)

@@ -43,18 +43,25 @@ _CURSOR_OPTION: Final[QueryOption[str | None]] = QueryOption(
     acting=None,
 )
 _LIMIT: Final = whole("limit", "About how many queues.", least=1, most=LARGEST_PAGE, default=PAGE)
-_COUNTS: Final = QueryOption(
-    name="counts",
-    description="1: with the number of jobs in each state.",
-    type=bool,
-    default=False,
-    parse=parse_flag,
-    acting=None,
-)
+
+
+def _flag(name: str, description: str) -> QueryOption[bool]:
+    return QueryOption(name=name, description=description, type=bool, default=False, parse=parse_flag, acting=None)
+
+
+_COUNTS: Final = _flag("counts", "1: with the number of jobs in each state.")
+_OLDEST: Final = _flag("oldest", "1: with how long the job next in line has waited, and whether the queue is paused.")
+_CONNECTED: Final = _flag("connected", "1: with how many workers and watchers are connected.")
 
 
 def _read(path: Mapping[str, str], query: Mapping[str, str], limits: Limits) -> QueuesOptions:
-    return QueuesOptions(cursor=_CURSOR_OPTION.read(query), limit=_LIMIT.read(query), counts=_COUNTS.read(query))
+    return QueuesOptions(
+        cursor=_CURSOR_OPTION.read(query),
+        limit=_LIMIT.read(query),
+        counts=_COUNTS.read(query),
+        oldest=_OLDEST.read(query),
+        connected=_CONNECTED.read(query),
+    )
 
 
-QUEUES_OPTIONS: Final = OptionSet((_CURSOR_OPTION, _LIMIT, _COUNTS, TOKEN), _read)
+QUEUES_OPTIONS: Final = OptionSet((_CURSOR_OPTION, _LIMIT, _COUNTS, _OLDEST, _CONNECTED, TOKEN), _read)

@@ -89,5 +89,6 @@ def test_what_the_functions_need() -> None:
         "getConnections": (Permission.MANAGE, False),
         "drainConnection": (Permission.MANAGE, True),
         "closeConnection": (Permission.MANAGE, True),
+        "whoami": (None, False),
         "getQueues": (Permission.OBSERVE, False),
     }

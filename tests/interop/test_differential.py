@@ -39,6 +39,7 @@ OURS: Final = {
     "getConnections",
     "getConsumers",
     "getQueues",
+    "whoami",
 }
 """The functions that Node does not have."""
 

@@ -286,3 +286,18 @@ class TestRights:
         for target in (f"/connections/{id}/close", f"/connections/{id}/drain"):
             assert (await ask(here, "GET", target)).status == 405
         assert await one(here, "queue") == id
+
+
+async def test_a_key_learns_who_it_is_and_what_it_may_do(here: Gateway) -> None:
+    everything = {"key": "", "permissions": list(Permission), "queues": ["*"]}
+    assert await (await here.connect("/flows")).call("whoami") == everything
+    async with await RawClient.connect(here.port) as client:
+        for name, permissions, patterns in KEYS:
+            for target in ("/whoami", "/flows/whoami"):
+                answer = await client.fetch("GET", target, f"Authorization: Bearer {name}")
+                if permissions:
+                    shown = {"key": name, "permissions": list(permissions), "queues": list(patterns)}
+                    assert json.loads(answer.body) == {"ok": shown}
+                else:
+                    assert (answer.status, answer.error["code"]) == (403, "FORBIDDEN")
+        assert (await client.fetch("GET", "/whoami", "Authorization: Bearer wrong")).status == 401

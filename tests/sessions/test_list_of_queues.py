@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from itertools import combinations
 from pathlib import Path
@@ -13,8 +14,9 @@ from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.broker.functions import queues
+from bullmq_proxy.gateway.broker.redis import channel
 from tests.net.support import Answer, RawClient
-from tests.sessions.peer import Gateway, Peer
+from tests.sessions.peer import Gateway, Peer, until
 from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
 
@@ -118,6 +120,74 @@ class TestPages:
         by_request = json.loads((await get(proxy, "?counts=1&limit=1000")).body)
         assert by_request == {"ok": page}
 
+    async def test_how_long_the_next_job_has_waited_comes_along_when_asked_for(
+        self, proxy: Gateway, redis: Redis, prefix: str
+    ) -> None:
+        now = int(time.time() * 1000)
+        hour, minute = now - 3_600_000, now - 60_000
+        added: dict[str, list[dict[str, Any]]] = {
+            "plain": [{"timestamp": hour}, {"timestamp": minute}],
+            "by priority": [{"timestamp": hour, "priority": 5}, {"timestamp": now}],
+            "its delay is over": [{"timestamp": hour, "delay": 3_540_000}],
+            "delayed": [{"delay": 3_600_000}],
+            "only a retry has a delay": [{"timestamp": hour, "backoff": {"type": "fixed", "delay": 5000}}],
+            "not yet": [{"timestamp": now + 3_600_000}],
+        }
+        for name, jobs in added.items():
+            queue = await proxy.queue(name)
+            await queue.call("addBulk", [{"name": "job", "opts": opts} for opts in jobs])
+        await (await proxy.queue("its delay is over")).call("promoteJobs")
+        await (await proxy.queue("plain")).call("pause")
+        await make(redis, prefix, "empty", "odd", "gone")
+        await redis.set(f"{prefix}:odd:wait", "of another program")
+        await redis.rpush(f"{prefix}:gone:wait", "1")
+        page = await (await proxy.connect("/flows")).call("getQueues", {"oldest": True})
+        found = {each["name"]: (each.get("oldest"), each.get("paused")) for each in page["queues"]}
+        ages = {name: age and round(age / 60_000) for name, (age, _) in found.items()}
+        assert ages == {
+            "plain": 60,
+            "by priority": 60,
+            "its delay is over": 1,
+            "delayed": None,
+            "only a retry has a delay": 60,
+            "not yet": 0,
+            "empty": None,
+            "odd": None,
+            "gone": None,
+        }
+        assert {name: paused for name, (_, paused) in found.items()} == {
+            **dict.fromkeys(found, False),
+            "plain": True,
+            "odd": None,
+        }
+        by_request = json.loads((await get(proxy, "?oldest=true")).body)["ok"]
+        assert {each["name"]: each.get("paused") for each in by_request["queues"]}["plain"]
+
+    async def test_who_is_connected_is_counted_on_all_gateways_when_asked_for(
+        self, proxy: Gateway, redis: Redis, prefix: str, valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(channel, "_PIECE", 200)
+        all_names = [f"queue-{number}" for number in range(50)]
+        await make(redis, prefix, *all_names)
+        async with Gateway(valkey.url, prefix=prefix) as other:
+            workers = [await gateway.worker("queue-7") for gateway in (proxy, other, other)]
+            await workers[0].pause()
+            await other.events("queue-7")
+            await other.events("queue-8")
+            waiting = await other.queue("queue-9")
+            await waiting.request("getNextJob", "token", {"block": 60_000})
+            await waiting.request("waitUntilJobFinished", "1")
+            flows = await proxy.connect("/flows")
+
+            async def look() -> dict[str, tuple[int, int]]:
+                page = await flows.call("getQueues", {"connected": True})
+                assert page["silent"] == 0
+                found = {each["name"]: (each["workers"], each["watchers"]) for each in page["queues"]}
+                return found if found["queue-7"][0] == 3 else {}
+
+            found = await until(look, "all workers are there")
+            assert found == dict.fromkeys(all_names, (0, 0)) | {"queue-7": (3, 1), "queue-8": (0, 1)}
+
     @pytest.mark.parametrize(
         ("query", "option", "status", "message"),
         [
@@ -125,6 +195,8 @@ class TestPages:
             ("limit=0", {"limit": 0}, 400, "Expected"),
             ("limit=1001", {"limit": 1001}, 400, "Expected"),
             ("counts=2", {"counts": 2}, 400, "Expected"),
+            ("oldest=2", {"oldest": 2}, 400, "Expected"),
+            ("connected=x", {"connected": "x"}, 400, "Expected"),
             ("x=1", {"x": 1}, 400, "Unknown option"),
             ("cursor=00000000-0", {"cursor": "00000000-0"}, 409, "begin again, without `cursor`"),
         ],

@@ -33,8 +33,8 @@ PREFIXES = ("/queue", "/queues", "/ws/queues")
 KINDS = {"": None, "/process/1": Permission.CONSUME, "/events": Permission.OBSERVE}
 """The ends of the paths, and the permission that each kind of connection needs."""
 
-OF_ALL = {"getQueues", "drainConnection", "closeConnection"}
-"""Functions of flows that leave out what the key is not for."""
+OF_ALL = {"getQueues", "drainConnection", "closeConnection", "whoami"}
+"""Functions of flows that leave out what the key is not for, or are of no queue."""
 
 permissions = pytest.mark.parametrize("permission", list(Permission))
 
@@ -243,7 +243,7 @@ class TestFlows:
         for row in FLOWS:
             peer = await proxy.connect("/flows", token=permission)
             is_of_all = row.name in OF_ALL
-            may = row.permission is permission
+            may = permission in row.permissions
             for queue, is_allowed in ((OWN, may), (OTHER, may and is_of_all)):
                 found = await outcomes(peer, [(row, flow_arguments(row, queue))])
                 assert (found[row.name] != "FORBIDDEN") == is_allowed, (row.name, queue, found)

@@ -8,10 +8,13 @@ import re
 import signal
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.support.service import Service
@@ -31,7 +34,15 @@ def figures(service: Service, name: str, timeout: float = TIMEOUT) -> dict[int, 
     return {int(slot): float(value) for slot, value in lines}
 
 
-def test_every_page_has_all_shards(service: Callable[..., Service]) -> None:
+def asked(service: Service, target: str, method: str = "GET") -> Any:
+    """The result of a request, from whichever shard the kernel gives us."""
+    request = urllib.request.Request(f"http://127.0.0.1:{service.port}/{target}", method=method)
+    request.add_header("Authorization", f"Bearer {service.token}")
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        return json.load(answer)["ok"]
+
+
+def test_every_page_has_all_shards_and_every_shard_reaches_all_connections(service: Callable[..., Service]) -> None:
     running = service("--procs", str(SHARDS)).start()
     with ExitStack() as stack:
         sockets = [stack.enter_context(connect(running.address("/queue/q"))) for _ in range(8 * SHARDS)]
@@ -41,6 +52,17 @@ def test_every_page_has_all_shards(service: Callable[..., Service]) -> None:
         wait_for(lambda: sum(figures(running, "calls_total").values()) == len(sockets), "all calls are seen")
         assert sum(figures(running, "connections").values()) == len(sockets)
         seen = {tuple(figures(running, "connections").items()) for _ in range(8 * SHARDS)}
+        shown = asked(running, "connections?kind=queue")["connections"]
+        assert sorted(Counter(each["shard"] for each in shown).items()) == [
+            (slot, count) for slot, count in figures(running, "connections").items() if count
+        ]
+        for each in shown:
+            assert asked(running, f"connections/{each['id']}/close", method="POST") is True
+        for socket in sockets:
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=TIMEOUT)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4001
     assert len(seen) == 1, "it does not matter which shard answers"
     assert [slot for slot, _ in seen.pop()] == list(range(SHARDS))
 

@@ -1,4 +1,4 @@
-"""Connections: who is connected to whatever shard of whatever gateway, and how to send them away."""
+"""Connections: who is connected to whatever shard of whatever gateway, how to send them away, and who asks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.broker.functions.base import MANAGE, Arguments, Context
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.functions.reaching import EXAMPLE_CONSUMER
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
-from bullmq_proxy.gateway.broker.reach import Dismiss, WhoIsConnected
+from bullmq_proxy.gateway.broker.questions import Dismiss, WhoIsConnected
 from bullmq_proxy.gateway.rules.ids import check_queue_name
-from bullmq_proxy.gateway.rules.shapes import ConnectionKind, Connections
+from bullmq_proxy.gateway.rules.shapes import Caller, ConnectionKind, Connections
 from bullmq_proxy.gateway.wire.connections_options import LISTED, MOST_LISTED
 
 LONGEST_ID: Final = 200
@@ -65,3 +66,14 @@ async def close_connection(producer: Flows, id: ConnectionId, *, context: Contex
     Returns false where there is none of this id on the queues that the key is for.
     """
     return await context.broker.reach.dismiss(Dismiss(context.grant, id, closes=True))
+
+
+@FLOWS.function(None, writes=False)
+async def whoami(producer: Flows, *, context: Context) -> Caller:
+    """Return the name of the caller's key, its permissions, and the queues that it is for."""
+    grant = context.grant
+    return {
+        "key": grant.key,
+        "permissions": [each for each in Permission if grant.allows(each)],
+        "queues": ["*"] if grant.everything else list(grant.queues),
+    }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
-from typing import Annotated, Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any, Final
 from zlib import crc32
 
 from msgspec import Meta
@@ -14,9 +14,10 @@ from bullmq_proxy.gateway.broker.functions.base import OBSERVE, Arguments, Conte
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.functions.reading import get_job_counts
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
-from bullmq_proxy.gateway.broker.jobs.queue import Queues
+from bullmq_proxy.gateway.broker.jobs.queue import Queue, Queues
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.rules.shapes import FoundQueue, FoundQueues
 from bullmq_proxy.gateway.values.slots import hash_tag
 from bullmq_proxy.gateway.values.text import text_of
@@ -27,17 +28,23 @@ _SLICE_COMMANDS: Final = 16  # that take Redis as long
 SLICES: Final = 100
 """Commands of one call: then it returns what it has found, with a cursor."""
 
-_COUNTED: Final = 20  # queues whose jobs are counted in one round trip
+_COUNTED: Final = 20  # queues that are asked about in one round trip
 _CURSORS: Final = 2**64  # of Redis
 _END: Final = b":meta"
 
 
 class QueuesQuery(Arguments, frozen=True):
-    """Which queues: about `limit` of them, behind `cursor`; with `counts` also how many jobs each has, by state."""
+    """Which queues: about `limit` of them, behind `cursor`; and what of each.
+
+    With `counts` how many jobs it has, by state; with `oldest` how long the job next in line has waited, and whether
+    the queue is paused; with `connected` how many workers and watchers it has on all gateways.
+    """
 
     cursor: Cursor | None = None
     limit: Annotated[int, Meta(ge=1, le=LARGEST_PAGE)] = PAGE
     counts: bool = False
+    oldest: bool = False
+    connected: bool = False
 
 
 @FLOWS.function(OBSERVE, writes=False, heavy=True, example=[{"counts": True}])
@@ -51,7 +58,11 @@ async def get_queues(producer: Flows, opts: QueuesQuery | None = None, *, contex
     names, cursor = await _find(producer.prefix, query, context)
     queues: list[FoundQueue] = [{"name": name} for name in names]
     if query.counts:
-        await _count(queues, context.broker.queues)
+        await _ask(queues, context.broker.queues, _count)
+    if query.oldest:
+        await _ask(queues, context.broker.queues, _look)
+    if query.connected:
+        return {"queues": queues, "cursor": cursor, "silent": await _find_users(queues, context)}
     return {"queues": queues, "cursor": cursor}
 
 
@@ -101,14 +112,35 @@ def _position(cursor: str | None, nodes: Sequence[Link]) -> tuple[int, bytes]:
     raise GatewayError(ErrorCode.CONFLICT, "The queues are on another server now: begin again, without `cursor`")
 
 
-async def _count(found: Sequence[FoundQueue], queues: Queues) -> None:
+async def _ask(
+    found: Sequence[FoundQueue], queues: Queues, ask: Callable[[Queue, FoundQueue], Coroutine[Any, Any, None]]
+) -> None:
+    """Ask something about each queue, about some at a time; a key of another type than a queue's is left out."""
     for first in range(0, len(found), _COUNTED):
         some = found[first : first + _COUNTED]
         async with queues.turns.of(len(some)):
-            asked = (get_job_counts(queues.get(each["name"])) for each in some)
-            counts = await asyncio.gather(*asked, return_exceptions=True)
-        for queue, each in zip(some, counts, strict=True):
-            if isinstance(each, dict):
-                queue["counts"] = each
-            elif not (isinstance(each, GatewayError) and each.code is ErrorCode.CONFLICT):  # some key is no queue's
-                raise each
+            asked = (ask(queues.get(each["name"]), each) for each in some)
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        for outcome in outcomes:
+            is_no_queue = isinstance(outcome, GatewayError) and outcome.code is ErrorCode.CONFLICT
+            if outcome is not None and not is_no_queue:
+                raise outcome
+
+
+async def _count(queue: Queue, found: FoundQueue) -> None:
+    found["counts"] = await get_job_counts(queue)
+
+
+async def _look(queue: Queue, found: FoundQueue) -> None:
+    keys = queue.keys("wait", "paused", "prioritized", "meta")
+    since, is_paused = await queue.scripts["nextInLine"].run(keys, [queue.base])
+    found["oldest"] = None if since < 0 else max(0, now_ms() - since)
+    found["paused"] = is_paused == 1
+
+
+async def _find_users(found: Sequence[FoundQueue], context: Context) -> int:
+    """Find who is connected to each queue; return how many shards have not answered in time."""
+    users, silent = await context.broker.reach.users([each["name"] for each in found])
+    for each in found:
+        each["workers"], each["watchers"] = users.get(each["name"], (0, 0))
+    return silent

@@ -12,7 +12,7 @@ from bullmq_proxy.gateway.broker.functions.base import MANAGE, OBSERVE, TABLE, A
 from bullmq_proxy.gateway.broker.functions.reading import get_job_state
 from bullmq_proxy.gateway.broker.jobs.moves import Move, Moves, load_job
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
-from bullmq_proxy.gateway.broker.reach import Retire, SendAway
+from bullmq_proxy.gateway.broker.questions import Retire, SendAway
 from bullmq_proxy.gateway.broker.redis.socket import future_of
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.rules.ids import JobId

@@ -47,7 +47,7 @@ class Function:
 
     Attributes:
         name: the function's name in Node's BullMQ, which is its name on the wire.
-        permission: what a key must be allowed to do.
+        permission: what a key must be allowed to do; None where any permission is enough.
         permissions: a key must have one of these: `permission`, or for a function of held jobs `manage`.
         held: a key without the permission `manage` may call it for jobs that it holds, and no others. The last
             parameter is the token of a job that was taken by hand; it is not for `run`.
@@ -67,7 +67,7 @@ class Function:
     """
 
     name: str
-    permission: Permission
+    permission: Permission | None
     permissions: frozenset[Permission]
     held: bool
     writes: bool
@@ -88,6 +88,8 @@ class Function:
     @property
     def needs(self) -> str:
         """The permission, for people."""
+        if self.permission is None:
+            return "any permission"
         return f"{self.permission} for a job that the caller holds, else manage" if self.held else self.permission
 
     def bind(self, args: Sequence[Raw]) -> list[Any]:
@@ -146,7 +148,7 @@ class FunctionTable:
 
     def function(
         self,
-        permission: Permission,
+        permission: Permission | None,
         *,
         writes: bool,
         name: str | None = None,
@@ -159,7 +161,7 @@ class FunctionTable:
         """Enter a coroutine function into the table.
 
         Args:
-            permission: what a key must be allowed to do.
+            permission: what a key must be allowed to do; None where any permission is enough.
             writes: whether the function changes anything in Redis.
             name: the Node name, where it is not the Python name in camelCase.
             waits: it may take as long as the client likes.
@@ -237,7 +239,7 @@ def camel_case(name: str) -> str:
 
 def _row(
     run: Callable[..., Any],
-    permission: Permission,
+    permission: Permission | None,
     *,
     writes: bool,
     result: Any,
@@ -259,7 +261,7 @@ def _row(
     return Function(
         name=name,
         permission=permission,
-        permissions=frozenset({permission, Permission.MANAGE} if held else {permission}),
+        permissions=_enough(permission, held=held),
         held=held,
         writes=writes,
         signature=f"{name}({', '.join([*map(_shown, given), *(['token?'] if held else [])])})",
@@ -276,6 +278,13 @@ def _row(
         _least=sum(parameter.required for parameter in parameters),
         _known=frozenset(option for parameter in parameters for option in _option_names(parameter.type)),
     )
+
+
+def _enough(permission: Permission | None, *, held: bool) -> frozenset[Permission]:
+    """Return the permissions of which a key must have one."""
+    if permission is None:
+        return frozenset(Permission)
+    return frozenset({permission, Permission.MANAGE} if held else {permission})
 
 
 def _parameter(parameter: inspect.Parameter, hint: Any, *, packed: bool) -> Parameter:

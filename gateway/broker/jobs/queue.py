@@ -319,6 +319,10 @@ class Queues:
         self._troubles = Troubles()
         self._queues: weakref.WeakValueDictionary[tuple[str, str], Queue] = weakref.WeakValueDictionary()
 
+    def find(self, name: str) -> Queue | None:
+        """Return the queue of a name and the gateway's own prefix, if anybody uses it."""
+        return self._queues.get((self.prefix, name))
+
     def get(self, name: str, prefix: str | None = None) -> Queue:
         """Return the queue of a name, by default of the gateway's own prefix.
 

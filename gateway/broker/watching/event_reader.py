@@ -112,6 +112,11 @@ class EventReader:
         self._was_away = False  # some may have come and gone since
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def watchers(self) -> int:
+        """How many sessions watch the queue: not those who wait for the end of a job, and listen, too."""
+        return sum(isinstance(listener, Cursor) for listener in self._listeners)
+
     async def join(self, listener: Listener) -> StreamId:
         """Let a listener hear every event from now on; return the id of the newest one before.
 
