@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import signal
+from asyncio.subprocess import STDOUT
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +19,8 @@ from tests.net.support import get
 from tests.sessions.peer import Gateway
 from tests.support.browser import find_chromium
 from tests.support.keys import entry, write_keys
+from tests.support.node import INSTALL_TIMEOUT, find_node, installed
+from tests.support.processes import ending_with_us
 from tests.support.service import ROOT
 from tests.support.valkey import ValkeyProcess
 
@@ -31,6 +39,38 @@ async def gateway(valkey: ValkeyProcess, prefix: str, tmp_path: Path) -> AsyncIt
     keys = [entry(each.value, each.value) for each in Permission]
     async with Gateway(valkey.url, prefix=prefix, keys_file=write_keys(tmp_path / "keys.toml", *keys)) as gateway:
         yield gateway
+
+
+@pytest.mark.skipif(CHROMIUM is None or find_node() is None, reason="chromium or node is missing: no console is tried")
+@pytest.mark.timeout(INSTALL_TIMEOUT)
+async def test_everything_on_it_works_in_a_browser(gateway: Gateway, tmp_path: Path) -> None:
+    node, modules = find_node(), await asyncio.to_thread(installed, HERE)
+    assert node is not None
+    how = {
+        "modules": str(modules),
+        "program": CHROMIUM,
+        "origin": f"http://127.0.0.1:{gateway.port}",
+        "keys": {"all": "key-1", **{each.value: each.value for each in Permission}},
+    }
+    output = tmp_path / "output.txt"
+    with output.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            *(node, *FLAGS, str(HERE / "console.test.mjs"), json.dumps(how)),
+            stdout=file,
+            stderr=STDOUT,
+            start_new_session=True,
+            preexec_fn=ending_with_us(signal.SIGTERM),
+        )
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                code: int | None = await process.wait()
+        except TimeoutError:
+            code = None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and its browser
+            await process.wait()
+    assert code == 0, output.read_text()
 
 
 class TestServing:

@@ -72,5 +72,5 @@ export function addView(content, session, queue) {
     ),
   );
   put(content, form);
-  return null;
+  return {};
 }

@@ -6,6 +6,7 @@ import { field, h, put, setText } from "./dom.js";
 import { pretty, span } from "./format.js";
 import { FUNCTIONS } from "./functions.js";
 
+const NOTHING = "It is shown here.";
 const DESTROYS = /^(remove|drain|clean|obliterate|trim|cancel|disconnect)/;
 
 export function callView(content, session, queue) {
@@ -26,7 +27,7 @@ export function callView(content, session, queue) {
   const needs = h("p", { class: "muted" });
   const args = h("textarea", { rows: 6, spellcheck: "false", class: "mono" });
   const actions = h("div", { class: "actions" });
-  const outcome = h("p", { class: "muted", role: "status" });
+  const outcome = h("p", { class: "muted", role: "status" }, NOTHING);
   const answer = h("pre", { tabindex: "0", role: "region", "aria-label": "Answer", hidden: true });
   let [closed, calls] = [false, 0];
 
@@ -40,7 +41,7 @@ export function callView(content, session, queue) {
     );
     args.value = JSON.stringify(known.example, null, 2);
     put(actions, button("Call", call, { lacks: session.lacksFor(select.value), kind: "main" }));
-    put(outcome);
+    setText(outcome, NOTHING);
     answer.hidden = true;
   }
 

@@ -63,6 +63,7 @@ class Chart {
       "aria-labelledby": id,
     });
     this.name = s("title", { id }, title);
+    this.drawing.append(this.name);
     this.mark = s("line", { class: "mark", y1: 0, y2: HEIGHT, visibility: "hidden" });
     this.scale = h("span", { class: "scale" });
     this.at = h("span", { class: "muted" }, "the last hour");

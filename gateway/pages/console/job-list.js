@@ -99,7 +99,7 @@ export class JobList {
 
   /** The places of the first row that exists and of the one behind the last. */
   #range() {
-    this.#height ||= this.spacer.previousSibling.offsetHeight || 40;
+    this.#height ||= this.spacer.previousSibling.firstChild.getBoundingClientRect().height || 40;
     const { scrollTop, clientHeight } = this.table;
     const from = Math.max(0, Math.floor(scrollTop / this.#height) - limits.ahead);
     return [from, Math.min(this.#total, Math.ceil((scrollTop + clientHeight) / this.#height) + limits.ahead)];

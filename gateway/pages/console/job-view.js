@@ -97,25 +97,26 @@ export class JobPage {
       progressOf(job.progress, state),
     );
     if (hadFocus) this.head.querySelector("h2").focus();
+    const life = section(
+      "Life",
+      timeline(job, state),
+      facts(
+        ["Attempts", attempts(job)],
+        ["Priority", job.priority ? number(job.priority) : null],
+        ["Processed by", job.processedBy],
+        ["Lost its worker", job.stalledCounter ? plural(job.stalledCounter, "time") : null],
+        ["Scheduler", job.repeatJobKey],
+        ["Deduplication id", job.deduplicationId],
+        ["Will fail", job.deferredFailure],
+      ),
+    );
+    const failure =
+      job.failedReason !== undefined && section("Why it failed", h("p", { class: "reason" }, job.failedReason), stack(job));
+    const result = state === "completed" && section("Result", code(job.returnvalue ?? null, "Result"));
     put(
       this.body,
-      section(
-        "Life",
-        timeline(job, state),
-        facts(
-          ["Attempts", attempts(job)],
-          ["Priority", job.priority ? number(job.priority) : null],
-          ["Processed by", job.processedBy],
-          ["Lost its worker", job.stalledCounter ? plural(job.stalledCounter, "time") : null],
-          ["Scheduler", job.repeatJobKey],
-          ["Deduplication id", job.deduplicationId],
-          ["Will fail", job.deferredFailure],
-        ),
-      ),
-      job.failedReason !== undefined && section("Why it failed", h("p", { class: "reason" }, job.failedReason), stack(job)),
-      section("Data", code(job.data, "Data")),
-      state === "completed" && section("Result", code(job.returnvalue ?? null, "Result")),
-      section("Options", code(job.opts, "Options")),
+      h("div", {}, life, section("Data", code(job.data, "Data"))),
+      h("div", {}, failure, result, section("Options", code(job.opts, "Options"))),
     );
     try {
       await showFamily(this.family, this.session, this.queue.name, job);

@@ -3,7 +3,7 @@
 
 import { connectionsView } from "./connections-view.js";
 import { say } from "./dialogs.js";
-import { h, put, setText } from "./dom.js";
+import { h, put, s, setText } from "./dom.js";
 import { keyView } from "./key-view.js";
 import { queueView } from "./queue-view.js";
 import { queuesView } from "./queues-view.js";
@@ -35,12 +35,18 @@ function show(isFirst = false) {
 const THEMES = { system: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
 
 function themeButton() {
-  const label = () => THEMES[currentTheme()];
-  const next = (event) => {
+  const label = h("span", {}, THEMES[currentTheme()]);
+  const next = () => {
     chooseTheme(themes[(themes.indexOf(currentTheme()) + 1) % themes.length]);
-    setText(event.currentTarget, label());
+    setText(label, THEMES[currentTheme()]);
   };
-  return h("button", { type: "button", class: "quiet", onclick: next }, label());
+  const icon = s(
+    "svg",
+    { viewBox: "0 0 16 16", "aria-hidden": "true" },
+    s("circle", { cx: 8, cy: 8, r: 6 }),
+    s("path", { d: "M8 2a6 6 0 0 1 0 12z" }),
+  );
+  return h("button", { type: "button", class: "quiet theme", onclick: next }, icon, label);
 }
 
 function whoIs() {

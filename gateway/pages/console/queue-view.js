@@ -12,7 +12,7 @@ import { Watch } from "./live.js";
 import { QueueActions } from "./queue-actions.js";
 import { queueHref } from "./routes.js";
 import { schedulersView } from "./schedulers-view.js";
-import { STATES } from "./states.js";
+import { shortOf, STATES } from "./states.js";
 
 const OTHERS = { schedulers: "Schedulers", add: "Add a job", call: "Try a call", history: "Last hour" };
 const FIRST = ["active", "waiting", "prioritized", "delayed", "waiting-children", "failed", "completed"]; // the first that has jobs is shown
@@ -38,7 +38,8 @@ export function queueView(main, session, [name, tab, id]) {
     const link = (key, ...text) => h("a", { href: queueHref(name, key), "aria-current": key === current && "page" }, text);
     put(
       tabs,
-      Object.entries(STATES).map(([state, { title }]) => link(state, title, counts[state])),
+      Object.keys(STATES).map((state) => link(state, shortOf(state), counts[state])),
+      h("span", { class: "gap" }),
       Object.entries(OTHERS).map(([key, title]) => link(key, title)),
     );
     tabs.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });

@@ -6,12 +6,11 @@ import { h, put, setText } from "./dom.js";
 import { number, plural, rate, span } from "./format.js";
 import { limits, Watch, whileSeen } from "./live.js";
 import { queueHref } from "./routes.js";
-import { STATES } from "./states.js";
+import { shortOf, STATES } from "./states.js";
 
 const PAGE = 100; // queues of one answer
 const LIST_PERIOD = 5000; // ms between two looks at the list: who comes and goes no event tells
-const SHOWN = ["waiting", "prioritized", "active", "delayed", "waiting-children", "completed", "failed"];
-const SHORT = { "waiting-children": "Children", prioritized: "Prioritized" };
+const SHOWN = Object.keys(STATES);
 
 export function queuesView(main, session) {
   const rows = new Map();
@@ -81,8 +80,8 @@ export function queuesView(main, session) {
     "tr",
     {},
     h("th", { scope: "col" }, "Queue"),
-    [...SHOWN.map((state) => SHORT[state] ?? STATES[state].title), "Per second", "Oldest waits", "Workers", "Watchers"].map(
-      (text) => h("th", { scope: "col", class: "number" }, text),
+    [...SHOWN.map((state) => shortOf(state)), "Per second", "Oldest waits", "Workers", "Watchers"].map((text) =>
+      h("th", { scope: "col", class: "number" }, text),
     ),
   );
   put(
@@ -150,7 +149,7 @@ class Row {
     );
     const labels = { rate: "per second", oldest: "oldest waits" };
     for (const [each, cell] of Object.entries(this.cells))
-      cell.dataset.label = labels[each] ?? SHORT[each] ?? STATES[each]?.title ?? each;
+      cell.dataset.label = labels[each] ?? (STATES[each] ? shortOf(each) : each);
     this.badge = h("span", { class: "badge paused", hidden: true }, "paused");
     this.element = h(
       "tr",

@@ -10,6 +10,7 @@ export const STATES = {
   delayed: { title: "Delayed", get: "getDelayed", since: ["Due", (job) => time(dueAt(job))], tells: data },
   "waiting-children": {
     title: "Waiting for children",
+    short: "Children",
     get: "getWaitingChildren",
     since: ["Added", (job) => time(job.timestamp)],
     tells: data,
@@ -18,6 +19,7 @@ export const STATES = {
   failed: { title: "Failed", get: "getFailed", since: ["Ended", (job) => time(job.finishedOn)], tells: reason },
 };
 
+export const shortOf = (state) => STATES[state].short ?? STATES[state].title;
 export const dueAt = (job) => job.timestamp + (job.delay ?? 0);
 export const tookOf = (job) => (job.finishedOn && job.processedOn ? span(job.finishedOn - job.processedOn) : "");
 
