@@ -38,6 +38,7 @@ from bullmq_proxy.gateway.webhooks.answers import (
     judge,
 )
 from bullmq_proxy.gateway.webhooks.breaker import CLOSED, HALF_OPEN, Breaker
+from bullmq_proxy.gateway.webhooks.clock import clock
 from bullmq_proxy.gateway.webhooks.guard import Guard
 from bullmq_proxy.gateway.webhooks.registration import Registration
 from bullmq_proxy.gateway.webhooks.sender import Request, Sender
@@ -46,6 +47,7 @@ from bullmq_proxy.gateway.wire.connection_options import LONGEST_LOCK
 
 log = logging.getLogger(__name__)
 
+_AGAIN: Final = 1.0  # s until a lock is looked at once more
 _LATE: Final = 0.02  # s behind the time at which a lock expires
 _OURS: Final = "The endpoint's answer could not be used; the gateway's log has the details"
 
@@ -57,6 +59,7 @@ class Runner:
         name: of the registration.
         registration: that it was made for.
         text: the same as it stands in Redis.
+        owned_until: the time by `clock` until which no other shard can have taken the registration over.
     """
 
     def __init__(self, name: str, text: bytes, registration: Registration, broker: Broker, guard: Guard) -> None:
@@ -76,6 +79,8 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._retired: Callable[[Runner], None] | None = None
         self._successor: Runner | None = None
+        self.owned_until = 0.0
+        self._in_doubt = False  # whether it is ours
         self._since = self._heard_at = now_ms()
         self._closed = False
 
@@ -94,6 +99,27 @@ class Runner:
         self._id = self._broker.roster.enter_shown(self._queue, self)
         self._broker.counters.webhooks += 1
         self._set_taking()
+
+    def own(self, until: float) -> None:
+        """Send jobs until this time: the registration is ours for so long."""
+        self.owned_until = until
+        if self._in_doubt:
+            self._in_doubt = False
+            self._set_taking()
+
+    def _is_ours(self) -> bool:
+        """Return whether the registration is certainly ours: it is not when this process stood still.
+
+        The jobs of the registration may be another shard's business then, which sends as many as it allows; Redis
+        says so soon.
+        """
+        if clock() < self.owned_until:
+            return True
+        if not self._in_doubt:
+            self._in_doubt = True
+            log.debug("webhook %s: sends nothing until it is known whether another shard runs it", self.name)
+            self._set_taking()
+        return False
 
     @property
     def is_idle(self) -> bool:
@@ -124,7 +150,8 @@ class Runner:
 
     def take(self, lease: Lease, fields: Hash) -> None:
         """Send a job to the endpoint."""
-        if self._breaker.state is HALF_OPEN and self._requests:  # one request is enough to find out
+        is_tried = self._breaker.state is HALF_OPEN and self._requests  # one request is enough to find out
+        if is_tried or not self._is_ours():
             self._feed.settler.release(lease, partial(_log_lost, lease))
             return
         job = loaded_job(lease.id, fields, self._queue.qualified)
@@ -218,7 +245,7 @@ class Runner:
         breaker.is_due(now)
         is_tried = breaker.state is HALF_OPEN and not self._requests
         asks = breaker.state is CLOSED or is_tried
-        self._consumer.taking = asks and now >= self._busy_until and self._retired is None
+        self._consumer.taking = asks and now >= self._busy_until and self._retired is None and not self._in_doubt
         until = max(self._busy_until, breaker.until)
         if until > now and not self._closed:
             if self._timer is not None:
@@ -230,7 +257,7 @@ class Runner:
 
     def may_fetch(self, consumer: Consumer) -> bool:
         """Return whether the end of a job should bring the next one."""
-        return self._feed.may_fetch(consumer)
+        return self._is_ours() and self._feed.may_fetch(consumer)
 
     def ended(self, lease: Lease, reply: Any, *, fetched: bool) -> None:
         """Make room for the next job: here, and where the registration was put again."""
@@ -250,18 +277,25 @@ class Runner:
     def _accept(self, lease: Lease) -> None:
         """Renew the lock once more, and then leave the job to the endpoint."""
         duration = self.registration.lock_duration
-        lease.leave_alone()
-        keys = self._queue.keys(f"{lease.id}:lock", "stalled")
-        self._queue.scripts["extendLock"].send(keys, [lease.token, duration, lease.id], _ignore)
-        mark = self._queue.key(f"{lease.id}:accepted")  # whoever finds this shard dead leaves the job alone
-        self._queue.link.send(pack_command("SET", mark, lease.token, "PX", LONGEST_LOCK), _ignore)
         self._look_in(lease, duration / 1000)
+        lease.leave_alone()
+        keys = self._queue.keys(f"{lease.id}:lock", f"{lease.id}:accepted", "stalled")
+        args = [lease.token, duration, LONGEST_LOCK, lease.id]
+        self._queue.scripts["acceptJob"].send(keys, args, partial(self._left, lease))
+
+    def _left(self, lease: Lease, reply: Any) -> None:
+        """Leave a job to the endpoint, unless its lock is another one's; an outage is waited for by looking again."""
+        if reply == 0 and lease in self._accepted:
+            lease.consumer.lose(lease, "")
 
     def _look_in(self, lease: Lease, seconds: float) -> None:
+        if (timer := self._accepted.get(lease)) is not None:
+            timer.cancel()
         self._accepted[lease] = self._loop.call_later(seconds + _LATE, self._look, lease)
 
     def _look(self, lease: Lease) -> None:
         """Look whether the endpoint has had the lock extended, when it would have expired."""
+        self._look_in(lease, _AGAIN)  # should no reply say when
         lock = self._queue.key(f"{lease.id}:lock")
         answers: list[Any] = []
 
@@ -277,8 +311,8 @@ class Runner:
         if lease not in self._accepted:
             return
         if isinstance(token, Exception) or isinstance(left, Exception):
-            self._look_in(lease, 1.0)
-        elif token is not None and text_of(token) == lease.token and left > 0:
+            return
+        if token is not None and text_of(token) == lease.token and left > 0:
             self._look_in(lease, left / 1000)
         else:
             if token is None:
@@ -288,7 +322,8 @@ class Runner:
     def _forget_accepted(self, lease: Lease) -> None:
         if (timer := self._accepted.pop(lease, None)) is not None:
             timer.cancel()
-            self._queue.link.send(pack_command("DEL", self._queue.key(f"{lease.id}:accepted")), _ignore)
+            keys = self._queue.keys(f"{lease.id}:accepted")
+            self._queue.scripts["deleteOwn"].send(keys, [lease.token], _ignore)
 
     # Leases that end otherwise
 

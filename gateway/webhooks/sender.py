@@ -76,6 +76,7 @@ class Sender:
         self._requests: dict[Request, None] = {}  # the first one is the first to be late: all have the same time
         self._idle: list[Connection] = []  # the last one is asked next
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     def send(self, headers: dict[str, str], body: bytes, done: Done) -> Request:
         """Send a request.
@@ -200,10 +201,11 @@ class Sender:
     # Time
 
     def _wake_at(self, when: float) -> None:
-        if self._timer is None or when < self._timer.when():
+        if self._timer is None or when < self._due:
+            timer = self._loop.call_at(when, self._tick)
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(when, self._tick)
+            self._timer, self._due = timer, when
 
     def _tick(self) -> None:
         """End the requests that are late, and close connections that were not needed."""

@@ -22,6 +22,7 @@ from bullmq_proxy.gateway.broker.tasks import Tasks
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.values.json_text import read_json
 from bullmq_proxy.gateway.values.text import text_of
+from bullmq_proxy.gateway.webhooks.clock import clock
 from bullmq_proxy.gateway.webhooks.guard import Guard
 from bullmq_proxy.gateway.webhooks.registration import Registration, read_stored
 from bullmq_proxy.gateway.wire.connection_options import Limits
@@ -205,7 +206,7 @@ class Webhooks:
         for name, runner in list(self._runners.items()):
             if runner.text != self._texts[name]:
                 self._retire(self._runners.pop(name))
-                self._run(name)
+                self._run(name, runner.owned_until)
         fresh = len(self._texts.keys() - self._runners.keys())
         self._hold(self._part(fresh))
 
@@ -228,36 +229,40 @@ class Webhooks:
             names = [*self._runners, *free]
             keys = [self._lease + name for name in names]
             args = [self._address, LEASE, 0 if self._draining else most, dead, len(self._runners)]
-            self._scripts["holdWorkers"].send(keys, args, partial(self._held, names))
+            self._scripts["holdWorkers"].send(keys, args, partial(self._held, names, clock() + LEASE / 1000))
 
-    def _held(self, names: list[str], owners: Any) -> None:
+    def _held(self, names: list[str], until: float, owners: Any) -> None:
+        """Run what is ours `until` a time of `clock`: the leases were renewed after we have asked for it."""
         if isinstance(owners, Exception) or self._closed:
             return
         self._free = sum(owner == 0 for owner in owners)
         for name, owner in zip(names, owners, strict=True):
-            if owner == 1 and name not in self._runners and name in self._texts and not self._draining:
-                self._run(name)
+            if owner == 1 and name in self._runners:
+                self._runners[name].own(until)
+            elif owner == 1 and name in self._texts and not self._draining:
+                self._run(name, until)
             elif owner < 0 and name in self._runners:
                 log.warning("webhook %s: another shard runs it now", name)
                 self._retire(self._runners.pop(name))
 
-    def _run(self, name: str) -> None:
-        """Run a registration; one that cannot be run is left alone until it changes."""
+    def _run(self, name: str, until: float) -> None:
+        """Run a registration that is ours `until` then; one that cannot be run is left alone until it changes."""
         try:
-            self._start(name)
+            self._start(name, until)
         except Exception:
             log.exception("webhook %s cannot be run", name)
             self._runners.pop(name, None)
             del self._texts[name]
             self._release(name)
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str, until: float) -> None:
         text = self._texts[name]
         registration = read_stored(text)
         assert registration is not None  # `_refresh` has looked
         from bullmq_proxy.gateway.webhooks.runner import Runner  # noqa: PLC0415 - see `TestIdleCost`
 
         runner = self._runners[name] = Runner(name, text, registration, self._broker, self.guard)
+        runner.own(until)
         runner.start([before for before in self._retiring if before.name == name])
         log.info("webhook %s: jobs of %s go to %s", name, registration.queue, registration.place)
 
@@ -268,7 +273,7 @@ class Webhooks:
 
     def _release(self, name: str) -> None:
         keys = [self._lease + name]
-        self._scripts["releaseWorker"].send(keys, [self._address], _ignore)
+        self._scripts["deleteOwn"].send(keys, [self._address], _ignore)
 
     def _retire(self, runner: Runner) -> None:
         self._retiring.add(runner)

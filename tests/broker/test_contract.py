@@ -16,6 +16,7 @@ import bullmq
 import hiredis
 import msgspec
 import pytest
+import uvloop
 from bullmq.job import Job
 from bullmq.redis_connection import SCRIPT_DEFINITIONS
 from bullmq.scripts import Scripts
@@ -316,6 +317,20 @@ async def test_giving_a_job_back() -> None:
     names = ["active", "wait", "stalled", "paused", "meta", "limiter", "prioritized", "marker", "events"]
     assert keys == [f"p:q:{name}" for name in names]
     assert readable(args) == ["7", "token", "p:q:7"]
+
+
+def test_a_lock_that_is_due_at_once_does_not_keep_others_from_being_renewed() -> None:
+    """On the event loop of shards, whose handles of calls that are due differ from those of others."""
+
+    async def track() -> None:
+        renewer, loop = LockRenewer(), asyncio.get_running_loop()
+        for renew_at in (loop.time() - 1, loop.time() + 1, loop.time() - 2):
+            ours = Ours(lock_duration=30_000)
+            ours.lease.renew_at = renew_at
+            renewer.track(ours.queue, ours.lease)
+        renewer.close()
+
+    uvloop.run(track())
 
 
 async def test_renewing_locks() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway import Proxy, start_proxy
@@ -13,6 +15,14 @@ from tests.support.valkey import ValkeyProcess
 from tests.webhooks.endpoint import Client, Endpoint, client_of, serving
 
 KEY = "key-1"
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Shards run on uvloop; whoever embeds the gateway may have asyncio's own loop, whose transports act otherwise."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    return {**loops, "uvloop": uvloop.new_event_loop} if item.path.stem == "test_sender" else loops
 
 
 @pytest.fixture(autouse=True)

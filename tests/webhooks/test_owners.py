@@ -17,6 +17,8 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway import Proxy, start_proxy
+from bullmq_proxy.gateway.webhooks.clock import clock
+from bullmq_proxy.gateway.webhooks.runner import Runner
 from tests.sessions.peer import until
 from tests.support.service import Service
 from tests.support.valkey import ValkeyProcess
@@ -101,6 +103,63 @@ async def test_nothing_is_lost_and_nothing_accepted_is_sent_again_when_the_owner
         job = await client.state("later", accepted, "completed")
         assert (job["returnvalue"], job["stalledCounter"]) == (7, 0)
         assert [each.job["data"] for each in endpoint.deliveries].count("accepted") == 1
+
+
+@on_linux
+async def test_an_owner_that_stood_still_neither_sends_nor_settles_what_another_one_has_taken_over(
+    service: MakeService, valkey: ValkeyProcess, prefix: str, endpoint: Endpoint, redis: Redis
+) -> None:
+    gates = {"old answer": asyncio.Event(), "answers": asyncio.Event()}
+
+    async def respond(delivery: Delivery) -> web.StreamResponse:
+        is_first = len(endpoint.deliveries) == 1
+        await gates["old answer" if is_first else "answers"].wait()
+        return web.json_response("old" if is_first else "new")
+
+    endpoint.respond = respond
+    where = ("--redis-url", valkey.url, "--prefix", prefix, "--webhook-allow", "127.0.0.1", "--auth-key", KEY)
+    both = [service("--procs", "1", "--gateway-timeout", "2s", "--shard-timeout", "0", *where) for _ in range(2)]
+    stopped = both[0].start()
+    async with client_of(stopped.port, KEY) as client:
+        await client.put("busy", endpoint.url)
+        await client.put("idle", endpoint.url)
+        owner = await owner_of("busy", redis, prefix)
+        assert owner == await owner_of("idle", redis, prefix)
+        ids = [("busy", await client.add("busy"))]
+        await endpoint.came()
+    async with client_of(both[1].start().port, KEY) as client:
+        [victim] = stopped.shards()
+        os.kill(victim, signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        gates["old answer"].set()  # it finds this when it goes on
+        for queue in ("busy", "idle", "idle"):  # and that there was a job in the queue that it waited for
+            ids.append((queue, await client.add(queue)))
+        await endpoint.came(3, TAKEOVER)
+        assert time.monotonic() - stopped_at < stretched(5.0)
+
+        os.kill(victim, signal.SIGCONT)
+        await eventually(lambda: stopped.errors.count("another shard runs it now") == 2, "it knows")
+        assert len(endpoint.deliveries) == 3  # one of each queue is under way
+        gates["answers"].set()
+        for queue, id in ids:
+            assert (await client.state(queue, id, "completed"))["returnvalue"] == "new"
+        assert [each.token.startswith(f"{owner}:") for each in endpoint.deliveries] == [True] + [False] * 4
+
+
+async def test_a_job_is_sent_by_nobody_who_does_not_know_that_the_registration_is_his(
+    gateway: Proxy, client: Client, endpoint: Endpoint
+) -> None:
+    await client.put("mails", endpoint.url)
+    app = gateway._app
+    assert app is not None
+    [(_, worker)] = await eventually(lambda: list(app.broker.roster.of("mails")), "it runs")
+    assert isinstance(worker, Runner)
+    worker.owned_until = clock() - 0.001  # as when the process stood still after the job was fetched
+    id = await client.add("mails")
+    await eventually(lambda: worker._in_doubt or None, "it is asked for")
+    job = await client.state("mails", id, "waiting")
+    assert (job["attemptsStarted"], endpoint.deliveries) == (1, [])
+    assert (await client.state("mails", id, "completed"))["attemptsMade"] == 1  # with the next look
 
 
 @asynccontextmanager

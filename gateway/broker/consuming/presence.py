@@ -43,7 +43,7 @@ class Presence:
 
     Attributes:
         served: names of the queues in which this shard may hold jobs.
-        on_dead: is told the address of a shard that is known to be dead, or taken for it.
+        on_dead: is told the address of a shard that is known to be dead; one that is only silent may be back.
         on_look: is told after each look how many shards show a sign, and the version of the webhook registrations.
     """
 
@@ -220,7 +220,8 @@ class Presence:
 
     def _begin_takeover(self, shard: Identity, signs: int | None) -> None:
         self._takeovers[shard] = signs
-        self.on_dead(shard.address)
+        if signs is None:
+            self.on_dead(shard.address)
         self._tasks.spawn(self._take_over(shard), then=partial(self._takeovers.pop, shard))
 
     def _is_dead(self, shard: Identity) -> bool:

@@ -34,6 +34,7 @@ class LockRenewer:
         self._loop = asyncio.get_running_loop()
         self._lines: dict[tuple[Queue, int, bool], dict[Lease, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._closed = False
 
     def track(self, queue: Queue, lease: Lease) -> None:
@@ -64,10 +65,11 @@ class LockRenewer:
         self._arm(lease.renew_at)
 
     def _arm(self, when: float) -> None:
-        if self._closed or (self._timer is not None and self._timer.when() <= when):
+        if self._closed or (self._timer is not None and self._due <= when):
             return
         if self._timer is not None:
             self._timer.cancel()
+        self._due = when  # uvloop's handle of a time that has passed does not know it
         self._timer = self._loop.call_at(when, self._tick)
 
     def _tick(self) -> None:
