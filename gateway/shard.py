@@ -40,7 +40,7 @@ def run(
 
     Args:
         start: settings, keys and place of the shard.
-        listeners: the listening sockets of all slots.
+        listeners: all listening sockets.
         control: this end of the socket pair to the parent: lines of JSON; its end means that the parent has died.
         unread: what has been read from `control` after the start message.
         memory: where connections and calls of keys are counted, and figures shown.
@@ -71,7 +71,7 @@ class _Shard:
         self._leave: asyncio.Event
         self._app: App | None = None
         self._is_ready = False
-        self._shares: list[int] = []  # slots without a shard
+        self._shares: list[int] = []  # listeners without a shard
 
     async def live(self) -> int:
         self._leave = asyncio.Event()
@@ -88,7 +88,7 @@ class _Shard:
             self._app = app
             # Later incarnations serve at once and wait for Redis meanwhile.
             timeout = self._settings.redis_start_timeout if self._start.incarnation == 0 else None
-            starting = asyncio.create_task(app.start(self._listeners[self._start.slot], redis_timeout=timeout))
+            starting = asyncio.create_task(app.start(self._listeners[self._start.listener], redis_timeout=timeout))
             if not await self._started(starting):
                 return Exit.DONE
         except GatewayError as error:
@@ -104,7 +104,7 @@ class _Shard:
             await self._leave.wait()
             self._report(event="leaving")
             for listener in self._listeners:
-                if listener is not self._listeners[self._start.slot]:
+                if listener is not self._listeners[self._start.listener]:
                     listener.close()
             await app.drain(self._settings.drain_timeout, CloseCode.GOING_AWAY)
             return Exit.DONE
@@ -168,7 +168,7 @@ class _Shard:
         self._leave.set()
 
     def _share(self) -> None:
-        """Accept on the sockets of slots that have no shard, too."""
+        """Accept on the sockets that have no shard, too."""
         if self._is_ready and self._app is not None and not self._leave.is_set():
             self._app.listener.serve_also({slot: self._listeners[slot] for slot in self._shares})
 
@@ -179,5 +179,5 @@ class _Shard:
             case {"event": "died", "slot": int(slot), "incarnation": int(incarnation)} if self._app is not None:
                 self._app.broker.presence.bury(Identity(self._start.gateway_id, slot, incarnation))
             case {"event": "share", "slots": [*slots]}:
-                self._shares = [int(slot) for slot in slots if slot != self._start.slot]
+                self._shares = [int(slot) for slot in slots if slot != self._start.listener]
                 self._share()

@@ -17,7 +17,7 @@ from bullmq_proxy.gateway.settings import SettingError, Settings, options
 
 log = logging.getLogger(__name__)
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 """Number of the messages between supervisor and shard. Count up with any change that one side could misread."""
 
 
@@ -38,16 +38,18 @@ class StartMessage:
     Attributes:
         settings: complete: port, redis_url and auth_keys are final.
         slot: the shard's place among its siblings.
+        listener: index of the listening socket that it serves.
         incarnation: number of processes that have served the slot before.
         gateway_id: of this run of the service, the same for all its shards.
         keys: those of the keys file; later lists are messages of their own.
-        listeners: descriptors of the slots' listening sockets, which the shard inherits. It serves its own one, and
-            those of others when it is told to.
+        listeners: descriptors of all listening sockets, which the shard inherits. It serves others than its own one
+            when it is told to.
         memory: descriptor of the shared memory, which the shard inherits.
     """
 
     settings: Settings
     slot: int
+    listener: int
     incarnation: int
     gateway_id: str
     keys: tuple[Key, ...]
@@ -62,6 +64,7 @@ class StartMessage:
             "version": __version__,
             "settings": {option.name: getattr(self.settings, option.name) for option in options()},
             "slot": self.slot,
+            "listener": self.listener,
             "incarnation": self.incarnation,
             "gateway_id": self.gateway_id,
             "keys": [key.to_json() for key in self.keys],
@@ -94,6 +97,7 @@ class StartMessage:
         return cls(
             settings=settings,
             slot=message["slot"],
+            listener=message["listener"],
             incarnation=message["incarnation"],
             gateway_id=message["gateway_id"],
             keys=tuple(map(Key.from_json, message["keys"])),

@@ -23,6 +23,7 @@ from bullmq_proxy.supervisor.key_commands import key
 from bullmq_proxy.supervisor.master import serve as run_service
 from bullmq_proxy.supervisor.notify import Notifier
 from bullmq_proxy.supervisor.options import settings_options
+from bullmq_proxy.supervisor.reload import Reload
 from bullmq_proxy.supervisor.slots import StartError
 from bullmq_proxy.supervisor.sources import Resolution, UsageError, load, resolve
 
@@ -47,13 +48,14 @@ def serve(config: str | None, **flags: Any) -> int:
     """Serve queues until SIGTERM or Ctrl-C."""
     handed = handed_sockets(os.environ)
     resolution = adopt(_resolved(config, flags), handed)
+    reload = Reload(lambda: keys.with_auth_keys_file(adopt(_resolved(config, flags), handed)))
     settings = keys.with_auth_keys_file(resolution)
     keys_file = keys.open_keys_file(settings)
     settings, made_key = keys.require_keys(settings, keys_file)
     logs.configure(settings.log_level, settings.log_format)
     for remark in (*resolution.remarks, *(keys_file.remarks if keys_file else ())):
         log.warning("%s", remark)
-    return run_service(settings, made_key, keys_file, handed, Notifier.from_environment(os.environ))
+    return run_service(settings, made_key, keys_file, handed, Notifier.from_environment(os.environ), reload)
 
 
 @commands.command()

@@ -1,6 +1,6 @@
 """The plan: what happened and what time it is in, what to do next out. Nothing here forks, kills or waits.
 
-events    started, ready, leaving, failed, exited, not_started, stop, check_beats, show_stacks     come in from the loop
+events    started, ready, leaving, failed, exited, not_started, replace, stop, check_beats, show_stacks   from the loop
 actions   Spawn, Signal     go out, for the master to carry out
 outcome   Outcome           once the service has to end and no shard is left
 """
@@ -42,10 +42,11 @@ class State(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Fork a shard for the slot, then tell the fleet `started`."""
+    """Fork a shard for the slot, to serve a listener, then tell the fleet `started`."""
 
     slot: int
     incarnation: int
+    listener: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,10 @@ class Slot:
     """One place of the fleet, and the shard that fills it."""
 
     index: int
+    listener: int | None
+    """Whose connections its shard accepts; None: nobody is to be started here, a shard that is here leaves."""
+    replaces: int | None = None
+    """The slot whose shard leaves when the one that starts here is ready."""
     state: State = State.WAITING
     incarnation: int = -1
     pid: int | None = None
@@ -101,25 +106,33 @@ class Fleet:
         """Make a fleet of empty slots.
 
         Args:
-            count: of slots.
+            count: of listeners. There is one slot more, for the successor of a shard that is replaced.
             start_timeout: seconds from a fork until the shard is ready.
             drain_timeout: seconds that a shard may take to leave.
             shard_timeout: seconds without a sign of life after which a shard stands still; 0 for no watch.
         """
-        self.slots = [Slot(index) for index in range(count)]
-        self._start_timeout = start_timeout + GRACE
-        self._drain_timeout = drain_timeout + GRACE
+        self.slots = [Slot(index, index) for index in range(count)]
+        self.slots.append(Slot(count, None, due=float("inf")))
+        self._count = count
+        self._to_replace: list[int] = []  # listeners that are to have a fresh shard
+        self.take_times(start_timeout=start_timeout, drain_timeout=drain_timeout, shard_timeout=shard_timeout)
         self._ending: Outcome | None = None
         self._deadline = float("inf")
         self._asked_at = float("-inf")
         self._to_tell: list[tuple[float, Signal]] = []
         self._stacks_due = float("-inf")
-        self._shard_timeout = shard_timeout
-        self._late = max(LOOK / 2, shard_timeout / 8)
         self._look_due = float("-inf")
 
+    def take_times(self, *, start_timeout: float, drain_timeout: float, shard_timeout: float) -> None:
+        """Use other times from now on; see `__init__`."""
+        self._start_timeout = start_timeout + GRACE
+        self._drain_timeout = drain_timeout + GRACE
+        self._shard_timeout = shard_timeout
+        self._late = max(LOOK / 2, shard_timeout / 8)
+
     def __repr__(self) -> str:
-        states = " ".join(f"{slot.index}:{slot.state.name.lower()}" for slot in self.slots)
+        used = [slot for slot in self.slots if slot.listener is not None or slot.pid is not None]
+        states = " ".join(f"{slot.index}:{slot.state.name.lower()}" for slot in used)
         return f"<Fleet {states}{' ending' if self._ending else ''}>"
 
     @property
@@ -129,12 +142,17 @@ class Fleet:
 
     @property
     def all_ready(self) -> bool:
-        return all(slot.state is State.READY for slot in self.slots)
+        return self.serving == self._count
 
     @property
     def serving(self) -> int:
-        """How many shards serve."""
-        return sum(slot.state is State.READY for slot in self.slots)
+        """How many listeners have a shard that serves."""
+        return len({slot.listener for slot in self.slots if slot.state is State.READY} - {None})
+
+    @property
+    def replacing(self) -> bool:
+        """Are there shards that are still to be replaced?"""
+        return bool(self._to_replace) or any(slot.replaces is not None for slot in self.slots)
 
     @property
     def able(self) -> bool:
@@ -148,6 +166,7 @@ class Fleet:
 
     def plan(self, now: float) -> list[Action]:
         """Return what to do now. Calling it again gives only what has become due since."""
+        self._go_on_replacing(now)
         alive = {slot.pid for slot in self.slots}
         actions: list[Action] = [told for at, told in self._to_tell if at <= now and told.pid in alive]
         self._to_tell = [(at, told) for at, told in self._to_tell if at > now]
@@ -161,9 +180,36 @@ class Fleet:
                 slot.message = slot.message or "it did not become ready in time"
                 reason = f"shard {slot.index} outlives SIGABRT" if slot.state is State.ABORTING else ""
                 actions.append(Signal(slot.pid, signal.SIGKILL, reason))
-            elif slot.state is State.WAITING and not self._ending:
-                actions.append(Spawn(slot.index, slot.incarnation + 1))
+            elif slot.state is State.WAITING and slot.listener is not None and not self._ending:
+                actions.append(Spawn(slot.index, slot.incarnation + 1, slot.listener))
         return actions
+
+    def replace(self) -> None:
+        """Give each listener a fresh shard, one after the other; the old one leaves when that is ready."""
+        if not self._ending:
+            self._to_replace = list(range(self._count))
+
+    def _go_on_replacing(self, now: float) -> None:
+        spare = next((slot for slot in self.slots if slot.listener is None and slot.pid is None), None)
+        if not self._to_replace or spare is None:
+            return
+        [old] = [slot for slot in self.slots if slot.listener == self._to_replace[0]]
+        if old.state is State.READY:
+            spare.listener, spare.replaces, spare.due, spare.hopeless = old.listener, old.index, now, 0
+        if old.state in (State.READY, State.WAITING):  # the one that it waits for is a fresh one, too
+            del self._to_replace[0]
+
+    def _successor(self, slot: Slot) -> Slot | None:
+        return next((other for other in self.slots if other.replaces == slot.index), None)
+
+    def _retire(self, slot: Slot, now: float) -> None:
+        """Let the shard of a slot leave: its listener has another one."""
+        slot.listener, slot.empty_since, slot.is_shared = None, None, False
+        if slot.pid is None:
+            slot.due = float("inf")
+        elif slot.state in (State.STARTING, State.READY):
+            slot.state, slot.due = State.LEAVING, now + self._drain_timeout
+            self._to_tell.append((now, Signal(slot.pid, signal.SIGTERM)))
 
     def next_due(self) -> float | None:
         """Return when `plan` or `check_beats` has something to say, if nothing happens before; None for never."""
@@ -180,16 +226,17 @@ class Fleet:
 
     def shared(self) -> tuple[int, ...]:
         """Return the slots whose sockets the shards of the others are to serve, too: theirs has none for a while."""
-        return tuple(slot.index for slot in self.slots if slot.is_shared and self._can_share)
+        shared = (slot.listener for slot in self.slots if slot.is_shared and self._can_share)
+        return tuple(listener for listener in shared if listener is not None)
 
     @property
     def _can_share(self) -> bool:
-        return len(self.slots) > 1 and not self._ending
+        return self._count > 1 and not self._ending
 
     def started(self, index: int, pid: int, now: float) -> None:
         """Note that a spawn was carried out."""
         slot = self.slots[index]
-        if slot.incarnation < 0:
+        if slot.incarnation < 0 and slot.replaces is None:
             slot.empty_since = now
         slot.incarnation += 1
         slot.pid, slot.ready_at, slot.message = pid, None, ""
@@ -209,6 +256,9 @@ class Fleet:
             slot.state, slot.ready_at, slot.hopeless = State.READY, now, 0
             slot.empty_since, slot.is_shared = None, False
             slot.moved_at = now
+            if slot.replaces is not None:
+                old, slot.replaces = self.slots[slot.replaces], None
+                self._retire(old, now)
 
     def leaving(self, index: int, now: float) -> None:
         """Note that a shard drains because somebody else has told it to: the others serve its slot meanwhile."""
@@ -234,6 +284,18 @@ class Fleet:
         slot.state = State.WAITING
         slot.ready_at = None  # the next one is not ready yet
         if self._ending:
+            return None
+        if slot.listener is None:
+            slot.due = float("inf")
+            return None
+        if slot.replaces is not None:  # whatever is wrong with it, the old ones serve
+            slot.listener, slot.replaces, slot.due = None, None, float("inf")
+            self._to_replace = []
+            return None
+        successor = self._successor(slot)
+        if successor is not None:
+            successor.replaces, successor.empty_since = None, now
+            self._retire(slot, now)
             return None
         if healthy_for:
             slot.empty_since = now
@@ -327,9 +389,9 @@ class Fleet:
 
     def _despair(self, slot: Slot, code: int) -> str:
         """Return why there is no point in starting the slot again; empty when there is."""
-        if code == Exit.INCOMPATIBLE or (code == Exit.BAD_START and slot.incarnation == 0):
+        if code == Exit.INCOMPATIBLE or (code == Exit.BAD_START and slot.incarnation == 0 and slot.index < self._count):
             return slot.message or "the first start failed"
-        if any(slot.hopeless < CRASH_LOOP for slot in self.slots):
+        if any(slot.hopeless < CRASH_LOOP for slot in self.slots if slot.listener is not None):
             return ""
         last = slot.message or describe(code)
         return f"shard {slot.index} died {slot.hopeless} times in a row without becoming ready, at last: {last}"

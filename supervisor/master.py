@@ -20,6 +20,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from bullmq_proxy.gateway import logs
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.settings import Settings, masked
@@ -30,8 +31,10 @@ from bullmq_proxy.supervisor.embedded import STOP_TIMEOUT, EmbeddedValkey
 from bullmq_proxy.supervisor.fleet import GRACE, Fleet, Outcome, Signal, Spawn, describe
 from bullmq_proxy.supervisor.notify import Notifier
 from bullmq_proxy.supervisor.process import ShardProcess, occupy_standard_streams, start_shards
+from bullmq_proxy.supervisor.reload import Reload
 from bullmq_proxy.supervisor.signals import STOP, Inbox, hangup_ends
 from bullmq_proxy.supervisor.slots import StartError, authority, open_slots, reachable_host
+from bullmq_proxy.supervisor.sources import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ def serve(
     keys_file: KeysFile | None = None,
     handed: Sequence[socket.socket] = (),
     notifier: Notifier | None = None,
+    reload: Reload | None = None,
 ) -> Exit:
     """Run the service until it is told to stop.
 
@@ -51,6 +55,7 @@ def serve(
         keys_file: keys with permissions, read once; SIGHUP reads them again.
         handed: sockets that listen already, one for all shards or one for each; closed in the end.
         notifier: is told how the service is.
+        reload: reads the settings again on SIGHUP; None where they cannot change.
 
     Raises StartError when the service cannot start or go on.
     """
@@ -77,7 +82,7 @@ def serve(
             if not valkey.start(inbox):
                 return Exit.DONE
             settings = replace(settings, redis_url=valkey.url)
-        master = stack.enter_context(Master(settings, listeners, inbox, valkey, made_key, keys_file, notifier))
+        master = stack.enter_context(Master(settings, listeners, inbox, valkey, made_key, keys_file, notifier, reload))
         outcome = master.run()
     if outcome.reason:
         raise StartError(outcome.reason)
@@ -96,8 +101,11 @@ class Master:
         made_key: str | None,
         keys_file: KeysFile | None,
         notifier: Notifier,
+        reload: Reload | None,
     ) -> None:
         self._settings = settings
+        self._reload = reload
+        self._is_reloading = False
         self._notifier = notifier
         self._place = place_of(listeners[0])
         self._is_unix = listeners[0].family == socket.AF_UNIX
@@ -106,16 +114,14 @@ class Master:
         self._valkey = valkey
         self._made_key = made_key
         self._keys_file = keys_file
-        self._memory = SharedMemory.create(len(listeners))
+        self._memory = SharedMemory.create(len(listeners) + 1)  # the spare slot has a row, too
         self._announced = False
         self._shards: dict[int, ShardProcess] = {}
         # No process id: it comes again, in a container even in each run, and clients see this in their tokens.
         self._gateway_id = secrets.token_hex(8)
         self._fleet = Fleet(
             len(listeners),
-            start_timeout=settings.redis_start_timeout + 20,
-            drain_timeout=settings.drain_timeout,
-            shard_timeout=settings.shard_timeout,
+            **_times(settings),
         )
         self._selector = selectors.DefaultSelector()
         self._selector.register(inbox, selectors.EVENT_READ)
@@ -191,7 +197,10 @@ class Master:
     def _notify(self) -> None:
         fleet, settings = self._fleet, self._settings
         place = self._place if self._is_unix else f"port {settings.port}"
-        status = f"{fleet.serving} of {len(fleet.slots)} shards serve on {place}"
+        status = f"{fleet.serving} of {len(self._listeners)} shards serve on {place}"
+        if self._is_reloading and not fleet.replacing:
+            self._is_reloading = False
+            self._notifier.reloaded()
         takes = settings.drain_timeout + 2 * GRACE + (STOP_TIMEOUT if self._valkey else 0)
         self._notifier.report(
             time.monotonic(),
@@ -221,6 +230,7 @@ class Master:
         return StartMessage(
             settings=self._settings,
             slot=spawn.slot,
+            listener=spawn.listener,
             incarnation=spawn.incarnation,
             gateway_id=self._gateway_id,
             keys=self._keys_file.keys if self._keys_file else (),
@@ -245,22 +255,43 @@ class Master:
                 self._fleet.show_stacks(time.monotonic())
             elif signum == signal.SIGHUP:
                 self._notifier.reloading()
-                if self._keys_file is not None:
-                    self._reload_keys(self._keys_file)
-                else:
-                    log.warning("SIGHUP: there is no keys_file to read again; other settings count from a restart on")
-                self._notifier.reloaded()
+                self._is_reloading = True
+                self._read_again()
 
-    def _reload_keys(self, keys_file: KeysFile) -> None:
-        """Read the keys again and hand them on. A file that cannot be used changes nothing: the gateway goes on."""
+    def _read_again(self) -> None:
+        """Put in force what is configured now: keys at once, all else in fresh shards. Errors change nothing."""
+        before = self._keys_file.keys if self._keys_file else ()
+        if self._keys_file is not None and not self._reload_keys(self._keys_file):
+            return
+        are_other_keys = self._keys_file is not None and self._keys_file.keys != before
+        try:
+            found = self._reload.find(self._settings, self._keys_file) if self._reload else None
+        except (UsageError, OSError) as error:
+            log.error("SIGHUP: %s; everything stays as it is", error)
+            return
+        if found is not None:
+            for name in found.ignored:
+                log.warning("SIGHUP: %s counts from a restart on", name)
+            self._settings = settings = found.settings
+            logs.configure(settings.log_level, settings.log_format)
+            self._fleet.take_times(**_times(settings))
+            if found.changed:
+                log.info("SIGHUP: changed: %s", ", ".join(found.changed))
+        if are_other_keys and (found is None or not found.changed):
+            return
+        log.info("SIGHUP: one shard after the other is replaced by a fresh one")
+        self._fleet.replace()
+
+    def _reload_keys(self, keys_file: KeysFile) -> bool:
+        """Read the keys again and hand them on; return whether they can be used."""
         try:
             keys_file.read()
         except KeysError as error:
             log.error("keys_file: %s; the keys that were read before stay in force", error)
-            return
+            return False
         except Exception:  # a file is somebody else's text: whatever it does to us, the gateway goes on
             log.exception("keys_file: %s; the keys that were read before stay in force", keys_file.path)
-            return
+            return False
         for remark in keys_file.remarks:
             log.warning("keys_file: %s", remark)
         if not keys_file.keys and not self._settings.auth_keys:
@@ -269,6 +300,7 @@ class Master:
         for shard in self._shards.values():
             shard.send({"event": "keys", "keys": [key.to_json() for key in keys_file.keys]})
             self._flush(shard)
+        return True
 
     def _flush(self, shard: ShardProcess) -> None:
         """Send what a shard has still to get, now or when its socket can take more."""
@@ -323,7 +355,8 @@ class Master:
         for other in self._shards.values():  # whichever is the quickest gives its jobs back
             other.send({"event": "died", "slot": shard.slot, "incarnation": self._fleet.slots[shard.slot].incarnation})
             self._flush(other)
-        expected = self._fleet.ending
+        slot = self._fleet.slots[shard.slot]
+        expected, succeeds = self._fleet.ending or slot.listener is None, slot.replaces is not None
         pause = self._fleet.exited(shard.slot, code, time.monotonic())
         # Of a start that failed the last line of the service says why.
         level = logging.DEBUG if code == Exit.BAD_START else logging.ERROR
@@ -335,6 +368,8 @@ class Master:
             describe(code),
             "" if pause is None else f"; starting it again in {pause:g} s",
         )
+        if succeeds and not self._fleet.ending:
+            log.error("the reload is given up, the shards that serve go on: %s", slot.message or describe(code))
 
     def _announce(self) -> None:
         """Tell the user where to connect, once, when every shard serves."""
@@ -364,6 +399,15 @@ class Master:
         except OSError:  # nobody reads our output any more: no reason to stop serving
             # What is left in the buffer would fail again at the end and spoil the exit code.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _times(settings: Settings) -> dict[str, float]:
+    """Return the times of the fleet in seconds."""
+    return {
+        "start_timeout": settings.redis_start_timeout + 20,
+        "drain_timeout": settings.drain_timeout,
+        "shard_timeout": settings.shard_timeout,
+    }
 
 
 def raise_descriptor_limit() -> None:

@@ -79,14 +79,14 @@ def test_a_shard_that_cannot_serve_under_the_old_supervisor_ends_the_service_wit
     service: MakeService, tmp_path: Path
 ) -> None:
     installed = Installed(tmp_path, service, "--procs", "2")
-    installed.change("gateway/start_message.py", r"PROTOCOL: Final = 2", "PROTOCOL: Final = 3")
+    installed.change("gateway/start_message.py", r"PROTOCOL: Final = 3", "PROTOCOL: Final = 4")
     running = installed.service
     other = running.shards()[1]
     os.kill(running.shards()[0], signal.SIGKILL)
     assert running.wait() == 1
     assert running.errors.splitlines()[-1] == (
         "bullmq-proxy: error: the installed bullmq-proxy 0.1.0 cannot serve under the running supervisor 0.1.0"
-        " (protocol 3 instead of 2): restart the service"
+        " (protocol 4 instead of 3): restart the service"
     )
     assert f"(pid {other}) ended: exit code 0" in running.errors, "it has drained"
     assert running.errors.count(" ended: ") == 3, "the new shard was tried once"

@@ -51,7 +51,7 @@ def dies(fleet: Fleet, code: int = 1, now: float = 0.0) -> float | None:
 
 class TestStart:
     def test_every_slot_is_filled(self) -> None:
-        assert fleet_of(2).plan(0) == [Spawn(0, 0), Spawn(1, 0)]
+        assert fleet_of(2).plan(0) == [Spawn(0, 0, 0), Spawn(1, 0, 1)]
 
     def test_a_slot_is_filled_once(self) -> None:
         fleet = fleet_of(1)
@@ -107,7 +107,7 @@ class TestCrash:
     def test_the_slot_is_filled_again_at_once_by_the_next_incarnation(self) -> None:
         fleet = serving(2)
         assert fleet.exited(0, -9, 5) == 0
-        assert fleet.plan(5) == [Spawn(0, 1)]
+        assert fleet.plan(5) == [Spawn(0, 1, 0)]
 
     def test_further_deaths_are_answered_after_growing_pauses(self) -> None:
         fleet = serving(1)
@@ -125,7 +125,7 @@ class TestCrash:
         fleet.exited(0, 1, 1)
         assert fleet.plan(1.4) == []
         assert fleet.next_due() == 1.5
-        assert fleet.plan(1.5) == [Spawn(0, 2)]
+        assert fleet.plan(1.5) == [Spawn(0, 2, 0)]
 
     def test_a_bad_start_later_on_is_a_crash_like_others(self) -> None:
         fleet = serving(1)
@@ -250,6 +250,96 @@ class TestStop:
         assert repr(fleet) == "<Fleet 0:leaving 1:leaving ending>"
 
 
+class TestReplacing:
+    """A fresh shard for each listener, which serves before the old one leaves."""
+
+    def test_one_after_the_other_gets_a_successor(self) -> None:
+        fleet = serving(2)
+        fleet.replace()
+        assert fleet.replacing
+        assert fleet.plan(1) == [Spawn(2, 0, 0)]
+        fleet.started(2, 102, 1)
+        assert fleet.plan(2) == []
+        assert (fleet.serving, fleet.all_ready) == (2, True)
+        fleet.ready(2, 3)
+        assert fleet.plan(3) == [Signal(100, SIGTERM)]
+        assert fleet.shared() == ()
+        assert fleet.plan(4) == [], "one drains at a time"
+        assert fleet.exited(0, 0, 5) is None
+        assert fleet.plan(5) == [Spawn(0, 1, 1)]
+        fleet.started(0, 103, 5)
+        fleet.ready(0, 6)
+        assert not fleet.replacing
+        assert fleet.plan(6) == [Signal(101, SIGTERM)]
+        fleet.exited(1, 0, 7)
+        assert fleet.plan(100) == []
+        assert (fleet.next_due(), fleet.serving) == (None, 2)
+
+    def test_one_that_does_not_leave_is_killed(self) -> None:
+        fleet = serving(1)
+        fleet.replace()
+        fleet.plan(1)
+        fleet.started(1, 101, 1)
+        fleet.ready(1, 2)
+        fleet.plan(2)
+        assert fleet.plan(2 + DRAIN + GRACE) == [Signal(100, SIGKILL)]
+        assert fleet.exited(0, -9, 60) is None
+        assert fleet.plan(60) == []
+
+    @pytest.mark.parametrize("code", [1, -9, Exit.BAD_START, Exit.INCOMPATIBLE])
+    def test_a_successor_that_cannot_start_changes_nothing(self, code: int) -> None:
+        fleet = serving(2)
+        fleet.replace()
+        fleet.plan(1)
+        fleet.started(2, 102, 1)
+        assert fleet.exited(2, code, 2) is None
+        assert not fleet.replacing
+        assert not fleet.ending
+        assert (fleet.plan(3), fleet.serving) == ([], 2)
+        fleet.replace()
+        assert fleet.plan(4) == [Spawn(2, 1, 0)]
+
+    def test_an_old_one_that_dies_meanwhile_is_not_started_again(self) -> None:
+        fleet = serving(2)
+        fleet.replace()
+        fleet.plan(1)
+        fleet.started(2, 102, 1)
+        assert fleet.exited(0, -9, 2) is None
+        assert fleet.plan(2 + MOMENT) == [Spawn(0, 1, 1)]
+        assert fleet.shared() == (0,)
+        fleet.ready(2, 4)
+        assert (fleet.shared(), fleet.serving) == ((), 2)
+
+    def test_a_successor_that_dies_after_its_predecessor_is_started_again(self) -> None:
+        fleet = serving(1)
+        fleet.replace()
+        fleet.plan(1)
+        fleet.started(1, 101, 1)
+        fleet.exited(0, -9, 2)
+        assert fleet.exited(1, -9, 3) == 0
+        assert fleet.plan(3) == [Spawn(1, 1, 0)]
+
+    def test_a_slot_that_is_empty_is_filled_by_a_fresh_one_anyway(self) -> None:
+        fleet = serving(2)
+        fleet.exited(0, -9, 1)
+        fleet.exited(1, -9, 1)
+        fleet.replace()
+        assert fleet.plan(1) == [Spawn(0, 1, 0), Spawn(1, 1, 1)]
+
+    def test_the_end_of_the_service_ends_it(self) -> None:
+        fleet = serving(1)
+        fleet.replace()
+        fleet.plan(1)
+        fleet.started(1, 101, 1)
+        fleet.stop(2)
+        assert fleet.plan(2) == [Signal(100, SIGTERM), Signal(101, SIGTERM)]
+        fleet.exited(0, 0, 3)
+        fleet.exited(1, 0, 3)
+        assert fleet.outcome == Outcome(Exit.DONE)
+        fleet.replace()
+        assert fleet.plan(4) == []
+
+
 class TestToldByOthers:
     """A shard that somebody else than the fleet has told to leave."""
 
@@ -259,7 +349,7 @@ class TestToldByOthers:
         assert fleet.shared() == (0,)
         assert fleet.serving == 1
         assert fleet.exited(0, 0, 12) == 0
-        assert fleet.plan(12) == [Spawn(0, 1)]
+        assert fleet.plan(12) == [Spawn(0, 1, 0)]
         fleet.started(0, 102, 12)
         assert fleet.shared() == (0,)
         fleet.ready(0, 13)
@@ -281,7 +371,7 @@ class TestToldByOthers:
 WATCH = 20.0
 
 
-def looks(fleet: Fleet, until: float, moving: Sequence[int] = (), beats: Sequence[int] = (1, 1)) -> list[Action]:
+def looks(fleet: Fleet, until: float, moving: Sequence[int] = (), beats: Sequence[int] = (1, 1, 0)) -> list[Action]:
     """Look whenever it is due, up to a time; the shards in `moving` give signs of life meanwhile, the others none."""
     actions: list[Action] = []
     for turn in count(1):
@@ -289,7 +379,8 @@ def looks(fleet: Fleet, until: float, moving: Sequence[int] = (), beats: Sequenc
         if due is None or due > until:
             return actions
         now = max(due, 0.0)
-        fleet.check_beats([beat + turn * (slot in moving) for slot, beat in enumerate(beats)][: len(fleet.slots)], now)
+        given = [beat + turn * (slot in moving) for slot, beat in enumerate(beats)]
+        fleet.check_beats([*given, 0][: len(fleet.slots)], now)
         actions += fleet.plan(now)
     raise AssertionError("next_due never ends")
 
@@ -319,11 +410,11 @@ class TestStandingStill:
         looks(fleet, WATCH, moving=(1,))
         assert fleet.serving == 1
         assert fleet.exited(0, -6, WATCH + 1) == 0
-        assert fleet.plan(WATCH + 1) == [Spawn(0, 1)]
+        assert fleet.plan(WATCH + 1) == [Spawn(0, 1, 0)]
 
     def test_it_looks_each_second(self) -> None:
         fleet = serving(1, watch=WATCH)
-        fleet.check_beats([1], 0)
+        fleet.check_beats([1, 0], 0)
         assert fleet.next_due() == LOOK
 
     def test_its_successor_has_all_the_time(self) -> None:
@@ -339,15 +430,15 @@ class TestStandingStill:
         """The machine was suspended, or the supervisor stopped."""
         fleet = serving(1, watch=WATCH)
         looks(fleet, 10)
-        fleet.check_beats([1], 1000)
+        fleet.check_beats([1, 0], 1000)
         assert fleet.plan(1000) == []
         assert looks(fleet, 1000 + WATCH - 0.1) == []
         assert looks(fleet, 1000 + WATCH) == [still(0)]
 
     def test_a_look_before_its_time_sees_nothing(self) -> None:
         fleet = serving(1, watch=WATCH)
-        fleet.check_beats([1], 0)
-        fleet.check_beats([2], LOOK / 2)
+        fleet.check_beats([1, 0], 0)
+        fleet.check_beats([2, 0], LOOK / 2)
         assert fleet.slots[0].beat == 1
 
     def test_a_start_has_a_time_of_its_own(self) -> None:
@@ -355,12 +446,12 @@ class TestStandingStill:
         fleet.started(0, 100, 0)
         assert fleet.next_due() == START + GRACE
         for now in range(30):
-            fleet.check_beats([0], now)
+            fleet.check_beats([0, 0], now)
         assert fleet.plan(30) == []
 
     def test_who_stands_still_while_it_leaves_does_not_get_the_whole_drain(self) -> None:
         fleet = serving(1, watch=WATCH)
-        fleet.check_beats([1], 0)
+        fleet.check_beats([1, 0], 0)
         fleet.stop(1)
         assert looks(fleet, WATCH) == [Signal(100, SIGTERM), still(0)]
         assert fleet.next_due() == WATCH + ABORT_GRACE
@@ -396,7 +487,7 @@ class TestStandingStill:
         fleet = serving(1)
         assert fleet.next_due() is None
         for now in range(1000):
-            fleet.check_beats([1], now)
+            fleet.check_beats([1, 0], now)
         assert fleet.plan(1000) == []
 
 
@@ -420,7 +511,7 @@ class TestStacks:
         fleet = serving(1)
         fleet.show_stacks(5)
         fleet.exited(0, 1, 5)
-        assert fleet.plan(5) == [Spawn(0, 1)]
+        assert fleet.plan(5) == [Spawn(0, 1, 0)]
 
 
 class TestBackoff:
@@ -478,7 +569,7 @@ class TestSharing:
     def test_the_socket_of_a_shard_that_stands_still_is_served_as_soon_as_that_is_known(self) -> None:
         fleet = serving(2, watch=4.0)
         for second in range(10):
-            fleet.check_beats([1 + second, 1], second)
+            fleet.check_beats([1 + second, 1, 0], second)
         assert fleet.shared() == (1,)
 
     def test_nothing_is_shared_in_the_end_or_with_nobody(self) -> None:
@@ -496,7 +587,7 @@ def test_what_cannot_be_started_is_tried_again_after_ever_longer_pauses_and_neve
     assert fleet.exited(0, -9, 100) == 0.0, "after a long health"
     now, pauses = 100.0, []
     for _ in range(10):
-        assert fleet.plan(now) == [Spawn(0, 1)]
+        assert fleet.plan(now) == [Spawn(0, 1, 0)]
         pauses.append(fleet.not_started(0, now))
         assert fleet.plan(now + pauses[-1] / 2) == []
         now += pauses[-1]

@@ -29,6 +29,7 @@ START = StartMessage(
         port=9000, procs=2, redis_url="redis://host", auth_keys=("a", "b"), max_message_size=2048, drain_timeout=1.5
     ),
     slot=1,
+    listener=0,
     incarnation=7,
     gateway_id="host-1",
     keys=(KEY,),
