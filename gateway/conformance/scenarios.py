@@ -14,8 +14,10 @@ from bullmq_proxy.gateway.conformance.session import Job, Session
 
 Script = Callable[[Play], Awaitable[None]]
 
-START: Final = 0.1
-"""Seconds for a client to start with a job, or to note that its connection is open."""
+START: Final = 0.4
+"""Seconds for a client to start with a job, if it does not say so."""
+SETTLED: Final = 0.03
+"""Seconds for a client to note that its connection is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,14 @@ class Scenario:
         return "".join(f"{json.dumps(call, ensure_ascii=False)}\n" for call in self.calls)
 
 
+async def warm(play: Play, rule: Rule) -> Session:
+    """Accept the client's first handshake, and have a job done: some languages take their time for that."""
+    session = await play.opened()
+    with play.judging(rule):
+        await right(play, session, session.push({"n": 0}))
+    return session
+
+
 async def started(play: Play, job: Job) -> None:
     """Wait until a client has started with a job: it says so, or has had the time."""
     try:
@@ -52,7 +62,7 @@ async def started(play: Play, job: Job) -> None:
 
 async def settled(play: Play) -> None:
     """Give a client the time to note that its connection is open."""
-    await asyncio.sleep(START / 3)
+    await asyncio.sleep(SETTLED)
 
 
 async def right(play: Play, session: Session, job: Job) -> None:

@@ -8,11 +8,11 @@ from typing import Final
 
 from bullmq_proxy.gateway.conformance.play import Play, over
 from bullmq_proxy.gateway.conformance.rules import WORKER, Rule
-from bullmq_proxy.gateway.conformance.scenarios import Scenario, right, settled, started
+from bullmq_proxy.gateway.conformance.scenarios import Scenario, right, settled, started, warm
 from bullmq_proxy.gateway.conformance.session import LONG, Job, Session
 
-GONE: Final = 500
-"""Milliseconds of work on a job that is taken away meanwhile: more than most clients need to come back."""
+WORK: Final = 700
+"""Milliseconds of work on a job meanwhile something happens: more than most clients need to start, or to come back."""
 MOST_PINGS, PING_PAUSE, LEAST_PONGS = 8, 0.06, 3  # PING_PAUSE in seconds
 LARGE: Final = 2 * 1024 * 1024
 """Bytes of a large job's data."""
@@ -63,7 +63,7 @@ async def pieces(play: Play) -> None:
 
 async def pings(play: Play) -> None:
     """Ping a client that works."""
-    session = await play.opened()
+    session = await warm(play, Rule.PINGS)
     with play.judging(Rule.PINGS):
         job = session.push({"wait": 400})
         for n in range(MOST_PINGS):
@@ -102,17 +102,17 @@ async def lost(play: Play) -> None:
 
 async def cancel(play: Play) -> None:
     """Take a job away while the client works on it."""
-    session = await play.opened()
+    session = await warm(play, Rule.CANCEL)
     with play.judging(Rule.CANCEL):
-        job = session.push({"wait": 300})
+        job = session.push({"wait": WORK})
         await started(play, job)
         session.cancel(job)
-        await right(play, session, session.push({"wait": 400}))
+        await right(play, session, session.push({"wait": WORK + LONG}))
 
 
 async def drain(play: Play) -> None:
     """Stop, and be there again."""
-    session = await play.opened()
+    session = await warm(play, Rule.DRAIN)
     with play.judging(Rule.DRAIN):
         job = session.push({"wait": 200})
         session.send({"id": 900, "data": {"type": "drain", "deadline": 5000}})
@@ -126,13 +126,13 @@ async def drain(play: Play) -> None:
 async def gone(play: Play) -> None:
     """Break the connection; when the client comes back, its job is not its own any more, and comes again."""
     clock = asyncio.get_running_loop().time
-    session = await play.opened()
-    await started(play, session.push({"wait": GONE}))
-    done_at = clock() + GONE / 1000
+    session = await warm(play, Rule.AGAIN)
+    await started(play, session.push({"wait": WORK}))
+    done_at = clock() + WORK / 1000
     session.close(1006)
     session = await play.opened()
     with play.judging(Rule.AGAIN):
-        await right(play, session, session.push({"wait": GONE}))
+        await right(play, session, session.push({"wait": WORK}))
     with play.judging(Rule.OLD):  # until the work of the first one must have ended
         await right(play, session, session.push({"wait": max(LONG, round(1000 * (done_at - clock())) + LONG)}))
 
@@ -144,7 +144,9 @@ async def broken(play: Play) -> None:
         play.verdicts.unused(Rule.TAKE_UP, "it does without `grace`")
         play.verdicts.unused(Rule.RELEASE, "it does without `grace`")
         return
-    job = session.push({"wait": 300})
+    with play.judging(Rule.TAKE_UP):
+        await right(play, session, session.push({"n": 0}))
+    job = session.push({"wait": WORK})
     await started(play, job)
     session.close(1006)
     with play.judging(Rule.TAKE_UP):
@@ -187,9 +189,9 @@ async def _back(play: Play, before: Session, *jobs: Job) -> Session:
 
 async def finish(play: Play) -> None:
     """Send SIGTERM to a client that works."""
-    session = await play.opened()
+    session = await warm(play, Rule.FINISH)
     with play.judging(Rule.FINISH):
-        job = session.push({"wait": 400})
+        job = session.push({"wait": WORK})
         await started(play, job)
         play.client.terminate()
         await right(play, session, job)
