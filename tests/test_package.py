@@ -63,3 +63,7 @@ def test_a_wheel_lives_beside_supervisord_and_beside_a_program_with_a_folder_nam
     assert run(bin / "python", "-c", program, cwd=tmp_path).startswith("True <function start_proxy")
     files = run(bin / "python", "-c", "import bullmq_proxy.gateway as ours; print(ours.__file__)", cwd=tmp_path)
     assert Path(files).is_relative_to(packages)
+    ours, installed = ROOT / "gateway" / "pages", Path(files).parent / "pages"
+    assert {path.relative_to(installed) for path in installed.rglob("*.*")} == {
+        path.relative_to(ours) for path in ours.rglob("*.*")
+    }

@@ -1,14 +1,15 @@
 // The jobs of one state as a table of which only the rows that are seen exist. They are asked for page by page.
 
 import { sayError } from "./dialogs.js";
-import { h, put, setText } from "./dom.js";
+import { atMostEvery, h, put, setText } from "./dom.js";
 import { number, plural } from "./format.js";
 import { queueHref } from "./routes.js";
-import { STATES, tookOf } from "./states.js";
+import { columnsOf, STATES } from "./states.js";
 
 export const limits = {
   page: 50, // jobs of one answer
   keptPages: 20,
+  loadPause: 100, // ms between two looks at which pages are needed
   ahead: 8, // rows that exist beyond those that are seen
   mostRows: 300_000, // browsers cannot show higher elements; the jobs behind are found by their ids
 };
@@ -24,26 +25,23 @@ export class JobList {
   #closed = false;
 
   constructor(content, queue, state) {
-    Object.assign(this, { queue, state, kind: STATES[state] });
+    Object.assign(this, { queue, state, kind: STATES[state], columns: columnsOf(state) });
     this.spacer = h("div", { class: "spacer", role: "rowgroup" });
-    const titles = [
-      "Job",
-      "Name",
-      this.kind.since[0],
-      ...(this.#isEnded ? ["Took"] : []),
-      "Attempts",
-      this.kind.title === "Failed" ? "Reason" : "Tells",
-    ];
     this.table = h(
       "div",
-      { class: `jobs ${state}`, role: "table", "aria-label": `${this.kind.title} jobs`, tabindex: "0" },
+      {
+        class: `jobs ${state} ${this.kind.took ? "wide" : ""}`,
+        role: "table",
+        "aria-label": `${this.kind.title} jobs`,
+        tabindex: "0",
+      },
       h(
         "div",
         { role: "rowgroup", class: "head" },
         h(
           "div",
           { role: "row", class: "job" },
-          titles.map((title) => h("span", { role: "columnheader" }, title)),
+          this.columns.map(([name, title]) => h("span", { role: "columnheader", class: name }, title)),
         ),
       ),
       this.spacer,
@@ -55,15 +53,13 @@ export class JobList {
     this.table.addEventListener("keydown", (event) => this.#key(event));
     this.resized = new ResizeObserver(() => this.#soon());
     this.resized.observe(this.table);
-  }
-
-  get #isEnded() {
-    return this.state === "completed" || this.state === "failed";
+    this.load = atMostEvery(limits.loadPause, () => this.#load());
   }
 
   close() {
     this.#closed = true;
     this.resized.disconnect();
+    this.load.stop();
     cancelAnimationFrame(this.#frame);
   }
 
@@ -82,9 +78,9 @@ export class JobList {
   /** Ask for the jobs again: something has changed. */
   changed() {
     this.#version++;
-    const [from, to] = this.#range();
+    const [first, last] = this.#seenPages();
     for (const page of this.#pages.keys()) {
-      if (page < Math.floor(from / limits.page) || page > Math.floor(to / limits.page)) this.#pages.delete(page);
+      if (page < first || page > last) this.#pages.delete(page);
       else this.#ask(page);
     }
     this.#soon();
@@ -115,21 +111,12 @@ export class JobList {
     while (this.#rows.length > Math.max(0, to - from)) this.#rows.pop().remove();
     this.#first = from;
     for (let place = from; place < to; place++) this.#fill(this.#rows[place - from], place);
+    this.load();
   }
 
   #newRow() {
-    const cell = (name) => h("span", { role: "cell", class: name });
-    const link = h("a", {});
-    return h(
-      "div",
-      { role: "row", class: "job" },
-      h("span", { role: "cell", class: "id" }, link),
-      cell("name"),
-      cell("since number"),
-      this.#isEnded && cell("took number"),
-      cell("attempts number"),
-      cell("tells"),
-    );
+    const cells = this.columns.map(([name], at) => h("span", { role: "cell", class: name }, at === 0 && h("a", {})));
+    return h("div", { role: "row", class: "job" }, cells);
   }
 
   #fill(row, place) {
@@ -137,25 +124,29 @@ export class JobList {
     row.setAttribute("aria-rowindex", place + 2);
     const job = this.#job(place);
     row.classList.toggle("loading", !job);
-    const texts = job
-      ? [
-          job.id,
-          job.name ?? "",
-          this.kind.since[1](job),
-          ...(this.#isEnded ? [tookOf(job)] : []),
-          number(job.attemptsMade ?? 0),
-          this.kind.tells(job),
-        ]
-      : [];
-    [...row.children].forEach((cell, at) => setText(at ? cell : cell.firstChild, String(texts[at] ?? (at ? "" : "…"))));
-    if (job) row.firstChild.firstChild.setAttribute("href", queueHref(this.queue.name, "job", String(job.id)));
-    else row.firstChild.firstChild.removeAttribute("href");
+    const [first, ...others] = row.children;
+    const link = first.firstChild;
+    setText(link, job ? this.columns[0][2](job) : "…");
+    others.forEach((cell, at) => setText(cell, job ? this.columns[at + 1][2](job) : ""));
+    if (job) link.setAttribute("href", queueHref(this.queue.name, "job", String(job.id)));
+    else link.removeAttribute("href");
   }
 
   #job(place) {
-    const page = Math.floor(place / limits.page);
-    if (!this.#pages.has(page)) this.#ask(page);
-    return this.#pages.get(page)?.[place % limits.page];
+    return this.#pages.get(Math.floor(place / limits.page))?.[place % limits.page];
+  }
+
+  /** The numbers of the first page that is seen and of the last one. */
+  #seenPages() {
+    const [from, to] = this.#range();
+    return [Math.floor(from / limits.page), Math.floor(Math.max(from, to - 1) / limits.page)];
+  }
+
+  /** Ask for the pages that are seen now; those that were scrolled past meanwhile are not needed. */
+  #load() {
+    if (this.#total === 0) return;
+    const [first, last] = this.#seenPages();
+    for (let page = first; page <= last; page++) if (!this.#pages.has(page)) this.#ask(page);
   }
 
   async #ask(page) {
@@ -166,10 +157,9 @@ export class JobList {
       if (this.#closed || version !== this.#version) return;
       this.#pages.delete(page);
       this.#pages.set(page, jobs);
-      const [from, to] = this.#range();
+      const [first, last] = this.#seenPages();
       for (const each of this.#pages.keys()) {
-        const isSeen = each >= Math.floor(from / limits.page) && each <= Math.floor(to / limits.page);
-        if (this.#pages.size > limits.keptPages && !isSeen) this.#pages.delete(each);
+        if (this.#pages.size > limits.keptPages && (each < first || each > last)) this.#pages.delete(each);
       }
       this.#soon();
     } catch (error) {
