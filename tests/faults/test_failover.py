@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -63,9 +65,14 @@ async def test_a_sentinel_whose_host_is_gone_delays_nobody_for_long(sentinels: S
                 assert await gateway.ready() == (200, "")
 
 
-async def test_a_master_that_dies_takes_nothing_along_that_was_replicated(sentinels: Sentinels, prefix: str) -> None:
+async def test_a_master_that_dies_takes_nothing_along_that_was_replicated(
+    sentinels: Sentinels, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = time.monotonic()
     async with Gateway(sentinels.url, prefix=prefix) as gateway:
         async with load(gateway) as jobs:
             sentinels.master.kill()
             await jobs.goes_on()
         assert not jobs.refused["REDIS_UNAVAILABLE"]
+    [seconds] = re.findall(r"mymaster/0: connected again after (\S+) s", caplog.text)
+    assert float(seconds) < time.monotonic() - began

@@ -37,7 +37,7 @@ class SentinelServer(Server):
         own = replace(options, name=f"{options.name}:sentinel", backlog=0, deadline=deadline, silence=silence)
         self._watch = Link(self._sentinels, own, setup=self._subscribe, on_push=self._pushed)
         self._loop = asyncio.get_running_loop()
-        self._since = 0.0  # when this sentinel was first asked since a link was up; 0 when it was not
+        self._asked_since = 0.0  # when this sentinel was first asked since a link was up; 0 when it was not
 
     @property
     def shown(self) -> str:
@@ -64,9 +64,9 @@ class SentinelServer(Server):
             GatewayError: none of them answers.
         """
         now = self._loop.time()
-        self._since = self._since or now
-        if now - self._since > _TRUSTED:
-            self._since = now
+        self._asked_since = self._asked_since or now
+        if now - self._asked_since > _TRUSTED:
+            self._asked_since = now
             self._watch.leave(_ROTATED)
         try:
             async with asyncio.timeout(_ANSWER):
@@ -86,7 +86,7 @@ class SentinelServer(Server):
 
     def up(self, link: Link) -> None:
         """Let the others try at once, now that one is connected."""
-        self._since = 0.0
+        self._asked_since = 0.0
         super().up(link)
 
     async def _subscribe(self, ask: Callable[..., Awaitable[Any]]) -> None:
