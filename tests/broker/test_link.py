@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
 import time
@@ -464,6 +465,20 @@ async def test_a_slow_server_that_goes_on_answering_is_not_given_up() -> None:
 
 def _passed(moment: float) -> bool:
     return time.monotonic() > moment
+
+
+async def test_what_has_not_arrived_when_a_link_is_given_up_does_not_do_so_later() -> None:
+    async with MisbehavingServer(lambda command: b"") as server:
+        async with connected(local(server), replace(OPTIONS, deadline=0.3)) as link:
+            [deaf] = server.open
+            deaf.pause_reading()
+            deaf.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            calls = [link.call("SET", "key", "x" * 1000) for _ in range(1000)]
+            assert {await code_of(call) for call in calls} == {ErrorCode.OUTCOME_UNKNOWN}
+            await link.wait_up()
+            deaf.resume_reading()
+            await eventually(lambda: deaf not in server.open, "the server sees the end of the first connection")
+        assert len(server.commands) < 100  # they had arrived
 
 
 async def test_an_idle_link_stays_up_for_longer_than_its_deadline() -> None:

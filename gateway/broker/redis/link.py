@@ -305,8 +305,9 @@ class Link:
         leaving.beat().add_done_callback(lambda _: leaving.transport.abort())
 
     def give_up(self, reason: str) -> None:
-        """Give the connection up at once, and make another one."""
+        """Give a connection up at once that does not answer, and make another one."""
         if (connection := self._connection) is not None:
+            connection.take_back_unsent()
             self._drop(connection, reason)
 
     # The connection
@@ -445,5 +446,5 @@ class Link:
             self._seen = (connection, connection.replies, now)
         elif now - since >= self._options.deadline:
             log.error("redis link to %s: no reply for %.0f s", self.server.shown, now - since)
-            self._drop(connection, "no reply in time")
+            self.give_up("no reply in time")
             self.server.silent(self)

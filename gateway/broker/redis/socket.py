@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
 
@@ -20,6 +23,7 @@ from bullmq_proxy.gateway.values.text import ERRORS, bytes_of
 
 log = logging.getLogger(__name__)
 
+_NOTHING_MORE: Final = struct.pack("ii", 1, 0)  # struct linger: a close is a reset (socket(7))
 _TLS_ALERT: Final = b"\x15\x03"
 
 _LOST: Final = "closed during the handshake"
@@ -168,6 +172,15 @@ class RedisSocket(asyncio.Protocol):
         """Return whether a command was not executed, and somebody sends it again."""
         word = refusal(reply)
         return bool(word) and self.on_refused is not None and self.on_refused(self, entry, word, reply)
+
+    def take_back_unsent(self) -> None:
+        """Let the system not go on to send what has not arrived when this is closed.
+
+        A fetch that arrived when the next connection is up already would leave its job to nobody.
+        """
+        with suppress(OSError):  # it is closed already
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOTHING_MORE)
 
     def beat(self) -> asyncio.Future[None]:
         """Ask for a sign of life behind all that was written; the future ends with it, whatever it says."""
