@@ -61,7 +61,7 @@ class Account:
     failed: int
     runs: int
     repeated: int
-    lost_answers: int
+    late: int
     faults: list[str]
 
 
@@ -106,7 +106,7 @@ async def audit(site: Site, ledger: Ledger) -> Account:
         failed=len(failed),
         runs=sum(ledger.pushes.values()),
         repeated=sum(count - 1 for count in ledger.pushes.values()),
-        lost_answers=ledger.lost,
+        late=ledger.late,
         faults=faults,
     )
 

@@ -115,10 +115,20 @@ class Crowd:
             try:
                 assert process.stdout is not None
                 async for line in process.stdout:
-                    what, id, start = line.decode().split()
-                    (self.ledger.pushed if what == "pushed" else self.ledger.finished)(id, int(start))
+                    self._take(line.decode().split())
                 await process.wait()
             finally:
                 self._site.clients.discard(process.pid)
                 with suppress(ProcessLookupError):
                     process.kill()
+
+    def _take(self, words: list[str]) -> None:
+        match words:
+            case ["pushed", id, start]:
+                self.ledger.pushed(id, int(start))
+            case ["finished", id, start]:
+                self.ledger.finished(id, int(start))
+            case ["lost"]:
+                self.ledger.lost()
+            case _:
+                raise AssertionError(words)

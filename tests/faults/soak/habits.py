@@ -25,6 +25,8 @@ class Notes(Protocol):
 
     def finished(self, id: str, start: int) -> None: ...
 
+    def lost(self) -> None: ...
+
 
 class Worker:
     """One worker that reconnects for ever."""
@@ -65,6 +67,8 @@ class Worker:
                     await self._handle(socket, message["id"])
                 case {"type": "finished", "state": "completed", "jobId": str(id)}:
                     self._notes.finished(id, starts[id])
+                case {"type": "lost"}:
+                    self._notes.lost()
 
     async def _handle(self, socket: ClientConnection, id: int) -> None:
         answer: dict[str, Any] = {"id": id, "data": {"result": 1}}

@@ -15,7 +15,7 @@ class Ledger:
         voided: those of jobs that the server was told to forget.
         gone: ids of jobs that were confirmed and not there when the server was told to forget them: there must be none.
         pushes: how often each one came to a worker.
-        lost: answers that came too late, as the gateway said.
+        late: answers that came too late, as the gateway said.
         heard: ids of jobs whose completion a watcher has heard of.
         missed: ids of jobs of which it may have missed that, as the gateway said.
     """
@@ -27,7 +27,7 @@ class Ledger:
         self.voided: set[str] = set()
         self.gone: set[str] = set()
         self.pushes: Counter[str] = Counter()
-        self.lost = 0
+        self.late = 0
         self.heard: set[str] = set()
         self.missed: set[str] = set()
         self._again_before: list[str] = []
@@ -42,6 +42,10 @@ class Ledger:
     def finished(self, id: str, start: int) -> None:
         """Take note that the completion of this start of a job was confirmed to its worker."""
         self._done[id] = max(start, self._done.get(id, 0))
+
+    def lost(self) -> None:
+        """Take note that an answer came too late."""
+        self.late += 1
 
     def confirm(self, id: str) -> None:
         """Take note that the addition of a job was confirmed, unless the server has forgotten it since it was tried."""

@@ -19,6 +19,9 @@ class _Printed:
     def finished(self, id: str, start: int) -> None:
         print("finished", id, start, flush=True)
 
+    def lost(self) -> None:
+        print("lost", flush=True)
+
 
 if __name__ == "__main__":
     _, seed, *addresses = sys.argv
