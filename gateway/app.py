@@ -111,6 +111,7 @@ class App:
             shard=identity.slot,
         )
         self._metrics = Metrics(self.broker, self.listener, row)
+        self.broker.history = self._metrics.history.show
         # A quarter of what a client may leave unread: replies to what has been read still find room.
         self._call_limits = CallLimits(
             settings.max_in_flight, settings.max_write_buffer // 4, asyncio.Semaphore(HEAVY_CALLS), self._budget
@@ -252,6 +253,7 @@ class App:
                 | CallEndpoint.CONNECTIONS
                 | CallEndpoint.DRAIN_CONNECTION
                 | CallEndpoint.CLOSE_CONNECTION
+                | CallEndpoint.HISTORY
                 | CallEndpoint.WHOAMI
             ):
                 return RequestSession(self._flows(), context, client, self._call_limits, FLOWS)

@@ -16,6 +16,7 @@ from typing import Final
 
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.counters import OUTCOMES, STATES
+from bullmq_proxy.gateway.history import History
 from bullmq_proxy.gateway.net.listener import Listener
 from bullmq_proxy.gateway.shared_memory import FIGURES, ShardMemory
 
@@ -119,7 +120,11 @@ _LAYOUT: Final = zlib.crc32("".join(figure.name + figure.label for figure in MET
 
 
 class Metrics:
-    """The figures of one shard, and the page of all."""
+    """The figures of one shard, and the page of all.
+
+    Attributes:
+        history: of the last hour, to which each look adds what was counted since the one before.
+    """
 
     def __init__(self, broker: Broker, listener: Listener, row: ShardMemory) -> None:
         """Begin to count; `row` is where this shard's figures stand for all to see."""
@@ -127,6 +132,7 @@ class Metrics:
         self.listener: Listener = listener
         self.lag: float = 0.0  # s
         self.started_at: float = round(time.time(), 3)
+        self.history = History(row, broker.queues.counts)
         self._row = row
         self._look: asyncio.TimerHandle | None = None
 
@@ -137,7 +143,8 @@ class Metrics:
         self.broker.link.on_up.append(self._publish)
 
     def close(self) -> None:
-        """Write them down no more."""
+        """Write them down for the last time."""
+        self.history.collect()
         if self._look is not None:
             self._look.cancel()
 
@@ -153,6 +160,7 @@ class Metrics:
     def _look_again(self, due: float) -> None:
         self.lag = max(0.0, asyncio.get_running_loop().time() - due)
         self._publish()
+        self.history.collect()
         self._look_later()
 
     def _publish(self) -> None:

@@ -1,4 +1,4 @@
-"""Memory that all shards of a gateway share: the connections and calls of each key, figures, and signs of life.
+"""Memory that all shards of a gateway share: the connections and calls of each key, figures, history, signs of life.
 
 The supervisor makes it; each shard maps it by a descriptor that it inherits. A shard writes its own part and reads the
 others': aligned numbers of 64 bits, which no reader ever sees half written, so that no lock is needed.
@@ -11,10 +11,10 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """Number of the layout below. Shards of another version may map the memory: count up with any change of it."""
 
 COLUMNS: Final = 1024
@@ -23,7 +23,21 @@ COLUMNS: Final = 1024
 FIGURES: Final = 30
 """How many figures a shard can publish."""
 
+SERIES: Final = 33
+"""How many series of figures each slot has for the history: that of all queues, and those of the busiest ones."""
+
+STEPS: Final = 360
+"""Steps of a series; the oldest one is written over."""
+
+WIDTH: Final = 7
+"""Numbers of a step: which one it is, and its figures."""
+
+Title = tuple[int, int]
+"""What a series is of; only zeros where it is of nothing."""
+
 _PLACES: Final = 2 + FIGURES  # of one shard: the layout of the figures, the time, the figures
+_TITLES: Final = 2 * SERIES
+_HISTORY: Final = SERIES * STEPS * WIDTH
 _CELL: Final = 8  # bytes
 _HEADER: Final = struct.Struct("QQ")  # LAYOUT, slots
 
@@ -33,7 +47,7 @@ class LayoutError(Exception):
 
 
 class SharedMemory:
-    """For each slot: connections and calls per key, figures, and a count of signs of life.
+    """For each slot: connections and calls per key, figures, history, and a count of signs of life.
 
     Attributes:
         fd: descriptor of the memory, for `attach`; -1 where it belongs to this process alone.
@@ -47,7 +61,11 @@ class SharedMemory:
         self._open = whole[:counts].cast("Q")
         self._spent = whole[counts : 2 * counts].cast("Q")
         self._beats = whole[2 * counts : 2 * counts + beats].cast("Q")
-        self._figures = whole[2 * counts + beats :].cast("d")
+        figures, titles = slots * _PLACES * _CELL, slots * _TITLES * _CELL
+        rest = whole[2 * counts + beats :]
+        self._figures = rest[:figures].cast("d")
+        self._titles = rest[figures : figures + titles].cast("Q")
+        self._history = rest[figures + titles :].cast("d")
 
     @classmethod
     def create(cls, slots: int) -> SharedMemory:
@@ -77,7 +95,7 @@ class SharedMemory:
 
     def row(self, slot: int) -> ShardMemory:
         """Return the memory as the shard of a slot uses it."""
-        return ShardMemory(self._open, self._spent, self._figures, self._beats, slot)
+        return ShardMemory(self._open, self._spent, self._figures, self._beats, self._titles, self._history, slot)
 
     def beats(self) -> list[int]:
         """Return how often each slot's shard has published its figures; a hanging one has stopped doing so."""
@@ -86,7 +104,8 @@ class SharedMemory:
     def clear(self, slot: int) -> None:
         """Forget the connections, figures and signs of life of a slot's shard that has died.
 
-        The parent calls it before it starts the next one. The calls that the shard let through stay counted.
+        The parent calls it before it starts the next one. The calls that the shard let through stay counted, and the
+        history goes on.
         """
         start = slot * COLUMNS
         self._open[start : start + COLUMNS] = memoryview(bytes(COLUMNS * _CELL)).cast("Q")
@@ -97,13 +116,13 @@ class SharedMemory:
 
 def _size(slots: int) -> int:
     """Return the bytes of the memory of so many slots."""
-    return _HEADER.size + slots * _CELL * (2 * COLUMNS + 1 + _PLACES)
+    return _HEADER.size + slots * _CELL * (2 * COLUMNS + 1 + _PLACES + _TITLES + _HISTORY)
 
 
 class ShardMemory:
     """The shared memory as one shard uses it."""
 
-    __slots__ = ("_beats", "_figures", "_open", "_slot", "_spent", "_start")
+    __slots__ = ("_beats", "_figures", "_history", "_open", "_slot", "_spent", "_start", "_titles")
 
     def __init__(
         self,
@@ -111,12 +130,16 @@ class ShardMemory:
         spent: memoryview[int],
         figures: memoryview[float],
         beats: memoryview[int],
+        titles: memoryview[int],
+        history: memoryview[float],
         slot: int,
     ) -> None:
         self._open = open
         self._spent = spent
         self._figures = figures
         self._beats = beats
+        self._titles = titles
+        self._history = history
         self._slot = slot
         self._start = slot * COLUMNS
 
@@ -153,3 +176,15 @@ class ShardMemory:
         now, slots = time.monotonic(), range(len(self._figures) // _PLACES)
         rows = {slot: list(self._figures[slot * _PLACES : (slot + 1) * _PLACES]) for slot in slots}
         return {slot: (now - row[1], row[2:]) for slot, row in rows.items() if row[0] == layout}
+
+    def history(self) -> tuple[memoryview[int], memoryview[float]]:
+        """Return the titles of this slot's series, two numbers for each, and all their steps."""
+        return self._history_of(self._slot)
+
+    def histories(self) -> Iterator[tuple[memoryview[int], memoryview[float]]]:
+        """Yield what `history` returns, for each slot."""
+        return map(self._history_of, range(len(self._titles) // _TITLES))
+
+    def _history_of(self, slot: int) -> tuple[memoryview[int], memoryview[float]]:
+        titles = self._titles[slot * _TITLES : (slot + 1) * _TITLES]
+        return titles, self._history[slot * _HISTORY : (slot + 1) * _HISTORY]

@@ -97,7 +97,8 @@ ROOMS: dict[str, set[str]] = {
     "gateway.client": set(),  # speaks the protocol alone
     "gateway.conformance.rules": set(),
     "gateway.conformance": {"gateway.conformance.rules"},  # plays the protocol alone
-    "gateway.metrics": {"gateway.broker", "gateway.net", "gateway.shared_memory"},
+    "gateway.history": {"gateway.broker.jobs", "gateway.shared_memory", *_GROUND},
+    "gateway.metrics": {"gateway.broker", "gateway.history", "gateway.net", "gateway.shared_memory"},
     "gateway.app": {
         "gateway",
         "gateway.access",

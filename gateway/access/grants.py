@@ -119,6 +119,15 @@ class Grant:
         if not self.covers(name):
             raise _forbidden(f"The key {self.key} is not for the queue {name[:100]}")
 
+    def check_all_queues(self, remedy: str) -> None:
+        """Refuse what is of all queues to a key that is for some; `remedy` says what else there is.
+
+        Raises:
+            GatewayError: FORBIDDEN.
+        """
+        if not self.covers(""):  # as only patterns of `*` alone do
+            raise _forbidden(f"The key {self.key} is not for all queues: {remedy}")
+
     def check_reach(self, prefix: str, qualified: Iterable[str]) -> None:
         """Refuse queues beside the one of the connection, such as that of a job's parent.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.marker import LONGEST_WAIT
@@ -27,6 +28,7 @@ from bullmq_proxy.gateway.broker.redis.replicas import Replicas
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
 from bullmq_proxy.gateway.broker.redis.seats import Seats
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker, Trackers
+from bullmq_proxy.gateway.rules.shapes import History
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Broker:
         counters: of what was done for clients.
         roster: who works on the queues.
         reach: leads to the clients of other shards.
+        history: returns that of a queue by its name, or of all for None; whoever has the memory for it sets this.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Broker:
         self.leases = Leases(identity)
         self.recovery = Recovery(self.queue, self.leases)
         self.counters = Counters()
+        self.history: Callable[[str | None], History]
         renewer = LockRenewer()
         self.presence = Presence(
             prefix, own, scripts_on(own)["showLife"], self.leases, renewer, self.queue, gateway_timeout

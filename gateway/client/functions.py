@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         FlowOptions,
         FlowQuery,
         FoundQueues,
+        History,
+        HistoryQuery,
         JobDependencies,
         JobDependenciesCount,
         JobLogs,
@@ -733,6 +735,16 @@ class FlowFunctions(Functions):
     async def whoami(self) -> Caller:
         """Return the name of the caller's key, its permissions, and the queues that it is for."""
         return await self._read("whoami", [])
+
+    async def getHistory(self, opts: HistoryQuery | None = None) -> History:
+        """Return what has become of jobs in the last hour over the shards of this gateway, in steps of 10 seconds.
+
+        What other programs add and finish is not seen, nor what other gateways do; `getMetrics` counts the
+        finished jobs of all where workers keep metrics. A job waits from when it was added, or from the end of
+        the delay that it was added with, until it goes to a worker for the first time. Without a queue the key
+        must be for all: its pattern is `*`.
+        """
+        return await self._read("getHistory", [], opts)
 
     async def getQueues(self, opts: QueuesQuery | None = None) -> FoundQueues:
         """Return the queues that the key is for, in no order, and a `cursor` for the next page while there may be

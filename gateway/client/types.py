@@ -227,6 +227,33 @@ class FoundQueues(TypedDict):
     """how many shards have not answered in time, where it was asked who is connected: who is there is missing."""
 
 
+class History(TypedDict):
+    """What has become of jobs in the last hour, in 360 steps of 10 seconds, the oldest one first."""
+
+    step: int
+    """milliseconds of a step."""
+    end: int
+    """of the last step, which still goes on, in ms since 1970."""
+    added: list[int]
+    """new jobs."""
+    completed: list[int]
+    """jobs, for good, as the failed ones."""
+    failed: list[int]
+    """those that are not tried again."""
+    waited: list[int | None]
+    """mean milliseconds that jobs had waited which went to a worker for the first time; null for none."""
+    longest: list[int | None]
+    """that one of them had waited."""
+    kept: bool
+    """whether the queue is among the busiest ones, of which figures are kept; else all are zero."""
+
+
+class HistoryQuery(TypedDict):
+    """Of which queue; of all, where none is named."""
+
+    queue: NotRequired[str | None]
+
+
 class JobJson(TypedDict):
     """A job as Node's `Job.toJSON` shows it. Times in milliseconds since 1970; null where Node has NaN."""
 

@@ -33,7 +33,7 @@ const QUEUE = {
 };
 const FLOWS = {
   reads: [
-    "getFlow", "getConnections", "whoami", "getQueues",
+    "getFlow", "getConnections", "whoami", "getHistory", "getQueues",
   ],
   writes: [
     "add", "addBulk", "drainConnection", "closeConnection",

@@ -564,6 +564,15 @@ export interface FlowFunctions {
   /** Return the name of the caller's key, its permissions, and the queues that it is for. */
   whoami(): Promise<Caller>;
   /**
+   * Return what has become of jobs in the last hour over the shards of this gateway, in steps of 10 seconds.
+   *
+   * What other programs add and finish is not seen, nor what other gateways do; `getMetrics` counts the finished
+   * jobs of all where workers keep metrics. A job waits from when it was added, or from the end of the delay that
+   * it was added with, until it goes to a worker for the first time. Without a queue the key must be for all: its
+   * pattern is `*`.
+   */
+  getHistory(opts?: HistoryQuery | null): Promise<History>;
+  /**
    * Return the queues that the key is for, in no order, and a `cursor` for the next page while there may be more.
    *
    * One call goes through 100,000 of Redis' keys at most, so that a page may have fewer queues than `limit`, or
@@ -921,6 +930,31 @@ export interface FoundQueues {
   cursor: string | null;
   /** how many shards have not answered in time, where it was asked who is connected: who is there is missing. */
   silent?: number;
+}
+
+/** What has become of jobs in the last hour, in 360 steps of 10 seconds, the oldest one first. */
+export interface History {
+  /** milliseconds of a step. */
+  step: number;
+  /** of the last step, which still goes on, in ms since 1970. */
+  end: number;
+  /** new jobs. */
+  added: number[];
+  /** jobs, for good, as the failed ones. */
+  completed: number[];
+  /** those that are not tried again. */
+  failed: number[];
+  /** mean milliseconds that jobs had waited which went to a worker for the first time; null for none. */
+  waited: (number | null)[];
+  /** that one of them had waited. */
+  longest: (number | null)[];
+  /** whether the queue is among the busiest ones, of which figures are kept; else all are zero. */
+  kept: boolean;
+}
+
+/** Of which queue; of all, where none is named. */
+export interface HistoryQuery {
+  queue?: string | null;
 }
 
 /** A job as Node's `Job.toJSON` shows it. Times in milliseconds since 1970; null where Node has NaN. */

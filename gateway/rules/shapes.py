@@ -322,6 +322,30 @@ class Connections(TypedDict):
     silent: int
 
 
+class History(TypedDict):
+    """What has become of jobs in the last hour, in 360 steps of 10 seconds, the oldest one first.
+
+    Attributes:
+        step: milliseconds of a step.
+        end: of the last step, which still goes on, in ms since 1970.
+        added: new jobs.
+        completed: jobs, for good, as the failed ones.
+        failed: those that are not tried again.
+        waited: mean milliseconds that jobs had waited which went to a worker for the first time; null for none.
+        longest: that one of them had waited.
+        kept: whether the queue is among the busiest ones, of which figures are kept; else all are zero.
+    """
+
+    step: int
+    end: int
+    added: list[int]
+    completed: list[int]
+    failed: list[int]
+    waited: list[int | None]
+    longest: list[int | None]
+    kept: bool
+
+
 class Caller(TypedDict):
     """Whoever calls.
 

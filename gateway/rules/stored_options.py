@@ -23,6 +23,7 @@ class StoredOptions(Struct, frozen=True):
 
     Attributes:
         attempts: how often it is tried; 0 and 1 are once.
+        delay: ms that it was to wait before it could be taken.
         backoff: before a retry, as stored; see `backoff_delay`.
         lifo: whether a retry comes in front of those that wait.
         keep_logs: rows of the log that stay; None for all.
@@ -34,6 +35,7 @@ class StoredOptions(Struct, frozen=True):
     """
 
     attempts: int
+    delay: int
     backoff: Any
     lifo: bool
     keep_logs: int | None
@@ -54,6 +56,7 @@ def stored_options(text: bytes | None) -> StoredOptions:
     flags = tuple(is_true(options.get(flag)) for flag in PARENT_FLAGS)
     return StoredOptions(
         attempts=attempts,
+        delay=max(0, whole(number_of(options.get("delay", 0)))),
         backoff=options.get("backoff"),
         lifo=is_true(options.get("lifo")),
         keep_logs=whole(number_of(options["kl"])) or None if "kl" in options else None,

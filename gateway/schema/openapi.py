@@ -101,6 +101,7 @@ def _operations(apis: dict[SessionEndpoint, Api], schemas: Schemas) -> Iterator[
                 | CallEndpoint.CONNECTIONS
                 | CallEndpoint.DRAIN_CONNECTION
                 | CallEndpoint.CLOSE_CONNECTION
+                | CallEndpoint.HISTORY
                 | CallEndpoint.WHOAMI
             ):
                 yield endpoint.value.path, endpoint.value.methods[0].lower(), _named(endpoint, schemas)

@@ -25,3 +25,10 @@ class ConnectionsOptions:
     queue: str | None
     kind: ConnectionKind | None
     limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryOptions:
+    """What is asked for of the history, as the argument of `getHistory`."""
+
+    queue: str | None

@@ -1,4 +1,4 @@
-"""The list of connections: what a client may ask for by the query string."""
+"""The list of connections, and the history: what a client may ask for by the query string."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final, get_args
 
 from bullmq_proxy.gateway.rules.shapes import ConnectionKind
-from bullmq_proxy.gateway.wire.asked_lists import ConnectionsOptions
+from bullmq_proxy.gateway.wire.asked_lists import ConnectionsOptions, HistoryOptions
 from bullmq_proxy.gateway.wire.connection_options import (
     TOKEN,
     Limits,
@@ -21,7 +21,7 @@ LISTED: Final = 100
 MOST_LISTED: Final = 1000
 """Connections of one answer."""
 
-QUEUE: Final[QueryOption[str | None]] = QueryOption(
+_QUEUE: Final[QueryOption[str | None]] = QueryOption(
     name="queue",
     description="The name of the only queue to answer for.",
     type=str,
@@ -51,7 +51,14 @@ _LIMIT: Final = whole("limit", "How many at most.", least=1, most=MOST_LISTED, d
 
 
 def _read(path: Mapping[str, str], query: Mapping[str, str], limits: Limits) -> ConnectionsOptions:
-    return ConnectionsOptions(queue=QUEUE.read(query), kind=_KIND.read(query), limit=_LIMIT.read(query))
+    return ConnectionsOptions(queue=_QUEUE.read(query), kind=_KIND.read(query), limit=_LIMIT.read(query))
 
 
-CONNECTIONS_OPTIONS: Final = OptionSet((QUEUE, _KIND, _LIMIT, TOKEN), _read)
+CONNECTIONS_OPTIONS: Final = OptionSet((_QUEUE, _KIND, _LIMIT, TOKEN), _read)
+
+
+def _read_history(path: Mapping[str, str], query: Mapping[str, str], limits: Limits) -> HistoryOptions:
+    return HistoryOptions(queue=_QUEUE.read(query))
+
+
+HISTORY_OPTIONS: Final = OptionSet((_QUEUE, TOKEN), _read_history)

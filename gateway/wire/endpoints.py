@@ -17,7 +17,7 @@ from bullmq_proxy.gateway.wire.connection_options import (
     NO_OPTIONS,
     WORKER_OPTIONS,
 )
-from bullmq_proxy.gateway.wire.connections_options import CONNECTIONS_OPTIONS
+from bullmq_proxy.gateway.wire.connections_options import CONNECTIONS_OPTIONS, HISTORY_OPTIONS
 from bullmq_proxy.gateway.wire.endpoint_rows import Row
 from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint, WorkersEndpoint
 from bullmq_proxy.gateway.wire.queues_options import QUEUES_OPTIONS
@@ -32,6 +32,7 @@ _ANY: Final = frozenset(Permission)  # each function is checked when it is calle
 _UPGRADE: Final = ("GET",)
 _PAGE: Final = ("GET", "HEAD", "OPTIONS")
 _BATCH: Final = ("POST", "OPTIONS")
+_OBSERVERS: Final = frozenset({Permission.OBSERVE})
 _CALL: Final = ("GET", "HEAD", "POST", "OPTIONS")  # all but POST only for functions that do not write
 
 
@@ -216,7 +217,7 @@ class CallEndpoint(enum.Enum):
     QUEUES = Row(
         methods=_PAGE,
         paths=("/queues",),
-        permissions=frozenset({Permission.OBSERVE}),
+        permissions=_OBSERVERS,
         action="see the queues",
         options=QUEUES_OPTIONS,
         title="Queues",
@@ -249,6 +250,15 @@ class CallEndpoint(enum.Enum):
         title="Close a connection",
         description="Send its client away, as `closeConnection` of flows.",
     )
+    HISTORY = Row(
+        methods=_PAGE,
+        paths=("/history",),
+        permissions=_OBSERVERS,
+        action="see the history",
+        options=HISTORY_OPTIONS,
+        title="History",
+        description="What has become of jobs in the last hour, as `getHistory` of flows returns it.",
+    )
     WHOAMI = Row(
         methods=_PAGE,
         paths=("/whoami",),
@@ -268,6 +278,7 @@ FUNCTIONS: Final[dict[Endpoint, str]] = {
     CallEndpoint.CONNECTIONS: "getConnections",
     CallEndpoint.DRAIN_CONNECTION: "drainConnection",
     CallEndpoint.CLOSE_CONNECTION: "closeConnection",
+    CallEndpoint.HISTORY: "getHistory",
     CallEndpoint.WHOAMI: "whoami",
 }
 """The function of flows that is called at an endpoint, where the request does not name it."""

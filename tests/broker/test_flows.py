@@ -89,6 +89,7 @@ def test_what_the_functions_need() -> None:
         "getConnections": (Permission.MANAGE, False),
         "drainConnection": (Permission.MANAGE, True),
         "closeConnection": (Permission.MANAGE, True),
+        "getHistory": (Permission.OBSERVE, False),
         "whoami": (None, False),
         "getQueues": (Permission.OBSERVE, False),
     }

@@ -38,6 +38,7 @@ OURS: Final = {
     "drainConsumer",
     "getConnections",
     "getConsumers",
+    "getHistory",
     "getQueues",
     "whoami",
 }

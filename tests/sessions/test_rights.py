@@ -59,6 +59,7 @@ def flow_arguments(function: Function, queue: str) -> list[Any]:
         "addBulk": [[tree]],
         "getFlow": [{"queueName": queue, "id": "1"}],
         "getConnections": [{"queue": queue}],
+        "getHistory": [{"queue": queue}],
     }
     return known.get(function.name) or example_arguments(function)
 

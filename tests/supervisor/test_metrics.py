@@ -34,9 +34,10 @@ def figures(service: Service, name: str, timeout: float = TIMEOUT) -> dict[int, 
     return {int(slot): float(value) for slot, value in lines}
 
 
-def asked(service: Service, target: str, method: str = "GET") -> Any:
+def asked(service: Service, target: str, method: str = "GET", body: Any = None) -> Any:
     """The result of a request, from whichever shard the kernel gives us."""
-    request = urllib.request.Request(f"http://127.0.0.1:{service.port}/{target}", method=method)
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{service.port}/{target}", content, method=method)
     request.add_header("Authorization", f"Bearer {service.token}")
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         return json.load(answer)["ok"]
@@ -67,9 +68,12 @@ def test_every_page_has_all_shards_and_every_shard_reaches_all_connections(servi
     assert [slot for slot, _ in seen.pop()] == list(range(SHARDS))
 
 
-def test_a_shard_that_died_counts_from_zero_again(service: Callable[..., Service]) -> None:
+def test_a_shard_that_died_counts_from_zero_again_and_its_history_goes_on(service: Callable[..., Service]) -> None:
     running = service("--procs", "2").start()
     before = figures(running, "start_time_seconds")
+    for _ in range(4):
+        asked(running, "queue/mails/add", method="POST", body=["job"])
+    wait_for(lambda: _added(running) == [4, 4], "both have written down what they count")
     with connect(running.address("/queue/q")), connect(running.address("/queue/q")):
         for pid in running.shards():
             os.kill(pid, signal.SIGKILL)
@@ -78,6 +82,12 @@ def test_a_shard_that_died_counts_from_zero_again(service: Callable[..., Service
     after = figures(running, "start_time_seconds")
     assert all(after[slot] > before[slot] for slot in before)
     assert sum(figures(running, "connections").values()) == 0
+    assert _added(running) == [4, 4]
+
+
+def _added(service: Service) -> list[int]:
+    """How many jobs were added in the last hour, to a queue and to all."""
+    return [sum(asked(service, target)["added"]) for target in ("history?queue=mails", "history")]
 
 
 def test_the_lag_of_a_shard_that_stands_still_grows(service: Callable[..., Service]) -> None:

@@ -109,6 +109,7 @@ class TestRights:
             "CONNECTIONS": {Permission.MANAGE},
             "DRAIN_CONNECTION": {Permission.MANAGE},
             "CLOSE_CONNECTION": {Permission.MANAGE},
+            "HISTORY": {Permission.OBSERVE},
             "WHOAMI": anything,
             "ADD_JOBS": {Permission.PRODUCE},
             "GET_JOBS": {Permission.OBSERVE},

@@ -366,6 +366,7 @@ class Feed:
                 failure = Failed(deferred.decode(errors="replace"), unrecoverable=True)
                 self.settler.fail(lease, failure, _ignore)
             else:
+                self.queue.counts.start(fields, lease.options.delay)
                 consumer.holder.take(lease, fields)
         except Exception:
             self._refuse(lease)

@@ -27,6 +27,7 @@ from bullmq_proxy.gateway.broker.redis.socket import Sink, future_of, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error
 from bullmq_proxy.gateway.rules.jobs import Hash, loaded_job, to_hash
 from bullmq_proxy.gateway.rules.options import now_ms
+from bullmq_proxy.gateway.rules.stored_options import stored_options
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.text import text_of
 from bullmq_proxy.gateway.wire.answers import Failed
@@ -166,8 +167,9 @@ class ManualConsumers:
             raise finished_error(reply, command=move.script, job_id=job.id, state="active")
         if isinstance(reply, list) and isinstance(reply[0], list):
             self._watch(_DEFAULTS.lock_duration)
-            stands = self._loop.create_future()
-            self.advance(text_of(reply[1]), to_hash(reply[0]), partial(resolve, stands, None))
+            stands, fields = self._loop.create_future(), to_hash(reply[0])
+            self.queue.counts.start(fields, stored_options(fields.get(b"opts")).delay)
+            self.advance(text_of(reply[1]), fields, partial(resolve, stands, None))
             await stands
         return reply
 
@@ -176,6 +178,7 @@ class ManualConsumers:
         stays = move.script == "moveToWaitingChildren" and reply == 1
         try:
             if not isinstance(reply, Exception) and not stays and (isinstance(reply, list) or reply >= 0):
+                self.queue.counts.end(move.state)
                 self.surroundings.job_moved(job.id, job.token)
         finally:
             sink(reply)
@@ -290,6 +293,7 @@ class _FetchAttempt:
             if self._gone:
                 self._manual_consumers.give_back(lease)
             else:
+                self._queue.counts.start(fields, lease.options.delay)
                 self.take(lease, fields)
         except Exception:
             self._refuse(lease)

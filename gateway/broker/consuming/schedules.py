@@ -107,7 +107,7 @@ class Schedules:
         iteration = next_iteration(scheduler_id, repeat, options, now_ms())
         if iteration is None:
             return
-        await queue.scripts["updateJobScheduler"].run(
+        added = await queue.scripts["updateJobScheduler"].run(
             queue.keys(*_UPDATE, job_id, "active"),
             [
                 "" if iteration.due is None else iteration.due,
@@ -119,6 +119,8 @@ class Schedules:
                 job_id,
             ],
         )
+        if added:
+            queue.counts.add()
 
     async def _exists(self, scheduler_id: str) -> bool:
         key = self._queue.key(f"repeat:{scheduler_id}")

@@ -226,6 +226,8 @@ class Settler:
         if settlement.move.script == "moveToFinished" and settlement.fetched and reply == 0:
             reply = _FOUND_NOTHING  # this script has two ways to say so; without it the feed would look once more
         lease.consumer.end(lease)
+        if isinstance(outcome, Move):
+            self._queue.counts.end(outcome.state)
         tell(settlement.done, outcome)
         lease.consumer.ended(lease, reply, fetched=settlement.fetched)
 

@@ -60,6 +60,7 @@ async def cancel_job(
         job = await load_job(queue, job_id, token)
         move = moves.fail(job, Failed(reason, unrecoverable=True)) if fail else moves.release(job)
         if await _has_moved(job_id, move):
+            queue.counts.end(move.state)
             if job.priority and not fail:
                 queue.wake()
             if parse_token(token) is None:  # no shard has a lease of it that would make room

@@ -107,6 +107,7 @@ async def upsert_job_scheduler(
     )
     if isinstance(reply, int):
         raise finished_error(reply, command="addJobScheduler")
+    queue.counts.add()
     id, delay = reply
     return created_iteration(id, name, data, iteration, int(delay), queue.qualified)
 

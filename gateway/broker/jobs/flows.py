@@ -284,7 +284,11 @@ class _Transaction:
             self._texts.clear()
             self.send()
             return
-        self._sink(self._collect(replies))
+        outcome = self._collect(replies)
+        for job, added in outcome.items():
+            if added.error is None and not added.duplicate:
+                self._queues[job.prefix, job.queue].counts.add()
+        self._sink(outcome)
 
     def _collect(self, replies: list[Any]) -> dict[FlowJob, Added]:
         outcome = {}

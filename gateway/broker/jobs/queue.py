@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from bullmq_proxy import gateway
 from bullmq_proxy.gateway.broker.jobs.add_if_absent import AddIfAbsent
+from bullmq_proxy.gateway.broker.jobs.counts import Counts, QueueCounts
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, Links
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
 from bullmq_proxy.gateway.broker.redis.replicas import Replicas
@@ -103,6 +104,7 @@ class Queue:
         troubles: Troubles | None = None,
         turns: Turns | None = None,
         replicas: Replicas | None = None,
+        counts: QueueCounts | None = None,
     ) -> None:
         self.prefix = prefix
         self.name = name
@@ -114,6 +116,7 @@ class Queue:
         self.troubles = troubles or Troubles()
         self.turns = turns or Turns()
         self.replicas = replicas
+        self.counts = counts or Counts().of(name)
         self.options = OptionsCache()
         self.active_keys = self.keys(*_ACTIVE)
         self.release_keys = self.keys(*_RELEASE)
@@ -186,6 +189,8 @@ class Queue:
     def _added(self, job: NewJob, timestamp: int, sink: Sink, reply: Any, *, duplicate: bool = False) -> None:
         name, data, options = job
         if isinstance(reply, bytes):
+            if not duplicate:
+                self.counts.add()
             sink(created_job(reply, name, data, options, timestamp, self.qualified, duplicate=duplicate))
         elif isinstance(reply, int):
             sink(finished_error(reply, command="addJob", parent_key=options.parent_key))
@@ -313,6 +318,7 @@ class Queues:
         self.replicas = replicas
         self.link = link
         self.turns = Turns()  # of all that is sent on the link
+        self.counts = Counts()
         self._scripts: tuple[CommandLink, Mapping[str, Script]] | None = None  # on the link of the newest queue
         self._max_len_events = max_len_events
         self._large_replies = asyncio.Semaphore(LARGE_REPLIES)
@@ -343,6 +349,7 @@ class Queues:
                 self._troubles,
                 self.turns,
                 self.replicas,
+                self.counts.of(name if key[0] == self.prefix else ""),
             )
         return queue
 

@@ -1,0 +1,164 @@
+"""The history of the last hour: what has become of jobs in each step of ten seconds, of all queues and of the busiest.
+
+Each shard adds what it has counted to its slot of the shared memory, once a second; whoever is asked sums up all slots.
+The memory outlives the shards, so that a successor goes on where its predecessor has ended.
+
+A slot has room for the busiest queues: one that has had none for long, or far less than another, gives its place up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from bullmq_proxy.gateway.broker.jobs.counts import Counts, Figures
+from bullmq_proxy.gateway.rules import shapes
+from bullmq_proxy.gateway.rules.options import now_ms
+from bullmq_proxy.gateway.shared_memory import SERIES, STEPS, WIDTH, ShardMemory, Title
+
+STEP: Final = 10_000
+"""Milliseconds."""
+
+_ALL: Final = 0  # the series of all queues
+_NOBODY: Final[Title] = (0, 0)  # the title of a series that is free
+_MINUTE: Final = 60_000 // STEP  # steps between two looks for busier queues
+_NEWCOMERS: Final = 1000  # queues without a series that are looked at
+_FAR_LESS: Final = 2  # a queue with so many times as many jobs takes the series of another
+
+
+class History:
+    """The history as one shard writes it, and as it shows that of all."""
+
+    def __init__(self, memory: ShardMemory, counts: Counts, now: Callable[[], int] = now_ms) -> None:
+        """Make one.
+
+        Args:
+            memory: where the shards keep theirs.
+            counts: what this one counts.
+            now: the time in ms since 1970.
+        """
+        self._memory = memory
+        self._counts = counts
+        self._now = now
+        self._titles, self._cells = memory.history()
+        self._places = {title: place for place in range(1, SERIES) if (title := _title(self._titles, place)) != _NOBODY}
+        self._recent: dict[Title, int] = {}  # jobs of each queue since the last look for busier ones
+        self._looked = self._now() // STEP
+
+    def collect(self) -> None:
+        """Write down what was counted since the last time."""
+        step = self._now() // STEP
+        if step - self._looked >= _MINUTE or step < self._looked:
+            self._looked = step
+            self._make_room(step)
+        for name, figures in self._counts.take():
+            self._add(_ALL, step, figures)
+            if name and (place := self._place(_title_of(name), figures)):
+                self._add(place, step, figures)
+
+    def _place(self, title: Title, figures: Figures) -> int:
+        """Return the place of a queue's series; 0 where it has none."""
+        if title in self._recent or title in self._places or len(self._recent) < _NEWCOMERS + SERIES:
+            self._recent[title] = self._recent.get(title, 0) + figures.added + figures.started
+        if title not in self._places and len(self._places) < SERIES - 1:
+            self._give(next(place for place in range(1, SERIES) if _title(self._titles, place) == _NOBODY), title)
+        return self._places.get(title, 0)
+
+    def _give(self, place: int, title: Title) -> None:
+        """Give a series to another queue."""
+        self._places.pop(_title(self._titles, place), None)
+        self._titles[2 * place], self._titles[2 * place + 1] = _NOBODY  # nobody reads it meanwhile
+        start = place * STEPS * WIDTH
+        for cell in range(start, start + STEPS * WIDTH, WIDTH):
+            self._cells[cell] = 0.0
+        self._titles[2 * place], self._titles[2 * place + 1] = title
+        self._places[title] = place
+
+    def _make_room(self, step: int) -> None:
+        """Give the series of the idlest queues to those that had far more jobs of late."""
+        recent, self._recent = self._recent, {}
+        newcomers = sorted(recent.keys() - self._places.keys(), key=recent.__getitem__, reverse=True)
+        if not newcomers:
+            return
+        first = step - STEPS
+        rates = {
+            title: max(recent.get(title, 0), _jobs_of(self._cells, place, first) * _MINUTE / STEPS)
+            for title, place in self._places.items()
+        }
+        idlest = sorted(rates, key=rates.__getitem__)
+        for title, idle in zip(newcomers, idlest, strict=False):
+            if recent[title] <= rates[idle] * _FAR_LESS:
+                break
+            self._give(self._places[idle], title)
+
+    def _add(self, place: int, step: int, figures: Figures) -> None:
+        cells, start = self._cells, (place * STEPS + step % STEPS) * WIDTH
+        if cells[start] != step:
+            for column in range(1, WIDTH):
+                cells[start + column] = 0.0
+            cells[start] = step
+        for column, figure in enumerate(figures[:-1], start + 1):
+            cells[column] += figure
+        last = start + WIDTH - 1
+        cells[last] = max(cells[last], figures.longest)
+
+    # What it shows
+
+    def show(self, queue: str | None) -> shapes.History:
+        """Return the history of a queue, or of all, as all shards have seen it."""
+        self.collect()
+        step = self._now() // STEP
+        columns = [[0] * STEPS for _ in range(WIDTH - 1)]
+        added, completed, failed, started, waited, longest = columns
+        title = None if queue is None else _title_of(queue)
+        is_kept = False
+        for titles, cells in self._memory.histories():
+            for place in _places_of(titles, title):
+                is_kept = True
+                for at, figures in _steps(cells, place, step - STEPS + 1):
+                    for column, figure in zip(columns[:-1], figures, strict=False):
+                        column[at] += figure
+                    longest[at] = max(longest[at], figures[-1])
+        return {
+            "step": STEP,
+            "end": (step + 1) * STEP,
+            "added": added,
+            "completed": completed,
+            "failed": failed,
+            "waited": [round(total / count) if count else None for total, count in zip(waited, started, strict=True)],
+            "longest": [most if count else None for most, count in zip(longest, started, strict=True)],
+            "kept": is_kept,
+        }
+
+
+def _title_of(name: str) -> Title:
+    """Return what stands for a queue: names are of any length."""
+    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def _title(titles: memoryview[int], place: int) -> Title:
+    return titles[2 * place], titles[2 * place + 1]
+
+
+def _places_of(titles: memoryview[int], title: Title | None) -> Iterator[int]:
+    if title is None:
+        yield _ALL
+    else:
+        yield from (place for place in range(1, SERIES) if _title(titles, place) == title)
+
+
+def _steps(cells: memoryview[float], place: int, first: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield the steps of a series that were in the last hour: which one, from the `first` on, and its figures."""
+    start = place * STEPS * WIDTH
+    found = cells[start : start + STEPS * WIDTH].tolist()
+    for cell in range(0, STEPS * WIDTH, WIDTH):
+        at = int(found[cell]) - first
+        if 0 <= at < STEPS:
+            yield at, [int(figure) for figure in found[cell + 1 : cell + WIDTH]]
+
+
+def _jobs_of(cells: memoryview[float], place: int, first: int) -> int:
+    """Return how many jobs of a series were added or started in the last hour."""
+    return sum(figures[0] + figures[3] for _, figures in _steps(cells, place, first))
