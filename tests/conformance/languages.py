@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
@@ -23,8 +24,9 @@ class Language:
     Attributes:
         source: its file.
         programs: those that have to be there.
-        libraries: files that have to be there.
-        build: the command that makes a program of it, with `SOURCE` and `OUTPUT`, a folder; none for a script.
+        libraries: files that have to be there, as patterns.
+        build: the command that makes a program of it, with `SOURCE`, its `FOLDER`, and the folder `OUTPUT`; none for a
+            script.
         command: starts it.
         environment: variables of the build.
         speaks_http: it asks for jobs, and has no WebSocket.
@@ -42,12 +44,13 @@ class Language:
     def missing(self) -> str | None:
         """What is not on the machine; None if all of it is."""
         programs = [program for program in self.programs if shutil.which(program) is None]
-        return next(iter([*programs, *(path for path in self.libraries if not Path(path).exists())]), None)
+        return next(iter([*programs, *(path for path in self.libraries if not glob.glob(path))]), None)
 
     def built(self) -> list[str]:
         """Return the command that starts it, built where need be; what was built is kept while the file is the same."""
         source = FOLDER / self.source
-        told = source.read_bytes() + " ".join(self.build).encode()
+        beside = sorted(FOLDER.glob(f"*{source.suffix}"))
+        told = b"".join(path.read_bytes() for path in beside) + " ".join(self.build).encode()
         output = _CACHE / f"client-{self.source}-{hashlib.sha256(told).hexdigest()[:16]}"
         if self.build and not output.exists():
             fresh = output.with_suffix(f".{os.getpid()}")
@@ -60,11 +63,25 @@ class Language:
 
     @staticmethod
     def _placed(word: str, source: Path, output: Path) -> str:
-        return word.replace("SOURCE", str(source)).replace("OUTPUT", str(output))
+        return word.replace("SOURCE", str(source)).replace("FOLDER", str(FOLDER)).replace("OUTPUT", str(output))
 
 
+_CRATES = "/usr/share/cargo/registry"
+_CARGO = (
+    "mkdir OUTPUT/src && cp SOURCE OUTPUT/src/main.rs && cp FOLDER/websocket.rs OUTPUT/src/ && cd OUTPUT"
+    ' && printf \'[package]\nname = "client"\nversion = "0.1.0"\nedition = "2021"\n[dependencies]\nserde_json = "1"\n\''
+    " > Cargo.toml && cargo build --quiet --offline --config 'source.crates-io.replace-with=\"debian\"'"
+    f" --config 'source.debian.directory=\"{_CRATES}\"'"
+)
 _GSON = "/usr/share/java/gson.jar"
 LANGUAGES = {
+    "elixir": Language(
+        "client.exs",
+        ("elixir",),
+        ("/usr/lib/erlang/lib/jiffy-*",),
+        (),
+        ("env", "LC_ALL=C.UTF-8", "elixir", "SOURCE"),
+    ),
     "go": Language(
         "client.go",
         ("go",),
@@ -83,6 +100,13 @@ LANGUAGES = {
     "php": Language("client.php", ("php",), (), (), ("php", "SOURCE"), speaks_http=True),
     "ruby": Language(
         "client.rb", ("ruby",), ("/usr/lib/ruby/vendor_ruby/websocket/driver.rb",), (), ("ruby", "SOURCE")
+    ),
+    "rust": Language(
+        "client.rs",
+        ("cargo", "cc"),
+        (f"{_CRATES}/serde_json-*",),
+        ("sh", "-c", _CARGO),
+        ("OUTPUT/target/debug/client",),
     ),
     "shell": Language("client.sh", ("curl", "jq"), (), (), ("sh", "SOURCE"), speaks_http=True),
 }
