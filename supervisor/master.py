@@ -393,6 +393,8 @@ class Master:
             ]
         if not self._is_unix:
             key = f"?token={self._made_key or 'KEY'}" if not self._settings.no_auth else ""
+            if not self._settings.no_console:
+                lines += [f"For people: http://{self._authority}/"]
             lines += ["A first call, which adds a job to the queue `welcome`:", "  " + _first_call(f"{url}{key}")]
         try:
             print("\n".join(lines), flush=True)

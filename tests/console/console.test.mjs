@@ -61,6 +61,14 @@ const tests = {
     assert.deepEqual(await page.evaluate(() => [localStorage.length, document.cookie]), [0, ""]);
     await page.reload();
     await reads(page.getByRole("heading"), "Queues");
+    for (const theme of ["light", "dark", "system"]) {
+      await page.locator(".theme").click();
+      assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), theme);
+      await reads(page.locator(".theme"), `Theme: ${theme}`);
+    }
+    await page.locator(".who summary").click();
+    await page.keyboard.press("Escape");
+    await button(page, "Sign out").waitFor({ state: "hidden" });
     await page.locator(".who summary").click();
     await button(page, "Sign out").click();
     await page.getByLabel("Key").waitFor();
@@ -262,6 +270,18 @@ const tests = {
     await row.getByRole("button", { name: "Close" }).click();
     await dialog(page).getByRole("button", { name: "Close" }).click();
     await closed;
+    done(page);
+  },
+
+  async "the last hour is drawn"() {
+    await call("drawn", "add", "a");
+    await work("drawn", { result: 1 });
+    const page = await open(href("drawn", "history"));
+    await reads(page.locator(".key.completed strong"), /\d/);
+    assert.match(
+      await page.locator("svg title").first().textContent(),
+      /^Jobs per second over the last hour: Added .* at most/,
+    );
     done(page);
   },
 

@@ -1,16 +1,49 @@
-// Makes the pictures of docs/page.md: fills queues with the jobs of a shop, works on them for a while, and photographs them.
+// Makes the pictures of README.md, by doing what it says, and of docs/page.md: fills queues with the jobs of a shop, works on
+// them for a while, and photographs them.
 
+import { spawn } from "node:child_process";
 import path from "node:path";
 
 import { Worker } from "../../gateway/pages/client.js";
 import { browser, call, done, keys, NARROW, open, origin, reads, WIDE } from "./browser.mjs";
 
 const [folder, seconds] = [process.argv[3], Number(process.argv[4])];
+const { worker: readme } = JSON.parse(process.argv[2]);
 const REASONS = ["The mailbox is full", "No such user", "The relay does not answer"];
 const PEOPLE = ["ada", "grace", "alan", "edsger", "barbara", "donald", "margaret", "tony"];
 const random = (most) => Math.floor(Math.random() * most);
+const LOW = { width: 1280, height: 640 };
 const SETTLES = 2500; // ms until the numbers of the last seconds are there
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function take(page, name) {
+  await page.screenshot({ path: path.join(folder, `${name}.png`) });
+}
+
+async function firstTenMinutes() {
+  const page = await open("#/", null);
+  await page.getByLabel("Key").fill(keys.all);
+  await page.keyboard.press("Enter");
+  await page.getByLabel("Name of a queue to open").fill("letters");
+  await page.keyboard.press("Enter");
+  await page.getByRole("link", { name: "Add a job" }).click();
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await reads(page.locator(".done"), "Added job");
+  await reads(page.locator(".tabs"), "Waiting1");
+  await take(page, "first-add");
+  const worker = spawn(readme[0], readme.slice(1), { stdio: "inherit" });
+  await page.locator(".done a").click();
+  await reads(page.locator(".log"), "sending to ada@example.org");
+  await reads(page.locator(".badge"), "Completed");
+  await reads(page.locator(".tabs"), "Completed1");
+  await page.evaluate(() => document.activeElement.blur());
+  await take(page, "first-done");
+  worker.kill();
+  await page.close();
+  await call("letters", "obliterate", { force: true });
+  await call("letters", "resume");
+}
+await firstTenMinutes();
 
 const letters = async (job, signal) => {
   await job.log(`connecting to relay-${random(3) + 1}`);
@@ -56,21 +89,21 @@ await call(
   Array.from({ length: 42 }, (_, n) => ({ name: "invoice", data: { order: 2000 + n } })),
 );
 
-const end = Date.now() + seconds * 1000;
-for (let n = 0; Date.now() < end; n++) {
-  const waves = 1 + Math.sin(n / 12) + random(2);
-  for (let each = 0; each < 2 * waves; each++) {
-    const to = `${PEOPLE[random(PEOPLE.length)]}@example.org`;
-    await add(
-      "letters",
-      ["welcome", "receipt", "reminder"][random(3)],
-      { to, order: 2000 + random(900) },
-      random(8) ? {} : { delay: 600_000 },
-    );
+let isOpen = true;
+async function trade() {
+  for (let n = 0; isOpen; n++) {
+    const waves = 1 + Math.sin(n / 12) + random(2);
+    for (let each = 0; each < 2 * waves; each++) {
+      const to = `${PEOPLE[random(PEOPLE.length)]}@example.org`;
+      const name = ["welcome", "receipt", "reminder"][random(3)];
+      await add("letters", name, { to, order: 2000 + random(900) }, random(8) ? {} : { delay: 600_000 });
+    }
+    if (n % 3 === 0) await add("images", "resize", { file: `photo-${100 + random(900)}`, width: [320, 640, 1280][random(3)] });
+    await pause(250);
   }
-  if (n % 3 === 0) await add("images", "resize", { file: `photo-${100 + random(900)}`, width: [320, 640, 1280][random(3)] });
-  await pause(250);
 }
+const trading = trade();
+await pause(seconds * 1000);
 
 async function shoot(name, hash, text, { size = WIDE, colorScheme = "light" } = {}) {
   const page = await open(hash);
@@ -78,16 +111,18 @@ async function shoot(name, hash, text, { size = WIDE, colorScheme = "light" } = 
   await page.emulateMedia({ colorScheme });
   await reads(page.locator("main"), text);
   await pause(SETTLES);
-  await page.screenshot({ path: path.join(folder, `${name}.png`) });
+  await take(page, name);
   done(page);
 }
 
 await shoot("queues", "#/", "letters");
 await shoot("failed", "#/queue/letters/failed", "order-2041");
 await shoot("job", "#/queue/letters/job/order-2041", "Why it failed", { colorScheme: "dark" });
-await shoot("connections", "#/connections", "images", { colorScheme: "dark" });
+await shoot("connections", "#/connections", "images", { size: LOW, colorScheme: "dark" });
 await shoot("narrow", "#/", "letters", { size: NARROW });
 await shoot("add", "#/queue/letters/add", "More options");
 await shoot("call", "#/queue/letters/call", "getJobCounts");
+isOpen = false;
+await trading;
 await Promise.all(workers.map((worker) => worker.close(0)));
 await browser.close();

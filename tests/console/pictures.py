@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/page.md: `python -m tests.console.pictures [SECONDS]`, in the project's folder."""
+"""Makes the pictures of README.md and docs/page.md: `python -m tests.console.pictures [SECONDS]`, in the project's folder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from tests.docs.markdown import README, only_block
 from tests.support.browser import find_chromium
 from tests.support.node import find_node, installed
 from tests.support.service import ROOT, Service
@@ -27,7 +28,16 @@ def main(seconds: int) -> None:
         Service(Path(home), "--procs", "2", env={"AUTH_KEYS": KEY}) as service,
     ):
         origin = f"http://127.0.0.1:{service.port}"
-        how = {"modules": str(installed(HERE)), "program": program, "origin": origin, "keys": {"all": KEY}}
+        how: dict[str, Any] = {
+            "modules": str(installed(HERE)),
+            "program": program,
+            "origin": origin,
+            "keys": {"all": KEY},
+        }
+        worker = Path(home) / "work.py"
+        text = only_block(README, "python")
+        worker.write_text(text.replace("127.0.0.1:8080", f"127.0.0.1:{service.port}").replace("my-auth-key", KEY))
+        how |= {"worker": [sys.executable, str(worker)]}
         command: list[str | Path] = [node, "--experimental-websocket", "--no-warnings", HERE / "pictures.mjs"]
         subprocess.run([*command, json.dumps(how), ROOT / "docs" / "images", str(seconds)], check=True)
 

@@ -72,6 +72,7 @@ class TestStart:
         assert (url.scheme, url.hostname, url.path) == ("ws", "127.0.0.1", "/queue/welcome")
         assert len(running.token) >= 32
         assert running.output.count("ws://") == 2  # by itself, and in the first call
+        assert f"\nFor people: http://127.0.0.1:{running.port}/\n" in running.output
         assert health(running) == 200
 
     def test_the_first_call_that_it_prints_can_be_pasted_into_a_shell(self, service: MakeService) -> None:

@@ -6,6 +6,7 @@ import { whileSeen } from "./live.js";
 
 const [WIDTH, HEIGHT] = [600, 120]; // of the drawing, in its own units
 const GRID = 3; // lines
+const NOT_KEPT = "nothing has happened, or other queues are busier";
 const SERIES = [
   ["added", "Added"],
   ["completed", "Completed"],
@@ -24,8 +25,9 @@ export function charts(session, name) {
 
   async function look() {
     try {
-      const history = await session.ask(`history${name === null ? "" : `?queue=${encodeURIComponent(name)}`}`);
+      const history = complete(await session.ask(`history${name === null ? "" : `?queue=${encodeURIComponent(name)}`}`));
       if (closed) return;
+      if (!history.kept) return fail(NOT_KEPT, history);
       const perSecond = (counts) => counts.map((count) => count / (history.step / 1000));
       jobs.draw(history, Object.fromEntries(SERIES.map(([each]) => [each, perSecond(history[each])])));
       waits.draw(history, history);
@@ -33,9 +35,13 @@ export function charts(session, name) {
     } catch (error) {
       if (closed) return;
       element.hidden = error.code === "FORBIDDEN"; // the history of all queues is not for a key that is for some
-      for (const each of [jobs, waits]) each.fail(error.message);
-      return null;
+      return fail(error.message);
     }
+  }
+
+  function fail(message, history = null) {
+    for (const each of [jobs, waits]) each.fail(message);
+    return history;
   }
 
   look().then((history) => {
@@ -48,6 +54,12 @@ export function charts(session, name) {
       stop();
     },
   };
+}
+
+/** Leave out the last step, which still goes on. */
+function complete(history) {
+  const series = Object.entries(history).map(([name, value]) => [name, Array.isArray(value) ? value.slice(0, -1) : value]);
+  return { ...Object.fromEntries(series), end: history.end - history.step };
 }
 
 class Chart {
@@ -117,7 +129,7 @@ class Chart {
     if (!this.#shown) return;
     const { end, step, series } = this.#shown;
     const last = series[0].length - 1;
-    const at = place ?? Math.max(0, last - 1); // the last step still goes on
+    const at = place ?? last;
     series.forEach((values, index) => setText(this.values[index], this.format(values[at] ?? NaN)));
     setText(this.at, place === null ? "the last hour" : time(end - (last - at) * step));
     this.mark.setAttribute("visibility", place === null ? "hidden" : "visible");
