@@ -1,4 +1,4 @@
-"""Makes the pictures of README.md and docs/page.md: `python -m tests.console.pictures [SECONDS]`, in the project's folder."""
+"""Makes the pictures of README.md and docs/page.md, in docs/images: `python -m tests.console.pictures SECONDS`."""
 
 from __future__ import annotations
 
