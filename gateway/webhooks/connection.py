@@ -119,6 +119,7 @@ class Connection(asyncio.Protocol):
         if self.request is not None and exc is None and self._status >= 200 and not self._is_framed:
             self._answer()
         self._owner.broken(self, exc)
+        del self._parser, self._owner  # the parser holds us, too
 
     def _answer(self) -> None:
         """Hand the answer over."""

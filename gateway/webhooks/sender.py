@@ -142,6 +142,7 @@ class Sender:
         made = socket.socket(family, kind, protocol)
         try:
             made.setblocking(False)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for the end of a long request
             await self._loop.sock_connect(made, address)
             context = None if self._host is None else _tls()
             _, connection = await self._loop.create_connection(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import socket
 import ssl
 import struct
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,12 +19,13 @@ import pytest
 
 from bullmq_proxy.gateway.webhooks import sender as module
 from bullmq_proxy.gateway.webhooks.answers import Answer, NoAnswer
-from bullmq_proxy.gateway.webhooks.connection import LARGEST_ANSWER, LONGEST_HEAD
+from bullmq_proxy.gateway.webhooks.connection import LARGEST_ANSWER, LONGEST_HEAD, Connection
 from bullmq_proxy.gateway.webhooks.guard import Guard
 from bullmq_proxy.gateway.webhooks.registration import Endpoint
 from bullmq_proxy.gateway.webhooks.sender import Request, Sender
 from tests.support.background import nothing_fails_in_the_background
 from tests.support.certificates import OPENSSL, make_certificate
+from tests.support.waiting import eventually
 
 SOON: Final = 5.0
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: (\d+)\r\n")
@@ -425,6 +428,26 @@ class TestKeptConnections:
             server.peers[0].writer.close()
             assert await ask(sender) == Answer(200, "", "", b"ok")
             assert len(server.requests) == 2
+
+    @pytest.mark.parametrize("said", [(OK,), (OK, b"HTTP/1.1 20"), (b"what?",)])
+    async def test_one_that_has_ended_is_freed_at_once(
+        self, said: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def opened(connection: Connection, transport: asyncio.BaseTransport) -> None:
+            made.append(weakref.ref(connection))
+            real(connection, transport)
+
+        made: list[weakref.ref[Connection]] = []
+        real = Connection.connection_made
+        monkeypatch.setattr(Connection, "connection_made", opened)
+        async with serving(answering(*said, then=close)) as server, sending(server) as sender:
+            for _ in said:
+                await ask(sender)
+            gc.disable()
+            try:
+                await eventually(lambda: made[0]() is None, "it is freed", SOON)
+            finally:
+                gc.enable()
 
     async def test_an_answer_that_did_not_wait_for_the_request(self) -> None:
         async def act(peer: Peer) -> None:
