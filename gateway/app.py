@@ -117,6 +117,7 @@ class App:
             settings.max_in_flight, settings.max_write_buffer // 4, asyncio.Semaphore(HEAVY_CALLS), self._budget
         )
         self._draining = False
+        self._is_ending = False
         self._hurried = False
         self._answered_at = float("-inf")
 
@@ -138,6 +139,10 @@ class App:
             await self.broker.close()
             raise
         self._metrics.start()
+
+    def unready(self) -> None:
+        """Say at /ready that this gateway is about to drain; it serves on until then."""
+        self._is_ending = True
 
     async def drain(self, timeout: float, code: CloseCode) -> bool:
         """Stop accepting and fetching, let what is under way end, close everything.
@@ -292,7 +297,7 @@ class App:
 
     async def _ready(self) -> http.Page:
         try:
-            if self._draining:
+            if self._draining or self._is_ending:
                 raise GatewayError(ErrorCode.SHUTTING_DOWN, "The gateway is shutting down")
             await self._ask_redis()
         except GatewayError as error:

@@ -247,6 +247,23 @@ class Settings:
 
     # Times.
     drain_timeout: float = option(30.0, "How long a stopping shard waits for answers.", value_types.duration(0, 86_400))
+    shutdown_delay: float = option(
+        0.0,
+        "How long a service that ends serves on before it drains, while /ready is 503: load balancers need it.",
+        value_types.duration(0, 3600),
+    )
+    max_shard_age: float = option(
+        0.0,
+        "A shard that has served for about this long is replaced by a fresh one.",
+        value_types.duration(60, 366 * 86_400, or_never=True),
+        by_default="never",
+    )
+    max_shard_memory: int | None = option(
+        None,
+        "A shard with more resident memory than this, a minute after its start or later, is replaced by a fresh one.",
+        value_types.optional(value_types.size(32 * MIB, 1024 * GIB)),
+        by_default="no limit",
+    )
     shard_timeout: float = option(
         30.0,
         "A shard that stands still longer than this is ended, and another one started.",

@@ -178,6 +178,8 @@ class _Shard:
                 self._app.replace_keys(map(Key.from_json, keys))
             case {"event": "died", "slot": int(slot), "incarnation": int(incarnation)} if self._app is not None:
                 self._app.broker.presence.bury(Identity(self._start.gateway_id, slot, incarnation))
+            case {"event": "ending"} if self._app is not None:
+                self._app.unready()
             case {"event": "share", "slots": [*slots]}:
                 self._shares = [int(slot) for slot in slots if slot != self._start.listener]
                 self._share()

@@ -7,13 +7,13 @@ outcome   Outcome           once the service has to end and no shard is left
 
 from __future__ import annotations
 
-import enum
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from bullmq_proxy.gateway.exits import Exit
-from bullmq_proxy.supervisor.backoff import FIRST, Backoff
+from bullmq_proxy.supervisor.backoff import FIRST
+from bullmq_proxy.supervisor.slot import Slot, State
 
 # Deaths of each slot in a row without having served: starting them again would not help. While one serves the others
 # are tried again: accidents, such as a memory that is full, befall starts as well.
@@ -26,18 +26,16 @@ HURRY = 3.0
 ABORT_GRACE = 2.0
 # Time between two looks at the shards' signs of life: a shard gives one each second.
 LOOK = 1.0
+# A shard that takes more memory than it may is not replaced before it has served for so long.
+LEAST_AGE = 60.0
+# Shards of one age are not replaced at one time: the first one goes so much of the age before the last.
+SPREAD = 0.1
 # Stacks are written in many small pieces: shards take turns, or nobody could read them.
 STACKS_PAUSE = 0.05
 # How long clients wait in the socket of a slot without a shard, before the other shards serve it.
 MOMENT = 1.0
 # `make`, `timeout` and others relay a signal that their process group gets as well: that is one request.
 SAME_REQUEST = 1.0
-
-
-class State(enum.IntEnum):
-    """The life of one slot's shard. It runs one way; a slot begins again with a new incarnation."""
-
-    WAITING, STARTING, READY, LEAVING, ABORTING = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,53 +67,21 @@ class Outcome:
     reason: str = ""
 
 
-@dataclass(slots=True)
-class Slot:
-    """One place of the fleet, and the shard that fills it."""
-
-    index: int
-    listener: int | None
-    """Whose connections its shard accepts; None: nobody is to be started here, a shard that is here leaves."""
-    replaces: int | None = None
-    """The slot whose shard leaves when the one that starts here is ready."""
-    state: State = State.WAITING
-    incarnation: int = -1
-    pid: int | None = None
-    due: float = 0.0
-    """WAITING: when to spawn. STARTING, LEAVING and ABORTING: when to kill."""
-    beat: int = 0
-    """How many signs of life the shard had given at the last look."""
-    moved_at: float = 0.0
-    """When a look saw that they had become more, or when watching began."""
-    ready_at: float | None = None
-    empty_since: float | None = None
-    """Since when nobody has served it; None while its shard does, or others do."""
-    is_shared: bool = False
-    """Do the shards of the other slots serve its socket?"""
-    hopeless: int = 0
-    """Deaths in a row without having been ready."""
-    message: str = ""
-    """What the shard said about its failure."""
-    backoff: Backoff = field(default_factory=Backoff)
-
-
 class Fleet:
     """All slots of one service. `plan` decides, everything else records what happened."""
 
-    def __init__(self, count: int, *, start_timeout: float, drain_timeout: float, shard_timeout: float) -> None:
+    def __init__(self, count: int, **times: float) -> None:
         """Make a fleet of empty slots.
 
         Args:
             count: of listeners. There is one slot more, for the successor of a shard that is replaced.
-            start_timeout: seconds from a fork until the shard is ready.
-            drain_timeout: seconds that a shard may take to leave.
-            shard_timeout: seconds without a sign of life after which a shard stands still; 0 for no watch.
+            times: see `take_times`.
         """
         self.slots = [Slot(index, index) for index in range(count)]
         self.slots.append(Slot(count, None, due=float("inf")))
         self._count = count
         self._to_replace: list[int] = []  # listeners that are to have a fresh shard
-        self.take_times(start_timeout=start_timeout, drain_timeout=drain_timeout, shard_timeout=shard_timeout)
+        self.take_times(**times)
         self._ending: Outcome | None = None
         self._deadline = float("inf")
         self._asked_at = float("-inf")
@@ -123,9 +89,27 @@ class Fleet:
         self._stacks_due = float("-inf")
         self._look_due = float("-inf")
 
-    def take_times(self, *, start_timeout: float, drain_timeout: float, shard_timeout: float) -> None:
-        """Use other times from now on; see `__init__`."""
+    def take_times(
+        self,
+        *,
+        start_timeout: float,
+        drain_timeout: float,
+        shard_timeout: float,
+        shutdown_delay: float = 0.0,
+        max_shard_age: float = 0.0,
+    ) -> None:
+        """Use these times from now on.
+
+        Args:
+            start_timeout: seconds from a fork until the shard is ready.
+            drain_timeout: seconds that a shard may take to leave.
+            shard_timeout: seconds without a sign of life after which a shard stands still; 0 for no watch.
+            shutdown_delay: seconds for which shards serve on when the service ends.
+            max_shard_age: seconds after which a shard is replaced; 0 for never.
+        """
         self._start_timeout = start_timeout + GRACE
+        self._shutdown_delay = shutdown_delay
+        self._max_age = max_shard_age
         self._drain_timeout = drain_timeout + GRACE
         self._shard_timeout = shard_timeout
         self._late = max(LOOK / 2, shard_timeout / 8)
@@ -189,6 +173,37 @@ class Fleet:
         if not self._ending:
             self._to_replace = list(range(self._count))
 
+    def replace_heavy(self, memory: Mapping[int, int], limit: int, now: float) -> list[str]:
+        """Give the listeners of shards that take too much memory fresh ones; returns what to say of it.
+
+        Args:
+            memory: bytes of each slot's shard.
+            limit: bytes that one may take.
+        """
+        heavy = [slot for slot in self.slots if memory.get(slot.index, 0) > limit and self._age(slot, now) >= LEAST_AGE]
+        return self._replace_each(heavy, f"more than {limit >> 20} MiB")
+
+    def replace_old(self, now: float) -> list[str]:
+        """Give the listeners of shards that have served for long fresh ones; returns what to say of it."""
+        if not self._max_age:
+            return []
+        ages = {slot.index: self._max_age * (1 - SPREAD * slot.index / len(self.slots)) for slot in self.slots}
+        old = [slot for slot in self.slots if self._age(slot, now) >= ages[slot.index]]
+        return self._replace_each(old, f"{self._max_age:g} s old")
+
+    def _replace_each(self, slots: Sequence[Slot], why: str) -> list[str]:
+        said = []
+        for slot in slots:
+            if slot.listener is not None and slot.listener not in self._to_replace and not self._successor(slot):
+                self._to_replace.append(slot.listener)
+                said.append(f"shard {slot.index} is replaced by a fresh one: {why}")
+        return said
+
+    def _age(self, slot: Slot, now: float) -> float:
+        """Return the seconds for which a slot's shard has served, 0 where it does not serve now."""
+        serves = slot.state is State.READY and slot.ready_at is not None and not self._ending
+        return now - slot.ready_at if serves and slot.ready_at is not None else 0.0
+
     def _go_on_replacing(self, now: float) -> None:
         spare = next((slot for slot in self.slots if slot.listener is None and slot.pid is None), None)
         if not self._to_replace or spare is None:
@@ -217,7 +232,7 @@ class Fleet:
         for slot in self.slots:
             if slot.state is not State.READY and not (slot.state is State.WAITING and self._ending):
                 times.append(slot.due)
-            if self._watches(slot):
+            if self._watches(slot) or (self._max_age and slot.state is State.READY):
                 times.append(self._look_due)
             if slot.empty_since is not None and self._can_share:
                 times.append(slot.empty_since + MOMENT)
@@ -348,7 +363,7 @@ class Fleet:
         echo = now - self._asked_at < SAME_REQUEST
         self._asked_at = now
         if self._ending is None:
-            self._end(Outcome(Exit.DONE), now)
+            self._end(Outcome(Exit.DONE), now, self._shutdown_delay)
         elif not echo:
             self._hurry(now)
 
@@ -361,13 +376,13 @@ class Fleet:
                 # A shard that is told twice gives back what its workers hold instead of waiting for them.
                 self._to_tell.append((now, Signal(slot.pid, signal.SIGTERM)))
 
-    def _end(self, outcome: Outcome, now: float) -> None:
+    def _end(self, outcome: Outcome, now: float, delay: float = 0.0) -> None:
         self._ending = outcome
-        self._deadline = now + self._drain_timeout
+        self._deadline = now + delay + self._drain_timeout
         for slot in self.slots:
             if slot.pid is not None and slot.state is not State.ABORTING:
                 slot.state, slot.due = State.LEAVING, self._deadline
-                self._to_tell.append((now, Signal(slot.pid, signal.SIGTERM)))
+                self._to_tell.append((now + delay, Signal(slot.pid, signal.SIGTERM)))
 
     def _watches(self, slot: Slot) -> bool:
         return self._shard_timeout > 0 and slot.state in (State.READY, State.LEAVING)

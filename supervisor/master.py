@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import secrets
 import selectors
 import shlex
@@ -15,10 +14,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bullmq_proxy.gateway import logs
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
@@ -32,11 +32,14 @@ from bullmq_proxy.supervisor.fleet import GRACE, Fleet, Outcome, Signal, Spawn, 
 from bullmq_proxy.supervisor.notify import Notifier
 from bullmq_proxy.supervisor.process import ShardProcess, occupy_standard_streams, start_shards
 from bullmq_proxy.supervisor.reload import Reload
+from bullmq_proxy.supervisor.resources import raise_descriptor_limit, resident_memory
 from bullmq_proxy.supervisor.signals import STOP, Inbox, hangup_ends
 from bullmq_proxy.supervisor.slots import StartError, authority, open_slots, reachable_host
 from bullmq_proxy.supervisor.sources import UsageError
 
 log = logging.getLogger(__name__)
+
+_WEIGHING = 5.0  # s between two looks at the memory of the shards
 
 
 def serve(
@@ -106,6 +109,7 @@ class Master:
         self._settings = settings
         self._reload = reload
         self._is_reloading = False
+        self._weigh_due = float("-inf")
         self._notifier = notifier
         self._place = place_of(listeners[0])
         self._is_unix = listeners[0].family == socket.AF_UNIX
@@ -163,12 +167,15 @@ class Master:
 
     def _timeout(self) -> float | None:
         now = time.monotonic()
-        due = [self._fleet.next_due(), self._valkey.tend(now) if self._valkey else None, self._notifier.next_due()]
+        weigh = None if self._settings.max_shard_memory is None else self._weigh_due
+        valkey = self._valkey.tend(now) if self._valkey else None
+        due = [self._fleet.next_due(), valkey, self._notifier.next_due(), weigh]
         return min((max(0.0, at - now) for at in due if at is not None), default=None)
 
     def _act(self) -> None:
         now = time.monotonic()
         self._fleet.check_beats(self._memory.beats(), now)
+        self._replace_used(now)
         actions = self._fleet.plan(now)
         if spawns := [action for action in actions if isinstance(action, Spawn)]:
             self._spawn(spawns)
@@ -186,6 +193,16 @@ class Master:
             for listener in self._listeners:
                 listener.close()
 
+    def _replace_used(self, now: float) -> None:
+        """Replace shards that are too old or too large."""
+        said, limit = self._fleet.replace_old(now), self._settings.max_shard_memory
+        if limit is not None and now >= self._weigh_due:
+            self._weigh_due = now + _WEIGHING
+            memory = {shard.slot: resident_memory(shard.pid) for shard in self._shards.values()}
+            said += self._fleet.replace_heavy(memory, limit, now)
+        for line in said:
+            log.info("%s", line)
+
     def _share(self, slots: tuple[int, ...]) -> None:
         """Let all shards serve the sockets of these slots, which have none of their own, beside their own."""
         for shard in self._shards.values():
@@ -201,7 +218,7 @@ class Master:
         if self._is_reloading and not fleet.replacing:
             self._is_reloading = False
             self._notifier.reloaded()
-        takes = settings.drain_timeout + 2 * GRACE + (STOP_TIMEOUT if self._valkey else 0)
+        takes = settings.shutdown_delay + settings.drain_timeout + 2 * GRACE + (STOP_TIMEOUT if self._valkey else 0)
         self._notifier.report(
             time.monotonic(),
             status="draining" if fleet.ending else status,
@@ -249,6 +266,9 @@ class Master:
                 else:
                     limit = self._settings.drain_timeout
                     log.info("%s: draining, for up to %g s; a second one gives jobs back at once", signum.name, limit)
+                    if self._settings.shutdown_delay:
+                        log.info("the drain begins in %g s; until then /ready says 503", self._settings.shutdown_delay)
+                        self._tell_all({"event": "ending"})
                 self._fleet.stop(time.monotonic())
             elif signum == signal.SIGUSR1:
                 log.warning("SIGUSR1: above are the supervisor's stacks, those of the shards follow")
@@ -297,10 +317,13 @@ class Master:
         if not keys_file.keys and not self._settings.auth_keys:
             log.warning("keys_file: %s holds no key: nobody can connect", keys_file.path)
         log.info("keys_file: read again, keys: %d", len(keys_file.keys))
-        for shard in self._shards.values():
-            shard.send({"event": "keys", "keys": [key.to_json() for key in keys_file.keys]})
-            self._flush(shard)
+        self._tell_all({"event": "keys", "keys": [key.to_json() for key in keys_file.keys]})
         return True
+
+    def _tell_all(self, message: Mapping[str, Any]) -> None:
+        for shard in self._shards.values():
+            shard.send(message)
+            self._flush(shard)
 
     def _flush(self, shard: ShardProcess) -> None:
         """Send what a shard has still to get, now or when its socket can take more."""
@@ -352,10 +375,9 @@ class Master:
         self._forget(shard)
         del self._shards[shard.slot]
         self._memory.clear(shard.slot)
-        for other in self._shards.values():  # whichever is the quickest gives its jobs back
-            other.send({"event": "died", "slot": shard.slot, "incarnation": self._fleet.slots[shard.slot].incarnation})
-            self._flush(other)
         slot = self._fleet.slots[shard.slot]
+        # Whichever is the quickest gives its jobs back.
+        self._tell_all({"event": "died", "slot": shard.slot, "incarnation": slot.incarnation})
         expected, succeeds = self._fleet.ending or slot.listener is None, slot.replaces is not None
         pause = self._fleet.exited(shard.slot, code, time.monotonic())
         # Of a start that failed the last line of the service says why.
@@ -409,15 +431,9 @@ def _times(settings: Settings) -> dict[str, float]:
         "start_timeout": settings.redis_start_timeout + 20,
         "drain_timeout": settings.drain_timeout,
         "shard_timeout": settings.shard_timeout,
+        "shutdown_delay": settings.shutdown_delay,
+        "max_shard_age": settings.max_shard_age,
     }
-
-
-def raise_descriptor_limit() -> None:
-    """Allow as many connections as the system does: the soft limit, often 1,024, is for programs that use select."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # the hard limit of macOS is more than its kernel takes
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    log.debug("descriptors: %d, before %d", resource.getrlimit(resource.RLIMIT_NOFILE)[0], soft)
 
 
 def _first_call(url: str) -> str:

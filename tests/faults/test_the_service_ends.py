@@ -9,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bullmq_proxy.supervisor.fleet import SAME_REQUEST
 from tests.faults.clients import Producer, Worker, ask, counts, dial, launch
 from tests.support.service import Service, lives
 from tests.support.waiting import eventually
@@ -52,6 +54,24 @@ async def test_jobs_in_hand_are_answered_and_every_socket_is_told(service: MakeS
     assert left["active"] == left["failed"] == 0
     assert left["completed"] == len(answered)
     assert left["completed"] + left["waiting"] >= len(producer.confirmed)
+
+
+async def test_it_can_serve_on_while_it_says_that_it_is_not_ready(service: MakeService) -> None:
+    running = service("--procs", "2", "--shutdown-delay", "60").start()
+    running.signal(signal.SIGTERM)
+    asked = time.monotonic()
+    await eventually(lambda: status_of(running, "/ready") == 503, "it says so")
+    assert status_of(running, "/health") == 200
+    assert await ask(await dial(running.address("/queue/q")), "count") == 0
+    await eventually(lambda: time.monotonic() - asked > SAME_REQUEST, "the next one is no echo")
+    running.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(running.wait) == 0
+
+
+def status_of(running: Service, path: str) -> int:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        return int(client.recv(100).split()[1])
 
 
 async def test_a_job_that_is_not_answered_in_time_is_given_back(service: MakeService, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from bullmq_proxy.supervisor.fleet import (
     CRASH_LOOP,
     GRACE,
     HURRY,
+    LEAST_AGE,
     LOOK,
     MOMENT,
     STACKS_PAUSE,
@@ -223,6 +224,23 @@ class TestStop:
         assert fleet.plan(100) == []
         assert fleet.outcome == Outcome(Exit.DONE)
 
+    def test_it_can_serve_on_for_a_while(self) -> None:
+        fleet = serving(1)
+        fleet.take_times(start_timeout=START, drain_timeout=DRAIN, shard_timeout=0, shutdown_delay=5)
+        fleet.stop(10)
+        assert fleet.plan(14.9) == []
+        assert fleet.next_due() == 15
+        assert fleet.plan(15) == [Signal(100, SIGTERM)]
+        assert fleet.plan(15 + DRAIN + GRACE) == [Signal(100, SIGKILL)]
+
+    def test_asking_again_ends_that(self) -> None:
+        fleet = serving(1)
+        fleet.take_times(start_timeout=START, drain_timeout=DRAIN, shard_timeout=0, shutdown_delay=60)
+        fleet.stop(10)
+        fleet.stop(12)
+        assert fleet.plan(12) == [Signal(100, SIGTERM)]
+        assert fleet.plan(12 + HURRY) == [Signal(100, SIGKILL)]
+
     def test_asking_again_shortens_the_drain(self) -> None:
         fleet = serving(1)
         fleet.stop(10)
@@ -325,6 +343,35 @@ class TestReplacing:
         fleet.exited(1, -9, 1)
         fleet.replace()
         assert fleet.plan(1) == [Spawn(0, 1, 0), Spawn(1, 1, 1)]
+
+    def test_a_shard_that_is_old_is_replaced_and_not_all_at_once(self) -> None:
+        fleet = fleet_of(2)
+        fleet.take_times(start_timeout=START, drain_timeout=DRAIN, shard_timeout=0, max_shard_age=300)
+        fleet.plan(0)
+        for index in range(2):
+            fleet.started(index, 100 + index, 0)
+            fleet.ready(index, 0)
+        assert fleet.next_due() is not None
+        assert fleet.replace_old(289) == []
+        assert fleet.replace_old(290) == ["shard 1 is replaced by a fresh one: 300 s old"]
+        assert fleet.replace_old(291) == []
+        assert fleet.plan(291) == [Spawn(2, 0, 1)]
+        fleet.started(2, 102, 291)
+        assert fleet.replace_old(300) == ["shard 0 is replaced by a fresh one: 300 s old"]
+        assert fleet.plan(300) == []
+
+    def test_a_shard_that_takes_too_much_memory_is_replaced_but_not_over_and_over(self) -> None:
+        fleet = serving(2)
+        memory = {0: 2 << 30, 1: 1 << 30}
+        assert fleet.replace_heavy(memory, 1 << 30, LEAST_AGE - 1) == []
+        assert fleet.replace_heavy(memory, 1 << 30, LEAST_AGE) == [
+            "shard 0 is replaced by a fresh one: more than 1024 MiB"
+        ]
+        assert fleet.plan(LEAST_AGE) == [Spawn(2, 0, 0)]
+        fleet.started(2, 102, LEAST_AGE)
+        assert fleet.replace_heavy(memory, 1 << 30, LEAST_AGE + 1) == []
+        fleet.ready(2, LEAST_AGE + 2)
+        assert fleet.replace_heavy({**memory, 2: 2 << 30}, 1 << 30, LEAST_AGE + 3) == []
 
     def test_the_end_of_the_service_ends_it(self) -> None:
         fleet = serving(1)
