@@ -35,8 +35,9 @@ FLAGS = ("--experimental-websocket", "--no-warnings")  # Node 20 has its WebSock
 
 @pytest.fixture
 async def gateway(valkey: ValkeyProcess, prefix: str, tmp_path: Path) -> AsyncIterator[Gateway]:
-    """A gateway with a key for each permission."""
+    """A gateway with a key for each permission, and one that has all of them in one queue."""
     keys = [entry(each.value, each.value) for each in Permission]
+    keys.append(entry("some", *Permission, queues=["rights"]))
     async with Gateway(valkey.url, prefix=prefix, keys_file=write_keys(tmp_path / "keys.toml", *keys)) as gateway:
         yield gateway
 
@@ -50,7 +51,7 @@ async def test_everything_on_it_works_in_a_browser(gateway: Gateway, tmp_path: P
         "modules": str(modules),
         "program": CHROMIUM,
         "origin": f"http://127.0.0.1:{gateway.port}",
-        "keys": {"all": "key-1", **{each.value: each.value for each in Permission}},
+        "keys": {"all": "key-1", "some": "some", **{each.value: each.value for each in Permission}},
     }
     output = tmp_path / "output.txt"
     with output.open("wb") as file:

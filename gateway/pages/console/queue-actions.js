@@ -1,7 +1,7 @@
 // What can be done to a queue as a whole.
 
 import { ask, attempt, button } from "./dialogs.js";
-import { field, h, put } from "./dom.js";
+import { field, h } from "./dom.js";
 import { plural } from "./format.js";
 import { STATES } from "./states.js";
 
@@ -9,49 +9,31 @@ const CLEANED = ["completed", "failed", "waiting", "prioritized", "delayed", "ac
 const MOST_CLEANED = 100_000; // jobs of one clean, unless more are asked for
 
 export class QueueActions {
-  element = h("div", { class: "actions" });
-  #paused = null;
-
   constructor(session, queue, changed) {
     Object.assign(this, { session, queue, changed });
-    this.#show();
+    const make = (label, fn, act, kind = "") => button(label, act, { lacks: session.lacksFor(fn), kind });
+    this.pause = make("Pause", "pause", () => this.#pause());
+    this.resume = make("Resume", "resume", () => this.#resume());
+    this.resume.hidden = session.may("observe"); // until it is known which of them fits; for others it never is
+    this.element = h(
+      "div",
+      { class: "actions" },
+      this.pause,
+      this.resume,
+      make("Retry failed…", "retryJobs", () => this.#retry()),
+      make("Promote delayed…", "promoteJobs", () => this.#promote()),
+      make("Clean…", "clean", () => this.#clean()),
+      make("Drain…", "drain", () => this.#drain(), "danger"),
+    );
   }
 
   /** Show what fits to a queue that is paused, or is not. */
   update(paused) {
-    if (this.#paused === paused) return;
-    this.#paused = paused;
-    this.#show();
-  }
-
-  #show() {
-    const of = (fn) => ({ lacks: this.session.lacksFor(fn) });
-    const focused = document.activeElement?.closest(".actions") === this.element ? document.activeElement.dataset.name : null;
-    const named = (name, element) => ((element.dataset.name = name), element);
-    put(
-      this.element,
-      named(
-        "pause",
-        this.#paused ? button("Resume", () => this.#resume(), of("resume")) : button("Pause", () => this.#pause(), of("pause")),
-      ),
-      named(
-        "retry",
-        button("Retry failed…", () => this.#retry(), of("retryJobs")),
-      ),
-      named(
-        "promote",
-        button("Promote delayed…", () => this.#promote(), of("promoteJobs")),
-      ),
-      named(
-        "clean",
-        button("Clean…", () => this.#clean(), of("clean")),
-      ),
-      named(
-        "drain",
-        button("Drain…", () => this.#drain(), { ...of("drain"), kind: "danger" }),
-      ),
-    );
-    if (focused) this.element.querySelector(`[data-name=${focused}]`)?.focus();
+    const [shown, hidden] = paused ? [this.resume, this.pause] : [this.pause, this.resume];
+    const hadFocus = document.activeElement === hidden;
+    shown.hidden = false;
+    hidden.hidden = true;
+    if (hadFocus) shown.focus();
   }
 
   async #pause() {
