@@ -23,7 +23,8 @@ STEP: Final = 10_000
 _ALL: Final = 0  # the series of all queues
 _NOBODY: Final[Title] = (0, 0)  # the title of a series that is free
 _MINUTE: Final = 60_000 // STEP  # steps between two looks for busier queues
-_NEWCOMERS: Final = 1000  # queues without a series that are looked at
+_NEWCOMERS: Final = 1000  # queues of a minute among which the busiest are found
+_SLICE: Final = 1000  # queues whose counts are taken in one turn of the loop: 2 ms
 _FAR_LESS: Final = 2  # a queue with so many times as many jobs takes the series of another
 
 
@@ -42,38 +43,65 @@ class History:
         self._counts = counts
         self._now = now
         self._titles, self._cells = memory.history()
-        self._places = {title: place for place in range(1, SERIES) if (title := _title(self._titles, place)) != _NOBODY}
-        self._recent: dict[Title, int] = {}  # jobs of each queue since the last look for busier ones
+        # Those of the predecessor whose queues have not been seen yet, and all others by their queues.
+        self._inherited = {
+            title: place for place in range(1, SERIES) if (title := _title(self._titles, place)) != _NOBODY
+        }
+        self._places: dict[str, int] = {}
+        self._recent: dict[str, int] = {}  # jobs of each queue since the last look for busier ones
         self._looked = self._now() // STEP
 
-    def collect(self) -> None:
-        """Write down what was counted since the last time."""
+    def collect(self) -> bool:
+        """Write down what was counted since the last time, of some queues; return whether there may be more."""
         step = self._now() // STEP
         if step - self._looked >= _MINUTE or step < self._looked:
             self._looked = step
             self._make_room(step)
-        for name, figures in self._counts.take():
-            self._add(_ALL, step, figures)
-            if name and (place := self._place(_title_of(name), figures)):
+        every: list[Figures] = []
+        for name, figures in self._counts.take(_SLICE):
+            every.append(figures)
+            if name and (place := self._place(name, figures)):
                 self._add(place, step, figures)
+        if every:
+            *sums, longest = zip(*every, strict=True)
+            self._add(_ALL, step, Figures(*map(sum, sums))._replace(longest=max(longest)))
+        return len(every) == _SLICE
 
-    def _place(self, title: Title, figures: Figures) -> int:
+    def collect_all(self) -> None:
+        """Write down all that was counted."""
+        while self.collect():
+            pass
+
+    def _place(self, name: str, figures: Figures) -> int:
         """Return the place of a queue's series; 0 where it has none."""
-        if title in self._recent or title in self._places or len(self._recent) < _NEWCOMERS + SERIES:
-            self._recent[title] = self._recent.get(title, 0) + figures.added + figures.started
-        if title not in self._places and len(self._places) < SERIES - 1:
-            self._give(next(place for place in range(1, SERIES) if _title(self._titles, place) == _NOBODY), title)
-        return self._places.get(title, 0)
+        place = self._places.get(name, 0)
+        if not place and name not in self._recent:
+            if len(self._recent) == _NEWCOMERS:
+                return 0
+            place = self._claim(name)
+        self._recent[name] = self._recent.get(name, 0) + figures.added + figures.started
+        return place
 
-    def _give(self, place: int, title: Title) -> None:
+    def _claim(self, name: str) -> int:
+        """Return the series that a queue had before, or one that is free; 0 where there is none."""
+        place = self._inherited.pop(_title_of(name), 0)
+        if place:
+            self._places[name] = place
+        elif len(self._places) + len(self._inherited) < SERIES - 1:
+            place = next(each for each in range(1, SERIES) if _title(self._titles, each) == _NOBODY)
+            self._give(place, name)
+        return place
+
+    def _give(self, place: int, name: str) -> None:
         """Give a series to another queue."""
-        self._places.pop(_title(self._titles, place), None)
+        self._places = {each: other for each, other in self._places.items() if other != place}
+        self._inherited.pop(_title(self._titles, place), None)
         self._titles[2 * place], self._titles[2 * place + 1] = _NOBODY  # nobody reads it meanwhile
         start = place * STEPS * WIDTH
         for cell in range(start, start + STEPS * WIDTH, WIDTH):
             self._cells[cell] = 0.0
-        self._titles[2 * place], self._titles[2 * place + 1] = title
-        self._places[title] = place
+        self._titles[2 * place], self._titles[2 * place + 1] = _title_of(name)
+        self._places[name] = place
 
     def _make_room(self, step: int) -> None:
         """Give the series of the idlest queues to those that had far more jobs of late."""
@@ -81,16 +109,15 @@ class History:
         newcomers = sorted(recent.keys() - self._places.keys(), key=recent.__getitem__, reverse=True)
         if not newcomers:
             return
-        first = step - STEPS
+        names = {place: name for name, place in self._places.items()}
         rates = {
-            title: max(recent.get(title, 0), _jobs_of(self._cells, place, first) * _MINUTE / STEPS)
-            for title, place in self._places.items()
+            place: max(recent.get(names.get(place, ""), 0), _jobs_of(self._cells, place, step) * _MINUTE / STEPS)
+            for place in range(1, SERIES)
         }
-        idlest = sorted(rates, key=rates.__getitem__)
-        for title, idle in zip(newcomers, idlest, strict=False):
-            if recent[title] <= rates[idle] * _FAR_LESS:
+        for name, idlest in zip(newcomers, sorted(rates, key=rates.__getitem__), strict=False):
+            if recent[name] <= rates[idlest] * _FAR_LESS:
                 break
-            self._give(self._places[idle], title)
+            self._give(idlest, name)
 
     def _add(self, place: int, step: int, figures: Figures) -> None:
         cells, start = self._cells, (place * STEPS + step % STEPS) * WIDTH
@@ -107,7 +134,7 @@ class History:
 
     def show(self, queue: str | None) -> shapes.History:
         """Return the history of a queue, or of all, as all shards have seen it."""
-        self.collect()
+        self.collect_all()
         step = self._now() // STEP
         columns = [[0] * STEPS for _ in range(WIDTH - 1)]
         added, completed, failed, started, waited, longest = columns
@@ -159,6 +186,6 @@ def _steps(cells: memoryview[float], place: int, first: int) -> Iterator[tuple[i
             yield at, [int(figure) for figure in found[cell + 1 : cell + WIDTH]]
 
 
-def _jobs_of(cells: memoryview[float], place: int, first: int) -> int:
-    """Return how many jobs of a series were added or started in the last hour."""
-    return sum(figures[0] + figures[3] for _, figures in _steps(cells, place, first))
+def _jobs_of(cells: memoryview[float], place: int, last: int) -> int:
+    """Return how many jobs of a series were added or started in the hour that ends with a step."""
+    return sum(figures[0] + figures[3] for _, figures in _steps(cells, place, last - STEPS + 1))

@@ -144,7 +144,7 @@ class Metrics:
 
     def close(self) -> None:
         """Write them down for the last time."""
-        self.history.collect()
+        self.history.collect_all()
         if self._look is not None:
             self._look.cancel()
 
@@ -160,8 +160,12 @@ class Metrics:
     def _look_again(self, due: float) -> None:
         self.lag = max(0.0, asyncio.get_running_loop().time() - due)
         self._publish()
-        self.history.collect()
+        self._collect()
         self._look_later()
+
+    def _collect(self) -> None:
+        if self.history.collect():
+            asyncio.get_running_loop().call_soon(self._collect)
 
     def _publish(self) -> None:
         self._row.publish(_LAYOUT, [float(figure.read(self)) for figure in METRICS])

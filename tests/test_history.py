@@ -28,7 +28,7 @@ class Shard:
             counts = self.counts.of(queue)
             for _ in range(jobs):
                 counts.add()
-        self.history.collect()
+        self.history.collect_all()
 
     def added(self, queue: str | None = None) -> dict[int, int]:
         """The steps in which jobs were added, as ms before the last one."""
@@ -107,6 +107,17 @@ def test_a_queue_that_nobody_knows_and_one_of_another_prefix_have_no_series() ->
     shard.add("")
     assert (shard.added(), shard.history.show("")["kept"]) == ({0: 1}, False)
     assert not shard.history.show("mails")["kept"]
+
+
+def test_many_queues_are_written_down_in_slices() -> None:
+    shard = Shard(SharedMemory(1))
+    queues = [shard.counts.of(f"queue-{number}") for number in range(2500)]
+    for counts in queues:
+        counts.add()
+    assert [shard.history.collect() for _ in range(3)] == [True, True, False]
+    for counts in queues:
+        counts.add()
+    assert shard.added() == {0: 5000}
 
 
 class TestTheBusiest:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Set
 from operator import itemgetter
 from typing import Any, Final, Protocol, assert_never
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from bullmq_proxy.gateway.access.grants import Grant
 from bullmq_proxy.gateway.broker.consuming.grace import Kept, KeptLease, worker_of
@@ -159,13 +161,17 @@ class Reach:
             Them, how many more there are, and how many shards have not answered in time.
 
         Raises:
-            GatewayError: Redis is not reachable, or the grant has too many patterns to tell others.
+            GatewayError: Redis is not reachable.
         """
-        answers = await self._channel.ask(msgspec.json.encode(question))
-        pieces = [listed for piece in answers.pieces if (listed := read(LISTED, piece)) is not None]
-        found = sorted((each for piece in pieces for each in piece.connections), key=itemgetter("since"))
+        parts = (msgspec.json.encode(replace(question, grant=grant)) for grant in _parts(question.grant))
+        every = await asyncio.gather(*map(self._channel.ask, parts))
+        answers = [piece for each in every for piece in each.pieces]
+        pieces = [listed for piece in answers if (listed := read(LISTED, piece)) is not None]
+        shown = {each["id"]: each for piece in pieces for each in piece.connections}
+        found = sorted(shown.values(), key=itemgetter("since"))
         omitted = sum(piece.omitted for piece in pieces) + max(0, len(found) - question.limit)
-        return found[: question.limit], omitted, answers.silent + len(answers.pieces) - len(pieces)
+        silent = max(each.silent for each in every) + len(answers) - len(pieces)
+        return found[: question.limit], omitted, silent
 
     async def users(self, queues: Iterable[str]) -> tuple[dict[str, tuple[int, int]], int]:
         """Return how many work on queues, and how many watch them, on all shards.
@@ -192,10 +198,14 @@ class Reach:
         Raises:
             GatewayError: OUTCOME_UNKNOWN, its shard has not answered; or as `connections`.
         """
-        answers = await self._channel.ask(msgspec.json.encode(question), to=address_of(question.connection))
-        if answers.silent:
-            raise _unanswered(question.connection)
-        return answers.pieces == [_YES]
+        for grant in _parts(question.grant):
+            part = msgspec.json.encode(replace(question, grant=grant))
+            answers = await self._channel.ask(part, to=address_of(question.connection))
+            if answers.silent:
+                raise _unanswered(question.connection)
+            if answers.pieces == [_YES]:
+                return True
+        return False
 
     def moved(self, job: str, token: str) -> None:
         """Tell the shard whose client held a job that it was moved by its token; else it finds that out by its lock."""
@@ -346,6 +356,12 @@ class Reach:
             msgspec.json.encode({"next_number": kept.next_number, "moved_to": kept.moved_to, "leases": piece})
             for piece in in_pieces(kept.leases)
         ]
+
+
+def _parts(grant: Grant) -> Iterator[Grant]:
+    """Divide a grant of very many patterns among questions."""
+    for piece in in_pieces(grant.queues):
+        yield dataclasses.replace(grant, queues=tuple(filter(None, (read(NAME, pattern) for pattern in piece))))
 
 
 def _unanswered(id: str) -> GatewayError:

@@ -277,6 +277,20 @@ class TestRights:
                             assert (answer.status, answer.error["code"]) == (403, "FORBIDDEN")
         assert len(await connected(here)) == len(peers)
 
+    async def test_a_key_may_have_more_patterns_than_one_question_takes(
+        self, valkey: ValkeyProcess, prefix: str, tmp_path: Path
+    ) -> None:
+        patterns = [f"{number:05}-{'x' * 90}" for number in range(1500)]
+        path = write_keys(tmp_path / "many.toml", entry("many", "manage", queues=[*patterns, "mails", "m*"]))
+        async with Gateway(valkey.url, prefix=prefix, keys_file=path) as gateway:
+            peer = await gateway.queue("mails")
+            await gateway.queue("orders")
+            [(id, shown)] = (await connected(gateway, "many")).items()
+            assert shown["queue"] == "mails"
+            assert await dismiss(gateway, id, "close", "many") is True
+            assert await peer.closed() == 4001
+            assert await dismiss(gateway, id, "close", "many") is False
+
     async def test_nobody_reaches_them_without_a_key(self, here: Gateway) -> None:
         await here.queue("mails")
         id = await one(here, "queue")

@@ -111,8 +111,8 @@ class Counts:
         """Return new counts of a queue; `name` is empty for one of another prefix, which has no history of its own."""
         return QueueCounts(name, self._changed)
 
-    def take(self) -> Iterator[tuple[str, Figures]]:
-        """Yield the names of queues, and what was counted of them since this was last called."""
-        changed, self._changed[:] = self._changed[:], ()
-        for counts in changed:
+    def take(self, most: int) -> Iterator[tuple[str, Figures]]:
+        """Yield the names of queues, at most so many, and what was counted of them since they were taken last."""
+        taken, self._changed[:most] = self._changed[:most], ()
+        for counts in taken:
             yield counts.name, counts.take()
