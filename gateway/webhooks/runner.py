@@ -15,7 +15,7 @@ from typing import Any, Final, assert_never
 
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.leases import HELD, Consumer, Lease
-from bullmq_proxy.gateway.broker.consuming.settling import Outcome
+from bullmq_proxy.gateway.broker.consuming.settling import Outcome as Settled
 from bullmq_proxy.gateway.broker.consuming.tokens import ANY_KEY
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.errors import GatewayError
@@ -32,7 +32,6 @@ from bullmq_proxy.gateway.webhooks.answers import (
     Busy,
     Completed,
     Down,
-    NoAnswer,
     Refused,
     Verdict,
     judge,
@@ -41,7 +40,7 @@ from bullmq_proxy.gateway.webhooks.breaker import CLOSED, HALF_OPEN, Breaker
 from bullmq_proxy.gateway.webhooks.clock import clock
 from bullmq_proxy.gateway.webhooks.guard import Guard
 from bullmq_proxy.gateway.webhooks.registration import Registration
-from bullmq_proxy.gateway.webhooks.sender import Request, Sender
+from bullmq_proxy.gateway.webhooks.sender import Outcome, Request, Sender
 from bullmq_proxy.gateway.wire.answers import Failed
 from bullmq_proxy.gateway.wire.connection_options import LONGEST_LOCK
 
@@ -70,7 +69,7 @@ class Runner:
         self._broker = broker
         self._queue = broker.queue(registration.queue)
         self._keys = registration.keys
-        self._sender = Sender(registration.endpoint, guard)
+        self._sender = Sender(registration.endpoint, guard, self._is_ours)
         self._breaker = Breaker()
         self._loop = asyncio.get_running_loop()
         self._requests: dict[Lease, Request] = {}
@@ -163,12 +162,15 @@ class Runner:
         if self._breaker.state is HALF_OPEN:
             self._set_taking()
 
-    def _answered(self, lease: Lease, answer: Answer | NoAnswer) -> None:
+    def _answered(self, lease: Lease, outcome: Outcome) -> None:
         try:
             self._requests.pop(lease, None)
-            if isinstance(answer, Answer):
+            if isinstance(outcome, Answer):
                 self._heard_at = now_ms()
-            self._judged(lease, judge(answer, time.time()))
+            if outcome is not None:
+                self._judged(lease, judge(outcome, time.time()))
+            elif lease.state is HELD:
+                self._feed.settler.release(lease, partial(_log_lost, lease))
         except Exception:
             if lease.state is HELD:
                 self._feed.give_up(lease, "has an answer that cannot be used", Failed(_OURS))
@@ -212,7 +214,7 @@ class Runner:
     def _count(self, outcome: str) -> None:
         self._broker.counters.deliveries[outcome] += 1
 
-    def _settled(self, lease: Lease, outcome: Outcome) -> None:
+    def _settled(self, lease: Lease, outcome: Settled) -> None:
         if isinstance(outcome, GatewayError):
             log.info("webhook %s: the answer for job %s: %s", self.name, lease.id, outcome.message)
         else:
@@ -378,7 +380,7 @@ def _nothing(runner: Runner) -> None:
     """Do nothing: whoever waited for the end has been told."""
 
 
-def _log_lost(lease: Lease, outcome: Outcome) -> None:
+def _log_lost(lease: Lease, outcome: Settled) -> None:
     if isinstance(outcome, GatewayError):
         log.info("job %s, given back unsent: %s", lease.id, outcome.message)
 

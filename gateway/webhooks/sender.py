@@ -32,8 +32,11 @@ _PATIENCE: Final = 2.0  # s for one of several addresses
 _PORTS: Final = {"http": 80, "https": 443}
 _ASIS: Final = "/%:?@!$&'()*+,;=-._~[]"  # of a URL's path and query
 
-Done = Callable[[Answer | NoAnswer], None]
-"""Takes the answer to a request, or why there is none."""
+Outcome = Answer | NoAnswer | None
+"""The answer to a request, or why there is none; None for one that was not sent, since it must not be any more."""
+
+Done = Callable[[Outcome], None]
+"""Takes the outcome of a request."""
 
 
 class Request:
@@ -53,9 +56,16 @@ class Request:
 class Sender:
     """The connections to one endpoint."""
 
-    def __init__(self, endpoint: Endpoint, guard: Guard) -> None:
-        """Make it; `guard` says where it may connect to."""
+    def __init__(self, endpoint: Endpoint, guard: Guard, may_send: Callable[[], bool]) -> None:
+        """Make it.
+
+        Args:
+            endpoint: where the requests go.
+            guard: says where it may connect to.
+            may_send: says, once a connection stands, whether a request may still be sent.
+        """
         self._endpoint = endpoint
+        self._may_send = may_send
         url = urlsplit(endpoint.url)
         host, port = url.hostname or "", url.port or _PORTS[url.scheme]
         self._host = host.rstrip(".") if url.scheme == "https" else None  # whose certificate is checked
@@ -84,7 +94,7 @@ class Sender:
         Args:
             headers: beside those of every request.
             body: JSON text.
-            done: takes the answer, or why there is none; not before this has returned.
+            done: takes the outcome; not before this has returned.
         """
         is_plain = self._headers.keys().isdisjoint(headers)
         head = self._head if is_plain else self._first + _lines(self._headers, headers)
@@ -116,7 +126,10 @@ class Sender:
         try:
             connection = await self._open()
             request.connecting = None
-            if connection.is_quiet():
+            if not self._may_send():
+                connection.close()
+                self._end(request, None)
+            elif connection.is_quiet():
                 self._ask(connection, request)
             else:
                 connection.close()
@@ -194,9 +207,9 @@ class Sender:
         if request.connection is not None:
             request.connection.close()
 
-    def _end(self, request: Request, answer: Answer | NoAnswer) -> None:
+    def _end(self, request: Request, outcome: Outcome) -> None:
         if request in self._requests:
-            request.done(answer)
+            request.done(outcome)
             self._requests.pop(request, None)  # afterwards: one whose answer could not be taken is late some day
 
     # Time

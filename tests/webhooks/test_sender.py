@@ -22,7 +22,7 @@ from bullmq_proxy.gateway.webhooks.answers import Answer, NoAnswer
 from bullmq_proxy.gateway.webhooks.connection import LARGEST_ANSWER, LONGEST_HEAD, Connection
 from bullmq_proxy.gateway.webhooks.guard import Guard
 from bullmq_proxy.gateway.webhooks.registration import Endpoint
-from bullmq_proxy.gateway.webhooks.sender import Request, Sender
+from bullmq_proxy.gateway.webhooks.sender import Outcome, Request, Sender
 from tests.support.background import nothing_fails_in_the_background
 from tests.support.certificates import OPENSSL, make_certificate
 from tests.support.waiting import eventually
@@ -114,7 +114,8 @@ async def serving(*acts: Act, context: ssl.SSLContext | None = None, host: str =
 @asynccontextmanager
 async def sending(server: Server, url: str = "http://127.0.0.1:{}/jobs", **options: Any) -> AsyncIterator[Sender]:
     allowed = options.pop("allowed", ("127.0.0.0/8", "::1"))
-    sender = Sender(Endpoint(url=url.format(server.port), **{"timeout": 5000, **options}), Guard(allowed))
+    may_send = options.pop("may_send", lambda: True)
+    sender = Sender(Endpoint(url=url.format(server.port), **{"timeout": 5000, **options}), Guard(allowed), may_send)
     try:
         yield sender
     finally:
@@ -125,11 +126,11 @@ class Asked:
     """A request and what comes of it."""
 
     def __init__(self, sender: Sender, body: bytes = b"{}", headers: dict[str, str] | None = None) -> None:
-        self.answer: asyncio.Future[Answer | NoAnswer] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.request: Request = sender.send(headers or {}, body, self.answer.set_result)
 
 
-async def ask(sender: Sender, body: bytes = b"{}", **headers: str) -> Answer | NoAnswer:
+async def ask(sender: Sender, body: bytes = b"{}", **headers: str) -> Outcome:
     async with asyncio.timeout(SOON):
         return await Asked(sender, body, headers).answer
 
@@ -497,6 +498,11 @@ class TestRequests:
         """Of `localhost` one is of IPv6, where nobody listens."""
         async with serving(forever) as server, sending(server, "http://localhost:{}/") as sender:
             assert await asyncio.gather(*(ask(sender) for _ in range(4))) == [Answer(200, "", "", b"ok")] * 4
+
+    async def test_one_that_must_not_be_sent_once_the_connection_stands_is_not(self) -> None:
+        async with serving(forever) as server, sending(server, may_send=lambda: False) as sender:
+            assert await ask(sender) is None
+            assert not server.requests
 
     async def test_one_that_is_cancelled_is_answered_to_nobody(self) -> None:
         async with serving(answering()) as server, sending(server) as sender:
