@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.lab import npm
-from bullmq_proxy.gateway.settings import cores
+from bullmq_proxy.gateway.cores import cores
 
 _PACKAGES = ("bullmq", "hiredis", "msgspec", "redis", "uvloop", "websockets")
 

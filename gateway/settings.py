@@ -6,13 +6,13 @@ that embeds the gateway. Nothing below reads `os.environ` or a file.
 
 from __future__ import annotations
 
-import os
 from dataclasses import Field, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from bullmq_proxy.gateway import value_types
+from bullmq_proxy.gateway.cores import cores
 from bullmq_proxy.gateway.value_types import InvalidValueError, ValueType
 
 ENVIRONMENT_PREFIX = "BULLMQ_PROXY_"
@@ -77,13 +77,6 @@ def masked(url: str) -> str:
     return f"{parts.scheme}://{place}{parts.path}" + (f"?{query}" if query else "")
 
 
-def cores() -> int:
-    """Processor cores that this process may use: a container's share is not the whole machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def option(default: Any, about: str, value_type: ValueType, **more: Any) -> Any:
     """Return a field of `Settings`; a callable default is asked each time."""
     found = Option(help=about, value_type=value_type, **more)
@@ -105,7 +98,12 @@ class Settings:
     port: int = option(
         8080, "Port that all shards share; 0 picks a free one.", value_types.whole(0, 65535), also=("PORT",)
     )
-    procs: int = option(cores, "Shards to fork.", value_types.whole(1, 256), by_default="number of cores")
+    procs: int = option(
+        cores,
+        "Shards to fork.",
+        value_types.whole(1, 256),
+        by_default="number of cores, or what a quota leaves of them",
+    )
 
     # Redis and BullMQ.
     redis_url: str | None = option(
