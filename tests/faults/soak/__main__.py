@@ -18,16 +18,20 @@ from tests.faults.soak.accidents import ACCIDENTS, possible
 from tests.faults.soak.auditor import audit, holdings, settled
 from tests.faults.soak.crowd import Crowd
 from tests.faults.soak.site import KINDS, LOAD, PROBE, Site
+from tests.support.waiting import stretched
 
 _QUIET = (0.5, 3.0)  # s between two accidents, at random
-_SETTLING = 90.0  # s after the last one
+_AT_ONCE = 2.0  # s in which clients are served again
+_SETTLING = 90.0  # s after the last accident, in which BullMQ's own check finds what we have not
+_SETTLED = 10.0  # s, the same, in which we find it
 _GROWTH = 64 * 2**20  # bytes per shard that memory may grow by
 _SLACK = 8  # descriptors and clients of Redis, per shard
 _STRANGERS = 2  # clients with a process of their own
 
 
 async def serves_again(site: Site) -> float:
-    """Return the seconds until a job has been added and counted through each gateway."""
+    """Return the seconds until a job has been added and counted through each gateway, since the servers can take it."""
+    await asyncio.to_thread(site.settle)
     began = time.monotonic()
     for number in range(len(site.gateways)):
         while True:
@@ -36,7 +40,9 @@ async def serves_again(site: Site) -> float:
                     await ask(socket, "add", "probe")
                     break
             except (AssertionError, OSError, TimeoutError):
-                continue
+                failed = time.monotonic()
+                await asyncio.to_thread(site.settle)  # sentinels may have noticed only now
+                began += time.monotonic() - failed
     return time.monotonic() - began
 
 
@@ -47,20 +53,25 @@ async def soak(site: Site, names: list[str], minutes: float, random: Random) -> 
     crowd = Crowd(site, LOAD, random, strangers=_STRANGERS)
     crowd.start()
     times: dict[str, list[float]] = defaultdict(list)
+    faults: list[str] = []
     deadline = time.monotonic() + 60 * minutes
     while time.monotonic() < deadline:
         name = random.choice(names)
         await ACCIDENTS[name].strike(site, random)
         times[name].append(await serves_again(site))
+        if times[name][-1] > stretched(_AT_ONCE):
+            faults.append(f"{name}: nobody was served for {times[name][-1]:.1f} s")
         ledger = crowd.ledger
         print(f"{name}: serves after {times[name][-1]:.2f} s; {len(ledger.added)} added, {len(ledger.done)} done")
         await asyncio.sleep(random.uniform(*_QUIET))
     await crowd.stop_producing()
-    faults: list[str] = []
+    stopped = time.monotonic()
     try:
         await settled(site, crowd.ledger, _SETTLING)
     except AssertionError as error:
         faults.append(str(error))
+    if (took := time.monotonic() - stopped) > stretched(_SETTLED):
+        faults.append(f"it took {took:.0f} s until each job was finished and heard of")
     await crowd.close()
     account = await audit(site, crowd.ledger)
     await asyncio.sleep(15)  # memory is given back after ten quiet seconds

@@ -23,6 +23,13 @@ from tests.support.service import ROOT
 _UNANSWERED = 8.0  # s without a reply, after which a client connects again
 
 
+def _options(count: int, gateway: int) -> dict[str, int]:
+    """Return what is special about a job. The last gateway's clock may be wrong: no job is delayed by that."""
+    if count % 5 == 0:
+        return {"priority": 1 + count % 3}
+    return {"delay": 50} if count % 5 == 1 and gateway == 0 else {}
+
+
 class Crowd:
     """Producers, workers and a watcher of one queue, on all gateways of a site."""
 
@@ -79,10 +86,11 @@ class Crowd:
         """Add jobs with ids of our own, each until it is confirmed."""
         count = 0
         while not self._is_done(number, count, most):
-            async with await dial(self._site.address(number + count, self._path)) as socket:
+            gateway = (number + count) % len(self._site.gateways)
+            async with await dial(self._site.address(gateway, self._path)) as socket:
                 with suppress(ConnectionClosed, TimeoutError):
                     while not self._is_done(number, count, most):
-                        if await self._add(socket, f"p{number}-{count}"):
+                        if await self._add(socket, f"p{number}-{count}", _options(count, gateway)):
                             count += 1
                         await asyncio.sleep(pause)
 
@@ -90,9 +98,9 @@ class Crowd:
         """Return whether a producer is to begin with no further job; what was tried is to be confirmed."""
         return count >= most or not (self._producing or f"p{number}-{count}" in self.ledger.tried)
 
-    async def _add(self, socket: ClientConnection, id: str) -> bool:
+    async def _add(self, socket: ClientConnection, id: str, options: dict[str, int]) -> bool:
         self.ledger.tried.add(id)
-        args = ["job", {"id": id}, {"jobId": id, "attempts": 50}]
+        args = ["job", {"id": id}, {"jobId": id, "attempts": 50, **options}]
         await socket.send(json.dumps({"id": id, "data": {"fn": "add", "args": args}}))
         async with asyncio.timeout(_UNANSWERED):
             while (reply := json.loads(await socket.recv()))["id"] != id:

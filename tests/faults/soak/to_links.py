@@ -27,7 +27,6 @@ async def silence_redis(site: Site, random: Random) -> None:
     server = random.choice(site.masters)
     assert server.relay is not None
     await _silence(site, server.relay, random.uniform(1.5, 5) * REDIS_TIMEOUT, random)
-    await asyncio.to_thread(site.settle)
 
 
 async def _silence(site: Site, relay: Relay, seconds: float, random: Random) -> None:
@@ -52,7 +51,6 @@ async def delay_redis(site: Site, random: Random) -> None:
     finally:
         for relay in relays:
             relay.delay = 0.0
-    await asyncio.to_thread(site.settle)
 
 
 async def say_what_nobody_asked(site: Site, random: Random) -> None:

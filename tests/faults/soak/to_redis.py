@@ -32,7 +32,6 @@ async def freeze(site: Site, random: Random) -> None:
     server.freeze()
     await asyncio.sleep(random.choice((0.5, 2)) * REDIS_TIMEOUT)
     server.thaw()
-    await asyncio.to_thread(site.settle)
 
 
 async def remove_node(site: Site, random: Random) -> None:
@@ -41,7 +40,6 @@ async def remove_node(site: Site, random: Random) -> None:
     await asyncio.to_thread(node.kill)
     await asyncio.sleep(random.uniform(1, 6))
     node.start()
-    await asyncio.to_thread(site.settle)
 
 
 async def kill_master(site: Site, random: Random) -> None:
@@ -50,13 +48,11 @@ async def kill_master(site: Site, random: Random) -> None:
     await asyncio.to_thread(before.kill)
     await asyncio.to_thread(site.wait_for_another, before)
     before.start()
-    await asyncio.to_thread(site.settle)
 
 
 async def fail_over(site: Site, random: Random) -> None:
     """Let a replica take the master's place while the master lives."""
     await asyncio.to_thread(site.fail_over)
-    await asyncio.to_thread(site.settle)
 
 
 async def move_slot(site: Site, random: Random) -> None:
@@ -95,7 +91,6 @@ async def keep_busy(site: Site, random: Random) -> None:
         await redis.config_set("busy-reply-threshold", 50)
         with suppress(RedisError):
             await redis.eval(_BUSY, 0)
-    await asyncio.to_thread(site.settle)
 
 
 async def change_password(site: Site, random: Random) -> None:
