@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +61,14 @@ class Sentinels:
             _, port = redis.sentinel_get_master_addr_by_name(NAME)
         return next(server for server in self.servers if server.shown_port == port)
 
-    def fail_over(self, *how: str) -> None:
-        """Let a replica take the master's place while the master lives; `COORDINATED` loses nothing (Valkey 9)."""
-        wait_for(lambda: self._begin_failover(how), "the sentinel has ended the failover before")
+    def fail_over(self) -> None:
+        """Let a replica take the master's place while the master lives."""
+        wait_for(self._begin_failover, "the sentinel has ended the failover before")
 
-    def _begin_failover(self, how: Sequence[str]) -> bool:
+    def _begin_failover(self) -> bool:
         with Redis(port=self.sentinels[0].port) as redis:
             try:
-                redis.execute_command("SENTINEL", "FAILOVER", NAME, *how)
+                redis.execute_command("SENTINEL", "FAILOVER", NAME)
             except ResponseError as error:
                 if str(error).startswith(("INPROG", "NOGOODSLAVE")):
                     return False

@@ -10,7 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from redis.asyncio import Redis
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.crc import key_slot
 
 from tests.faults.soak.ledger import Ledger
@@ -31,6 +32,7 @@ One of two would not do: while a replica takes the place of a master that lives,
 LOAD, PROBE = "{load}", "{probe}"
 """Queues whose keys are on one node of a cluster each."""
 _SLOT = key_slot(f"bull:{LOAD}:".encode())
+_PAUSE = 60_000  # ms in which a master that is to be replaced writes nothing
 SHARD_TIMEOUT = 3.0
 GATEWAY_TIMEOUT = 3.0
 REDIS_TIMEOUT = 1.0
@@ -150,19 +152,25 @@ class Site:
         elif self._sentinels:
             self._sentinels.settle()
 
-    def redis(self) -> Redis:
+    def redis(self) -> AsyncRedis:
         """Return a client of that server, to look behind the gateways' backs."""
-        return Redis.from_url(self.server.url, decode_responses=True)
+        return AsyncRedis.from_url(self.server.url, decode_responses=True)
 
     def fail_over(self) -> None:
-        """Let a replica take the master's place; where nothing asks replicas, in the way that loses nothing."""
+        """Let a replica take the master's place; where nothing asks replicas, let them have all before."""
         assert self._sentinels is not None
         before, ends = self.server, time.monotonic() + 60
-        while self.server is before and time.monotonic() < ends:  # a sentinel that is too late for a step gives up
-            self._sentinels.fail_over(*(["COORDINATED"] if self.kind == "sentinel" else []))
-            with suppress(AssertionError):
-                self.wait_for_another(before, 10)
-        self.wait_for_another(before)
+        with Redis.from_url(before.url) as redis:
+            if self.kind == "sentinel":
+                redis.client_pause(_PAUSE, all=False)
+            while self.server is before and time.monotonic() < ends:  # a sentinel that is too late for a step gives up
+                self._sentinels.fail_over()
+                with suppress(AssertionError):
+                    self.wait_for_another(before, 10)
+            self.wait_for_another(before)
+            time.sleep(1.5 * REDIS_TIMEOUT)  # so that nobody waits there any more for a reply
+            redis.client_unpause()  # else it would not take the sentinels' order to follow the other one
+        self.settle()
 
     def wait_for_another(self, before: ValkeyProcess, timeout: float = 30) -> None:
         """Wait until the sentinels have another master."""
