@@ -155,7 +155,7 @@ class App:
             Whether everything ended in time.
         """
         self._draining = True
-        self.listener.stop_accepting()
+        self.listener.drain()
         self.broker.stop_fetching()
         self._webhooks.drain()
         if self.broker.leases:

@@ -21,7 +21,7 @@ from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.memory import Spikes
 from bullmq_proxy.gateway.shared_memory import ShardMemory
-from bullmq_proxy.gateway.start_message import StartMessage
+from bullmq_proxy.gateway.start_message import HANDOVER, StartMessage
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
 log = logging.getLogger(__name__)
@@ -69,12 +69,14 @@ class _Shard:
         self._memory = memory
         self._unsent = bytearray()  # messages that the parent has not taken yet
         self._leave: asyncio.Event
+        self._told: asyncio.Event  # by SIGTERM
         self._app: App | None = None
         self._is_ready = False
+        self._has_successor = False
         self._shares: list[int] = []  # listeners without a shard
 
     async def live(self) -> int:
-        self._leave = asyncio.Event()
+        self._leave, self._told = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._told_to_leave)
         self._control.setblocking(False)
@@ -106,6 +108,10 @@ class _Shard:
             for listener in self._listeners:
                 if listener is not self._listeners[self._start.listener]:
                     listener.close()
+            if self._has_successor:
+                app.listener.stop_accepting()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._told.wait(), HANDOVER)
             await app.drain(self._settings.drain_timeout, CloseCode.GOING_AWAY)
             return Exit.DONE
         finally:
@@ -114,8 +120,9 @@ class _Shard:
 
     def _told_to_leave(self) -> None:
         """Drain on SIGTERM; on a second one do not wait for the clients."""
-        if self._leave.is_set() and self._app is not None:
+        if self._told.is_set() and self._app is not None:
             self._app.hurry()
+        self._told.set()
         self._leave.set()
 
     async def _started(self, starting: asyncio.Task[None]) -> bool:
@@ -178,6 +185,9 @@ class _Shard:
                 self._app.replace_keys(map(Key.from_json, keys))
             case {"event": "died", "slot": int(slot), "incarnation": int(incarnation)} if self._app is not None:
                 self._app.broker.presence.bury(Identity(self._start.gateway_id, slot, incarnation))
+            case {"event": "replaced"}:
+                self._has_successor = True
+                self._leave.set()
             case {"event": "ending"} if self._app is not None:
                 self._app.unready()
             case {"event": "share", "slots": [*slots]}:

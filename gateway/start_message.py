@@ -17,6 +17,9 @@ from bullmq_proxy.gateway.settings import SettingError, Settings, options
 
 log = logging.getLogger(__name__)
 
+HANDOVER: Final = 2.0
+"""Seconds for which a shard with a successor serves on and accepts nobody: clients that come and go have gone then."""
+
 PROTOCOL: Final = 3
 """Number of the messages between supervisor and shard. Count up with any change that one side could misread."""
 

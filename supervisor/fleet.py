@@ -1,8 +1,8 @@
 """The plan: what happened and what time it is in, what to do next out. Nothing here forks, kills or waits.
 
 events    started, ready, leaving, failed, exited, not_started, replace, stop, check_beats, show_stacks   from the loop
-actions   Spawn, Signal     go out, for the master to carry out
-outcome   Outcome           once the service has to end and no shard is left
+actions   Spawn, Signal, Retire     go out, for the master to carry out
+outcome   Outcome                   once the service has to end and no shard is left
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.start_message import HANDOVER
 from bullmq_proxy.supervisor.backoff import FIRST
 from bullmq_proxy.supervisor.slot import Slot, State
 
@@ -56,7 +57,15 @@ class Signal:
     reason: str = ""
 
 
-Action = Spawn | Signal
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Tell the slot's shard that another one serves in its place, so that it leaves."""
+
+    pid: int
+    slot: int
+
+
+Action = Spawn | Signal | Retire
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,7 @@ class Fleet:
         self._ending: Outcome | None = None
         self._deadline = float("inf")
         self._asked_at = float("-inf")
-        self._to_tell: list[tuple[float, Signal]] = []
+        self._to_tell: list[tuple[float, Signal | Retire]] = []
         self._stacks_due = float("-inf")
         self._look_due = float("-inf")
 
@@ -223,8 +232,8 @@ class Fleet:
         if slot.pid is None:
             slot.due = float("inf")
         elif slot.state in (State.STARTING, State.READY):
-            slot.state, slot.due = State.LEAVING, now + self._drain_timeout
-            self._to_tell.append((now, Signal(slot.pid, signal.SIGTERM)))
+            slot.state, slot.due = State.LEAVING, now + HANDOVER + self._drain_timeout
+            self._to_tell.append((now, Retire(slot.pid, slot.index)))
 
     def next_due(self) -> float | None:
         """Return when `plan` or `check_beats` has something to say, if nothing happens before; None for never."""
@@ -353,7 +362,7 @@ class Fleet:
 
     def show_stacks(self, now: float) -> None:
         """Ask the shards for their stacks."""
-        asked = {told.pid for _, told in self._to_tell if told.signum == signal.SIGUSR1}
+        asked = {told.pid for _, told in self._to_tell if isinstance(told, Signal) and told.signum == signal.SIGUSR1}
         for slot in self.slots:
             if slot.pid is not None and slot.pid not in asked:
                 self._tell_in_turn(now, Signal(slot.pid, signal.SIGUSR1, f"stacks of shard {slot.index}"))

@@ -28,7 +28,7 @@ from bullmq_proxy.gateway.shared_memory import SharedMemory
 from bullmq_proxy.gateway.start_message import StartMessage
 from bullmq_proxy.supervisor.activation import one_per_slot, place_of
 from bullmq_proxy.supervisor.embedded import STOP_TIMEOUT, EmbeddedValkey
-from bullmq_proxy.supervisor.fleet import GRACE, Fleet, Outcome, Signal, Spawn, describe
+from bullmq_proxy.supervisor.fleet import GRACE, Fleet, Outcome, Retire, Signal, Spawn, describe
 from bullmq_proxy.supervisor.notify import Notifier
 from bullmq_proxy.supervisor.process import ShardProcess, occupy_standard_streams, start_shards
 from bullmq_proxy.supervisor.reload import Reload
@@ -180,7 +180,9 @@ class Master:
         if spawns := [action for action in actions if isinstance(action, Spawn)]:
             self._spawn(spawns)
         for action in actions:
-            if isinstance(action, Signal):
+            if isinstance(action, Retire):
+                self._tell(self._shards[action.slot], {"event": "replaced"})
+            elif isinstance(action, Signal):
                 why = f"{action.reason}: " if action.reason else ""
                 level = logging.WARNING if action.reason else logging.DEBUG
                 log.log(level, "%s%s to pid %d", why, action.signum.name, action.pid)
@@ -208,8 +210,7 @@ class Master:
         for shard in self._shards.values():
             if shard.shares != slots:
                 shard.shares = slots
-                shard.send({"event": "share", "slots": slots})
-                self._flush(shard)
+                self._tell(shard, {"event": "share", "slots": slots})
 
     def _notify(self) -> None:
         fleet, settings = self._fleet, self._settings
@@ -322,8 +323,11 @@ class Master:
 
     def _tell_all(self, message: Mapping[str, Any]) -> None:
         for shard in self._shards.values():
-            shard.send(message)
-            self._flush(shard)
+            self._tell(shard, message)
+
+    def _tell(self, shard: ShardProcess, message: Mapping[str, Any]) -> None:
+        shard.send(message)
+        self._flush(shard)
 
     def _flush(self, shard: ShardProcess) -> None:
         """Send what a shard has still to get, now or when its socket can take more."""

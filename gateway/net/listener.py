@@ -95,6 +95,7 @@ class Listener:
             budget,
             Unopened(admission.max_connections, admission.max_connections_per_address, admission.links),
         )
+        self._accepting = True
         self._draining = False
         self.accepted = 0
 
@@ -141,10 +142,10 @@ class Listener:
             for slot in self._others.keys() - others.keys():
                 self._others.pop(slot).close()
             for slot in others.keys() - self._others.keys():
-                if not self._draining:
+                if self._accepting:
                     log.info("nobody serves slot %d: its connections are taken here, too", slot)
                     self._others[slot] = server = await self._accept_on(others[slot].dup())
-                    if self._draining:  # it has begun meanwhile
+                    if not self._accepting:  # that has ended meanwhile
                         server.close()
         self._tasks = [task for task in self._tasks if not task.done()]
 
@@ -251,7 +252,7 @@ class Listener:
     @property
     def is_draining(self) -> bool:
         """Whether the gateway stops."""
-        return self._draining
+        return not self._accepting
 
     def _refuse_when_draining(self) -> None:
         if self._draining:
@@ -282,11 +283,16 @@ class Listener:
     # The end
 
     def stop_accepting(self) -> None:
-        """Take no more connections; the open ones stay."""
-        self._draining = True
+        """Take no more connections; those that came before are served, and end with their next response by HTTP."""
+        self._accepting = False
         for server in (self._server, *self._others.values()):
             if server is not None:
                 server.close()
+
+    def drain(self) -> None:
+        """Take no more connections, and refuse those whose handshake or call comes only now."""
+        self._draining = True
+        self.stop_accepting()
 
     async def close(self, code: CloseCode) -> None:
         """Close all connections with `code` and wait until they are gone."""
@@ -295,7 +301,7 @@ class Listener:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._server is None:
             return
-        self.stop_accepting()
+        self.drain()
         for connection in self.clients:
             connection.close_with(code, "the gateway stops" if code is CloseCode.GOING_AWAY else "")
         self._shared.unopened.give_up_all()  # a scanner that says nothing would hold us up for the whole timeout

@@ -238,7 +238,7 @@ class TestOnceAndOnlyOnce:
         house.furnish = wait_in_prepare
         async with await shake_hands(house) as client:
             probe = await house.first()
-            house.listener.stop_accepting()
+            house.listener.drain()
             probe.go_on.set()
             answer = await client.answer()
         assert (answer.status, answer.error["code"]) == (503, "SHUTTING_DOWN")

@@ -9,6 +9,7 @@ from signal import SIGABRT, SIGKILL, SIGTERM, SIGUSR1
 import pytest
 
 from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.start_message import HANDOVER
 from bullmq_proxy.supervisor.backoff import HEALTHY, LONGEST, Backoff
 from bullmq_proxy.supervisor.fleet import (
     ABORT_GRACE,
@@ -22,6 +23,7 @@ from bullmq_proxy.supervisor.fleet import (
     Action,
     Fleet,
     Outcome,
+    Retire,
     Signal,
     Spawn,
     describe,
@@ -280,7 +282,7 @@ class TestReplacing:
         assert fleet.plan(2) == []
         assert (fleet.serving, fleet.all_ready) == (2, True)
         fleet.ready(2, 3)
-        assert fleet.plan(3) == [Signal(100, SIGTERM)]
+        assert fleet.plan(3) == [Retire(100, 0)]
         assert fleet.shared() == ()
         assert fleet.plan(4) == [], "one drains at a time"
         assert fleet.exited(0, 0, 5) is None
@@ -288,7 +290,7 @@ class TestReplacing:
         fleet.started(0, 103, 5)
         fleet.ready(0, 6)
         assert not fleet.replacing
-        assert fleet.plan(6) == [Signal(101, SIGTERM)]
+        assert fleet.plan(6) == [Retire(101, 1)]
         fleet.exited(1, 0, 7)
         assert fleet.plan(100) == []
         assert (fleet.next_due(), fleet.serving) == (None, 2)
@@ -300,7 +302,7 @@ class TestReplacing:
         fleet.started(1, 101, 1)
         fleet.ready(1, 2)
         fleet.plan(2)
-        assert fleet.plan(2 + DRAIN + GRACE) == [Signal(100, SIGKILL)]
+        assert fleet.plan(2 + HANDOVER + DRAIN + GRACE) == [Signal(100, SIGKILL)]
         assert fleet.exited(0, -9, 60) is None
         assert fleet.plan(60) == []
 
