@@ -397,7 +397,16 @@ const tests = {
       assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= 390), `${view} is wider than the screen`);
       await page.setViewportSize(WIDE);
     }
+    await page.goto(`${origin}/${href("axe")}`);
+    await button(page, "Clean").click();
+    await dialog(page).waitFor();
+    assert.deepEqual(await violations(page), [], "a dialog");
+    await page.keyboard.press("Escape");
     done(page);
+    const outside = await open("#/", null);
+    await outside.getByLabel("Key").waitFor();
+    assert.deepEqual(await violations(outside), [], "signing in");
+    done(outside);
   },
 };
 
