@@ -5,13 +5,15 @@ import { spawn } from "node:child_process";
 import path from "node:path";
 
 import { Worker } from "../../gateway/pages/client.js";
-import { browser, call, done, keys, NARROW, open, origin, reads, WIDE } from "./browser.mjs";
+import { browser, call, done, keys, NARROW, open, origin, reads } from "./browser.mjs";
 
 const [folder, seconds] = [process.argv[3], Number(process.argv[4])];
 const { worker: readme } = JSON.parse(process.argv[2]);
 const REASONS = ["The mailbox is full", "No such user", "The relay does not answer"];
 const PEOPLE = ["ada", "grace", "alan", "edsger", "barbara", "donald", "margaret", "tony"];
 const random = (most) => Math.floor(Math.random() * most);
+const WAVE = 60_000; // ms of a wave of orders, by 2 π
+const HIGH = { width: 1200, height: 720 };
 const LOW = { width: 1280, height: 640 };
 const SETTLES = 2500; // ms until the numbers of the last seconds are there
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -22,6 +24,7 @@ async function take(page, name) {
 
 async function firstTenMinutes() {
   const page = await open("#/", null);
+  await page.setViewportSize(HIGH);
   await page.getByLabel("Key").fill(keys.all);
   await page.keyboard.press("Enter");
   await page.getByLabel("Name of a queue to open").fill("letters");
@@ -45,10 +48,14 @@ async function firstTenMinutes() {
 }
 await firstTenMinutes();
 
+function fail(reason) {
+  const stack = `Error: ${reason}\n    at Relay.send (mailer.mjs:31:13)\n    at async welcome (mailer.mjs:18:3)`;
+  throw Object.assign(new Error(reason), { stack });
+}
 const letters = async (job, signal) => {
   await job.log(`connecting to relay-${random(3) + 1}`);
   await pause(50 + random(400));
-  if (random(25) === 0 || job.data.to.startsWith("nobody")) throw new Error(REASONS[random(3)]);
+  if (random(25) === 0 || job.data.to.startsWith("nobody")) fail(REASONS[random(3)]);
   await job.log(`sent to ${job.data.to}`);
   return { sent: !signal.aborted };
 };
@@ -92,20 +99,20 @@ await call(
 let isOpen = true;
 async function trade() {
   for (let n = 0; isOpen; n++) {
-    const waves = 1 + Math.sin(n / 12) + random(2);
+    const waves = 1 + Math.sin(Date.now() / WAVE) + random(2);
     for (let each = 0; each < 2 * waves; each++) {
       const to = `${PEOPLE[random(PEOPLE.length)]}@example.org`;
       const name = ["welcome", "receipt", "reminder"][random(3)];
       await add("letters", name, { to, order: 2000 + random(900) }, random(8) ? {} : { delay: 600_000 });
     }
-    if (n % 3 === 0) await add("images", "resize", { file: `photo-${100 + random(900)}`, width: [320, 640, 1280][random(3)] });
+    if (n % 8 === 0) await add("images", "resize", { file: `photo-${100 + random(900)}`, width: [320, 640, 1280][random(3)] });
     await pause(250);
   }
 }
 const trading = trade();
 await pause(seconds * 1000);
 
-async function shoot(name, hash, text, { size = WIDE, colorScheme = "light" } = {}) {
+async function shoot(name, hash, text, { size = HIGH, colorScheme = "light" } = {}) {
   const page = await open(hash);
   await page.setViewportSize(size);
   await page.emulateMedia({ colorScheme });
@@ -116,7 +123,7 @@ async function shoot(name, hash, text, { size = WIDE, colorScheme = "light" } = 
 }
 
 await shoot("queues", "#/", "letters");
-await shoot("failed", "#/queue/letters/failed", "order-2041");
+await shoot("failed", "#/queue/letters/failed", "No such user");
 await shoot("job", "#/queue/letters/job/order-2041", "Why it failed", { colorScheme: "dark" });
 await shoot("connections", "#/connections", "images", { size: LOW, colorScheme: "dark" });
 await shoot("narrow", "#/", "letters", { size: NARROW });

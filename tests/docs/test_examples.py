@@ -140,10 +140,18 @@ def gateway(serve: Callable[..., dict[str, str]]) -> dict[str, str]:
     return serve()
 
 
-def test_the_readme_adds_a_job_processes_it_and_has_its_result(gateway: dict[str, str], run: Run) -> None:
-    example = run(README, "python", gateway)
-    example.ends()
-    assert example.output == only_block(README, "text")
+def test_the_worker_of_the_readme_completes_the_job_that_the_console_adds(gateway: dict[str, str], run: Run) -> None:
+    worker = run(README, "python", gateway)
+    with connect(f"ws://{gateway[ADDRESS]}/queue/letters?token={KEY}") as queue:
+
+        def call(fn: str, *args: object) -> object:
+            queue.send(json.dumps({"id": 1, "data": {"fn": fn, "args": args}}))
+            return json.loads(queue.recv())["data"]["ok"]
+
+        call("add", "welcome", {"to": "ada@example.org"}, {"jobId": "first"})
+        assert call("waitUntilJobFinished", "first", TIMEOUT * 1000) == {"sent": True}
+        assert call("getJobLogs", "first") == {"logs": ["sending to ada@example.org"], "count": 1}
+    assert worker.output == ""
 
 
 @languages

@@ -22,8 +22,8 @@ export function addView(content, session, queue) {
   const lacks = session.lacksFor("add");
   const area = (value, rows) => h("textarea", { rows, spellcheck: "false", class: "mono" }, value);
   const name = h("input", { required: true, value: "welcome", maxlength: "1000" });
-  const data = area('{\n  "to": "ada@example.org"\n}', 8);
-  const options = area("", 3);
+  const data = area('{\n  "to": "ada@example.org"\n}', 5);
+  const options = area("", 2);
   const id = h("input", { maxlength: "1000", autocomplete: "off" });
   const numbers = Object.fromEntries(
     Object.keys(NUMBERS).map((key) => [key, h("input", { type: "number", min: "0", step: key === "delay" ? "any" : "1" })]),

@@ -15,8 +15,8 @@ const SERIES = [
 
 /** Draw the history of a queue, or of all of them: `element`, and `close`. */
 export function charts(session, name) {
-  const jobs = new Chart("Jobs per second", rate, SERIES);
-  const waits = new Chart("Waiting time", span, [
+  const jobs = new Chart("Jobs per second", rate, roundUp, SERIES);
+  const waits = new Chart("Waiting time", span, roundUpSpan, [
     ["waited", "Mean"],
     ["longest", "Longest"],
   ]);
@@ -65,8 +65,8 @@ function complete(history) {
 class Chart {
   #shown = null; // { end, step, series }
 
-  constructor(title, format, series) {
-    Object.assign(this, { title, format, series });
+  constructor(title, format, roundUp, series) {
+    Object.assign(this, { title, format, roundUp, series });
     const id = newId("chart");
     this.drawing = s("svg", {
       viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
@@ -101,7 +101,7 @@ class Chart {
     const series = this.series.map(([name]) => all[name] ?? []);
     this.#shown = { end, step, series };
     const most = Math.max(...series.flat().filter(Number.isFinite), 0);
-    const top = roundUp(most);
+    const top = this.roundUp(most);
     const y = (value) => (HEIGHT - 1 - (value / (top || 1)) * (HEIGHT - 6)).toFixed(1);
     const grid = Array.from({ length: GRID }, (_, at) => {
       const height = y((top * (at + 1)) / GRID);
@@ -159,9 +159,16 @@ function summary(text, values, format) {
   return `${text} ${format(mean)} on average, ${format(Math.max(...there))} at most`;
 }
 
-/** The next of 1, 2, 5, 10, 20 … that is not smaller. */
+/** Return the next of 1, 2, 5, 10, 20 … that is not smaller. */
 function roundUp(value) {
   if (value <= 0) return 0;
   const size = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((each) => each * size).find((each) => each >= value * 0.999);
+}
+
+/** Return the next span, in ms, that people count in. */
+function roundUpSpan(ms) {
+  const unit = [3_600_000, 60_000].find((each) => ms > each / 2);
+  if (!unit) return roundUp(ms);
+  return [1, 2, 5, 10, 15, 30].map((each) => each * unit).find((each) => each >= ms) ?? roundUp(ms / unit) * unit;
 }

@@ -89,13 +89,13 @@ export class JobList {
   #soon() {
     this.#frame ??= requestAnimationFrame(() => {
       this.#frame = null;
-      if (!this.#closed) this.#draw();
+      if (!this.#closed && !this.table.hidden) this.#draw();
     });
   }
 
   /** The places of the first row that exists and of the one behind the last. */
   #range() {
-    this.#height ||= this.spacer.previousSibling.firstChild.getBoundingClientRect().height || 40;
+    this.#height ||= this.spacer.previousSibling.firstChild.getBoundingClientRect().height; // 0 while the table is hidden
     const { scrollTop, clientHeight } = this.table;
     const from = Math.max(0, Math.floor(scrollTop / this.#height) - limits.ahead);
     return [from, Math.min(this.#total, Math.ceil((scrollTop + clientHeight) / this.#height) + limits.ahead)];
