@@ -104,7 +104,7 @@ class App:
             self._read_page,
         )
         self.broker.reach.connected = Directory(
-            lambda: self.listener.clients,
+            self.listener.listed,
             identity.address,
             host=socket.gethostname(),
             gateway=identity.run,

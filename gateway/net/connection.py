@@ -20,9 +20,9 @@ from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.net import frames
 from bullmq_proxy.gateway.net.penalties import Penalties
+from bullmq_proxy.gateway.net.places import KINDS, Place
 from bullmq_proxy.gateway.net.sending_connection import LARGE, SendingConnection
 from bullmq_proxy.gateway.net.shared import PartialMessage, Shared
-from bullmq_proxy.gateway.rules.shapes import ConnectionKind
 from bullmq_proxy.gateway.sessions.interfaces import Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
@@ -39,14 +39,6 @@ _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts
 _FIRST_PUSH_DELAY: Final = 0.02  # s; some clients set their handlers a tick after the handshake's answer has come
 
 
-KINDS: Final[dict[SessionEndpoint, ConnectionKind]] = {
-    SessionEndpoint.QUEUE: "queue",
-    SessionEndpoint.WORKER: "worker",
-    SessionEndpoint.EVENTS: "events",
-    SessionEndpoint.FLOWS: "flows",
-}
-"""What others are shown of the endpoint of a connection."""
-
 _TAKING_LATE_MESSAGES: Final = frozenset(code for code in CloseCode if code.takes_late_messages)
 
 
@@ -58,8 +50,7 @@ class Connection(SendingConnection):
         super().__init__(shared)
         self.session: Session | None = None
         self.account: Account | None = None  # of the client's key, once the connection is counted
-        self.endpoint: SessionEndpoint | None = None  # with it
-        self.queue = ""  # empty where the endpoint is not of one
+        self.place: Place | None = None  # with it
         self.heard = True  # anything at all since the last look of the keepalive
         self.heard_at = self.loop.time()  # at the look that has last found something
         self.stuck_at = 0  # unread bytes at the keepalive's last look, while the connection is not read
@@ -80,7 +71,7 @@ class Connection(SendingConnection):
         """Count the connection for its key until it is lost, unless it is lost already; raises GatewayError."""
         if not self.is_lost:
             account.enter(self, endpoint, queue, effects)
-            self.account, self.endpoint, self.queue = account, endpoint, sys.intern(queue)
+            self.account, self.place = account, self._shared.places.of(KINDS[endpoint], queue)
 
     def attach(self, session: Session) -> bool:
         """Hand the connection its session, which it then tells when it is over; False if it is over already."""
@@ -96,8 +87,8 @@ class Connection(SendingConnection):
         must not come in one segment with the answer.
         """
         self._shared.unopened.opened(self)
-        if self._end is None:
-            self._shared.open.add(self)
+        if self._end is None and self.place is not None:
+            self._shared.open[self] = self.place
         self.request = None  # with the client's key
         early, self.early = self.early, None
         if self.session is not None and not self._close_code:
@@ -361,12 +352,6 @@ class Connection(SendingConnection):
         return self._reading_paused or bool(self._rest) or (self._partial is not None and self._partial.waits)
 
     @property
-    def kind(self) -> ConnectionKind:
-        """What the client has connected to, once it was let in."""
-        assert self.endpoint is not None
-        return KINDS[self.endpoint]
-
-    @property
     def last_heard(self) -> float:
         """The loop time at which something came last, to half of `ping_interval`: each read is not timed."""
         return self.loop.time() if self.heard else self.heard_at
@@ -406,7 +391,7 @@ class Connection(SendingConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything: the socket is gone."""
         super().connection_lost(exc)
-        self._shared.open.discard(self)
+        self._shared.open.pop(self, None)
         self._shared.unfinished.pop(self, None)
         self._shared.long.pop(self, None)
         self.forget_ping()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
-from operator import attrgetter
 from typing import Protocol
 
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.grants import Grant
+from bullmq_proxy.gateway.net.places import Place
 from bullmq_proxy.gateway.rules.shapes import ConnectionKind, ShownConnection
-from bullmq_proxy.gateway.sessions.interfaces import CallSession, Session
+from bullmq_proxy.gateway.sessions.interfaces import CallSession, Session, Work
 
 
 class Listed(Protocol):
@@ -19,14 +18,6 @@ class Listed(Protocol):
     @property
     def number(self) -> int:
         """In microseconds since 1970, when it was made; no other one of the shard has it."""
-
-    @property
-    def kind(self) -> ConnectionKind:
-        """What the client has connected to."""
-
-    @property
-    def queue(self) -> str:
-        """The name of the queue; empty for none."""
 
     @property
     def address(self) -> str:
@@ -41,10 +32,6 @@ class Listed(Protocol):
         """The session, while there is one."""
 
     @property
-    def is_open(self) -> bool:
-        """Whether nobody has begun to close it."""
-
-    @property
     def write_buffer_size(self) -> int:
         """Bytes that the client has not read."""
 
@@ -55,16 +42,26 @@ class Listed(Protocol):
         """Close it."""
 
 
+Clients = Callable[[], Iterable[tuple[Listed, Place]]]
+"""Returns all connections that nobody has begun to close, with their places."""
+
+
 class Directory:
     """The connections of one shard. It is made up when somebody asks: connections do nothing for it."""
 
     def __init__(
-        self, clients: Callable[[], Iterable[Listed]], address: str, *, host: str, gateway: str, shard: int
+        self,
+        clients: Clients,
+        address: str,
+        *,
+        host: str,
+        gateway: str,
+        shard: int,
     ) -> None:
         """Make one.
 
         Args:
-            clients: returns all connections.
+            clients: of the shard.
             address: of the shard, with which the ids of its connections begin.
             host: the name of the machine.
             gateway: the name of its run.
@@ -87,9 +84,10 @@ class Directory:
             kind: the only kind to show; None for all.
             most: how many to show.
         """
-        found = [each for each in self._covered(grant) if queue in (None, each.queue) and kind in (None, each.kind)]
-        found.sort(key=attrgetter("number"))
-        return [self._shown(each) for each in found[:most]], max(0, len(found) - most)
+        found = list(self._covered(grant, queue, kind))
+        # They come as they were opened, except those that speak HTTP: nearly as they are to be shown.
+        first = sorted(found[:most] + [each for each in found[most:] if each[1].kind == "http"], key=_age)
+        return [self._shown(*each) for each in first[:most]], max(0, len(found) - most)
 
     def dismiss(self, grant: Grant, id: str, *, closes: bool) -> bool:
         """Let the worker on a connection finish what it has, or close the connection.
@@ -102,27 +100,39 @@ class Directory:
         Returns:
             Whether there is such a connection on a queue that the grant covers.
         """
-        for each in self._covered(grant):
+        for each, _ in self._covered(grant):
             if self._id(each) == id:
                 each.send_away() if closes else each.retire()
                 return True
         return False
 
-    def _covered(self, grant: Grant) -> Iterator[Listed]:
-        covers = cache(grant.covers)
-        return (each for each in self._clients() if each.session is not None and each.is_open and covers(each.queue))
+    def _covered(
+        self, grant: Grant, queue: str | None = None, kind: ConnectionKind | None = None
+    ) -> Iterator[tuple[Listed, Place]]:
+        """Yield the connections on the queues of a grant; there may be ten thousands of them, and the loop waits."""
+        wanted: dict[Place, bool] = {}
+        for each in self._clients():
+            place = each[1]
+            is_wanted = wanted.get(place)
+            if is_wanted is None:
+                is_wanted = wanted[place] = (
+                    (queue is None or place.queue == queue)
+                    and (kind is None or place.kind == kind)
+                    and grant.covers(place.queue)
+                )
+            if is_wanted:
+                yield each
 
     def _id(self, connection: Listed) -> str:
         return f"{self._address}:{connection.number}"
 
-    def _shown(self, connection: Listed) -> ShownConnection:
+    def _shown(self, connection: Listed, place: Place) -> ShownConnection:
         session, account = connection.session, connection.account
-        assert session is not None
-        work = session.work
+        work = Work(0, None, 0) if session is None else session.work
         return {
             "id": self._id(connection),
-            "kind": connection.kind,
-            "queue": connection.queue or None,
+            "kind": place.kind,
+            "queue": place.queue or None,
             "key": "" if account is None else account.rights.grant.key,
             "host": self._host,
             "gateway": self._gateway,
@@ -134,3 +144,7 @@ class Directory:
             "calls": work.calls,
             "lag": connection.write_buffer_size,
         }
+
+
+def _age(found: tuple[Listed, Place]) -> int:
+    return found[0].number

@@ -13,9 +13,9 @@ from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.net.dates import date
 from bullmq_proxy.gateway.net.exchange import SERVER, refusal, with_lines
+from bullmq_proxy.gateway.net.places import Place
 from bullmq_proxy.gateway.net.responding_connection import LINGER, RespondingConnection
 from bullmq_proxy.gateway.net.shared import Shared
-from bullmq_proxy.gateway.rules.shapes import ConnectionKind
 from bullmq_proxy.gateway.sessions.interfaces import Session
 
 HEARTBEAT: Final = 15.0
@@ -43,8 +43,7 @@ class EventStream(RespondingConnection):
         """Take a socket over; `more` are header lines of the response."""
         super().__init__(shared, transport)
         self.address = address
-        self.kind: ConnectionKind = "events"
-        self.queue = ""
+        self.place: Place | None = None
         self.request = request
         self.session: Session | None = None
         self.account: Account | None = None
@@ -53,7 +52,7 @@ class EventStream(RespondingConnection):
 
     def begin(self, session: Session, account: Account, queue: str) -> None:
         """Open the stream of a queue once the session is prepared."""
-        self.session, self.account, self.queue = session, account, queue
+        self.session, self.account, self.place = session, account, self._shared.places.of("events", queue)
         self.transport.set_protocol(self)
         self.transport.resume_reading()  # to learn of its end
         self._shared.unopened.enter(self)

@@ -21,11 +21,11 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.net.exchange import Exchange, refusal
 from bullmq_proxy.gateway.net.penalties import Penalties
+from bullmq_proxy.gateway.net.places import Place
 from bullmq_proxy.gateway.net.request_reader import Arrived, RequestReader
 from bullmq_proxy.gateway.net.responding_connection import LINGER, RespondingConnection
 from bullmq_proxy.gateway.net.sending_connection import LARGE
 from bullmq_proxy.gateway.net.shared import Shared
-from bullmq_proxy.gateway.rules.shapes import ConnectionKind
 from bullmq_proxy.gateway.sessions.interfaces import CallSession, Result
 from bullmq_proxy.gateway.wire.endpoints import Endpoint, PageEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters, Target
@@ -38,7 +38,7 @@ _PIPELINED: Final = 128  # requests without a response
 IDLE_TIMEOUT: Final = 60.0
 """Seconds for which a connection stays open without a request."""
 
-Place = tuple[type[Endpoint], str, Account]
+Scope = tuple[type[Endpoint], str, Account]
 """What a session is of: a kind of endpoints, the name of the queue, empty for none, and the account of the key."""
 
 
@@ -51,7 +51,7 @@ class Admitted:
         parameters: the checked ones of the target.
         account: of whoever asks.
         more: header lines of the response.
-        place: the session that takes the call.
+        scope: the session that takes the call.
         known: tags of pages that the client has, as in `If-None-Match`.
     """
 
@@ -59,7 +59,7 @@ class Admitted:
     parameters: RouteParameters
     account: Account
     more: bytes
-    place: Place
+    scope: Scope
     known: str
 
 
@@ -92,12 +92,11 @@ class HttpConnection(RespondingConnection):
         """Take a socket over; `request` is the first one, which `begin` then reads."""
         super().__init__(shared, transport)
         self.address = address
-        self.kind: ConnectionKind = "http"
         self.request = request
         self.session: CallSession | None = None
         self.account: Account | None = None
         self._site = site
-        self._place: Place | None = None  # of the session
+        self._scope: Scope | None = None  # of the session
         self._is_stale = False  # the key may not do any more what it could when the session was opened
         self._penalties = Penalties()
         self._reader: RequestReader[Admitted] = RequestReader(shared, self, self)
@@ -215,7 +214,7 @@ class HttpConnection(RespondingConnection):
 
     def _is_elsewhere(self, what: Admitted) -> bool:
         is_call = not isinstance(what.target.endpoint, PageEndpoint | SessionEndpoint)
-        return is_call and (self._is_stale or self._place != what.place)
+        return is_call and (self._is_stale or self._scope != what.scope)
 
     def _start(self, exchange: Exchange, what: Admitted | Response, arrived: Arrived[Admitted]) -> None:
         if isinstance(what, Response):
@@ -279,11 +278,11 @@ class HttpConnection(RespondingConnection):
         account.enter(self, admitted.target.endpoint, parameters.queue, ())
         self.account = account
         self.session = self._site.open_calls(admitted, self)
-        self._place = admitted.place
+        self._scope = admitted.scope
         self._shared.unopened.opened(self)
 
     def _leave(self) -> None:
-        self._place, self._is_stale = None, False
+        self._scope, self._is_stale = None, False
         self._reader.forget_head()
         if self.account is not None:
             self.account.leave(self)
@@ -312,9 +311,9 @@ class HttpConnection(RespondingConnection):
         self.send_away()
 
     @property
-    def queue(self) -> str:
-        """The name of the queue of the session; empty for none."""
-        return "" if self._place is None else self._place[1]
+    def place(self) -> Place | None:
+        """The place of the session; None for none."""
+        return None if self._scope is None else self._shared.places.of("http", self._scope[1])
 
     # The Client of the session
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -24,6 +24,7 @@ from bullmq_proxy.gateway.net.exchange import accepts_json, cross_origin, prefer
 from bullmq_proxy.gateway.net.front import Front
 from bullmq_proxy.gateway.net.http_connection import Admitted, HttpConnection
 from bullmq_proxy.gateway.net.keepalive import Keepalive
+from bullmq_proxy.gateway.net.places import Place
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.net.unopened import Accepted, Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
@@ -150,7 +151,7 @@ class Listener:
         self._tasks = [task for task in self._tasks if not task.done()]
 
     @property
-    def connections(self) -> set[Connection]:
+    def connections(self) -> Collection[Connection]:
         """The open connections, without those that somebody has begun to close."""
         return self._shared.open
 
@@ -158,6 +159,13 @@ class Listener:
     def clients(self) -> list[Connection | HttpConnection | EventStream]:
         """All open connections, those that speak HTTP too."""
         return [*self.connections, *self._shared.http]
+
+    def listed(self) -> Iterator[tuple[Connection | HttpConnection | EventStream, Place]]:
+        """Yield the connections that nobody has begun to close, the oldest first, and then those that speak HTTP."""
+        yield from self._shared.open.items()
+        for client in self._shared.http:
+            if client.is_open and client.place is not None:
+                yield client, client.place
 
     @property
     def open(self) -> int:
@@ -218,8 +226,8 @@ class Listener:
             return with_lines(refusal(target.refused(error)), more)
         if isinstance(target.endpoint, SessionEndpoint) and not is_stream:
             return with_lines(handshake.refusal(request) or http.method_not_allowed(()), more)
-        place, known = (type(target.endpoint), parameters.queue, account), ", ".join(headers.get_all("If-None-Match"))
-        return Admitted(target, parameters, account, more, place, known)
+        scope, known = (type(target.endpoint), parameters.queue, account), ", ".join(headers.get_all("If-None-Match"))
+        return Admitted(target, parameters, account, more, scope, known)
 
     def _options(self, request: Request, more: bytes) -> Response:
         """Answer OPTIONS, and the question of a browser whether a page may ask (Fetch §3.2.2)."""

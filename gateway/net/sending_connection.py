@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final, cast
 
 from msgspec import Raw
 from websockets.protocol import State
@@ -119,5 +119,5 @@ class SendingConnection(OpeningConnection):
     def end_within(self, timeout: float | None = None) -> None:
         """Abort the connection unless the peer ends it in time; the first deadline counts."""
         if self._end is None:
-            self._shared.open.discard(self)
+            self._shared.open.pop(cast(Any, self), None)
             self._end = self.loop.call_later(_CLOSE_TIMEOUT if timeout is None else timeout, self.transport.abort)

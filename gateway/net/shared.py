@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
+from bullmq_proxy.gateway.net.places import Place, Places
 from bullmq_proxy.gateway.net.unopened import Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.turns import Turns
@@ -75,7 +76,7 @@ class Shared:
         bad_messages_per_second: of one connection; see `Connection.penalize`.
         budget: of the shard, to which bytes count that were read and are no whole message yet.
         unopened: connections whose handshake is not answered yet.
-        open: those whose handshake is answered, and that nobody has begun to close.
+        open: those whose handshake is answered, and that nobody has begun to close, by age; and their places.
         unfinished: those with bytes that were read and are to be taken in the next turn of the loop, or one in each.
         long: those in the middle of a long message, each of which reads once when it is its turn.
         partial: those with a message that is not whole, and the loop time of its last bytes, the oldest one first.
@@ -83,6 +84,7 @@ class Shared:
         http: those that speak HTTP.
         handshakes: the tasks that find the answers to requests for WebSockets.
         numbers: of connections; each says when its connection was made, too.
+        places: of connections.
     """
 
     max_message_size: int
@@ -91,7 +93,7 @@ class Shared:
     budget: Budget
     unopened: Unopened
     max_unread: int = UNREAD
-    open: set[Connection] = field(default_factory=set)
+    open: dict[Connection, Place] = field(default_factory=dict)
     unfinished: Unfinished = field(init=False)
     long: dict[Socket, None] = field(default_factory=dict)
     partial: OrderedDict[Socket, float] = field(default_factory=OrderedDict)
@@ -99,6 +101,7 @@ class Shared:
     http: set[HttpConnection | EventStream] = field(default_factory=set)
     handshakes: set[asyncio.Task[None]] = field(default_factory=set)
     numbers: Iterator[int] = field(default_factory=_numbers)
+    places: Places = field(default_factory=Places)
 
     def __post_init__(self) -> None:
         """Make what needs the budget."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -279,7 +279,7 @@ def admission(keys: Iterable[Key] = (), **settings: Any) -> Admission:
     return app.admission(Settings(**settings), keys, SharedMemory(1).row(0))
 
 
-def open_connections(proxy: Proxy) -> set[Connection]:
+def open_connections(proxy: Proxy) -> Collection[Connection]:
     """The connections that a gateway in this process serves, those that are closing aside."""
     assert proxy._app is not None
     return proxy._app.listener.connections

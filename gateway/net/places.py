@@ -1,0 +1,48 @@
+"""The places of connections: what each has connected to, one object for all that have connected to the same."""
+
+from __future__ import annotations
+
+from typing import Final
+from weakref import WeakValueDictionary
+
+from bullmq_proxy.gateway.rules.shapes import ConnectionKind
+from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
+
+KINDS: Final[dict[SessionEndpoint, ConnectionKind]] = {
+    SessionEndpoint.QUEUE: "queue",
+    SessionEndpoint.WORKER: "worker",
+    SessionEndpoint.EVENTS: "events",
+    SessionEndpoint.FLOWS: "flows",
+}
+"""What others are shown of the endpoint of a connection."""
+
+
+class Place:
+    """What connections have connected to.
+
+    Attributes:
+        kind: as it is shown.
+        queue: the name; empty for none.
+    """
+
+    __slots__ = ("__weakref__", "kind", "queue")
+
+    def __init__(self, kind: ConnectionKind, queue: str) -> None:
+        """Make one; `Places.of` gives the one that there is."""
+        self.kind = kind
+        self.queue = queue
+
+
+class Places:
+    """The places that somebody has connected to."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._places: WeakValueDictionary[tuple[ConnectionKind, str], Place] = WeakValueDictionary()
+
+    def of(self, kind: ConnectionKind, queue: str) -> Place:
+        """Return the place of a kind and a queue."""
+        place = self._places.get((kind, queue))
+        if place is None:
+            place = self._places[kind, queue] = Place(kind, queue)
+        return place
