@@ -1,4 +1,6 @@
-"""The command line: `serve`, `config`, `key`, `schema`, `check-client`. Every expected failure is one line on stderr.
+"""The command line: `serve`, `config`, `key`, `schema`, `check-client`, and those for daily work.
+
+Every expected failure is one line on stderr.
 
 0 done, 1 the service could not start or go on, or a client breaks a rule, 2 a flag, variable or file cannot be used.
 """
@@ -17,7 +19,7 @@ import click
 from bullmq_proxy.gateway import __version__, logs
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.settings import options
-from bullmq_proxy.supervisor import keys
+from bullmq_proxy.supervisor import daily, keys
 from bullmq_proxy.supervisor.activation import adopt, handed_sockets
 from bullmq_proxy.supervisor.key_commands import key
 from bullmq_proxy.supervisor.master import serve as run_service
@@ -70,6 +72,8 @@ def config(config: str | None, **flags: Any) -> int:
 
 
 commands.add_command(key)
+for command in daily.COMMANDS:
+    commands.add_command(command)
 
 
 @commands.command()
