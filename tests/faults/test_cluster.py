@@ -91,8 +91,12 @@ async def test_the_list_of_queues_has_those_of_all_nodes(cluster: Cluster, prefi
         found: set[str] = set()
         page = {"cursor": None}
         for _ in range(3):  # nodes
-            page = await flows.call("getQueues", {"counts": True, "limit": 1, "cursor": page["cursor"]})
+            of_each = {"counts": True, "oldest": True, "connected": True}
+            page = await flows.call("getQueues", {**of_each, "limit": 1, "cursor": page["cursor"]})
             names_of_node = {queue["name"] for queue in page["queues"]}
+            assert {(queue["oldest"], queue["paused"], queue["workers"]) for queue in page["queues"]} == {
+                (None, False, 0)
+            }
             assert names_of_node and not names_of_node & found
             found |= names_of_node
         assert (found, page["cursor"]) == (all_names, None)
