@@ -134,6 +134,11 @@ class ValkeyProcess:
         """Stop it as a crash does."""
         self._end(signal.SIGKILL)
 
+    def lose_file(self) -> None:
+        """Remove its append-only file, while it does not run."""
+        assert self._process is None, "the server is running"
+        shutil.rmtree(self._data / "appendonlydir")
+
     def freeze(self) -> None:
         """Let it answer nothing while its connections stay open."""
         assert self._process is not None, "the server is not running"

@@ -48,6 +48,7 @@ ACCIDENTS = {
     "all links are killed": Accident(to_links.kill_links),
     "all who wait are unblocked": Accident(to_links.unblock_clients),
     "redis is killed": Accident(to_redis.kill, ("single",)),
+    "redis loses its file": Accident(to_redis.lose_file, ("single",)),
     "redis is frozen": Accident(to_redis.freeze, _NO_LOSS_BY_FAILOVER),
     "a node is gone": Accident(to_redis.remove_node, ("cluster",)),
     "a slot moves": Accident(to_redis.move_slot, ("cluster",)),

@@ -15,6 +15,7 @@ from tests.support.service import lives
 from tests.support.waiting import eventually
 
 _HOUR = 3600  # s
+_ORPHANED = "the supervisor has ended"
 _CLOCK_IS_READ = 1.5  # s
 
 
@@ -51,13 +52,15 @@ async def suspend_gateway(site: Site, random: Random) -> None:
 async def kill_supervisor(site: Site, random: Random) -> None:
     """Kill a supervisor, and stop its shards before or after that or not at all; start the gateway again."""
     number = random.randrange(len(site.gateways))
-    shards = site.gateways[number].shards()
+    gateway, shards = site.gateways[number], site.gateways[number].shards()
     when = random.choice(("never", "before", "after"))
     if when == "before":
         _signal(shards, signal.SIGSTOP)
-    os.kill(site.gateways[number].pid, signal.SIGKILL)
-    await asyncio.to_thread(site.gateways[number].wait)
+    os.kill(gateway.pid, signal.SIGKILL)
+    await asyncio.to_thread(gateway.wait)
     if when == "after":
+        await eventually(lambda: gateway.errors.count(_ORPHANED) == len(shards), "the shards know", 10)
+        await asyncio.sleep(0.5)  # they have a timer by then; one that is stopped sooner stays so
         _signal(shards, signal.SIGSTOP)
     await eventually(lambda: not any(map(lives, shards)), "its shards have ended", 30)
     await asyncio.to_thread(site.restart, number)

@@ -26,11 +26,21 @@ async def kill(site: Site, random: Random) -> None:
     server.start()  # not in a thread, whose end would be the server's, too
 
 
+async def lose_file(site: Site, random: Random) -> None:
+    """Kill the server; it comes back with nothing."""
+    server = site.server
+    await _count_all(site)
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.lose_file)
+    server.start()
+    _void_all(site)
+
+
 async def freeze(site: Site, random: Random) -> None:
-    """Let the server answer nothing."""
+    """Let the server answer nothing, rarely until locks have run out."""
     server = site.server
     server.freeze()
-    await asyncio.sleep(random.choice((0.5, 2)) * REDIS_TIMEOUT)
+    await asyncio.sleep(40 if random.random() < 0.2 else random.choice((0.5, 2)) * REDIS_TIMEOUT)
     server.thaw()
 
 
@@ -76,11 +86,19 @@ async def flush_scripts(site: Site, random: Random) -> None:
 
 async def flush_all(site: Site, random: Random) -> None:
     """Let all servers forget everything, once what was confirmed has been seen there."""
-    for ledger in site.ledgers:
-        await count_gone(site, ledger)
+    await _count_all(site)
     for server in site.masters:
         async with Redis.from_url(server.url) as redis:
             await redis.flushall()
+    _void_all(site)
+
+
+async def _count_all(site: Site) -> None:
+    for ledger in site.ledgers:
+        await count_gone(site, ledger)
+
+
+def _void_all(site: Site) -> None:
     for ledger in site.ledgers:
         ledger.void()
 
