@@ -19,9 +19,12 @@ DOWN_AFTER = 500
 class Sentinels:
     """A master and its replicas with as many sentinels as are usual; started together."""
 
-    def __init__(self, tmp_path: Path, *, replicas: int = 2, sentinels: int = 3, **of_each: Any) -> None:
+    def __init__(
+        self, tmp_path: Path, *, replicas: int = 2, sentinels: int = 3, down_after: int = DOWN_AFTER, **of_each: Any
+    ) -> None:
         """Make them; `of_each` server are further arguments of `ValkeyProcess`."""
         self._path = tmp_path
+        self._down_after = down_after
         self.servers = [ValkeyProcess(tmp_path / f"server-{n}", tcp=True, **of_each) for n in range(replicas + 1)]
         self.sentinels: list[ValkeyProcess] = []
         self._count = sentinels
@@ -46,7 +49,7 @@ class Sentinels:
             conf = directory / "sentinel.conf"
             conf.write_text(
                 f"sentinel monitor {NAME} 127.0.0.1 {first.shown_port} {self._count // 2 + 1}\n"
-                f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER}\n"
+                f"sentinel down-after-milliseconds {NAME} {self._down_after}\n"
                 f"sentinel failover-timeout {NAME} 1000\n"
             )
             sentinel = ValkeyProcess(directory, tcp=True, conf=conf, extra_args=["--sentinel"])
@@ -57,7 +60,14 @@ class Sentinels:
     @property
     def master(self) -> ValkeyProcess:
         """The server that the first sentinel takes for the master."""
-        with Redis(port=self.sentinels[0].port) as redis:
+        return self._known_to(self.sentinels[0])
+
+    def have_left(self, master: ValkeyProcess) -> bool:
+        """Return whether no sentinel takes a server for the master."""
+        return all(self._known_to(sentinel) is not master for sentinel in self.sentinels)
+
+    def _known_to(self, sentinel: ValkeyProcess) -> ValkeyProcess:
+        with Redis(port=sentinel.port) as redis:
             _, port = redis.sentinel_get_master_addr_by_name(NAME)
         return next(server for server in self.servers if server.shown_port == port)
 
