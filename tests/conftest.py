@@ -28,7 +28,7 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_FIRST = ("supervisor", "faults", "interop", "benchmarks", "console")
+_FIRST = ("supervisor", "faults", "interop", "benchmarks", "console", "conformance")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

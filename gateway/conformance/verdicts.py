@@ -9,9 +9,10 @@ from typing import Any, Final
 from bullmq_proxy.gateway.conformance.rules import Rule
 
 LEAST_PAUSE: Final = 0.05
-"""Seconds of a first pause, in the middle of all clients, that is one."""
-LEAST_GROWTH: Final = 1.5
-"""What the third pauses of the clients are to the first ones, at least; 4 where each is twice the one before."""
+"""Seconds that a pause has."""
+LEAST_GROWTH: Final = 1.1
+"""What the third pauses of the clients are to the first ones, at least: 4 where each is twice the one before, and
+less on a busy machine, where the first one also has what a client does for the first time."""
 LEAST_SPREAD: Final = 0.06
 """What the pauses of several clients differ by, at least, as a part of themselves."""
 LEAST_CLIENTS: Final = 3
@@ -63,8 +64,8 @@ class Verdicts:
         if len(rows) < LEAST_CLIENTS:
             return
         columns = list(zip(*rows, strict=False))
-        first = median(columns[0])
-        self.judge(Rule.LATER, first >= LEAST_PAUSE, f"it was back after {_shown(columns[0])}")
+        shortest = min(min(row) for row in rows)  # a busy machine makes pauses longer, and never shorter
+        self.judge(Rule.LATER, shortest >= LEAST_PAUSE, f"it was back after {_shown([shortest])}")
         grown = mean(columns[2]) >= LEAST_GROWTH * mean(columns[0])
         self.judge(Rule.GROWTH, grown, f"first pauses of {_shown(columns[0])}, third ones of {_shown(columns[2])}")
         # One that the machine has kept waiting does not count.

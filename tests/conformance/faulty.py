@@ -19,9 +19,7 @@ FAULT = os.environ.get("FAULT", "")
 KEY = os.environ["BULLMQ_KEY"]
 PATH = f"/queue/{(quote_plus if FAULT == 'path-of-a-form' else quote)(os.environ['BULLMQ_QUEUE'], safe='')}"
 STOP = {400, 401, 403, 404, 1002, 1003, 1007, 1008, 1009, 4000} - ({4000} if FAULT == "stays-after-4000" else set())
-PAUSE = (
-    0.25 if FAULT in ("lockstep", "pauses-alike") else 0.15
-)  # s; beside long ones it is little what a busy machine adds
+PAUSE = 0.5 if FAULT in ("lockstep", "pauses-alike") else 0.15  # s; what a busy machine adds to long ones is little
 
 
 class Stopped(Exception):
@@ -59,7 +57,7 @@ class Link:
         if code in STOP:
             raise Stopped("" if FAULT == "words-hidden" else f"{code} {words}")
         pause = PAUSE * 2 ** (0 if FAULT == "pauses-alike" else self.tries)
-        pause *= 1 if FAULT == "lockstep" else random.uniform(0.6, 1)
+        pause *= random.uniform({"lockstep": 1, "pauses-alike": 0.95}.get(FAULT, 0.6), 1)
         if code in (1001, 4002, 4003) and (not self.tries or FAULT == "storm"):
             pause = 1.5 if FAULT == "late-after-1001" else 0
         self.tries += 1

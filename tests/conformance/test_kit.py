@@ -15,18 +15,18 @@ from bullmq_proxy.gateway.conformance.check import SCENARIOS, CannotStart, check
 from bullmq_proxy.gateway.conformance.process import VARIABLES
 from bullmq_proxy.gateway.conformance.rules import PRODUCER, WORKER, Rule
 from tests.conformance.conftest import Start
+from tests.conformance.judging import broken_rules
 from tests.docs.markdown import FAILURES, section
 from tests.support.service import ROOT, run_here
 
 FAULTY = Path(__file__).with_name("faulty.py")
 NAMED = {scenario.name: scenario for scenario in SCENARIOS}
 LATER = ["later-1", "later-2", "later-3"]
-TIMEOUT = 2.0  # s for a step of a client with a fault
+TIMEOUT = 3.0  # s for a step of a client with a fault
 AT_A_TIME = 10  # clients with faults
+LOOKS = 4
 
 FAULTS = {
-    "pauses-alike": (Rule.GROWTH, LATER),
-    "lockstep": (Rule.JITTER, [*LATER, "later-4", "later-5"]),
     "key-printed": (Rule.SECRET, ["first"]),
     "key-unshown": (Rule.KEY, ["first"]),
     "path-of-a-form": (Rule.PATH, ["first"]),
@@ -52,9 +52,7 @@ FAULTS = {
     "stays-after-4000": (Rule.STOP, ["stop-4000"]),
     "words-hidden": (Rule.WORDS, ["stop-401"]),
     "late-after-1001": (Rule.AT_ONCE, ["at-once-1001"]),
-    "no-pause": (Rule.LATER, LATER),
     "retry-after-unread": (Rule.RETRY_AFTER, ["retry-after"]),
-    "storm": (Rule.STORM, ["storm"]),
     "any-reply": (Rule.REPLY, ["replies"]),
     "errors-swallowed": (Rule.ERROR, ["replies"]),
     "add-not-repeated": (Rule.REPEAT, ["broken-calls"]),
@@ -63,28 +61,46 @@ FAULTS = {
 }
 """Each fault of `faulty.py`, with the rule that is broken by it, and the scenarios that show it."""
 
+FAULTS_OF_PAUSES = {
+    "storm": (Rule.STORM, ["storm"]),
+    "pauses-alike": (Rule.GROWTH, LATER),
+    "lockstep": (Rule.JITTER, [*LATER, "later-4", "later-5"]),
+    "no-pause": (Rule.LATER, LATER),
+}
+"""Those that are seen in pauses, to which a busy machine adds: there one may have to look more than once."""
+
+
+async def judged(start: Start, fault: str, rule: Rule, names: list[str]) -> str:
+    """Return the line that the kit prints for the rule that a fault breaks."""
+    command = ["env", f"FAULT={fault}", *start(FAULTY)]
+    verdicts = await check(command, [NAMED[name] for name in names], [rule], TIMEOUT)
+    [line] = verdicts.lines()
+    return line
+
+
+async def find(start: Start, fault: str, rule: Rule, names: list[str], places: asyncio.Semaphore) -> None:
+    """Assert that the kit finds a fault."""
+    async with places:
+        line = await judged(start, fault, rule, names)
+    assert line.split()[:2] == ["failed", rule.value], fault
+    assert line.endswith(f"; right: {rule.right} (docs/{rule.where})")
+
 
 async def test_it_finds_each_planted_fault(warm_python: Start) -> None:
     places = asyncio.Semaphore(AT_A_TIME)
+    await asyncio.gather(*(find(warm_python, fault, *shown, places) for fault, shown in FAULTS.items()))
 
-    async def found(fault: str) -> list[str]:
-        rule, names = FAULTS[fault]
-        async with places:
-            command = ["env", f"FAULT={fault}", *warm_python(FAULTY)]
-            verdicts = await check(command, [NAMED[name] for name in names], [rule], TIMEOUT)
-        return verdicts.lines()
 
-    first, others = list(FAULTS)[:2], list(FAULTS)[2:]  # what others take of the machine would look like randomness
-    lines = [*await asyncio.gather(*map(found, first)), *await asyncio.gather(*map(found, others))]
-    for (fault, (rule, _)), [line] in zip(FAULTS.items(), lines, strict=True):
-        assert line.split()[:2] == ["failed", rule.value], fault
-        assert line.endswith(f"; right: {rule.right} (docs/{rule.where})")
+@pytest.mark.parametrize("fault", FAULTS_OF_PAUSES)
+async def test_it_finds_each_fault_in_pauses(warm_python: Start, fault: str) -> None:
+    lines: list[str] = []
+    while len(lines) < LOOKS and not any(line.startswith("failed") for line in lines):
+        lines.append(await judged(warm_python, fault, *FAULTS_OF_PAUSES[fault]))
+    assert lines[-1].split()[:2] == ["failed", FAULTS_OF_PAUSES[fault][0].value], lines
 
 
 async def test_it_finds_nothing_in_a_client_that_is_right(warm_python: Start) -> None:
-    verdicts = await check(warm_python(FAULTY), SCENARIOS)
-    assert [line for line in verdicts.lines() if not line.startswith("ok ")] == []
-    assert verdicts.is_good
+    assert await broken_rules(warm_python(FAULTY)) == []
 
 
 class TestTheCommand:
@@ -133,7 +149,7 @@ async def test_a_client_that_never_connects_is_given_up_at_once() -> None:
 class TestTables:
     def test_each_rule_is_judged_and_broken_by_a_fault(self) -> None:
         assert rules_of(SCENARIOS) == list(Rule)
-        not_broken = set(Rule) - {rule for rule, _ in FAULTS.values()}
+        not_broken = set(Rule) - {rule for rule, _ in (FAULTS | FAULTS_OF_PAUSES).values()}
         assert not_broken == {Rule.FIRST, Rule.FRAGMENTS}  # no library that is asked here gets these wrong
 
     def test_each_scenario_has_a_name_of_its_own(self) -> None:

@@ -37,8 +37,9 @@ def serve(path: str, modules: list[str]) -> None:
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+        listener.bind(f"{path}.new")
         listener.listen(128)
+        os.rename(f"{path}.new", path)  # where it stands it listens
         both: list[socket.socket | int] = [listener, 0]
         while listener in select.select(both, [], [])[0]:
             asked, _ = listener.accept()

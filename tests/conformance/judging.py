@@ -1,0 +1,25 @@
+"""Whether a client keeps the rules, on a machine that may be busy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from bullmq_proxy.gateway.conformance.check import SCENARIOS, check, chosen
+from bullmq_proxy.gateway.conformance.rules import ROLES
+from bullmq_proxy.gateway.conformance.scenarios import Scenario
+from bullmq_proxy.gateway.conformance.verdicts import OK, UNUSED
+
+
+async def broken_rules(command: Sequence[str], scenarios: Collection[Scenario] = SCENARIOS) -> list[str]:
+    """Return what the kit says of the rules that a client does not keep; it looks at those twice.
+
+    Other tests take the machine away for hundreds of milliseconds, and then a client seems to be late.
+    """
+    verdicts = await check(command, list(scenarios))
+    wrong = [rule for rule in verdicts.rules if verdicts.status(rule) not in (OK, UNUSED)]
+    if not wrong:
+        return []
+    again = await check(command, chosen(ROLES, wrong), wrong)
+    return [
+        line for rule, line in zip(again.rules, again.lines(), strict=True) if again.status(rule) not in (OK, UNUSED)
+    ]
