@@ -43,11 +43,8 @@ class History:
         self._counts = counts
         self._now = now
         self._titles, self._cells = memory.history()
-        # Those of the predecessor whose queues have not been seen yet, and all others by their queues.
-        self._inherited = {
-            title: place for place in range(1, SERIES) if (title := _title(self._titles, place)) != _NOBODY
-        }
-        self._places: dict[str, int] = {}
+        # What the memory says counts: a predecessor that drains, or a successor, may give a series to another queue.
+        self._places: dict[str, tuple[int, Title]] = {}
         self._recent: dict[str, int] = {}  # jobs of each queue since the last look for busier ones
         self._looked = self._now() // STEP
 
@@ -74,9 +71,12 @@ class History:
 
     def _place(self, name: str, figures: Figures) -> int:
         """Return the place of a queue's series; 0 where it has none."""
-        place = self._places.get(name, 0)
+        place, title = self._places.get(name, (0, _NOBODY))
+        if place and _title(self._titles, place) != title:
+            del self._places[name]
+            place = 0
         if not place and name not in self._recent:
-            if len(self._recent) == _NEWCOMERS:
+            if len(self._recent) >= _NEWCOMERS:
                 return 0
             place = self._claim(name)
         self._recent[name] = self._recent.get(name, 0) + figures.added + figures.started
@@ -84,40 +84,46 @@ class History:
 
     def _claim(self, name: str) -> int:
         """Return the series that a queue had before, or one that is free; 0 where there is none."""
-        place = self._inherited.pop(_title_of(name), 0)
-        if place:
-            self._places[name] = place
-        elif len(self._places) + len(self._inherited) < SERIES - 1:
-            place = next(each for each in range(1, SERIES) if _title(self._titles, each) == _NOBODY)
-            self._give(place, name)
-        return place
+        title, firsts = _title_of(name), self._titles.tolist()[2::2]
+        if title[0] in firsts:  # nearly always enough: most of very many names are not there
+            for place, taken in enumerate(self._taken(), 1):
+                if taken == title:
+                    self._places[name] = place, title
+                    return place
+        return self._give(firsts.index(0) + 1, name) if 0 in firsts else 0
 
-    def _give(self, place: int, name: str) -> None:
-        """Give a series to another queue."""
-        self._places = {each: other for each, other in self._places.items() if other != place}
-        self._inherited.pop(_title(self._titles, place), None)
+    def _taken(self) -> list[Title]:
+        """Return the titles of the queues' series, in the order of their places from 1 on."""
+        numbers = self._titles.tolist()
+        return list(zip(numbers[2::2], numbers[3::2], strict=True))
+
+    def _give(self, place: int, name: str) -> int:
+        """Give a series to another queue, and return its place."""
+        title = _title_of(name)
         self._titles[2 * place], self._titles[2 * place + 1] = _NOBODY  # nobody reads it meanwhile
         start = place * STEPS * WIDTH
         for cell in range(start, start + STEPS * WIDTH, WIDTH):
             self._cells[cell] = 0.0
-        self._titles[2 * place], self._titles[2 * place + 1] = _title_of(name)
-        self._places[name] = place
+        self._titles[2 * place], self._titles[2 * place + 1] = title
+        self._places[name] = place, title
+        return place
 
     def _make_room(self, step: int) -> None:
         """Give the series of the idlest queues to those that had far more jobs of late."""
         recent, self._recent = self._recent, {}
+        taken = self._taken()
+        self._places = {name: (place, title) for name, (place, title) in self._places.items() if title in taken}
         newcomers = sorted(recent.keys() - self._places.keys(), key=recent.__getitem__, reverse=True)
         if not newcomers:
             return
-        names = {place: name for name, place in self._places.items()}
-        rates = {
-            place: max(recent.get(names.get(place, ""), 0), _jobs_of(self._cells, place, step) * _MINUTE / STEPS)
-            for place in range(1, SERIES)
-        }
-        for name, idlest in zip(newcomers, sorted(rates, key=rates.__getitem__), strict=False):
-            if recent[name] <= rates[idlest] * _FAR_LESS:
+        rates = [_jobs_of(self._cells, place, step) * _MINUTE / STEPS for place in range(1, SERIES)]
+        for name, (place, _) in self._places.items():
+            rates[place - 1] = max(rates[place - 1], recent.get(name, 0))
+        idlest = sorted(range(1, SERIES), key=lambda place: rates[place - 1])
+        for name, place in zip(newcomers, idlest, strict=False):
+            if recent[name] <= rates[place - 1] * _FAR_LESS:
                 break
-            self._give(idlest, name)
+            self._give(place, name)
 
     def _add(self, place: int, step: int, figures: Figures) -> None:
         cells, start = self._cells, (place * STEPS + step % STEPS) * WIDTH

@@ -160,8 +160,8 @@ class Metrics:
     def _look_again(self, due: float) -> None:
         self.lag = max(0.0, asyncio.get_running_loop().time() - due)
         self._publish()
-        self._collect()
         self._look_later()
+        self._collect()
 
     def _collect(self) -> None:
         if self.history.collect():

@@ -157,3 +157,21 @@ class TestTheBusiest:
         successor.add("new", *names)
         assert not successor.history.show("new")["kept"]
         assert all(successor.added(name) == {0: 2} for name in names)
+
+    def test_two_shards_of_a_slot_do_not_write_into_each_others_series(self) -> None:
+        """One that is replaced drains while its successor serves."""
+        memory = SharedMemory(1)
+        old, new = Shard(memory), Shard(memory)
+        names = [f"queue-{number}" for number in range(SERIES - 1)]
+        old.add(*names[:20])
+        new.add(*names)
+        old.add(*names)
+        old.add("busy", jobs=9)
+        old.now += MINUTE
+        old.add("busy")
+        [evicted] = [name for name in names if not old.history.show(name)["kept"]]
+        new.now = old.now - STEP
+        new.add("busy", *names)
+        assert old.added("busy") == {STEP: 1, 0: 1}
+        assert not old.history.show(evicted)["kept"]
+        assert old.added() == {MINUTE: 20 + 2 * len(names) + 9, STEP: 1 + len(names), 0: 1}
