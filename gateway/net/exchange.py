@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -15,6 +16,7 @@ from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.net.dates import date
 from bullmq_proxy.gateway.sessions.interfaces import Result
+from bullmq_proxy.gateway.values.json_text import error_json
 from bullmq_proxy.gateway.wire.routes import AncestorError, MethodNotAllowedError
 
 SERVER: Final = f"bullmq-proxy/{__version__}"
@@ -68,15 +70,17 @@ class Exchange:
             self.respond_json(b'{"ok":', result, b"}")
         elif isinstance(result, tuple):
             self.respond_json(b'{"ok":', *result, b"}")
-        else:
+        elif isinstance(result, MethodNotAllowedError | AncestorError):
             self.respond(refusal(result))
+        else:
+            self.respond_json(b'{"err":%b}' % error_json(result), head=_head(result.code.http_status))
 
     def respond_text(self, *body: bytes | Raw) -> None:
         """Respond with text in the ancestor's form, and status 200."""
         self.respond_json(*body, head=_TEXT_OK)
 
     def respond_json(self, *body: bytes | Raw, head: bytes = _JSON_OK) -> None:
-        """Respond with JSON text and status 200; `head` is what its head is made from."""
+        """Respond with JSON text, and status 200 unless `head`, from which the head is made, has another one."""
         length = sum(map(len, body))
         more = self._more + _CLOSE if self._ends() else self._more
         head = head % (date().encode(), length, more)
@@ -102,6 +106,14 @@ class Exchange:
         self.response = response
         self.size = sum(map(len, response))
         self._outlet.finished(self)
+
+
+@cache
+def _head(status: HTTPStatus) -> bytes:
+    """Return what the head of a refusal in JSON is made from."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in http.headers_of(status).items())
+    _, rest = _JSON_OK.split(b"\r\n", 1)
+    return b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) + lines.encode() + rest
 
 
 def refusal(error: GatewayError) -> Response:

@@ -34,6 +34,11 @@ _HEADERS: Final[dict[HTTPStatus, dict[str, str]]] = {
 }
 
 
+def headers_of(status: HTTPStatus) -> Mapping[str, str]:
+    """Return the headers that a refusal with this status has."""
+    return _HEADERS.get(status, {})
+
+
 def respond(status: HTTPStatus, body: bytes, content_type: str, headers: Mapping[str, str] = {}) -> Response:
     """Return a whole HTTP response; `headers` are added to those that every response has."""
     fields = Headers(
@@ -112,10 +117,10 @@ def refusal(error: GatewayError, status: HTTPStatus | None = None, headers: Mapp
         headers: beside those that the status asks for.
     """
     status = error.code.http_status if status is None else status
-    headers = {**_HEADERS.get(status, {}), **headers}
+    headers = {**headers_of(status), **headers}
     return respond(status, b'{"err":%b}' % error_json(error), JSON, headers)
 
 
 def text_refusal(error: GatewayError, status: HTTPStatus) -> Response:
     """Return a refusal in the ancestor's form: the bare message."""
-    return respond(status, bytes_of(printable(error.message)), ANCESTOR_TEXT, _HEADERS.get(status, {}))
+    return respond(status, bytes_of(printable(error.message)), ANCESTOR_TEXT, headers_of(status))
