@@ -129,7 +129,8 @@ class Sender:
             if not self._may_send():
                 connection.close()
                 self._end(request, None)
-            elif connection.is_quiet():
+            # Behind a handshake of TLS 1.3 come tickets, which nobody has asked for either (RFC 8446 §4.6.1).
+            elif connection.is_quiet() if self._host is None else connection.is_open:
                 self._ask(connection, request)
             else:
                 connection.close()

@@ -12,7 +12,9 @@ import struct
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Final
 
 import pytest
@@ -514,6 +516,36 @@ class TestRequests:
                 await server.ended.wait()
             assert not connecting.answer.done()
             assert not asking.answer.done()
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is missing")
+async def test_the_tickets_behind_a_handshake_are_nothing_that_the_endpoint_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = make_certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    module._tls.cache_clear()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    server, has_sent_them = Server(), Event()
+
+    def serve() -> None:
+        with listener.accept()[0] as accepted, context.wrap_socket(accepted, server_side=True) as peer:
+            has_sent_them.set()
+            peer.recv(LONGEST_HEAD)
+            peer.sendall(OK)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(SOON)
+        server.port = listener.getsockname()[1]
+        thread = Thread(target=serve)
+        thread.start()
+        writes_at_once = isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)  # uvloop does when it turns
+        may_send = partial(has_sent_them.wait, SOON) if writes_at_once else lambda: True
+        async with sending(server, "https://localhost:{}/", may_send=may_send) as sender:
+            assert await ask(sender) == Answer(200, "", "", b"ok")
+        thread.join()
+    module._tls.cache_clear()
 
 
 @pytest.mark.skipif(OPENSSL is None, reason="openssl is missing")
