@@ -280,7 +280,9 @@ class Settings:
         10.0, "A link to Redis that waits for a reply longer than this is given up.", value_types.duration(0.05, 3600)
     )
     redis_start_timeout: float = option(
-        3.0, "How long the first start waits for Redis.", value_types.duration(0.05, 3600)
+        3.0,
+        "How long the first start, and a fresh shard of a reload, waits for Redis.",
+        value_types.duration(0.05, 3600),
     )
     redis_backlog: int = option(
         10_000,

@@ -88,8 +88,8 @@ class _Shard:
             identity = Identity(self._start.gateway_id, self._start.slot, self._start.incarnation)
             app = App(self._settings, where, identity, self._start.keys, self._memory)
             self._app = app
-            # Later incarnations serve at once and wait for Redis meanwhile.
-            timeout = self._settings.redis_start_timeout if self._start.incarnation == 0 else None
+            # Others serve at once and wait for Redis meanwhile.
+            timeout = self._settings.redis_start_timeout if self._start.must_reach_redis else None
             starting = asyncio.create_task(app.start(self._listeners[self._start.listener], redis_timeout=timeout))
             if not await self._started(starting):
                 return Exit.DONE

@@ -43,6 +43,7 @@ class StartMessage:
         slot: the shard's place among its siblings.
         listener: index of the listening socket that it serves.
         incarnation: number of processes that have served the slot before.
+        must_reach_redis: whether it is to end when it cannot, since nobody serves yet, or another shard still does.
         gateway_id: of this run of the service, the same for all its shards.
         keys: those of the keys file; later lists are messages of their own.
         listeners: descriptors of all listening sockets, which the shard inherits. It serves others than its own one
@@ -54,6 +55,7 @@ class StartMessage:
     slot: int
     listener: int
     incarnation: int
+    must_reach_redis: bool
     gateway_id: str
     keys: tuple[Key, ...]
     listeners: tuple[int, ...]
@@ -69,6 +71,7 @@ class StartMessage:
             "slot": self.slot,
             "listener": self.listener,
             "incarnation": self.incarnation,
+            "must_reach_redis": self.must_reach_redis,
             "gateway_id": self.gateway_id,
             "keys": [key.to_json() for key in self.keys],
             "listeners": self.listeners,
@@ -102,6 +105,7 @@ class StartMessage:
             slot=message["slot"],
             listener=message["listener"],
             incarnation=message["incarnation"],
+            must_reach_redis=message["must_reach_redis"],
             gateway_id=message["gateway_id"],
             keys=tuple(map(Key.from_json, message["keys"])),
             listeners=tuple(message["listeners"]),

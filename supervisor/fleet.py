@@ -35,17 +35,24 @@ SPREAD = 0.1
 STACKS_PAUSE = 0.05
 # How long clients wait in the socket of a slot without a shard, before the other shards serve it.
 MOMENT = 1.0
+# Time between two signals of one kind to one process: those that come together are one.
+APART = 0.1
 # `make`, `timeout` and others relay a signal that their process group gets as well: that is one request.
 SAME_REQUEST = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Fork a shard for the slot, to serve a listener, then tell the fleet `started`."""
+    """Fork a shard for the slot, to serve a listener, then tell the fleet `started`.
+
+    Attributes:
+        must_reach_redis: it is the first one, or another shard serves the listener still.
+    """
 
     slot: int
     incarnation: int
     listener: int
+    must_reach_redis: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,7 @@ class Fleet:
         self.slots.append(Slot(count, None, due=float("inf")))
         self._count = count
         self._to_replace: list[int] = []  # listeners that are to have a fresh shard
+        self._replace_due = float("-inf")  # not before, unless somebody asks: a successor has failed
         self.take_times(**times)
         self._ending: Outcome | None = None
         self._deadline = float("inf")
@@ -174,7 +182,9 @@ class Fleet:
                 reason = f"shard {slot.index} outlives SIGABRT" if slot.state is State.ABORTING else ""
                 actions.append(Signal(slot.pid, signal.SIGKILL, reason))
             elif slot.state is State.WAITING and slot.listener is not None and not self._ending:
-                actions.append(Spawn(slot.index, slot.incarnation + 1, slot.listener))
+                is_first = slot.incarnation < 0 and slot.index < self._count
+                must_reach_redis = is_first or slot.replaces is not None
+                actions.append(Spawn(slot.index, slot.incarnation + 1, slot.listener, must_reach_redis))
         return actions
 
     def replace(self) -> None:
@@ -190,7 +200,7 @@ class Fleet:
             limit: bytes that one may take.
         """
         heavy = [slot for slot in self.slots if memory.get(slot.index, 0) > limit and self._age(slot, now) >= LEAST_AGE]
-        return self._replace_each(heavy, f"more than {limit >> 20} MiB")
+        return self._replace_each(heavy, f"more than {limit >> 20} MiB", now)
 
     def replace_old(self, now: float) -> list[str]:
         """Give the listeners of shards that have served for long fresh ones; returns what to say of it."""
@@ -198,10 +208,12 @@ class Fleet:
             return []
         ages = {slot.index: self._max_age * (1 - SPREAD * slot.index / len(self.slots)) for slot in self.slots}
         old = [slot for slot in self.slots if self._age(slot, now) >= ages[slot.index]]
-        return self._replace_each(old, f"{self._max_age:g} s old")
+        return self._replace_each(old, f"{self._max_age:g} s old", now)
 
-    def _replace_each(self, slots: Sequence[Slot], why: str) -> list[str]:
-        said = []
+    def _replace_each(self, slots: Sequence[Slot], why: str, now: float) -> list[str]:
+        said: list[str] = []
+        if now < self._replace_due:
+            return said
         for slot in slots:
             if slot.listener is not None and slot.listener not in self._to_replace and not self._successor(slot):
                 self._to_replace.append(slot.listener)
@@ -215,13 +227,15 @@ class Fleet:
 
     def _go_on_replacing(self, now: float) -> None:
         spare = next((slot for slot in self.slots if slot.listener is None and slot.pid is None), None)
-        if not self._to_replace or spare is None:
-            return
-        [old] = [slot for slot in self.slots if slot.listener == self._to_replace[0]]
-        if old.state is State.READY:
-            spare.listener, spare.replaces, spare.due, spare.hopeless = old.listener, old.index, now, 0
-        if old.state in (State.READY, State.WAITING):  # the one that it waits for is a fresh one, too
+        while self._to_replace and spare is not None:
+            [old] = [slot for slot in self.slots if slot.listener == self._to_replace[0]]
+            if old.state not in (State.READY, State.WAITING):
+                return
             del self._to_replace[0]
+            if old.state is State.READY:  # else the one that it waits for is a fresh one, too
+                spare.listener, spare.replaces, spare.due, spare.hopeless = old.listener, old.index, now, 0
+                spare.is_shared = False
+                return
 
     def _successor(self, slot: Slot) -> Slot | None:
         return next((other for other in self.slots if other.replaces == slot.index), None)
@@ -255,7 +269,7 @@ class Fleet:
 
     @property
     def _can_share(self) -> bool:
-        return self._count > 1 and not self._ending
+        return self._count > 1
 
     def started(self, index: int, pid: int, now: float) -> None:
         """Note that a spawn was carried out."""
@@ -308,13 +322,14 @@ class Fleet:
         slot.state = State.WAITING
         slot.ready_at = None  # the next one is not ready yet
         if self._ending:
+            slot.empty_since = now  # the others may serve on for a while
             return None
         if slot.listener is None:
             slot.due = float("inf")
             return None
         if slot.replaces is not None:  # whatever is wrong with it, the old ones serve
             slot.listener, slot.replaces, slot.due = None, None, float("inf")
-            self._to_replace = []
+            self._to_replace, self._replace_due = [], now + max(slot.backoff.pause(0.0), FIRST)
             return None
         successor = self._successor(slot)
         if successor is not None:
@@ -379,17 +394,21 @@ class Fleet:
     def _hurry(self, now: float) -> None:
         hurry = HURRY if self._deadline > now + HURRY else 0.0
         self._deadline = now + hurry
+        late = {told.pid for at, told in self._to_tell if at > now and told == Signal(told.pid, signal.SIGTERM)}
+        self._to_tell = [(now if told.pid in late else at, told) for at, told in self._to_tell]
         for slot in self.slots:
             if slot.pid is not None and slot.due > self._deadline:
                 slot.due = self._deadline
                 # A shard that is told twice gives back what its workers hold instead of waiting for them.
-                self._to_tell.append((now, Signal(slot.pid, signal.SIGTERM)))
+                self._to_tell.append((now + APART * (slot.pid in late), Signal(slot.pid, signal.SIGTERM)))
 
     def _end(self, outcome: Outcome, now: float, delay: float = 0.0) -> None:
         self._ending = outcome
         self._deadline = now + delay + self._drain_timeout
         for slot in self.slots:
-            if slot.pid is not None and slot.state is not State.ABORTING:
+            # Whom somebody else has told to leave does so already: a second word would hurry it.
+            is_told = slot.state is State.LEAVING and slot.listener is not None
+            if slot.pid is not None and slot.state is not State.ABORTING and not is_told:
                 slot.state, slot.due = State.LEAVING, self._deadline
                 self._to_tell.append((now + delay, Signal(slot.pid, signal.SIGTERM)))
 

@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import selectors
-import shlex
 import signal
 import socket
 import sys
@@ -36,6 +35,7 @@ from bullmq_proxy.supervisor.resources import raise_descriptor_limit, resident_m
 from bullmq_proxy.supervisor.signals import STOP, Inbox, hangup_ends
 from bullmq_proxy.supervisor.slots import StartError, authority, open_slots, reachable_host
 from bullmq_proxy.supervisor.sources import UsageError
+from bullmq_proxy.supervisor.welcome import welcome
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Master:
         notifier: Notifier,
         reload: Reload | None,
     ) -> None:
-        self._settings = settings
+        self._settings = self._proven = settings  # a shard has started with the second ones
         self._reload = reload
         self._is_reloading = False
         self._weigh_due = float("-inf")
@@ -250,6 +250,7 @@ class Master:
             slot=spawn.slot,
             listener=spawn.listener,
             incarnation=spawn.incarnation,
+            must_reach_redis=spawn.must_reach_redis,
             gateway_id=self._gateway_id,
             keys=self._keys_file.keys if self._keys_file else (),
             listeners=tuple(listener.fileno() for listener in self._listeners),
@@ -274,7 +275,7 @@ class Master:
             elif signum == signal.SIGUSR1:
                 log.warning("SIGUSR1: above are the supervisor's stacks, those of the shards follow")
                 self._fleet.show_stacks(time.monotonic())
-            elif signum == signal.SIGHUP:
+            elif signum == signal.SIGHUP and not self._fleet.ending:
                 self._notifier.reloading()
                 self._is_reloading = True
                 self._read_again()
@@ -288,20 +289,24 @@ class Master:
         try:
             found = self._reload.find(self._settings, self._keys_file) if self._reload else None
         except (UsageError, OSError) as error:
-            log.error("SIGHUP: %s; everything stays as it is", error)
+            log.error("SIGHUP: %s; all settings stay as they are", error)
             return
         if found is not None:
             for name in found.ignored:
                 log.warning("SIGHUP: %s counts from a restart on", name)
-            self._settings = settings = found.settings
-            logs.configure(settings.log_level, settings.log_format)
-            self._fleet.take_times(**_times(settings))
+            self._use(found.settings)
             if found.changed:
                 log.info("SIGHUP: changed: %s", ", ".join(found.changed))
         if are_other_keys and (found is None or not found.changed):
             return
         log.info("SIGHUP: one shard after the other is replaced by a fresh one")
         self._fleet.replace()
+
+    def _use(self, settings: Settings) -> None:
+        """Put settings in force: shards that are started from now on have them."""
+        self._settings = settings
+        logs.configure(settings.log_level, settings.log_format)
+        self._fleet.take_times(**_times(settings))
 
     def _reload_keys(self, keys_file: KeysFile) -> bool:
         """Read the keys again and hand them on; return whether they can be used."""
@@ -346,6 +351,9 @@ class Master:
                     self._fleet.forked(shard.slot, pid, time.monotonic())
                 case {"event": "ready"}:
                     self._fleet.ready(shard.slot, time.monotonic())
+                    if self._reload and shard.settings is self._settings is not self._proven:
+                        self._proven = self._settings
+                        self._reload.prove()
                     log.info("shard %d is ready, pid %d", shard.slot, shard.pid)
                     self._announce()
                 case {"event": "leaving"}:
@@ -396,32 +404,18 @@ class Master:
         )
         if succeeds and not self._fleet.ending:
             log.error("the reload is given up, the shards that serve go on: %s", slot.message or describe(code))
+            if self._reload and self._settings != self._proven:
+                log.warning("no shard has started with the settings that were changed: those of before are in force")
+                self._use(self._proven)
+                self._reload.undo()
 
     def _announce(self) -> None:
         """Tell the user where to connect, once, when every shard serves."""
         if self._announced or not self._fleet.all_ready:
             return
         self._announced = True
-        # The form in which clients that can use unix sockets take them: path of the socket, colon, path of the request.
-        origin = f"ws+unix://{self._place}:" if self._is_unix else f"ws://{self._authority}"
-        url = f"{origin}/queue/welcome"
-        if self._made_key is not None:
-            lines = [
-                f"{url}?token={self._made_key}",
-                'The key was made for this run; it may also be sent as "Authorization: Bearer <key>".',
-            ]
-        elif self._settings.no_auth:
-            lines = [url, "Everybody is let in (--no-auth)."]
-        else:
-            lines = [
-                url,
-                'Clients send one of the configured keys: "Authorization: Bearer <key>" or ?token=<key>.',
-            ]
-        if not self._is_unix:
-            key = f"?token={self._made_key or 'KEY'}" if not self._settings.no_auth else ""
-            if not self._settings.no_console:
-                lines += [f"For people: http://{self._authority}/"]
-            lines += ["A first call, which adds a job to the queue `welcome`:", "  " + _first_call(f"{url}{key}")]
+        host = None if self._is_unix else self._authority
+        lines = welcome(self._settings, self._place, host, self._made_key)
         try:
             print("\n".join(lines), flush=True)
         except OSError:  # nobody reads our output any more: no reason to stop serving
@@ -438,10 +432,3 @@ def _times(settings: Settings) -> dict[str, float]:
         "shutdown_delay": settings.shutdown_delay,
         "max_shard_age": settings.max_shard_age,
     }
-
-
-def _first_call(url: str) -> str:
-    """Return a command for a shell that adds a job; the interpreter is ours, which has what it needs."""
-    call = '{"id":1,"data":{"fn":"add","args":["hello"]}}'
-    program = f'from websockets.sync.client import connect; c = connect("{url}"); c.send("""{call}"""); print(c.recv())'
-    return f"{shlex.quote(sys.executable)} -c '{program}'"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.start_message import StartMessage
 from bullmq_proxy.supervisor.signals import WATCHED
 
@@ -33,6 +34,8 @@ class ShardProcess:
     slot: int
     pid: int
     control: socket.socket
+    settings: Settings = field(repr=False)
+    """Those that it was started with."""
     shares: tuple[int, ...] = ()
     """Slots whose sockets it was told to serve, too."""
     _unread: bytes = field(default=b"", repr=False)
@@ -122,7 +125,7 @@ def start_shards(messages: Sequence[StartMessage], held: Sequence[int] = ()) -> 
     for message, (ours, theirs) in zip(messages, pairs, strict=True):
         theirs.close()
         ours.setblocking(False)
-        shards.append(ShardProcess(message.slot, pid, ours))
+        shards.append(ShardProcess(message.slot, pid, ours, message.settings))
         shards[-1].send(message.to_json())
     return shards
 

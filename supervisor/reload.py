@@ -35,7 +35,15 @@ class Reload:
     def __init__(self, read: Callable[[], Settings]) -> None:
         """Make it; `read` returns the settings as they are given now, and may raise UsageError."""
         self._read = read
-        self._given = read()
+        self._given = self._proven = read()
+
+    def prove(self) -> None:
+        """Note that shards can start with what was found last."""
+        self._proven = self._given
+
+    def undo(self) -> None:
+        """Forget what was found since `prove`: the settings are again those of then."""
+        self._given = self._proven
 
     def find(self, current: Settings, keys_file: KeysFile | None) -> Found:
         """Return what is to be in force in place of the `current` settings.
@@ -54,6 +62,8 @@ class Reload:
         except SettingError as error:
             raise UsageError(str(error)) from None
         if "auth_keys" in changed or "no_auth" in changed:
-            require_keys(settings, keys_file)
+            _, made_key = require_keys(settings, keys_file)
+            if made_key is not None:
+                raise UsageError("auth_keys: none is left, and a key is made only at the start")
         self._given = replace(given, **{name: getattr(self._given, name) for name in others if name in for_good})
         return Found(settings, changed, [name for name in others if name in for_good])

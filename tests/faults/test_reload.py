@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sys
@@ -18,7 +19,9 @@ from websockets.sync.client import connect
 from tests.faults.clients import check_no_job_is_lost
 from tests.faults.test_upgrade import Installed
 from tests.support.keys import entry, write_keys
+from tests.support.ports import free_port
 from tests.support.service import Service
+from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import TIMEOUT, eventually, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
@@ -110,7 +113,7 @@ def test_a_configuration_that_cannot_be_used_changes_nothing(
     running = service("--config", str(config)).start()
     before = running.shards()
     config.write_text(text)
-    hang_up(running, "everything stays as it is")
+    hang_up(running, "all settings stay as they are")
     assert problem in running.errors
     assert running.shards() == before
 
@@ -127,6 +130,24 @@ def test_code_that_cannot_start_leaves_the_old_shards_in_place(service: MakeServ
     with urlopen(f"http://127.0.0.1:{running.port}/ready", timeout=10) as answer:
         assert answer.status == 200
     assert running.stop() == 0
+
+
+def test_settings_with_which_no_shard_can_start_are_taken_back(
+    service: MakeService, tmp_path: Path, valkey: ValkeyProcess
+) -> None:
+    config, right = tmp_path / "proxy.toml", f'redis_url = "{valkey.url}"\n'
+    config.write_text(right)
+    running = service("--config", str(config), "--procs", "1", "--redis-start-timeout", "0.5").start()
+    [before] = running.shards()
+    config.write_text(f'redis_url = "redis://127.0.0.1:{free_port()}"\n')
+    for _ in range(2):  # a slot that has had a shard is no exception
+        hang_up(running, "those of before are in force")
+    assert running.shards() == [before]
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: replaced(running, before), "its successor is there")
+    with connect(running.address("/queue/q"), open_timeout=10) as client:
+        client.send(json.dumps({"id": 1, "data": {"fn": "count"}}))
+        assert json.loads(client.recv(10))["data"] == {"ok": 0}
 
 
 def test_where_only_the_keys_are_others_the_shards_stay(service: MakeService, tmp_path: Path) -> None:

@@ -59,11 +59,11 @@ async def test_jobs_in_hand_are_answered_and_every_socket_is_told(service: MakeS
 async def test_it_can_serve_on_while_it_says_that_it_is_not_ready(service: MakeService) -> None:
     running = service("--procs", "2", "--shutdown-delay", "60").start()
     running.signal(signal.SIGTERM)
-    asked = time.monotonic()
     await eventually(lambda: status_of(running, "/ready") == 503, "it says so")
+    heard = time.monotonic()
     assert status_of(running, "/health") == 200
     assert await ask(await dial(running.address("/queue/q")), "count") == 0
-    await eventually(lambda: time.monotonic() - asked > SAME_REQUEST, "the next one is no echo")
+    await eventually(lambda: time.monotonic() - heard > SAME_REQUEST, "the next one is no echo")
     running.signal(signal.SIGTERM)
     assert await asyncio.to_thread(running.wait) == 0
 

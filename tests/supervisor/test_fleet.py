@@ -13,6 +13,7 @@ from bullmq_proxy.gateway.start_message import HANDOVER
 from bullmq_proxy.supervisor.backoff import HEALTHY, LONGEST, Backoff
 from bullmq_proxy.supervisor.fleet import (
     ABORT_GRACE,
+    APART,
     CRASH_LOOP,
     GRACE,
     HURRY,
@@ -54,7 +55,7 @@ def dies(fleet: Fleet, code: int = 1, now: float = 0.0) -> float | None:
 
 class TestStart:
     def test_every_slot_is_filled(self) -> None:
-        assert fleet_of(2).plan(0) == [Spawn(0, 0, 0), Spawn(1, 0, 1)]
+        assert fleet_of(2).plan(0) == [Spawn(0, 0, 0, must_reach_redis=True), Spawn(1, 0, 1, must_reach_redis=True)]
 
     def test_a_slot_is_filled_once(self) -> None:
         fleet = fleet_of(1)
@@ -241,7 +242,27 @@ class TestStop:
         fleet.stop(10)
         fleet.stop(12)
         assert fleet.plan(12) == [Signal(100, SIGTERM)]
+        assert fleet.plan(12 + APART) == [Signal(100, SIGTERM)], "only who is told twice hurries"
         assert fleet.plan(12 + HURRY) == [Signal(100, SIGKILL)]
+
+    def test_a_slot_without_a_shard_is_served_by_the_others_for_that_while(self) -> None:
+        fleet = serving(3)
+        fleet.take_times(start_timeout=START, drain_timeout=DRAIN, shard_timeout=0, shutdown_delay=60)
+        fleet.exited(0, -9, 1)
+        fleet.plan(1 + MOMENT)
+        fleet.stop(10)
+        assert fleet.shared() == (0,)
+        fleet.exited(1, -9, 20)
+        assert fleet.next_due() == 20 + MOMENT
+        fleet.plan(20 + MOMENT)
+        assert fleet.shared() == (0, 1)
+
+    def test_who_leaves_already_is_not_hurried(self) -> None:
+        fleet = serving(2)
+        fleet.leaving(0, 5)
+        fleet.stop(10)
+        assert fleet.plan(10) == [Signal(101, SIGTERM)]
+        assert fleet.plan(5 + DRAIN + GRACE) == [Signal(100, SIGKILL)]
 
     def test_asking_again_shortens_the_drain(self) -> None:
         fleet = serving(1)
@@ -277,7 +298,7 @@ class TestReplacing:
         fleet = serving(2)
         fleet.replace()
         assert fleet.replacing
-        assert fleet.plan(1) == [Spawn(2, 0, 0)]
+        assert fleet.plan(1) == [Spawn(2, 0, 0, must_reach_redis=True)]
         fleet.started(2, 102, 1)
         assert fleet.plan(2) == []
         assert (fleet.serving, fleet.all_ready) == (2, True)
@@ -286,7 +307,7 @@ class TestReplacing:
         assert fleet.shared() == ()
         assert fleet.plan(4) == [], "one drains at a time"
         assert fleet.exited(0, 0, 5) is None
-        assert fleet.plan(5) == [Spawn(0, 1, 1)]
+        assert fleet.plan(5) == [Spawn(0, 1, 1, must_reach_redis=True)]
         fleet.started(0, 103, 5)
         fleet.ready(0, 6)
         assert not fleet.replacing
@@ -317,7 +338,7 @@ class TestReplacing:
         assert not fleet.ending
         assert (fleet.plan(3), fleet.serving) == ([], 2)
         fleet.replace()
-        assert fleet.plan(4) == [Spawn(2, 1, 0)]
+        assert fleet.plan(4) == [Spawn(2, 1, 0, must_reach_redis=True)]
 
     def test_an_old_one_that_dies_meanwhile_is_not_started_again(self) -> None:
         fleet = serving(2)
@@ -325,7 +346,7 @@ class TestReplacing:
         fleet.plan(1)
         fleet.started(2, 102, 1)
         assert fleet.exited(0, -9, 2) is None
-        assert fleet.plan(2 + MOMENT) == [Spawn(0, 1, 1)]
+        assert fleet.plan(2 + MOMENT) == [Spawn(0, 1, 1, must_reach_redis=True)]
         assert fleet.shared() == (0,)
         fleet.ready(2, 4)
         assert (fleet.shared(), fleet.serving) == ((), 2)
@@ -357,10 +378,30 @@ class TestReplacing:
         assert fleet.replace_old(289) == []
         assert fleet.replace_old(290) == ["shard 1 is replaced by a fresh one: 300 s old"]
         assert fleet.replace_old(291) == []
-        assert fleet.plan(291) == [Spawn(2, 0, 1)]
+        assert fleet.plan(291) == [Spawn(2, 0, 1, must_reach_redis=True)]
         fleet.started(2, 102, 291)
         assert fleet.replace_old(300) == ["shard 0 is replaced by a fresh one: 300 s old"]
         assert fleet.plan(300) == []
+
+    def test_a_successor_that_cannot_start_is_not_tried_over_and_over_without_a_pause(self) -> None:
+        fleet, tries = serving(1), 0
+        fleet.take_times(start_timeout=START, drain_timeout=DRAIN, shard_timeout=0, max_shard_age=300)
+        for now in range(300, 900):
+            fleet.replace_old(now)
+            if fleet.plan(now):
+                fleet.started(1, 101 + now, now)
+                fleet.exited(1, Exit.INCOMPATIBLE, now)
+                tries += 1
+        assert 600 / LONGEST < tries < 2 * 600 / LONGEST
+
+    def test_a_reload_goes_on_past_slots_that_are_empty(self) -> None:
+        fleet = serving(3)
+        fleet.exited(0, -9, 1)
+        fleet.exited(1, -9, 1)
+        for index in (0, 1):
+            fleet.not_started(index, 1)
+        fleet.replace()
+        assert fleet.plan(1) == [Spawn(3, 0, 2, must_reach_redis=True)]
 
     def test_a_shard_that_takes_too_much_memory_is_replaced_but_not_over_and_over(self) -> None:
         fleet = serving(2)
@@ -369,7 +410,7 @@ class TestReplacing:
         assert fleet.replace_heavy(memory, 1 << 30, LEAST_AGE) == [
             "shard 0 is replaced by a fresh one: more than 1024 MiB"
         ]
-        assert fleet.plan(LEAST_AGE) == [Spawn(2, 0, 0)]
+        assert fleet.plan(LEAST_AGE) == [Spawn(2, 0, 0, must_reach_redis=True)]
         fleet.started(2, 102, LEAST_AGE)
         assert fleet.replace_heavy(memory, 1 << 30, LEAST_AGE + 1) == []
         fleet.ready(2, LEAST_AGE + 2)
@@ -621,14 +662,12 @@ class TestSharing:
             fleet.check_beats([1 + second, 1, 0], second)
         assert fleet.shared() == (1,)
 
-    def test_nothing_is_shared_in_the_end_or_with_nobody(self) -> None:
+    def test_nothing_is_shared_with_nobody(self) -> None:
         for slots in (1, 2):
             fleet = serving(slots)
             fleet.exited(0, -9, 10)
             fleet.plan(20)
             assert fleet.shared() == (0,) * (slots - 1)
-            fleet.stop(21)
-            assert fleet.shared() == ()
 
 
 def test_what_cannot_be_started_is_tried_again_after_ever_longer_pauses_and_never_given_up() -> None:

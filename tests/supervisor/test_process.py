@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.supervisor import process
 from bullmq_proxy.supervisor.process import ShardProcess
 
@@ -19,7 +20,7 @@ def pair() -> Iterator[tuple[ShardProcess, socket.socket]]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
-        yield ShardProcess(slot=0, pid=1, control=ours), theirs
+        yield ShardProcess(slot=0, pid=1, control=ours, settings=Settings()), theirs
 
 
 def test_messages_come_in_the_order_they_were_sent(pair: tuple[ShardProcess, socket.socket]) -> None:

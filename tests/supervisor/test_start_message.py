@@ -31,6 +31,7 @@ START = StartMessage(
     slot=1,
     listener=0,
     incarnation=7,
+    must_reach_redis=True,
     gateway_id="host-1",
     keys=(KEY,),
     listeners=(11, 13),

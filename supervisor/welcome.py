@@ -1,0 +1,44 @@
+"""What the service prints once all shards serve: where to connect, how to show a key, and a first call."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from bullmq_proxy.gateway.settings import Settings
+
+
+def welcome(settings: Settings, place: str, authority: str | None, made_key: str | None) -> list[str]:
+    """Return the lines.
+
+    Args:
+        settings: in force.
+        place: of the socket, which is its path where there is no `authority`.
+        authority: host and port; None for a unix socket.
+        made_key: the key that was made for this run, which is shown.
+    """
+    # The form in which clients that can use unix sockets take them: path of the socket, colon, path of the request.
+    origin = f"ws+unix://{place}:" if authority is None else f"ws://{authority}"
+    url = f"{origin}/queue/welcome"
+    if made_key is not None:
+        lines = [
+            f"{url}?token={made_key}",
+            'The key was made for this run; it may also be sent as "Authorization: Bearer <key>".',
+        ]
+    elif settings.no_auth:
+        lines = [url, "Everybody is let in (--no-auth)."]
+    else:
+        lines = [url, 'Clients send one of the configured keys: "Authorization: Bearer <key>" or ?token=<key>.']
+    if authority is not None:
+        key = "" if settings.no_auth else f"?token={made_key or 'KEY'}"
+        if not settings.no_console:
+            lines.append(f"For people: http://{authority}/")
+        lines += ["A first call, which adds a job to the queue `welcome`:", "  " + _first_call(f"{url}{key}")]
+    return lines
+
+
+def _first_call(url: str) -> str:
+    """Return a command for a shell that adds a job; the interpreter is ours, which has what it needs."""
+    call = '{"id":1,"data":{"fn":"add","args":["hello"]}}'
+    program = f'from websockets.sync.client import connect; c = connect("{url}"); c.send("""{call}"""); print(c.recv())'
+    return f"{shlex.quote(sys.executable)} -c '{program}'"
