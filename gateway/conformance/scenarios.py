@@ -41,7 +41,7 @@ class Scenario:
     @property
     def input(self) -> str:
         """What a producer reads."""
-        return "".join(f"{json.dumps(call, ensure_ascii=False)}\n" for call in self.calls)
+        return "".join(f"{json.dumps(call)}\n" for call in self.calls)
 
 
 async def warm(play: Play, rule: Rule) -> Session:
