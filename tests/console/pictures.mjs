@@ -127,7 +127,6 @@ await shoot("failed", "#/queue/letters/failed", "No such user");
 await shoot("job", "#/queue/letters/job/order-2041", "Why it failed", { colorScheme: "dark" });
 await shoot("connections", "#/connections", "images", { size: LOW, colorScheme: "dark" });
 await shoot("narrow", "#/", "letters", { size: NARROW });
-await shoot("add", "#/queue/letters/add", "More options");
 await shoot("call", "#/queue/letters/call", "getJobCounts");
 isOpen = false;
 await trading;

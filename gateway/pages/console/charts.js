@@ -78,7 +78,7 @@ class Chart {
     this.drawing.append(this.name);
     this.mark = s("line", { class: "mark", y1: 0, y2: HEIGHT, visibility: "hidden" });
     this.scale = h("span", { class: "scale" });
-    this.at = h("span", { class: "muted" }, "the last hour");
+    this.at = h("span", { class: "muted" });
     this.values = series.map(() => h("strong", {}, "–"));
     const legend = series.map(([name, text], at) => h("span", { class: `key ${name}` }, text, " ", this.values[at]));
     this.drawing.addEventListener("pointermove", (event) => this.#point(event));
@@ -131,7 +131,7 @@ class Chart {
     const last = series[0].length - 1;
     const at = place ?? last;
     series.forEach((values, index) => setText(this.values[index], this.format(values[at] ?? NaN)));
-    setText(this.at, place === null ? "the last hour" : time(end - (last - at) * step));
+    setText(this.at, place === null ? "" : time(end - (last - at) * step));
     this.mark.setAttribute("visibility", place === null ? "hidden" : "visible");
     const x = ((at / Math.max(1, last)) * WIDTH).toFixed(1);
     this.mark.setAttribute("x1", x);
