@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 
 from bullmq_proxy.gateway.conformance.check import CannotStart, check, chosen
+from bullmq_proxy.gateway.conformance.process import kill_all
 from bullmq_proxy.gateway.conformance.rules import ROLES, Rule
 
 __all__ = ["CannotStart", "UnknownRule", "run"]
@@ -34,7 +35,10 @@ def run(
         CannotStart: the client never connects.
     """
     rules = [_rule(id) for id in ids]
-    verdicts = asyncio.run(check(command, chosen(roles or ROLES, rules), rules, timeout))
+    try:
+        verdicts = asyncio.run(check(command, chosen(roles or ROLES, rules), rules, timeout))
+    finally:
+        kill_all()
     if as_json:
         return json.dumps(verdicts.as_json(), ensure_ascii=False, indent=2), verdicts.is_good
     return "\n".join(verdicts.lines()), verdicts.is_good

@@ -19,6 +19,15 @@ END_TIMEOUT: Final = 2.0
 """Seconds for a process to end that was killed."""
 _PIECE: Final = 65536
 
+_groups: set[int] = set()
+
+
+def kill_all() -> None:
+    """Kill what is left of all clients, where nobody has waited for their ends: after a second Ctrl-C."""
+    for group in _groups:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+
 
 class Client:
     """A process of the client under test, with whatever it starts.
@@ -56,6 +65,7 @@ class Client:
         self._process = await asyncio.create_subprocess_exec(
             *self._command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
         )
+        _groups.add(self._process.pid)
         self._task = asyncio.create_task(self._follow(self._process))
 
     @property
@@ -86,6 +96,7 @@ class Client:
         if not done:  # something of its own session has the pipes
             self._task.cancel()
             await asyncio.wait([self._task])
+        _groups.discard(self._process.pid)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
