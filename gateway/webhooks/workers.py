@@ -82,7 +82,7 @@ class Webhooks:
         self._lease = f"{base}worker:"
         self._broker = broker
         self._address = broker.leases.identity.address
-        self._configured = configured if broker.leases.identity.slot == 0 else {}
+        self._configured = configured  # each shard sees to it: which slots have one after a reload nobody knows
         self._version: bytes | None = None
         self._texts: dict[str, bytes] = {}  # as they stand in Redis; only what can be read
         self._free = 0  # registrations without an owner, at the last look

@@ -17,7 +17,12 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway import Proxy, start_proxy
+from bullmq_proxy.gateway.app import App
+from bullmq_proxy.gateway.broker.consuming.tokens import Identity
+from bullmq_proxy.gateway.broker.redis.address import Target
+from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.gateway.webhooks import workers
+from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.supervisor.sources import ConfigFile, resolve
 from tests.sessions.peer import until
 from tests.support.valkey import ValkeyProcess
@@ -225,6 +230,20 @@ class TestTheConfiguration:
             client_of(proxy.port, KEY) as client,
         ):
             await client.state("mails", await client.add("mails"), "completed")
+
+    async def test_the_successor_of_a_reload_registers_them_in_whatever_slot(
+        self, valkey: ValkeyProcess, prefix: str, endpoint: Endpoint
+    ) -> None:
+        webhooks = json.dumps({"mails": {"queue": "mails", "endpoint": {"url": endpoint.url}}})
+        given: dict[str, Any] = {"prefix": prefix, "webhooks": webhooks, "webhook_allow": "127.0.0.1"}
+        settings = Settings(auth_keys=(KEY,), drain_timeout=0, **given)
+        app = App(settings, Target.from_url(valkey.url), Identity(prefix, slot=1))
+        await app.start(("127.0.0.1", 0), redis_timeout=None)
+        try:
+            async with client_of(app.listener.port, KEY) as client:
+                await client.state("mails", await client.add("mails"), "completed")
+        finally:
+            await app.drain(0, CloseCode.GOING_AWAY)
 
     async def test_one_that_cannot_be_used_is_refused_with_its_place(self, valkey: ValkeyProcess) -> None:
         proxy = start_proxy(valkey.url, KEY, port=0, webhooks='{"mails": {"queue": "mails"}}')

@@ -13,15 +13,19 @@ import { Session, storedKey } from "./session.js";
 const main = document.getElementById("main");
 const head = document.getElementById("head");
 const link = h("span", { class: "link", "data-state": "up" }, "live");
+const VIEWS = new Map([
+  ["queue", queueView],
+  ["connections", connectionsView],
+]);
 let session = null;
 let close = () => {};
 
 function show(isFirst = false) {
   close();
   const [kind = "", ...rest] = route();
-  const view = { queue: queueView, connections: connectionsView }[kind] ?? queuesView;
+  const view = VIEWS.get(kind) ?? queuesView;
   put(main);
-  const title = { queue: rest[0], connections: "Connections" }[kind] ?? "Queues";
+  const title = new Map([[queueView, rest[0]], [connectionsView, "Connections"]]).get(view) ?? "Queues";
   document.title = `${title} · bullmq-proxy`;
   for (const each of head.querySelectorAll("nav a")) {
     const isHere = each.hash === (kind === "connections" ? "#/connections" : "#/");
