@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
@@ -183,7 +184,8 @@ class Worker:
     def run(self) -> None:
         """Process jobs until Ctrl-C, or `close` in another thread; then those in hand are finished."""
         try:
-            asyncio.run(self._run())
+            with suppress(KeyboardInterrupt):
+                asyncio.run(self._run())
         finally:
             self._pool.shutdown()
 

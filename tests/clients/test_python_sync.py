@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -55,6 +58,32 @@ def test_a_script_adds_reads_and_waits(queue: Queue, url: str) -> None:
     assert queue.getJobCounts("completed", "failed") == {"completed": 2, "failed": 1}
     job = queue.getJobs(["completed"])[0]
     assert (job.progress, queue.getJobLogs(job.id)["count"]) == (50, 1)
+
+
+def test_ctrl_c_ends_a_worker_that_has_finished_what_it_had(queue: Queue, url: str) -> None:
+    program = f"""
+from bullmq_proxy.gateway.client.sync import Worker
+def work(job):
+    print("begun", flush=True)
+    input()
+    return "done"
+Worker("ctrl-c", work, url={url!r}, key={KEY!r}).run()
+"""
+    with Queue("ctrl-c", url=url, key=KEY) as jobs:
+        job = jobs.add("job")
+        worker = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "begun\n"
+        worker.send_signal(signal.SIGINT)
+        _, errors = worker.communicate("\n", timeout=20)
+        assert (worker.returncode, errors) == (0, "")
+        assert job.waitUntilFinished(5000) == "done"
 
 
 def test_events_are_a_loop(queue: Queue, url: str) -> None:
