@@ -246,7 +246,7 @@ class Fleet:
         if slot.pid is None:
             slot.due = float("inf")
         elif slot.state in (State.STARTING, State.READY):
-            slot.state, slot.due = State.LEAVING, now + HANDOVER + self._drain_timeout
+            slot.state, slot.due = State.LEAVING, now + HANDOVER + slot.drain_timeout
             self._to_tell.append((now, Retire(slot.pid, slot.index)))
 
     def next_due(self) -> float | None:
@@ -277,7 +277,7 @@ class Fleet:
         if slot.incarnation < 0 and slot.replaces is None:
             slot.empty_since = now
         slot.incarnation += 1
-        slot.pid, slot.ready_at, slot.message = pid, None, ""
+        slot.pid, slot.ready_at, slot.message, slot.drain_timeout = pid, None, "", self._drain_timeout
         slot.state, slot.due = State.STARTING, now + self._start_timeout
 
     def forked(self, index: int, pid: int, now: float) -> None:
@@ -302,7 +302,7 @@ class Fleet:
         """Note that a shard drains because somebody else has told it to: the others serve its slot meanwhile."""
         slot = self.slots[index]
         if slot.state is State.READY:
-            slot.state, slot.due, slot.is_shared = State.LEAVING, now + self._drain_timeout, True
+            slot.state, slot.due, slot.is_shared = State.LEAVING, now + slot.drain_timeout, True
 
     def failed(self, index: int, message: str) -> None:
         """Note why a shard is about to give up."""
@@ -404,7 +404,7 @@ class Fleet:
 
     def _end(self, outcome: Outcome, now: float, delay: float = 0.0) -> None:
         self._ending = outcome
-        self._deadline = now + delay + self._drain_timeout
+        self._deadline = now + delay + max(slot.drain_timeout for slot in self.slots)
         for slot in self.slots:
             # Whom somebody else has told to leave does so already: a second word would hurry it.
             is_told = slot.state is State.LEAVING and slot.listener is not None

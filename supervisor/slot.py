@@ -28,6 +28,8 @@ class Slot:
     pid: int | None = None
     due: float = 0.0
     """WAITING: when to spawn. STARTING, LEAVING and ABORTING: when to kill."""
+    drain_timeout: float = 0.0
+    """Seconds that its shard may take to leave: what was configured when it was started."""
     beat: int = 0
     """How many signs of life the shard had given at the last look."""
     moved_at: float = 0.0

@@ -416,6 +416,18 @@ class TestReplacing:
         fleet.ready(2, LEAST_AGE + 2)
         assert fleet.replace_heavy({**memory, 2: 2 << 30}, 1 << 30, LEAST_AGE + 3) == []
 
+    def test_the_old_one_has_the_time_for_its_drain_that_was_configured_when_it_was_started(self) -> None:
+        fleet = serving(2)
+        fleet.take_times(start_timeout=START, drain_timeout=1, shard_timeout=0)
+        fleet.replace()
+        fleet.plan(1)
+        fleet.started(2, 102, 1)
+        fleet.ready(2, 2)
+        fleet.plan(2)
+        assert fleet.next_due() == 2 + HANDOVER + DRAIN + GRACE
+        fleet.stop(3)
+        assert fleet.slots[1].due == 3 + DRAIN + GRACE
+
     def test_the_end_of_the_service_ends_it(self) -> None:
         fleet = serving(1)
         fleet.replace()
