@@ -66,7 +66,7 @@ function work(): void
         }
         try {
             $end = ['moveJobToCompleted', [$taken->ok->id, handle($taken->ok->data), $token]];
-        } catch (Exception $error) {
+        } catch (Throwable $error) { // a TypeError, too: it is the job that fails, not the worker
             $end = ['moveJobToFailed', [$taken->ok->id, ['message' => $error->getMessage()], $token]];
         }
         $ended = call(...[...$end, true]); // twice does no harm: the second time the lock is gone
