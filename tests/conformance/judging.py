@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from bullmq_proxy.gateway.conformance.check import SCENARIOS, check, chosen
 from bullmq_proxy.gateway.conformance.rules import ROLES
 from bullmq_proxy.gateway.conformance.scenarios import Scenario
 from bullmq_proxy.gateway.conformance.verdicts import OK, UNUSED
+
+SEVERAL: Final = {
+    *("at-once-4002", "at-once-4003", "later-4", "later-5"),
+    *(f"stop-{code}" for code in (400, 403, 404, 1002, 1003, 1007, 1008, 1009)),
+}
+FEWER: Final = [scenario for scenario in SCENARIOS if scenario.name not in SEVERAL]
+"""Those that differ: the others are played to the Python client, which starts at once."""
 
 
 async def broken_rules(command: Sequence[str], scenarios: Collection[Scenario] = SCENARIOS) -> list[str]:

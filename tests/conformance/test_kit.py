@@ -15,7 +15,7 @@ from bullmq_proxy.gateway.conformance.check import SCENARIOS, CannotStart, check
 from bullmq_proxy.gateway.conformance.process import VARIABLES
 from bullmq_proxy.gateway.conformance.rules import PRODUCER, WORKER, Rule
 from tests.conformance.conftest import Start
-from tests.conformance.judging import broken_rules
+from tests.conformance.judging import FEWER, broken_rules
 from tests.docs.markdown import FAILURES, section
 from tests.support.service import ROOT, run_here
 
@@ -100,7 +100,7 @@ async def test_it_finds_each_fault_in_pauses(warm_python: Start, fault: str) -> 
 
 
 async def test_it_finds_nothing_in_a_client_that_is_right(warm_python: Start) -> None:
-    assert await broken_rules(warm_python(FAULTY)) == []
+    assert await broken_rules(warm_python(FAULTY), FEWER) == []
 
 
 class TestTheCommand:
