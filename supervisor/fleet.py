@@ -172,7 +172,7 @@ class Fleet:
         actions: list[Action] = [told for at, told in self._to_tell if at <= now and told.pid in alive]
         self._to_tell = [(at, told) for at, told in self._to_tell if at > now]
         for slot in self.slots:
-            if slot.empty_since is not None and now - slot.empty_since >= MOMENT:
+            if slot.empty_since is not None and slot.empty_since + MOMENT <= now:
                 slot.empty_since, slot.is_shared = None, True
             if slot.due > now:
                 continue
