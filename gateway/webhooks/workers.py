@@ -206,7 +206,10 @@ class Webhooks:
         for name, runner in list(self._runners.items()):
             if runner.text != self._texts[name]:
                 self._retire(self._runners.pop(name))
-                self._run(name, runner.owned_until)
+                if self._draining:  # it is another shard's business from now on
+                    self._release(name)
+                else:
+                    self._run(name, runner.owned_until)
         fresh = len(self._texts.keys() - self._runners.keys())
         self._hold(self._part(fresh))
 

@@ -126,6 +126,20 @@ class TestOurForm:
         assert endpoint.most == 4
         assert [each.request.path for each in endpoint.deliveries] == ["/a"] * 3 + ["/b"] + ["/c"] * 3
 
+    async def test_a_shard_that_drains_does_not_begin_with_what_it_says_now(
+        self, gateway: Proxy, client: Client, endpoint: Endpoint
+    ) -> None:
+        endpoint.respond = unanswered
+        await client.put("mails", endpoint.url)
+        await client.add("mails")
+        await endpoint.came()
+        assert gateway._app is not None
+        webhooks = gateway._app._webhooks
+        webhooks.drain()
+        assert set(webhooks._runners) == {"mails"}, "its request is under way"
+        await client.put("mails", endpoint.url, concurrency=3)
+        assert not webhooks._runners
+
     async def test_it_is_among_those_who_work_on_the_queue(self, client: Client, endpoint: Endpoint) -> None:
         endpoint.respond = unanswered
         await client.put("mails", endpoint.url, concurrency=3)
