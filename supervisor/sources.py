@@ -153,9 +153,10 @@ def _refuse_unknown_keys(file: ConfigFile) -> None:
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    known = [CONFIG_VARIABLE, URL_VARIABLE, KEY_VARIABLE, *(option.environment[0] for option in options())]
+    known = [CONFIG_VARIABLE, *(option.environment[0] for option in options())]
     for name, value in environ.items():
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and not _is_from_kubernetes(name, value):
+        is_ours = name in (*known, URL_VARIABLE, KEY_VARIABLE)
+        if name.startswith(ENVIRONMENT_PREFIX) and not is_ours and not _is_from_kubernetes(name, value):
             raise UsageError(f"unknown environment variable {name}{_nearest(name, known)}")
 
 
