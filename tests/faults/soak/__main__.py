@@ -62,7 +62,8 @@ async def soak(site: Site, names: list[str], minutes: float, random: Random) -> 
         if times[name][-1] > stretched(_AT_ONCE):
             faults.append(f"{name}: nobody was served for {times[name][-1]:.1f} s")
         ledger = crowd.ledger
-        print(f"{name}: serves after {times[name][-1]:.2f} s; {len(ledger.added)} added, {len(ledger.done)} done")
+        figures = f"{len(ledger.added)} added, {len(ledger.done)} done, at {time.monotonic():.0f}"
+        print(f"{name}: serves after {times[name][-1]:.2f} s; {figures}")
         await asyncio.sleep(random.uniform(*_QUIET))
     await crowd.stop_producing()
     stopped = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 
@@ -31,17 +32,23 @@ class Ledger:
         self.heard: set[str] = set()
         self.missed: set[str] = set()
         self._again_before: list[str] = []
+        self._history: dict[str, list[str]] = {}
         self._last: dict[str, int] = {}  # by job, the number of the last start of which a worker knows
         self._done: dict[str, int] = {}  # by job, that of the start whose completion was confirmed to the worker
 
     def pushed(self, id: str, start: int) -> None:
         """Take note that a job came to a worker, `start` being how often it was started then."""
         self.pushes[id] += 1
+        self._note(id, f"start {start}")
         self._last[id] = max(start, self._last.get(id, 0))
 
     def finished(self, id: str, start: int) -> None:
         """Take note that the completion of this start of a job was confirmed to its worker."""
         self._done[id] = max(start, self._done.get(id, 0))
+        self._note(id, f"end of {start}")
+
+    def _note(self, id: str, what: str) -> None:
+        self._history.setdefault(id, []).append(f"{what} at {time.monotonic():.2f}")
 
     def lost(self) -> None:
         """Take note that an answer came too late."""
@@ -70,6 +77,10 @@ class Ledger:
 
     @property
     def again(self) -> list[str]:
-        """The ids of the jobs that were started again after that: there must be none."""
-        known = [id for id, start in self._done.items() if self._last.get(id, 0) > start and id not in self.voided]
+        """The jobs that have a start after the one whose end was confirmed, as they came: there must be none."""
+        known = [
+            f"{id}: {', '.join(self._history[id])}"
+            for id, start in self._done.items()
+            if self._last.get(id, 0) > start and id not in self.voided
+        ]
         return self._again_before + known
