@@ -94,9 +94,7 @@ async def audit(site: Site, ledger: Ledger) -> Account:
     if locks:
         faults.append(f"{len(locks)} locks are left, such as {locks[:3]}")
     if ledger.again:
-        faults.append(
-            f"{len(ledger.again)} jobs have a start after the one whose end was confirmed: {ledger.again[:3]}"
-        )
+        faults.append(f"{len(ledger.again)} jobs ran again after their end was confirmed: {ledger.again[:3]}")
     if silent := unheard(found, ledger):
         faults.append(f"{len(silent)} jobs were completed and no watcher was told, such as {sorted(silent)[:3]}")
     if others := {reason: count for reason, count in reasons.items() if reason != _STALLED}:

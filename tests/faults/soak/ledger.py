@@ -31,16 +31,16 @@ class Ledger:
         self.late = 0
         self.heard: set[str] = set()
         self.missed: set[str] = set()
-        self._again_before: list[str] = []
+        self._again: dict[str, list[str]] = {}
         self._history: dict[str, list[str]] = {}
-        self._last: dict[str, int] = {}  # by job, the number of the last start of which a worker knows
         self._done: dict[str, int] = {}  # by job, that of the start whose completion was confirmed to the worker
 
     def pushed(self, id: str, start: int) -> None:
         """Take note that a job came to a worker, `start` being how often it was started then."""
         self.pushes[id] += 1
         self._note(id, f"start {start}")
-        self._last[id] = max(start, self._last.get(id, 0))
+        if start > self._done.get(id, start) and id not in self.voided:
+            self._again[id] = self._history[id]
 
     def finished(self, id: str, start: int) -> None:
         """Take note that the completion of this start of a job was confirmed to its worker."""
@@ -65,9 +65,8 @@ class Ledger:
 
     def void(self) -> None:
         """Take note that the server was told to forget all jobs, just now."""
-        self._again_before = self.again
         self.voided |= self.tried
-        for each in (self.tried, self.added, self._last, self._done):
+        for each in (self.tried, self.added, self._done):
             each.clear()
 
     @property
@@ -77,10 +76,9 @@ class Ledger:
 
     @property
     def again(self) -> list[str]:
-        """The jobs that have a start after the one whose end was confirmed, as they came: there must be none."""
-        known = [
-            f"{id}: {', '.join(self._history[id])}"
-            for id, start in self._done.items()
-            if self._last.get(id, 0) > start and id not in self.voided
-        ]
-        return self._again_before + known
+        """The jobs that were started again after their end was confirmed, as it came: there must be none.
+
+        A push that comes late tells of an earlier start. One that comes before may tell of a later start: on a master
+        that was replaced, and did not keep it.
+        """
+        return [f"{id}: {', '.join(history)}" for id, history in self._again.items()]

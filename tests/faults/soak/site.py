@@ -170,7 +170,7 @@ class Site:
                 with suppress(AssertionError):
                     self.wait_for_another(before, 10)
             self.wait_for_another(before)
-            time.sleep(1.5 * REDIS_TIMEOUT)  # so that nobody waits there any more for a reply
+            time.sleep(4 * REDIS_TIMEOUT)  # so that nobody waits there any more for a reply
             redis.client_unpause()  # else it would not take the sentinels' order to follow the other one
         self.settle()
 
