@@ -74,5 +74,7 @@ async def test_a_master_that_dies_takes_nothing_along_that_was_replicated(
             sentinels.master.kill()
             await jobs.goes_on()
         assert not jobs.refused["REDIS_UNAVAILABLE"]
-    [seconds] = re.findall(r"mymaster/0: connected again after (\S+) s", caplog.text)
+    *_, seconds = re.findall(
+        r"mymaster/0: connected again after (\S+) s", caplog.text
+    )  # on a busy machine the first new link may break again
     assert float(seconds) < time.monotonic() - began
