@@ -15,10 +15,11 @@ import click
 
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.supervisor.slots import StartError
-from bullmq_proxy.supervisor.sources import KEY_VARIABLE, URL_VARIABLE, UsageError
+from bullmq_proxy.supervisor.sources import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+URL_VARIABLE, KEY_VARIABLE = "BULLMQ_URL", "BULLMQ_KEY"  # as the examples of clients have them
 _DEFAULT = "http://127.0.0.1:8080"
 _PATIENCE = 30.0  # s for a reply
 _SCHEMES = {"http": HTTPConnection, "ws": HTTPConnection, "https": HTTPSConnection, "wss": HTTPSConnection}

@@ -22,8 +22,6 @@ from bullmq_proxy.gateway.settings import ENVIRONMENT_PREFIX, Option, SettingErr
 from bullmq_proxy.gateway.value_types import InvalidValueError, ValueType, boolean, host, whole
 
 CONFIG_VARIABLE = "BULLMQ_PROXY_CONFIG"
-# Of the commands that call a gateway; a shell where they are set may start one, too.
-URL_VARIABLE, KEY_VARIABLE = "BULLMQ_PROXY_URL", "BULLMQ_PROXY_KEY"
 _OF_SERVICE = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)")
 REDIS_PARTS = ("REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_TLS")
 
@@ -155,8 +153,7 @@ def _refuse_unknown_keys(file: ConfigFile) -> None:
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     known = [CONFIG_VARIABLE, *(option.environment[0] for option in options())]
     for name, value in environ.items():
-        is_ours = name in (*known, URL_VARIABLE, KEY_VARIABLE)
-        if name.startswith(ENVIRONMENT_PREFIX) and not is_ours and not _is_from_kubernetes(name, value):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and not _is_from_kubernetes(name, value):
             raise UsageError(f"unknown environment variable {name}{_nearest(name, known)}")
 
 

@@ -26,7 +26,7 @@ async def gateway(valkey: ValkeyProcess, prefix: str, tmp_path: Path) -> AsyncIt
 
 
 async def started(gateway: Gateway, *words: str, key: str = "key-1") -> asyncio.subprocess.Process:
-    environment = {**os.environ, "BULLMQ_PROXY_URL": f"http://127.0.0.1:{gateway.port}", "BULLMQ_PROXY_KEY": key}
+    environment = {**os.environ, "BULLMQ_URL": f"http://127.0.0.1:{gateway.port}", "BULLMQ_KEY": key}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bullmq_proxy.supervisor", *words),
         env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,

@@ -10,8 +10,6 @@ import pytest
 
 from bullmq_proxy.gateway.settings import Settings, options
 from bullmq_proxy.supervisor.sources import (
-    KEY_VARIABLE,
-    URL_VARIABLE,
     ConfigFile,
     Resolution,
     UsageError,
@@ -254,11 +252,6 @@ class TestUnknownVariables:
             resolved(environ={name: "3"})
         assert str(refused.value).startswith(f"unknown environment variable {name}")
         assert str(refused.value).endswith(advice)
-
-    def test_those_of_the_commands_that_call_a_gateway_may_be_set_where_one_is_started(self) -> None:
-        assert (
-            resolved(environ={URL_VARIABLE: "http://gateway:8080", KEY_VARIABLE: "k"}).settings == resolved().settings
-        )
 
     def test_others_are_none_of_our_business(self) -> None:
         resolved(environ={"BULLMQ_PORT": "3", "BULLMQ_PROXYPORT": "3", "MY_BULLMQ_PROXY_PORT": "3"})
