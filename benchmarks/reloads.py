@@ -30,6 +30,7 @@ from tests.support.service import Service
 from tests.support.waiting import eventually
 
 _SHARDS: Final = 2
+_HEALTHY: Final = 2.5  # s between two kills
 _LONGEST: Final = 60.0  # s for a shard to be back, and for the last jobs
 _PATH: Final = "/queue/load"
 
@@ -92,7 +93,7 @@ async def _part(
         await strike(service)
     stop.set()
     await crowd
-    waits = sorted(ledger.waited)
+    waits = sorted(ledger.waited) or [0.0]
     print(
         f"{count} {name}s in {time.monotonic() - began:.0f} s: {len(ledger.added)} jobs of as many clients added after"
         f" {statistics.median(waits) * 1000:.1f} ms (median), {waits[int(len(waits) * 0.99)] * 1000:.0f} ms (p99),"
@@ -117,6 +118,7 @@ async def _kill(service: Service) -> None:
     ready = service.errors.count(" is ready")
     os.kill(random.choice(service.shards()), signal.SIGKILL)
     await eventually(lambda: service.errors.count(" is ready") > ready, "the shard is back", _LONGEST)
+    await asyncio.sleep(_HEALTHY)  # what dies more often than that is started ever more rarely
 
 
 def _left(found: dict[str, int]) -> int:
