@@ -252,8 +252,16 @@ class Runner:
         if until > now and not self._closed:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(until + _LATE, self._set_taking)
+            self._timer = self._loop.call_at(until + _LATE, self._look_again)
         self._feed.wake(self._consumer)
+
+    def _look_again(self) -> None:
+        """Take jobs again, if that may be by now; nobody else would look, should that fail."""
+        try:
+            self._set_taking()
+        except Exception:
+            log.exception("webhook %s: whether it takes jobs", self.name)
+            self._timer = self._loop.call_later(_LATE, self._look_again)
 
     # Between the consumer and its feed
 
