@@ -37,7 +37,7 @@ _PATH: Final = "/queue/load"
 
 @dataclass
 class Ledger:
-    """What the clients have seen.
+    """Observations of the clients.
 
     Attributes:
         added: ids of the jobs that were confirmed.

@@ -1,4 +1,4 @@
-"""How many processor cores this process may use: a container's share is not the whole machine."""
+"""The processor cores that this process may use: a container's share is not the whole machine."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import update_wrapper
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, TypeVar, cast
@@ -209,8 +210,9 @@ def connections(gateway: Gateway, queue: str | None, as_json: bool) -> int:
 @of_gateway
 def watch(gateway: Gateway, queue: str, events: str | None) -> int:
     """Print the events of a queue, a line of JSON for each, until Ctrl-C."""
-    for event in gateway.stream(_path(queue, "events"), events="*" if events is None else events):
-        click.echo(json.dumps(event, ensure_ascii=False))
+    with suppress(KeyboardInterrupt):
+        for event in gateway.stream(_path(queue, "events"), events="*" if events is None else events):
+            click.echo(json.dumps(event, ensure_ascii=False))
     return Exit.DONE
 
 

@@ -281,7 +281,7 @@ class Master:
                 self._read_again()
 
     def _read_again(self) -> None:
-        """Put in force what is configured now: keys at once, all else in fresh shards. Errors change nothing."""
+        """Put in force what is configured now: keys at once, all else in fresh shards, or nothing of it."""
         before = self._keys_file.keys if self._keys_file else ()
         if self._keys_file is not None and not self._reload_keys(self._keys_file):
             return

@@ -16,7 +16,7 @@ _FOR_GOOD = ("host", "port", "procs", "data_dir", "keys_file")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a reload has found.
+    """The findings of a reload.
 
     Attributes:
         settings: to be in force from now on.

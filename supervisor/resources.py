@@ -1,4 +1,4 @@
-"""What the system gives to processes: descriptors and memory."""
+"""Descriptors and memory, which the system gives to processes."""
 
 from __future__ import annotations
 

@@ -42,5 +42,5 @@ class Slot:
     hopeless: int = 0
     """Deaths in a row without having been ready."""
     message: str = ""
-    """What the shard said about its failure."""
+    """The shard's own words about its failure."""
     backoff: Backoff = field(default_factory=Backoff)

@@ -1,4 +1,4 @@
-"""What the service prints once all shards serve: where to connect, how to show a key, and a first call."""
+"""The lines that are printed once all shards serve: where to connect, how to show a key, and a first call."""
 
 from __future__ import annotations
 

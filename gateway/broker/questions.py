@@ -1,4 +1,4 @@
-"""What shards ask each other over the channel, what they answer, and how both are read."""
+"""The questions of shards to each other over the channel, the answers, and the readers of both."""
 
 from __future__ import annotations
 

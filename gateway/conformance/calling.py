@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from functools import partial
 from typing import Any, Final
 
 from bullmq_proxy.gateway.conformance.play import Missing, Play, over
 from bullmq_proxy.gateway.conformance.rules import PRODUCER, Rule
 from bullmq_proxy.gateway.conformance.scenarios import Scenario
-from bullmq_proxy.gateway.conformance.session import Call
+from bullmq_proxy.gateway.conformance.session import Call, Session
 
 LATE: Final = 0.15
 """Seconds until a call is answered."""
@@ -75,7 +76,7 @@ async def replies(play: Play) -> None:
     with play.judging(Rule.REPLY):
         answered = 0
         while answered < len(CALLS):
-            await play.until(lambda: len(session.calls) > answered, f"call {answered + 1} was not made")  # noqa: B023
+            await play.until(partial(_has_more, session, answered), f"call {answered + 1} was not made")
             await asyncio.sleep(LATE)
             session.send({"id": "kit-nobody", "data": {"ok": "of nobody"}})
             session.send({"id": 900, "data": {"type": "kit-news"}})
@@ -104,7 +105,7 @@ async def broken_calls(play: Play) -> None:
     with play.judging(Rule.REPEAT):
         while len(play.client.lines) < len(WRITES):
             await play.until(
-                lambda: len(session.calls) > taken or len(play.client.lines) >= len(WRITES),  # noqa: B023
+                partial(_goes_on, play, session, taken),
                 f"after {made.total()} calls it made none and printed no line",
             )
             calls, taken = session.calls[taken:], len(session.calls)
@@ -122,6 +123,14 @@ async def broken_calls(play: Play) -> None:
         if made["addJobLog"] > 1:
             over("it made addJobLog again")
         _check_error(play, 1, "OUTCOME_UNKNOWN")
+
+
+def _has_more(session: Session, calls: int) -> bool:
+    return len(session.calls) > calls
+
+
+def _goes_on(play: Play, session: Session, calls: int) -> bool:
+    return _has_more(session, calls) or len(play.client.lines) >= len(WRITES)
 
 
 def _name(call: Call) -> str:

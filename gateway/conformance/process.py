@@ -11,7 +11,7 @@ from typing import Final
 
 URL, KEY, QUEUE, ROLE = "BULLMQ_URL", "BULLMQ_KEY", "BULLMQ_QUEUE", "BULLMQ_ROLE"
 VARIABLES: Final = (URL, KEY, QUEUE, ROLE)
-"""What tells a client where the gateway is, its key, its queue, and whether it is a worker or a producer."""
+"""Variables by which a client learns of the gateway, its key and queue, and whether to be a worker or a producer."""
 
 MOST_OUTPUT: Final = 4 * 1024 * 1024
 """Bytes of a client's output that are looked at; of what it prints beyond them nothing is known."""

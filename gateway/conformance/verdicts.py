@@ -1,4 +1,4 @@
-"""What was seen of each rule over all scenarios, and the lines that say so."""
+"""The verdict on each rule, from all scenarios, and the lines that tell it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OK, FAILED, UNUSED, OPEN = "ok", "failed", "not used", "not seen"
 
 
 class Verdicts:
-    """What was seen of each rule.
+    """The verdict on each rule.
 
     Attributes:
         rules: those that are judged.

@@ -20,7 +20,7 @@ ANCESTOR_TEXT: Final = "text/plain;charset=utf-8"
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Page = bytes | Response
-"""What a page is answered with: JSON text, or a whole response."""
+"""The answer to a request for a page: JSON text, or a whole response."""
 
 METHODS: Final = ("GET", "HEAD", "OPTIONS")
 """Methods of requests without a body."""

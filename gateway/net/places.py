@@ -14,11 +14,11 @@ KINDS: Final[dict[SessionEndpoint, ConnectionKind]] = {
     SessionEndpoint.EVENTS: "events",
     SessionEndpoint.FLOWS: "flows",
 }
-"""What others are shown of the endpoint of a connection."""
+"""The names of endpoints, as others are shown them."""
 
 
 class Place:
-    """What connections have connected to.
+    """An endpoint and a queue, which connections share.
 
     Attributes:
         kind: as it is shown.

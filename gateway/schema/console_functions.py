@@ -1,4 +1,4 @@
-"""What the console knows of the functions of a queue: their signatures, what they need, and an example of each."""
+"""The functions of a queue, as the console knows them: their signatures, what they need, and an example of each."""
 
 from __future__ import annotations
 

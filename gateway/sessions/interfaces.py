@@ -16,7 +16,7 @@ Result = bytes | tuple[bytes | Raw, ...] | GatewayError
 
 
 class Work(NamedTuple):
-    """What a client has under way.
+    """The work that a client has under way.
 
     Attributes:
         jobs: in hand.
@@ -122,7 +122,7 @@ class Session(Protocol):
 
     @property
     def work(self) -> Work:
-        """What is under way."""
+        """The work under way."""
 
     @property
     def is_idle(self) -> bool:
@@ -164,7 +164,7 @@ class CallSession(Protocol):
 
     @property
     def work(self) -> Work:
-        """What is under way."""
+        """The work under way."""
 
     @property
     def is_idle(self) -> bool:

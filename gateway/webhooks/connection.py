@@ -26,7 +26,7 @@ _NO_BODY: Final = (204, 304)  # whatever their headers say (RFC 9112 §6.3)
 
 
 class Owner(Protocol):
-    """Whoever has the connection, and takes what comes of it."""
+    """The owner of a connection, who takes what comes of it."""
 
     def answered(self, connection: Connection, answer: Answer | NoAnswer) -> None:
         """Take the answer to the request; the connection can be asked again if it is `is_open`."""

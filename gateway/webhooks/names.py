@@ -15,7 +15,7 @@ Place = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class Names:
-    """Where the connections to one endpoint go."""
+    """The addresses of one endpoint."""
 
     def __init__(self, host: str, port: int, guard: Guard) -> None:
         """Make it; `guard` says where they may go."""

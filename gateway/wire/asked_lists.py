@@ -1,4 +1,4 @@
-"""What requests may ask for of the lists that are of no single queue, as the argument of a function of flows."""
+"""The query strings of lists that are of no single queue, read as the argument of a function of flows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the table of endpoints says of each: a row, with the paths and their parameters."""
+"""A row of the table of endpoints, with the paths and their parameters."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import pytest
+from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection, connect
 
 from bullmq_proxy.gateway import start_proxy
@@ -36,6 +37,15 @@ async def until(look: Callable[[], Awaitable[T]], what: str, timeout: float = SO
             raise AssertionError(f"not within {timeout:g} s: {what}")
         await asyncio.sleep(_TICK)
     return answer
+
+
+async def both_listen(redis: Redis, prefix: str) -> None:
+    """Wait until two gateways of a prefix hear each other."""
+
+    async def look() -> bool:
+        return bool((await redis.pubsub_numsub(f"{prefix}:{{gateways}}:channel@0"))[0][1] == 2)
+
+    await until(look, "both gateways listen")
 
 
 class Refused(Exception):

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.broker.redis import channel
 from tests.net.support import Answer, RawClient
-from tests.sessions.peer import Gateway, Peer, until
+from tests.sessions.peer import Gateway, Peer, both_listen, until
 from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
 
@@ -40,11 +40,7 @@ async def here(valkey: ValkeyProcess, prefix: str, tmp_path: Path) -> AsyncItera
 async def there(valkey: ValkeyProcess, prefix: str, here: Gateway, redis: Redis) -> AsyncIterator[Gateway]:
     """Another gateway on the same Redis, which knows nothing of the first; both hear each other."""
     async with Gateway(valkey.url, prefix=prefix) as gateway:
-
-        async def look() -> bool:
-            return bool((await redis.pubsub_numsub(f"{prefix}:{{gateways}}:channel@0"))[0][1] == 2)
-
-        await until(look, "both gateways listen")
+        await both_listen(redis, prefix)
         yield gateway
 
 

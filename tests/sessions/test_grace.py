@@ -16,7 +16,7 @@ from bullmq_proxy.gateway.broker.consuming import roster
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
 from bullmq_proxy.gateway.broker.redis.tracker import NAME
 from bullmq_proxy.gateway.net import opening_connection
-from tests.sessions.peer import Gateway, Job, Peer, down, until
+from tests.sessions.peer import Gateway, Job, Peer, both_listen, down, until
 from tests.support.keys import entry, write_keys
 from tests.support.relay import Relay
 from tests.support.valkey import ValkeyProcess
@@ -35,11 +35,7 @@ async def here(valkey: ValkeyProcess, prefix: str, tmp_path: Path) -> AsyncItera
 async def there(valkey: ValkeyProcess, prefix: str, here: Gateway, redis: Redis) -> AsyncIterator[Gateway]:
     """Another gateway on the same Redis; both hear each other."""
     async with Gateway(valkey.url, prefix=prefix) as gateway:
-
-        async def look() -> bool:
-            return bool((await redis.pubsub_numsub(f"{prefix}:{{gateways}}:channel@0"))[0][1] == 2)
-
-        await until(look, "both gateways listen")
+        await both_listen(redis, prefix)
         yield gateway
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.sessions.peer import Gateway, Peer, until
+from tests.sessions.peer import Gateway, Peer, both_listen, until
 from tests.support.valkey import ValkeyProcess
 
 LONG = 3_600_000  # ms
@@ -90,15 +90,6 @@ async def other(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Gateway]:
         yield gateway
 
 
-async def heard(redis: Redis, prefix: str) -> None:
-    """Wait until both gateways hear each other."""
-
-    async def look() -> bool:
-        return bool((await redis.pubsub_numsub(f"{prefix}:{{gateways}}:channel@0"))[0][1] == 2)
-
-    await until(look, "both gateways listen")
-
-
 SOON_ENOUGH = 2.0
 """Seconds, well below the 5 after which workers look by themselves."""
 
@@ -111,7 +102,7 @@ async def test_workers_everywhere_take_at_once_what_a_higher_concurrency_allows(
     await add(queue, 2)
     worker = await other.worker(concurrency=5)
     await worker.job()
-    await heard(redis, prefix)
+    await both_listen(redis, prefix)
     await until(lambda: _is_quiet(redis, prefix), "the worker waits")
     await queue.call(*lift)
     await worker.job(SOON_ENOUGH)
@@ -129,7 +120,7 @@ async def test_workers_everywhere_go_on_at_once_when_a_rate_limit_is_lifted(
     await add(queue, 2)
     worker = await other.worker(concurrency=5)
     await worker.job()
-    await heard(redis, prefix)
+    await both_listen(redis, prefix)
     await worker.nothing_more()
     await queue.call(*lift)
     await worker.job(SOON_ENOUGH)

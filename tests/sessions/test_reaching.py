@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker import reach
 from bullmq_proxy.gateway.broker.redis import channel
-from tests.sessions.peer import Gateway, Job, Peer, Refused, until
+from tests.sessions.peer import Gateway, Job, Peer, Refused, both_listen, until
 from tests.support.keys import entry, write_keys
 from tests.support.valkey import ValkeyProcess
 
@@ -40,11 +40,7 @@ async def there(valkey: ValkeyProcess, prefix: str, redis: Redis) -> AsyncIterat
 @pytest.fixture
 async def listening(here: Gateway, there: Gateway, redis: Redis, prefix: str) -> None:
     """Both gateways hear each other."""
-
-    async def look() -> bool:
-        return bool((await redis.pubsub_numsub(f"{prefix}:{{gateways}}:channel@0"))[0][1] == 2)
-
-    await until(look, "both gateways listen")
+    await both_listen(redis, prefix)
 
 
 pytestmark = pytest.mark.usefixtures("listening")

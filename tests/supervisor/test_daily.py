@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -65,8 +66,9 @@ async def test_a_day(gateway: Gateway) -> None:
     assert [row[0] for row in rows] == ["mails", "other"]
     code, output, _ = await ran(gateway, "connections", "--queue", "mails")
     assert [line.split()[1] for line in output.splitlines()] == ["kind", "events"]
-    watching.terminate()
-    await watching.communicate()
+    watching.send_signal(signal.SIGINT)
+    _, errors = await watching.communicate()
+    assert (watching.returncode, errors) == (0, b"")
 
 
 @pytest.mark.parametrize(

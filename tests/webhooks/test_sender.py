@@ -518,15 +518,22 @@ class TestRequests:
             assert not asking.answer.done()
 
 
-@pytest.mark.skipif(OPENSSL is None, reason="openssl is missing")
-async def test_the_tickets_behind_a_handshake_are_nothing_that_the_endpoint_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
+    """The TLS of an endpoint at localhost, which the sender trusts."""
     certificate = make_certificate(tmp_path, "localhost")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     module._tls.cache_clear()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    yield context
+    module._tls.cache_clear()
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is missing")
+async def test_the_tickets_behind_a_handshake_are_nothing_that_the_endpoint_says(
+    context: ssl.SSLContext,
+) -> None:
     server, has_sent_them = Server(), Event()
 
     def serve() -> None:
@@ -545,18 +552,12 @@ async def test_the_tickets_behind_a_handshake_are_nothing_that_the_endpoint_says
         async with sending(server, "https://localhost:{}/", may_send=may_send) as sender:
             assert await ask(sender) == Answer(200, "", "", b"ok")
         thread.join()
-    module._tls.cache_clear()
 
 
 @pytest.mark.skipif(OPENSSL is None, reason="openssl is missing")
 async def test_a_certificate_is_checked_against_the_name_in_the_url(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: ssl.SSLContext,
 ) -> None:
-    certificate = make_certificate(tmp_path, "localhost")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    module._tls.cache_clear()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     async with serving(forever, context=context) as server:
         async with sending(server, "https://localhost:{}/") as sender:
             for _ in range(3):
@@ -570,4 +571,3 @@ async def test_a_certificate_is_checked_against_the_name_in_the_url(
         answer = await ask(sender)
         assert isinstance(answer, NoAnswer)
         assert answer.reason.startswith("The endpoint cannot be reached: TLS fails (")
-    module._tls.cache_clear()

@@ -1,4 +1,4 @@
-"""What has become of the jobs of each queue since somebody last looked: plain counts, for the history.
+"""Counts, for the history, of the jobs of each queue that were added or ended since somebody last looked.
 
 To count is an addition. A queue says once that it has changed, so that whoever looks sees no others.
 """
@@ -15,7 +15,7 @@ _FIRST: Final = (b"1", None)  # times that a job was started; older versions of 
 
 
 class Figures(NamedTuple):
-    """What has become of jobs.
+    """Counts of jobs.
 
     Attributes:
         added: that are new.
