@@ -197,10 +197,10 @@ def test_the_clients_add_process_and_watch(language: str, gateway: dict[str, str
     module = {"./client.js": (ROOT / "gateway" / "pages" / "client.js").as_uri()} if language == "js" else {}
     example = run(DOCS / "clients.md", language, gateway | module)
     example.ends()
-    assert sorted(example.output.replace("'", "").replace("True", "true").splitlines()) == [
-        "counts: {completed: 1, failed: 0}" if language == "python" else "counts: { completed: 1, failed: 0 }",
-        "event: {sent: true}" if language == "python" else "event: { sent: true }",
-        "result: {sent: true}" if language == "python" else "result: { sent: true }",
+    assert re.sub(r"[' ]", "", example.output).lower().splitlines() == [
+        "result:{sent:true}",
+        "event:{sent:true}",
+        "counts:{completed:1,failed:0}",
     ]
 
 
