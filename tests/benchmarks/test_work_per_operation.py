@@ -83,8 +83,8 @@ def _excess(run: Run, bound: Bound, under_way: int) -> dict[str, float | None]:
 def test_events_cost_redis_the_same_however_many_watch() -> None:
     few, many = _run("events-1", connections=3), _run("events-1", connections=40)
     assert few.commands_per_op is not None and many.commands_per_op is not None
-    # An operation is a delivery: twenty times the watchers, a twentieth of the commands for each.
-    assert many.commands_per_op < few.commands_per_op / 10
+    # An operation is a delivery. How many events one XREAD brings is chance; how many watch must not matter.
+    assert many.commands_per_op * 40 < few.commands_per_op * 3 * 2
     assert many.redis_connections == few.redis_connections <= 3
 
 
