@@ -101,10 +101,13 @@ def is_id(text: bytes) -> bool:
     return text[:1] in b'"-0123456789' if text else False
 
 
+_NOT_UTF8: Final = "Invalid UTF-8 encoded string"  # msgspec from 0.23 on, in place of UnicodeDecodeError
+
+
 def _describe(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "The message is nested too deeply"
-    if isinstance(error, UnicodeDecodeError):
+    if isinstance(error, UnicodeDecodeError) or str(error) == _NOT_UTF8:
         return "The message is not UTF-8"
     return in_words(str(error))
 
