@@ -53,7 +53,7 @@ class Bench:
         self._directory = directory
         self._procs = procs
         self._cores = cores
-        self._environment = _environment()
+        self.environment = _environment()
 
     def proxy(self, peer: str, scenario: Scenario, stack: ExitStack) -> Proxy:
         """Start the proxy of a peer; an empty one for the peers that have none.
@@ -84,7 +84,7 @@ class Bench:
         return [self._client(peer, task.to_json(), stack)]
 
     def _client(self, peer: str, task: str, stack: ExitStack) -> Process:
-        environment = self._environment
+        environment = self.environment
         match peer:
             case "node":
                 program, modules = npm.node(), npm.modules()
@@ -106,7 +106,7 @@ class Bench:
         flags += ["--log-level", "error", *scenario.flags]
         words: list[str | Path] = [sys.executable, "-m", "bullmq_proxy.supervisor", "serve", *flags]
         # Nobody reads its stdout after the first line; it prints a few.
-        environment = {**self._environment, "AUTH_KEYS": key}
+        environment = {**self.environment, "AUTH_KEYS": key}
         names = [f"gateway{number or ''}" for number in range(scenario.gateways)]
         gateways = [stack.enter_context(self._process(name, words, environment)) for name in names]
         ports = tuple(_port(gateway.line(_START), r"^ws://[^/]*:(\d+)") for gateway in gateways)
@@ -116,7 +116,7 @@ class Bench:
     def _of_npm(self, peer: str, words: list[str | Path], stack: ExitStack) -> Proxy:
         key = secrets.token_hex(8)
         environment = {"REDIS_PORT": str(self._redis_port), "KEY": key, "PREFIX": PREFIX, "NODE_ENV": "production"}
-        environment = {**self._environment, **environment, "NODE_PATH": str(npm.modules())}
+        environment = {**self.environment, **environment, "NODE_PATH": str(npm.modules())}
         process = stack.enter_context(self._process(peer, words, environment))
         return Proxy((_port(process.line(_START), r"listening (\d+)$"),), key, (process.pid,))
 
