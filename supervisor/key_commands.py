@@ -5,17 +5,12 @@ from __future__ import annotations
 import datetime
 import difflib
 import errno
-import fcntl
 import os
 import secrets
-import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -25,6 +20,7 @@ from bullmq_proxy.gateway.access.keys_file import Key, KeysError
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.settings import options
 from bullmq_proxy.gateway.value_types import quoted
+from bullmq_proxy.supervisor import keys_text
 from bullmq_proxy.supervisor.sources import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,7 +50,7 @@ def _permissions(context: click.Context, parameter: click.Parameter, given: Sequ
 
 @click.group()
 def key() -> None:
-    """Make keys with permissions, or list them."""
+    """Make keys with permissions, list, rotate and revoke them."""
 
 
 @key.command()
@@ -68,6 +64,7 @@ def key() -> None:
 @click.option("--expires", metavar="DATE", help="As 2027-01-31 or 2027-01-31T12:00:00Z; UTC unless it says otherwise.")
 @click.option("--messages-per-second", "rate", metavar="NUMBER", type=float, help="Calls of all its connections.")
 @click.option("--connections", metavar="NUMBER", type=int, help="How many may be open at a time.")
+@click.option("--address", "addresses", metavar="NETWORK", multiple=True, help="Where its clients come from; else any.")
 def create(
     name: str,
     path: str | None,
@@ -76,6 +73,7 @@ def create(
     expires: str | None,
     rate: float | None,
     connections: int | None,
+    addresses: Sequence[str],
 ) -> int:
     """Make a key and print its secret, alone, on stdout.
 
@@ -84,13 +82,14 @@ def create(
     """
     if not keys_file.NAME.fullmatch(name):
         raise UsageError(f"key {name[:64]!r}: {keys_file.NAME_RULE}")
-    secret = _PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
-    lines = [f"[keys.{name}]", f'hash = "sha256:{keys_file.digest(secret).hex()}"']
+    secret = _new_secret()
+    lines = [f"[keys.{name}]", f"hash = {keys_text.hash_of(secret)}"]
     lines += [f"queues = [{', '.join(map(quoted, queues))}]"]
     lines += [f"permissions = [{', '.join(map(quoted, dict.fromkeys(permissions)))}]"]
     lines += [f"expires = {_moment(expires)}"] if expires else []
     lines += [f"messages_per_second = {int(rate) if rate.is_integer() else rate}"] if rate is not None else []
     lines += [f"connections = {connections}"] if connections is not None else []
+    lines += [f"addresses = [{', '.join(map(quoted, addresses))}]"] if addresses else []
     block = "".join(f"{line}\n" for line in lines)
     try:
         made = keys_file.parse(block, "the new key")[0]
@@ -98,13 +97,17 @@ def create(
             click.echo(f"Paste this into your keys file, then send SIGHUP to a running gateway:\n\n{block}", err=True)
             _show(secret)
         else:
-            _append(path, name, block, partial(_show, secret))
+            keys_text.append(path, name, block, partial(_show, secret))
             click.echo(f"Added key {name} to {path}; a running gateway takes it over on SIGHUP.", err=True)
     except KeysError as error:
         raise UsageError(str(error)) from None
     if not made.grant.queues or not made.grant.permissions:
         click.echo("It may do nothing yet: give it queues (--queue) and permissions (--allow).", err=True)
     return Exit.DONE
+
+
+def _new_secret() -> str:
+    return _PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
 
 
 def _show(secret: str) -> None:
@@ -119,6 +122,38 @@ def _show(secret: str) -> None:
         if sys.stdout is not None:  # what is left in the buffer would fail again at the end and spoil the exit code
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise UsageError(f"cannot print the secret on stdout, so no key is made: {error.strerror}") from None
+
+
+@key.command()
+@click.argument("name")
+@_keys_file(required=True)
+@click.option("--finish", is_flag=True, help="Make no secret: end all of them but the newest.")
+def rotate(name: str, path: str, finish: bool) -> int:
+    """Give a key a new secret beside the old one, and print it, alone, on stdout.
+
+    Both let clients in after a SIGHUP. When all clients have the new one, --finish and another SIGHUP end the old one.
+    """
+    secret = None if finish else _new_secret()
+    try:
+        keys_text.rotate(path, name, secret, None if secret is None else partial(_show, secret))
+    except KeysError as error:
+        raise UsageError(str(error)) from None
+    done = f"Only the newest secret of {name} is left" if finish else f"{name} has one more secret"
+    click.echo(f"{done} in {path}; a running gateway takes that over on SIGHUP.", err=True)
+    return Exit.DONE
+
+
+@key.command()
+@click.argument("name")
+@_keys_file(required=True)
+def revoke(name: str, path: str) -> int:
+    """Take a key out of the file; a SIGHUP then closes its connections."""
+    try:
+        keys_text.revoke(path, name)
+    except KeysError as error:
+        raise UsageError(str(error)) from None
+    click.echo(f"Key {name} is gone from {path}; a running gateway closes its connections on SIGHUP.", err=True)
+    return Exit.DONE
 
 
 @key.command(name="list")
@@ -138,7 +173,7 @@ def list_keys(path: str) -> int:
 
 
 def _table(listed: Sequence[Key]) -> Iterator[str]:
-    rows = [("NAME", "QUEUES", "PERMISSIONS", "EXPIRES", "CALLS/S", "CONNECTIONS")]
+    rows = [("NAME", "QUEUES", "PERMISSIONS", "EXPIRES", "CALLS/S", "CONNECTIONS", "SECRETS", "ADDRESSES")]
     for each in listed:
         rows.append(
             (
@@ -148,6 +183,8 @@ def _table(listed: Sequence[Key]) -> Iterator[str]:
                 "-" if each.expires is None else _shown(each.expires),
                 "-" if each.messages_per_second is None else f"{each.messages_per_second:g}",
                 "-" if each.connections is None else str(each.connections),
+                str(len(each.digests)),
+                ",".join(map(str, each.addresses)) or "-",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -176,78 +213,3 @@ def _moment(text: str) -> str:
     if end <= time.time():
         raise UsageError(f"--expires: {text} is in the past")
     return moment.isoformat()
-
-
-def _append(path: str, name: str, block: str, show: Callable[[], None]) -> None:
-    """Add a table to the file. What is in it stays as it is, byte for byte, and no reader ever sees half of it.
-
-    Args:
-        path: of the file.
-        name: of the key.
-        block: the table.
-        show: is called when all but the last step is done; if it fails nothing is added.
-    """
-    target = Path(os.path.realpath(path))  # a link stays a link
-    try:
-        with _locked(target.parent):
-            before, like = _read(target)
-            known = [each.name for each in keys_file.parse(_decoded(before, path), path)]
-            if name in known:
-                raise UsageError(
-                    f"{path} has a key {name} already: choose another name, or remove it from the file first"
-                )
-            gap = b"" if not before else b"\n" if before.endswith(b"\n") else b"\n\n"
-            after = before + gap + block.encode()
-            try:
-                keys_file.parse(after.decode(), path)
-            except KeysError as error:
-                raise UsageError(f"cannot add to {path}, write the key into it by hand: {error}") from None
-            _replace(target, after, like, show)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _read(target: Path) -> tuple[bytes, os.stat_result | None]:
-    """Return the file's bytes, and whose it is; nothing and None where there is none yet."""
-    try:
-        return keys_file.read_file(target)
-    except FileNotFoundError:
-        return b"", None
-
-
-def _decoded(content: bytes, path: str) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise KeysError(f"{path} is not UTF-8 text") from None
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Two commands at once would each write what it has read, and lose the other's key."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _replace(target: Path, content: bytes, like: os.stat_result | None, show: Callable[[], None]) -> None:
-    """Put new content in the file's place, with the owner and mode that it had, or 0600 for a new one."""
-    fd, made = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # 0600
-    try:
-        with open(fd, "wb") as file:
-            file.write(content)
-            if like is not None:
-                if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
-                    os.fchown(fd, like.st_uid, like.st_gid)
-                os.fchmod(fd, stat.S_IMODE(like.st_mode))
-            file.flush()
-            os.fsync(fd)
-        show()
-        os.replace(made, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(made)
-        raise

@@ -18,6 +18,8 @@ from bullmq_proxy.supervisor.sources import Resolution, UsageError
 
 # 192 bits: out of reach for guessing, and short enough to paste.
 _KEY_BYTES = 24
+_SHORTEST = 16
+"""Characters of a key of `auth_keys` where others than this machine can try to guess it."""
 
 
 def read_auth_keys(path: str) -> tuple[str, ...]:
@@ -64,7 +66,14 @@ def open_keys_file(settings: Settings) -> KeysFile | None:
 
 def require_keys(settings: Settings, file: KeysFile | None = None) -> tuple[Settings, str | None]:
     """Return the settings with a key, unless `no_auth` or `file` makes one needless; and the key that was made."""
-    if settings.no_auth or settings.auth_keys:
+    if settings.no_auth:
+        return settings, None
+    if settings.auth_keys:
+        if not is_loopback(settings.host) and min(map(len, settings.auth_keys)) < _SHORTEST:
+            raise UsageError(
+                f"refusing to listen on {settings.host} with a key of fewer than {_SHORTEST} characters among auth_keys,"
+                " which can be guessed: make one with `openssl rand -hex 16`"
+            )
         return settings, None
     if file is not None:
         if file.keys:

@@ -1,4 +1,4 @@
-"""Accounts: a key as one shard knows it, with its rights, its open connections and its share of the limits."""
+"""Accounts: a secret of a key as one shard knows it: rights, open connections and its share of the limits."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from bullmq_proxy.gateway.wire.endpoints import Endpoint
 class AuthenticatedConnection(Protocol):
     """A connection that was opened with a key."""
 
+    @property
+    def address(self) -> str:
+        """The address of the client; empty on a Unix socket."""
+
     def close_unauthorized(self, reason: str) -> None:
         """Close the connection with 4000; jobs that its client holds go back to wait, and no attempt is counted."""
 
 
 class Account:
-    """One key of the keys file, or all clients that share one grant and have no limits.
+    """One secret of a key of the keys file, or all clients that share one grant and have no limits.
 
     Attributes:
         rights: of all its connections.
@@ -42,11 +46,6 @@ class Account:
         self._bucket = TokenBucket()
         self._connections: dict[AuthenticatedConnection, tuple[Endpoint, str, Sequence[Effect]]] = {}
 
-    @property
-    def digest(self) -> bytes:
-        """The digest of the key's secret; empty for an account without a key."""
-        return b"" if self._key is None else self._key.digest
-
     def check_validity(self, now: float) -> None:
         """Refuse a key that was removed or has expired; `now` in Unix time.
 
@@ -57,6 +56,15 @@ class Account:
             raise GatewayError(ErrorCode.UNAUTHORIZED, "This key is not valid any more")
         if self._key is not None and self._key.expires is not None and self._key.expires <= now:
             raise GatewayError(ErrorCode.UNAUTHORIZED, f"The key {self._key.name} has expired")
+
+    def check_address(self, address: str) -> None:
+        """Refuse a client from where the key is not used.
+
+        Raises:
+            GatewayError: FORBIDDEN.
+        """
+        if self._key is not None and not self._key.admits(address):
+            raise GatewayError(ErrorCode.FORBIDDEN, f"The key {self._key.name} may not be used from this address")
 
     def check(self, endpoint: Endpoint, queue: str, effects: Sequence[Effect]) -> None:
         """Refuse an endpoint, its queue, or options with `effects`, that the key is not for.
@@ -108,6 +116,7 @@ class Account:
         for connection, place in list(self._connections.items()):
             try:
                 self.check(*place)
+                self.check_address(connection.address)
             except GatewayError as error:
                 connection.close_unauthorized(error.message)
 

@@ -35,15 +35,19 @@ class Authenticator:
         self._unlimited = Account(EVERYTHING, memory)
         self._holders = Account(Grant("", frozenset({Permission.CONSUME}), ("*",)), memory)
         self._digests = [digest(key) for key in auth_keys]
-        self._accounts: dict[str, Account] = {}  # by name
+        self._accounts: dict[tuple[str, bytes], Account] = {}  # by the key's name and the digest of each of its secrets
         self._by_digest: dict[bytes, Account] = {}
         self.replace(keys)
 
-    def authenticate(self, key: str | None) -> Account:
+    def authenticate(self, key: str | None, address: str) -> Account:
         """Return the account of a key. A wrong key takes the same time, however near it is to a right one.
 
+        Args:
+            key: the secret that the client at `address` has shown.
+            address: of the client; empty on a Unix socket.
+
         Raises:
-            GatewayError: UNAUTHORIZED.
+            GatewayError: UNAUTHORIZED; FORBIDDEN where the key is not for this address.
         """
         if self._no_auth:
             return self._unlimited
@@ -58,6 +62,7 @@ class Authenticator:
         if account is None:
             raise GatewayError(ErrorCode.UNAUTHORIZED, "This key is not known")
         account.check_validity(time.time())
+        account.check_address(address)
         return account
 
     def hear(self, token: str) -> Account:
@@ -76,15 +81,12 @@ class Authenticator:
         """Put the keys of a keys file in force, also for open connections."""
         before, self._accounts = self._accounts, {}
         for key in keys:
-            account = before.get(key.name)
-            if account is None or account.digest != key.digest:
-                account = Account(key, self._memory)
-            self._accounts[key.name] = account
-            account.change(key)
-        self._by_digest = {account.digest: account for account in self._accounts.values()}
-        for name, account in before.items():
-            if self._accounts.get(name) is not account:
-                account.revoke()
+            for of in key.digests:
+                account = self._accounts[key.name, of] = before.get((key.name, of)) or Account(key, self._memory)
+                account.change(key)
+        self._by_digest = {of: account for (_, of), account in self._accounts.items()}
+        for place in before.keys() - self._accounts.keys():
+            before[place].revoke()
 
     def tick(self, now: float) -> None:
         """Bring every account up to date, once a second; `now` in Unix time."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import hashlib
+import ipaddress
 import os
 import re
 import stat
@@ -22,13 +23,19 @@ from bullmq_proxy.gateway.access.grants import Grant, Permission
 from bullmq_proxy.gateway.access.private import exposure
 from bullmq_proxy.gateway.shared_memory import COLUMNS
 
-FIELDS: Final = ("hash", "queues", "permissions", "expires", "messages_per_second", "connections")
+FIELDS: Final = ("hash", "queues", "permissions", "expires", "messages_per_second", "connections", "addresses")
 PERMISSIONS: Final = tuple(permission.value for permission in Permission)
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 NAME_RULE: Final = "a name has 1 to 64 letters, digits, - and _"
 
 _HASH: Final = re.compile(r"sha256:([0-9A-Fa-f]{64})", re.ASCII)
 _MOST: Final = 1_000_000  # calls per second, and connections
+SECRETS: Final = 4
+"""Secrets that one key may have at a time."""
+_NETWORKS: Final = 100  # of one key
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class KeysError(Exception):
@@ -41,32 +48,46 @@ class Key:
 
     Attributes:
         name: for people: in the file, in logs, in messages.
-        digest: SHA-256 of the secret.
+        digests: SHA-256 of each of its secrets.
         grant: what it may do.
         expires: Unix time in seconds.
         messages_per_second: calls of all its connections.
         connections: how many may be open at a time.
+        addresses: networks that its clients may come from; none for any.
         column: of the board, where they are counted.
     """
 
     name: str
-    digest: bytes = field(repr=False)
+    digests: tuple[bytes, ...] = field(repr=False)
     grant: Grant
     expires: float | None = None
     messages_per_second: float | None = None
     connections: int | None = None
+    addresses: tuple[Network, ...] = ()
     column: int = 0
+
+    def admits(self, address: str) -> bool:
+        """Return whether a client at an address may use the key; it is empty on a Unix socket."""
+        if not self.addresses:
+            return True
+        try:
+            client = ipaddress.ip_address(address.partition("%")[0])  # without the interface of a link-local one
+        except ValueError:
+            return False
+        client = getattr(client, "ipv4_mapped", None) or client
+        return any(client in network for network in self.addresses)
 
     def to_json(self) -> dict[str, Any]:
         """Return the key as JSON, for a shard."""
         return {
             "name": self.name,
-            "digest": self.digest.hex(),
+            "digests": [digest.hex() for digest in self.digests],
             "permissions": sorted(self.grant.permissions),
             "queues": self.grant.queues,
             "expires": self.expires,
             "messages_per_second": self.messages_per_second,
             "connections": self.connections,
+            "addresses": list(map(str, self.addresses)),
             "column": self.column,
         }
 
@@ -75,7 +96,9 @@ class Key:
         """Return what `to_json` wrote."""
         rest = {name: values[name] for name in ("name", "expires", "messages_per_second", "connections", "column")}
         grant = Grant(values["name"], frozenset(map(Permission, values["permissions"])), tuple(values["queues"]))
-        return cls(digest=bytes.fromhex(values["digest"]), grant=grant, **rest)
+        digests = tuple(map(bytes.fromhex, values["digests"]))
+        addresses = tuple(map(ipaddress.ip_network, values["addresses"]))
+        return cls(digests=digests, grant=grant, addresses=addresses, **rest)
 
 
 def digest(secret: str) -> bytes:
@@ -111,7 +134,7 @@ class KeysFile:
         """
         keys = parse(_load(self.path), self.path)
         for key in keys:
-            if key.digest in self._unlimited:
+            if not self._unlimited.isdisjoint(key.digests):
                 raise _bad(
                     self.path, key.name, "hash", "is that of one of auth_keys, which may do everything: make another"
                 )
@@ -187,11 +210,12 @@ def parse(text: str, path: str) -> tuple[Key, ...]:
         raise KeysError(f"{path} has {len(keys)} keys, {COLUMNS} are the most")
     owners: dict[bytes, str] = {}
     for key in keys:
-        other = owners.setdefault(key.digest, key.name)
-        if other != key.name:
-            raise _bad(
-                path, key.name, "hash", f"is the same as that of key {other}: each key needs a secret of its own"
-            )
+        for known in key.digests:
+            other = owners.setdefault(known, key.name)
+            if other != key.name:
+                raise _bad(
+                    path, key.name, "hash", f"is the same as that of key {other}: each key needs a secret of its own"
+                )
     return tuple(keys)
 
 
@@ -208,11 +232,12 @@ def _key(name: str, table: object, path: str) -> Key:
     try:
         return Key(
             name=name,
-            digest=_digest(table),
+            digests=_digests(table),
             grant=Grant(name, frozenset(_permissions(table)), tuple(_queues(table))),
             expires=_expires(table),
             messages_per_second=_rate(table),
             connections=_connections(table),
+            addresses=_addresses(table),
         )
     except _InvalidKey as invalid:
         raise _bad(path, name, invalid.field, invalid.problem) from None
@@ -229,8 +254,18 @@ class _InvalidKey(Exception):
         self.problem = problem
 
 
-def _digest(table: dict[str, Any]) -> bytes:
+def _digests(table: dict[str, Any]) -> tuple[bytes, ...]:
     given = table.get("hash")
+    hashes = given if isinstance(given, list) else [given]
+    if not 1 <= len(hashes) <= SECRETS:
+        raise _InvalidKey("hash", f"expected one hash, or a list of up to {SECRETS}")
+    found = tuple(map(_digest, hashes))
+    if len(set(found)) < len(found):
+        raise _InvalidKey("hash", "lists the same hash twice")
+    return found
+
+
+def _digest(given: object) -> bytes:
     match = _HASH.fullmatch(given) if isinstance(given, str) else None
     if match is None:
         what = "is missing" if given is None else "cannot be used"
@@ -241,6 +276,16 @@ def _digest(table: dict[str, Any]) -> bytes:
     if found == _OF_NOTHING:
         raise _InvalidKey("hash", "is that of an empty secret: make one with `bullmq-proxy key create`")
     return found
+
+
+def _addresses(table: dict[str, Any]) -> tuple[Network, ...]:
+    words = _words(table, "addresses", 'a list of addresses and networks, such as ["10.0.0.0/8", "2001:db8::1"]')
+    if "addresses" in table and not 1 <= len(words) <= _NETWORKS:
+        raise _InvalidKey("addresses", f"expected 1 to {_NETWORKS} of them; leave it out to admit any")
+    try:
+        return tuple(map(ipaddress.ip_network, words))
+    except ValueError as error:
+        raise _InvalidKey("addresses", str(error)) from None
 
 
 def _queues(table: dict[str, Any]) -> Sequence[str]:

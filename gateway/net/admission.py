@@ -49,11 +49,11 @@ class Admission:
                 "This host name may not be used here without a key: use localhost, or name it in allowed_hosts",
             )
 
-    def authenticate(self, target: Target, headers: Headers) -> Account:
-        """Return the account of whoever asks.
+    def authenticate(self, target: Target, headers: Headers, address: str) -> Account:
+        """Return the account of whoever asks, from an address: empty on a Unix socket.
 
         Raises:
-            GatewayError: UNAUTHORIZED, or FORBIDDEN for a page of another origin.
+            GatewayError: UNAUTHORIZED, or FORBIDDEN for a page of another origin, or a key of other addresses.
         """
         endpoint = target.endpoint
         if endpoint.value.permissions is None:
@@ -61,11 +61,11 @@ class Admission:
         authenticator = self.authenticator
         if isinstance(endpoint, AncestorEndpoint):
             target.query[TOKEN.name] = key = bearer(headers)  # nothing else shows a key there
-            account = authenticator.hear(key) if endpoint.is_for_holders else authenticator.authenticate(key)
+            account = authenticator.hear(key) if endpoint.is_for_holders else authenticator.authenticate(key, address)
         elif isinstance(endpoint, WorkersEndpoint):
-            account = authenticator.authenticate(bearer(headers))
+            account = authenticator.authenticate(bearer(headers), address)
         else:
-            account = authenticator.authenticate(presented_key(headers, target.token))
+            account = authenticator.authenticate(presented_key(headers, target.token), address)
         self.check_origin(headers)
         return account
 

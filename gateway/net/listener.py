@@ -184,7 +184,7 @@ class Listener:
         self._check_client(connection, request)
         target = parse_target(request.path)
         endpoint = target.endpoint
-        account = self._admission.authenticate(target, request.headers)
+        account = self._admission.authenticate(target, request.headers, connection.address)
         if refusal := handshake.refusal(request):
             return refusal
         assert isinstance(endpoint, SessionEndpoint)
@@ -216,7 +216,7 @@ class Listener:
         if target.endpoint is PageEndpoint.ROOT:
             target = replace(target, prefers_html=prefers_html(headers))
         try:
-            account = admission.authenticate(target, headers)
+            account = admission.authenticate(target, headers, connection.address)
             is_stream = target.endpoint is SessionEndpoint.EVENTS and accepts_stream(headers)
             if is_stream and (ids := headers.get_all("Last-Event-ID")):
                 target.query[LAST_EVENT_ID.name] = ids[-1]

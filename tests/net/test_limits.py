@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,8 @@ class TestBucket:
 class Visitor:
     """A connection as an account knows it."""
 
+    address = "127.0.0.1"
+
     def __init__(self) -> None:
         self.closed: list[str] = []
 
@@ -106,9 +109,9 @@ class Visitor:
         self.closed.append(reason)
 
 
-def limited(**limits: int) -> Key:
+def limited(**limits: Any) -> Key:
     grant = Grant("shop", frozenset(Permission), ("*",))
-    return Key(name="shop", digest=digest("shop"), grant=grant, column=3, **limits)
+    return Key(name="shop", digests=(digest("shop"),), grant=grant, column=3, **limits)
 
 
 def enter(account: Account, count: int) -> list[Visitor]:

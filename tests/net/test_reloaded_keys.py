@@ -73,6 +73,31 @@ class TestConnections:
         assert await keys.status("/queue/q") == 401
         assert await keys.status("/queue/q", "rotated") == 101
 
+    async def test_a_second_secret_takes_over_without_a_gap(self, keys: Keys) -> None:
+        old = await keys.open("/queue/q")
+        both = '["sha256:{}", "sha256:{}"]'.format(digest("next").hex(), digest("shop").hex())
+        keys.become(entry("shop", *ALL, hash=both))
+        new = await keys.open("/queue/q", "next")
+        assert "ok" in await old.ask("count")
+        keys.become(entry("shop", *ALL, secret="next"))
+        assert await old.closed() == (4000, "the key is not valid any more")
+        assert "ok" in await new.ask("count")
+        assert await keys.status("/queue/q") == 401
+        await new.close()
+
+    async def test_the_secrets_of_a_key_share_its_limits(self, keys: Keys) -> None:
+        both = '["sha256:{}", "sha256:{}"]'.format(digest("next").hex(), digest("shop").hex())
+        keys.become(entry("shop", *ALL, hash=both, connections=1))
+        await keys.open("/queue/q", "next")
+        assert await keys.status("/queue/q") == 429
+
+    async def test_a_key_is_used_from_its_addresses_alone(self, keys: Keys) -> None:
+        keys.become(entry("shop", *ALL, addresses='["127.0.0.0/8", "10.0.0.0/8"]'))
+        client = await keys.open("/queue/q")
+        keys.become(entry("shop", *ALL, addresses='["10.0.0.0/8"]'))
+        assert await client.closed() == (4000, "The key shop may not be used from this address")
+        assert await keys.status("/queue/q") == 403
+
     async def test_a_secret_that_moved_to_another_name_is_another_key(self, keys: Keys) -> None:
         client = await keys.open("/queue/q")
         keys.become(entry("store", *ALL, secret="shop"))
@@ -209,7 +234,7 @@ class TestHandshake:
         """A listener that knows the key `key-1`."""
         house = House()
         grant = Grant("shop", frozenset({Permission.PRODUCE}), ("*",))
-        keys = [Key(name="shop", digest=digest("key-1"), grant=grant)]
+        keys = [Key(name="shop", digests=(digest("key-1"),), grant=grant)]
         house.listener = Listener(admission(keys), Budget(), house._open, house._events, house._calls, house._page)
         await house.listener.start(("127.0.0.1", 0))
         yield house

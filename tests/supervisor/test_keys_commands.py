@@ -34,7 +34,7 @@ class TestCreate:
         assert len(secret) >= 43
         assert secret not in result.stderr
         [key] = parse((tmp_path / "keys.toml").read_text(), "keys.toml")
-        assert (key.name, key.digest) == ("shop", digest(secret))
+        assert (key.name, key.digests) == ("shop", (digest(secret),))
         assert key.grant.queues == ("mails-*", 'odd"\\name')
         assert key.grant.permissions == {"produce", "observe"}
         assert (key.expires, key.messages_per_second, key.connections) == (4073500800, 0.5, 20)
@@ -147,18 +147,104 @@ class TestCreate:
         assert (tmp_path / "keys.toml").read_bytes() == before
 
 
+BEFORE = """# ours
+
+[keys.shop]  # the shop's
+hash = {hash}
+queues = ["[keys.news]"]
+
+# of the news
+[keys.news]
+hash = "sha256:{news}"
+"""
+
+
+class TestRotate:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        path = tmp_path / "keys.toml"
+        path.write_text(BEFORE.format(hash=f'"sha256:{digest("old").hex()}"', news=digest("news").hex()))
+        path.chmod(0o640)
+        return path
+
+    def test_a_key_gets_a_second_secret_and_loses_the_first(self, tmp_path: Path, file: Path) -> None:
+        result = run_here(tmp_path, "key", "rotate", "shop", "--keys-file", "keys.toml")
+        [secret] = result.stdout.splitlines()
+        hashes = ", ".join(f'"sha256:{digest(each).hex()}"' for each in (secret, "old"))
+        assert file.read_text() == BEFORE.format(hash=f"[{hashes}]", news=digest("news").hex())
+        assert stat.S_IMODE(file.stat().st_mode) == 0o640
+        result = run_here(tmp_path, "key", "rotate", "shop", "--finish", "--keys-file", "keys.toml")
+        assert (result.returncode, result.stdout) == (0, "")
+        assert "Only the newest secret of shop is left" in result.stderr
+        newest = f'"sha256:{digest(secret).hex()}"'
+        assert file.read_text() == BEFORE.format(hash=newest, news=digest("news").hex())
+
+    def test_a_key_has_four_secrets_at_most(self, tmp_path: Path, file: Path) -> None:
+        for _ in range(3):
+            assert run_here(tmp_path, "key", "rotate", "shop", "--keys-file", "keys.toml").returncode == 0
+        before = file.read_text()
+        said = refusal(tmp_path, "key", "rotate", "shop", "--keys-file", "keys.toml")
+        assert "key shop has 4 secrets, the most: end the old ones with `bullmq-proxy key rotate shop --finish`" in said
+        assert file.read_text() == before
+
+    def test_a_revoked_key_leaves_the_others_as_they_were(self, tmp_path: Path, file: Path) -> None:
+        result = run_here(tmp_path, "key", "revoke", "shop", "--keys-file", "keys.toml")
+        assert "a running gateway closes its connections on SIGHUP" in result.stderr
+        assert file.read_text() == "# ours\n\n" + BEFORE[BEFORE.index("\n# of the news") :].format(
+            news=digest("news").hex()
+        )
+        assert run_here(tmp_path, "key", "revoke", "news", "--keys-file", "keys.toml").returncode == 0
+        assert parse(file.read_text(), "keys.toml") == ()
+
+    @pytest.mark.parametrize("command", ["rotate", "revoke"])
+    def test_a_name_that_is_not_there(self, tmp_path: Path, file: Path, command: str) -> None:
+        before = file.read_bytes()
+        said = refusal(tmp_path, "key", command, "shopp", "--keys-file", "keys.toml")
+        assert "keys.toml has no key 'shopp'; there are news, shop" in said
+        assert file.read_bytes() == before
+        assert "cannot write none: No such file" in refusal(tmp_path, "key", command, "a", "--keys-file", "none")
+
+    @pytest.mark.parametrize("command", ["rotate", "revoke"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            'keys.shop.hash = "sha256:{hash}"\n',
+            'keys = {{shop = {{hash = "sha256:{hash}"}}}}\n',
+            '[keys]\nshop.hash = "sha256:{hash}"\n',
+        ],
+    )
+    def test_what_is_written_in_another_way_is_left_alone(self, tmp_path: Path, command: str, text: str) -> None:
+        path = tmp_path / "keys.toml"
+        path.write_text(text.format(hash=digest("a").hex()))
+        path.chmod(0o600)
+        before = path.read_bytes()
+        said = refusal(tmp_path, "key", command, "shop", "--keys-file", "keys.toml")
+        assert "keys.toml is written in a way that this command cannot change, do it by hand: " in said
+        assert path.read_bytes() == before
+
+    def test_a_secret_that_nobody_gets_is_not_put_in_force(self, tmp_path: Path, file: Path) -> None:
+        before = file.read_bytes()
+        result = subprocess.run(
+            ["sh", "-c", '"$0" "$@" >/dev/full', *COMMAND, "key", "rotate", "shop", "--keys-file", "keys.toml"],
+            env=clean_environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+        assert result.returncode == 2, result
+        assert file.read_bytes() == before
+
+
 class TestList:
     def test_it_shows_what_keys_may_do_and_no_hashes(self, tmp_path: Path) -> None:
         create(
             tmp_path, "shop", "--keys-file", "keys.toml", "--queue", "mails-*", "--allow", "observe",
             "--allow", "produce", "--expires", "2099-01-31", "--messages-per-second", "100", "--connections", "2",
+            "--address", "10.0.0.0/8",
         )  # fmt: skip
         create(tmp_path, "nobody", "--keys-file", "keys.toml")
         result = run_here(tmp_path, "key", "list", "--keys-file", "keys.toml")
         assert [line.split() for line in result.stdout.splitlines()] == [
-            ["NAME", "QUEUES", "PERMISSIONS", "EXPIRES", "CALLS/S", "CONNECTIONS"],
-            ["shop", "mails-*", "produce,observe", "2099-01-31T00:00:00Z", "100", "2"],
-            ["nobody", "-", "-", "-", "-", "-"],
+            ["NAME", "QUEUES", "PERMISSIONS", "EXPIRES", "CALLS/S", "CONNECTIONS", "SECRETS", "ADDRESSES"],
+            ["shop", "mails-*", "produce,observe", "2099-01-31T00:00:00Z", "100", "2", "1", "10.0.0.0/8"],
+            ["nobody", "-", "-", "-", "-", "-", "1", "-"],
         ]
         assert result.stderr == ""
 

@@ -36,13 +36,15 @@ class TestFields:
         key = one(
             'queues = ["mails-*", "news"]\npermissions = ["produce", "observe"]\n'
             "expires = 2027-01-01T00:00:00Z\nmessages_per_second = 100\nconnections = 20\n"
+            'addresses = ["10.0.0.0/8", "::1"]\n'
         )
-        assert (key.name, key.digest) == ("shop", digest("secret"))
+        assert (key.name, key.digests) == ("shop", (digest("secret"),))
         assert key.grant.queues == ("mails-*", "news")
         assert key.grant.permissions == {Permission.PRODUCE, Permission.OBSERVE}
         assert not key.grant.everything
         assert key.expires == datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC).timestamp()
         assert (key.messages_per_second, key.connections) == (100, 20)
+        assert [str(network) for network in key.addresses] == ["10.0.0.0/8", "::1/128"]
 
     def test_what_is_left_out_is_not_granted_and_not_limited(self) -> None:
         key = one("")
@@ -53,8 +55,31 @@ class TestFields:
     def test_an_end_without_a_time_zone_is_in_utc_and_a_day_ends_it_at_its_begin(self, moment: str) -> None:
         assert one(f"expires = {moment}\n").expires == datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC).timestamp()
 
+    @pytest.mark.parametrize(
+        ("address", "admitted"),
+        [
+            ("10.9.8.7", True),
+            ("::ffff:10.9.8.7", True),  # as a socket for both kinds shows it
+            ("fe80::1%eth0", True),
+            ("11.0.0.1", False),
+            ("::1", False),
+            ("", False),
+        ],
+    )
+    def test_the_addresses_of_clients(self, address: str, admitted: bool) -> None:
+        assert one('addresses = ["10.0.0.0/8", "fe80::/10"]\n').admits(address) is admitted
+        assert one("").admits(address)
+
+    def test_several_secrets(self) -> None:
+        hashes = ", ".join(f'"sha256:{digest(secret).hex()}"' for secret in ("new", "old"))
+        [key] = parse(f"[keys.shop]\nhash = [{hashes}]\n", "keys.toml")
+        assert key.digests == (digest("new"), digest("old"))
+
     def test_a_shard_gets_the_same_key(self) -> None:
-        key = one('queues = ["*"]\npermissions = ["manage"]\nexpires = 2027-01-01\nmessages_per_second = 0.5\n')
+        key = one(
+            'queues = ["*"]\npermissions = ["manage"]\nexpires = 2027-01-01\nmessages_per_second = 0.5\n'
+            'addresses = ["fd00::/8"]\n'
+        )
         assert Key.from_json(json.loads(json.dumps(key.to_json()))) == key
 
     def test_no_secret_shows_in_a_key(self) -> None:
@@ -90,6 +115,10 @@ class TestRefusals:
             ("connections = 0", "connections: expected a whole number from 1 to"),
             ("connections = 1.5", "connections: expected a whole number from 1 to"),
             ("connections = true", "connections: expected a whole number from 1 to"),
+            ('addresses = "10.0.0.1"', "addresses: expected a list of addresses and networks"),
+            ("addresses = []", "addresses: expected 1 to 100 of them; leave it out to admit any"),
+            ('addresses = ["10.0.0.1/8"]', "addresses: 10.0.0.1/8 has host bits set"),
+            ('addresses = ["localhost"]', "addresses: 'localhost' does not appear to be an IPv4 or IPv6 network"),
         ],
     )
     def test_a_field_that_cannot_be_used_is_named_with_its_file_and_key(self, fields: str, problem: str) -> None:
@@ -105,6 +134,19 @@ class TestRefusals:
         assert 'expected "sha256:" and the 64 hexadecimal digits' in line
         assert "hunter2" not in line
         assert "abab" not in line
+
+    @pytest.mark.parametrize(
+        ("secrets", "problem"),
+        [
+            ([], "expected one hash, or a list of up to 4"),
+            (["a", "b", "c", "d", "e"], "expected one hash, or a list of up to 4"),
+            (["a", "a"], "lists the same hash twice"),
+            (["a", ""], "is that of an empty secret"),
+        ],
+    )
+    def test_a_wrong_number_of_hashes(self, secrets: list[str], problem: str) -> None:
+        hashes = ", ".join(f'"sha256:{digest(secret).hex()}"' for secret in secrets)
+        assert refusal(f"[keys.shop]\nhash = [{hashes}]\n").startswith(f"keys.toml: key shop: hash: {problem}")
 
     @pytest.mark.parametrize(
         ("text", "problem"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -17,11 +18,12 @@ from bullmq_proxy.gateway.start_message import PROTOCOL, IncompatibleError, Star
 
 KEY = Key(
     name="shop",
-    digest=bytes(range(32)),
+    digests=(bytes(range(32)), bytes(32)),
     grant=Grant("shop", frozenset({Permission.PRODUCE}), ("mails-*",)),
     expires=2e9,
     messages_per_second=3.5,
     connections=4,
+    addresses=(ip_network("10.0.0.0/8"),),
     column=5,
 )
 START = StartMessage(
