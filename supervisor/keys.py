@@ -71,8 +71,8 @@ def require_keys(settings: Settings, file: KeysFile | None = None) -> tuple[Sett
     if settings.auth_keys:
         if not is_loopback(settings.host) and min(map(len, settings.auth_keys)) < _SHORTEST:
             raise UsageError(
-                f"refusing to listen on {settings.host} with a key of fewer than {_SHORTEST} characters among auth_keys,"
-                " which can be guessed: make one with `openssl rand -hex 16`"
+                f"refusing to listen on {settings.host} with a key of fewer than {_SHORTEST} characters among"
+                " auth_keys, which can be guessed: make one with `openssl rand -hex 16`"
             )
         return settings, None
     if file is not None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +79,7 @@ class TestWithoutKeys:
 
     def test_a_short_key_is_for_this_machine_alone(self) -> None:
         settings = Settings(host="0.0.0.0", auth_keys=("0123456789abcdef", "0123456789abcde"))
-        with pytest.raises(UsageError, match="refusing to listen on 0.0.0.0 with a key of fewer than 16 characters"):
+        with pytest.raises(UsageError, match="with a key of fewer than 16 characters"):
             require_keys(settings)
         assert require_keys(replace(settings, host="127.0.0.1")) == (replace(settings, host="127.0.0.1"), None)
         assert require_keys(replace(settings, auth_keys=("0123456789abcdef",)))[1] is None
