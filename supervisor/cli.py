@@ -19,7 +19,8 @@ import click
 from bullmq_proxy.gateway import __version__, logs
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.settings import options
-from bullmq_proxy.supervisor import daily, keys
+from bullmq_proxy.supervisor import daily, keys, status
+from bullmq_proxy.supervisor import doctor as examine
 from bullmq_proxy.supervisor.activation import adopt, handed_sockets
 from bullmq_proxy.supervisor.key_commands import key
 from bullmq_proxy.supervisor.master import serve as run_service
@@ -71,8 +72,15 @@ def config(config: str | None, **flags: Any) -> int:
     return Exit.DONE
 
 
+@commands.command()
+@settings_options
+def doctor(config: str | None, **flags: Any) -> int:
+    """Look at what a service with these settings needs: keys, port, limits, Redis."""
+    return Exit.DONE if examine.report(_resolved(config, flags), click.echo) else Exit.FAILED
+
+
 commands.add_command(key)
-for command in daily.COMMANDS:
+for command in (*daily.COMMANDS, status.status, status.top):
     commands.add_command(command)
 
 

@@ -52,6 +52,20 @@ class Gateway:
         """Return what is at a path; raises StartError."""
         return self._result(self._request("GET", f"{path}?{urlencode(query)}" if query else path))
 
+    def page(self, path: str) -> Any:
+        """Return the JSON of a page, whatever its status; raises StartError."""
+        try:
+            return json.loads(self.text(path))
+        except ValueError:
+            raise StartError(f"{self._name} answers {path} with no JSON of a gateway") from None
+
+    def text(self, path: str) -> str:
+        """Return a page, whatever its status; raises StartError."""
+        try:
+            return self._request("GET", path).read().decode(errors="replace")
+        except (OSError, HTTPException) as error:
+            raise StartError(f"no whole reply from {self._name}: {_shown(error)}") from None
+
     def stream(self, path: str, **query: str) -> Iterator[Any]:
         """Give each event of a stream, as it happens, until the stream ends."""
         response = self._request("GET", f"{path}?{urlencode(query)}", accept="text/event-stream")
@@ -177,8 +191,8 @@ def queues(gateway: Gateway, as_json: bool) -> int:
         counts, name = row.get("counts", {}), row["name"] + (" (paused)" if row.get("paused") else "")
         states = (str(counts.get(state, "")) for state in _STATES)
         connected = (str(row.get("workers", "")), str(row.get("watchers", "")))
-        rows.append((name, *states, _age(row.get("oldest")), *connected))
-    _show(rows)
+        rows.append((name, *states, age(row.get("oldest")), *connected))
+    show(rows)
     return Exit.DONE
 
 
@@ -197,8 +211,8 @@ def connections(gateway: Gateway, queue: str | None, as_json: bool) -> int:
     for each in found["connections"]:
         words = [each[name] for name in ("id", "kind", "queue", "key", "address", "host")]
         numbers = (str(each[name] or 0) for name in ("inHand", "calls", "lag"))
-        rows.append((*(str(word or "") for word in words), _age(now - each["since"]), *numbers))
-    _show(rows)
+        rows.append((*(str(word or "") for word in words), age(now - each["since"]), *numbers))
+    show(rows)
     if found["omitted"] or found["silent"]:
         click.echo(f"not shown: {found['omitted']} more; shards that did not answer: {found['silent']}", err=True)
     return Exit.DONE
@@ -219,7 +233,7 @@ def watch(gateway: Gateway, queue: str, events: str | None) -> int:
 COMMANDS = (add, call, connections, queues, watch)
 
 
-def _age(milliseconds: float | None) -> str:
+def age(milliseconds: float | None) -> str:
     """Return a time for people: `12 s`, `3 min`, `5 h`, `2 d`."""
     if milliseconds is None:
         return ""
@@ -230,7 +244,8 @@ def _age(milliseconds: float | None) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
-def _show(rows: Sequence[tuple[str, ...]]) -> None:
+def show(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows as a table; the first one has the heads."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -120,6 +120,7 @@ ROOMS: dict[str, set[str]] = {
         *_JOBS,
         *_GROUND,
     },
+    "gateway.checkup": {"gateway.app", "gateway.broker.redis", "gateway.errors", "gateway.settings"},
     "gateway.shard": {
         "gateway.access",
         "gateway.app",
@@ -156,6 +157,7 @@ ROOMS: dict[str, set[str]] = {
     "supervisor": {
         "gateway",
         "gateway.access",
+        "gateway.cores",
         "gateway.exits",
         "gateway.logs",
         "gateway.settings",
@@ -166,6 +168,7 @@ ROOMS: dict[str, set[str]] = {
 }
 # What a command imports only when it runs, and what a lazy name leads to.
 LATE = {
+    ("supervisor", "gateway.checkup"),
     ("supervisor", "gateway.conformance"),
     ("supervisor", "gateway.schema"),
     ("supervisor", "gateway"),

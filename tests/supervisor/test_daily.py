@@ -90,3 +90,16 @@ async def test_what_does_not_work_is_one_line(gateway: Gateway, words: tuple[str
     assert told in errors
     assert errors.startswith("bullmq-proxy: error: ")
     assert errors.count("\n") == 1
+
+
+async def test_status_and_top_show_the_shards(gateway: Gateway) -> None:
+    await (await gateway.queue("mails")).call("add", "job", {})
+    code, output, errors = await ran(gateway, "status")
+    first, heads, row = output.splitlines()
+    assert (code, errors, first.endswith(", ready")) == (0, "", True)
+    assert (heads.split()[0], row.split()[0], row.split()[-1]) == ("shard", "0", "up")
+    code, output, _ = await ran(gateway, "status", "--json")
+    found = json.loads(output)
+    assert (code, found["ready"], found["shards"]["0"]["calls_total"]) == (0, True, 1)
+    code, output, errors = await ran(gateway, "top", "--every", "0.1", "--rounds", "2")
+    assert (code, errors, output.count("0/s")) == (0, "", 10)
