@@ -1,16 +1,24 @@
-"""Redis over TLS that demands a certificate of its clients."""
+"""Redis over TLS that demands a certificate of its clients: a server, sentinels with their master, a cluster."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.errors import RedisRefused
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.values.slots import slot_of
 from tests.support.certificates import OPENSSL, demanding, make_certificate
+from tests.support.cluster import Cluster
 from tests.support.link import started
+from tests.support.relay import Relay, RelayThread
+from tests.support.sentinel import NAME, Sentinels
 from tests.support.valkey import ValkeyProcess
 
 pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl is missing")
@@ -28,29 +36,88 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def relays(certificates: Path) -> Iterator[RelayThread]:
+    """Those end TLS in front of servers; whoever begins without it, as servers among themselves, is let through."""
+    with RelayThread(demanding(certificates / "server.pem", certificates / "client.pem")) as relays:
+        yield relays
+
+
+def query(certificates: Path, *, trusted: str = "server", own: str = "client", name: str = "server") -> str:
+    """Return what a URL says of TLS."""
+    certificate = certificates / f"{own}.pem"
+    login = f"&ssl_certfile={certificate}&ssl_keyfile={certificate.with_suffix('.key')}" if own else ""
+    return f"?ssl_server_name={name}&ssl_ca_certs={certificates / trusted}.pem{login}"
+
+
+_REFUSALS = [
+    ({"trusted": "stranger"}, r"is not trusted \(self-signed certificate\): name its CA with \?ssl_ca_certs=FILE"),
+    ({"own": ""}, r"refuses the TLS .*name it with \?ssl_certfile=FILE&ssl_keyfile=FILE"),
+    ({"own": "stranger"}, "refuses the TLS .*it may not trust the certificate of ssl_certfile"),
+    ({"name": "other"}, r"is not valid for 'other'\): say its name with \?ssl_server_name=NAME"),
+]
+
+
+async def is_refused(url: str, problem: str) -> None:
+    with pytest.raises(GatewayError, match=problem):
+        async with started(url, "{x}", timeout=1.5):
+            pass
+
+
 @pytest.mark.parametrize("newest", _VERSIONS)
-async def test_a_certificate_lets_the_gateway_in_and_without_one_it_is_told_the_parameter(
+async def test_a_certificate_lets_the_gateway_in_and_any_other_is_refused_with_the_remedy(
     valkey: ValkeyProcess, prefix: str, certificates: Path, newest: ssl.TLSVersion
 ) -> None:
-    server, client = certificates / "server.pem", certificates / "client.pem"
-    path = valkey.url.removeprefix("unix://")
-    with demanding(path, server, client, newest) as port:
-        url = f"rediss://127.0.0.1:{port}?ssl_server_name=server&ssl_ca_certs={server}"
-        own = f"&ssl_certfile={client}&ssl_keyfile={client.with_suffix('.key')}"
-        async with started(url + own, prefix) as broker:
+    tls = demanding(certificates / "server.pem", certificates / "client.pem", newest)
+    async with Relay(valkey, tls) as relay:
+        url = f"rediss://127.0.0.1:{relay.port}"
+        async with started(url + query(certificates), prefix) as broker:
             assert await broker.link.nodes[0].call("PING") == "PONG"
-        with pytest.raises(RedisRefused) as refused:
+        for how, problem in _REFUSALS:
+            with pytest.raises(RedisRefused, match=problem):
+                async with started(url + query(certificates, **how), prefix):
+                    pass
+        with pytest.raises(RedisRefused, match=r"is not trusted .*: name its CA with \?ssl_ca_certs=FILE"):
             async with started(url, prefix):
                 pass
-        assert refused.value.message.startswith(f"rediss://127.0.0.1:{port}/0 refuses the TLS connection (")
-        assert refused.value.message.endswith("name it with ?ssl_certfile=FILE&ssl_keyfile=FILE")
-        with pytest.raises(RedisRefused, match="it may not trust the certificate of ssl_certfile"):
-            stranger = certificates / "stranger.pem"
-            async with started(f"{url}&ssl_certfile={stranger}&ssl_keyfile={stranger.with_suffix('.key')}", prefix):
-                pass
-        with pytest.raises(RedisRefused, match=r"is not trusted .*: name its CA with \?ssl_ca_certs=FILE"):
-            async with started(f"rediss://127.0.0.1:{port}", prefix):
-                pass
+
+
+async def test_sentinels_and_their_master_are_asked_for_their_certificates_and_get_the_gateways(
+    tmp_path: Path, prefix: str, certificates: Path, relays: RelayThread
+) -> None:
+    tls = demanding(certificates / "stranger.pem", certificates / "client.pem")
+    with Sentinels(tmp_path, replicas=0, sentinels=1, relays=relays) as sentinels:
+        [sentinel], [master] = sentinels.sentinels, sentinels.servers
+        url = f"rediss+sentinel://127.0.0.1:{relays.before(sentinel).port}"
+        async with started(f"{url}/{NAME}{query(certificates)}", prefix) as broker:
+            assert broker.link.nodes[0].leads_to.port == master.shown_port
+            assert broker.link.nodes[0].leads_to.shown.startswith("rediss://")
+        await asyncio.gather(
+            *(is_refused(f"{url}/{NAME}{query(certificates, **how)}", problem) for how, problem in _REFUSALS)
+        )
+        async with Relay(master, tls) as false:
+            with Redis(port=sentinel.port) as redis:
+                redis.sentinel_monitor("false", "127.0.0.1", false.port, 1)
+            await is_refused(
+                f"{url}/false{query(certificates)}", f"of rediss://127.0.0.1:{false.port}/0 is not trusted"
+            )
+
+
+async def test_each_node_of_a_cluster_is_asked_for_its_certificate_wherever_a_slot_moves(
+    tmp_path: Path, certificates: Path, relays: RelayThread
+) -> None:
+    with Cluster(tmp_path, masters=2, relays=relays) as cluster:
+        url = f"rediss+cluster://127.0.0.1:{cluster.nodes[0].port}"  # it announces the other one
+        for how, problem in _REFUSALS:
+            await is_refused(url + query(certificates, **how), problem)
+        async with started(url + query(certificates), "{x}") as broker:
+            link = broker.queue("q").link
+            await link.call("SET", "{x}:key", "moves")
+            slot = slot_of("{x}:")
+            [to] = [node for node in cluster.nodes if node is not cluster.owner(slot)]
+            cluster.move(range(slot, slot + 1), to)
+            assert await link.call("GET", "{x}:key") == "moves"
+            assert [node.leads_to.shown for node in link.executors()] == [f"rediss://127.0.0.1:{to.port}/0"]
 
 
 @pytest.mark.parametrize(

@@ -236,3 +236,65 @@ async def test_a_master_that_the_sentinels_do_not_know_is_named(tmp_path: Path) 
         target = Target.from_url(f"redis+sentinel://127.0.0.1:{sentinel.port}/nobody")
         with pytest.raises(GatewayError, match="know no master of the name 'nobody'"):
             await link_to(target, OPTIONS, load_scripts).start(3.0)
+
+
+@asynccontextmanager
+async def failing_over(told: bytes = b"") -> AsyncIterator[tuple[Link, MisbehavingServer, list[MisbehavingServer]]]:
+    """Two masters that both take writes, a sentinel that names the first until the link is up, and the link to it.
+
+    Args:
+        told: the command at which the first one's sentinel tells of the second; by default it never does.
+    """
+    named: list[bytes] = []
+
+    def reply(command: list[bytes]) -> bytes:
+        match command:
+            case [b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", _]:
+                return b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(named[-1]), named[-1])
+            case [b"SUBSCRIBE", channel]:
+                return b">3\r\n$9\r\nsubscribe\r\n$%d\r\n%b\r\n:1\r\n" % (len(channel), channel)
+            case _:
+                return b"*0\r\n"
+
+    def login(command: list[bytes]) -> bytes:
+        if command[0] == told and len(named) == 1:
+            named.append(b"%d" % second.port)
+            text = b"mymaster 127.0.0.1 %b 127.0.0.1 %b" % (named[0], named[1])
+            for transport in sentinel.open:
+                transport.write(b">3\r\n$7\r\nmessage\r\n+switch-master\r\n$%d\r\n%b\r\n" % (len(text), text))
+        return OK
+
+    async def no_setup(ask: Any) -> None:
+        pass
+
+    async with (
+        MisbehavingServer(reply) as sentinel,
+        MisbehavingServer(lambda command: OK, login) as first,
+        MisbehavingServer(lambda command: OK) as second,
+    ):
+        named.append(b"%d" % first.port)
+        link = link_to(Target.from_url(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster"), OPTIONS, no_setup)
+        assert isinstance(link, Link)
+        await link.start(3.0)
+        named.append(b"%d" % second.port)
+        yield link, sentinel, [first, second]
+        await link.close()
+
+
+async def test_a_failover_that_no_sentinel_told_of_is_seen_when_the_next_one_is_connected() -> None:
+    async with failing_over() as (link, sentinel, [first, second]):
+        await eventually(lambda: [b"SUBSCRIBE", b"+switch-master"] in sentinel.commands, "it listens")
+        for connection in sentinel.open:
+            connection.abort()
+        await eventually(lambda: not first.open, "the link leaves the first master")
+        await link.call("SET", "a", "b")
+        assert (first.commands, second.commands) == ([], [[b"SET", b"a", b"b"]])
+
+
+@pytest.mark.parametrize("told", [b"PING", b"HELLO", b"CLIENT"])
+async def test_a_failover_that_is_told_of_while_a_link_connects_lets_it_not_begin_with_the_old_master(
+    told: bytes,
+) -> None:
+    async with failing_over(told) as (link, _, [first, second]):
+        await link.call("SET", "a", "b")
+        assert (first.commands, second.commands) == ([], [[b"SET", b"a", b"b"]])

@@ -10,17 +10,19 @@ from typing import Any, Final
 from bullmq_proxy.gateway.app import link_options
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
-from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.broker.redis.address import Target
 from bullmq_proxy.gateway.settings import Settings
 
 OPTIONS: Final = link_options(Settings(), slot=0)
 
 
 @asynccontextmanager
-async def started(url: str, prefix: str, identity: Identity | None = None, **options: Any) -> AsyncIterator[Broker]:
-    """A connected broker, with other limits of its links where they are given."""
-    broker = Broker(Address.from_url(url), prefix, replace(OPTIONS, **options), identity or Identity(prefix))
-    await broker.start(5.0)
+async def started(
+    url: str, prefix: str, identity: Identity | None = None, timeout: float = 5.0, **options: Any
+) -> AsyncIterator[Broker]:
+    """A broker that is connected within so many seconds, with other limits of its links where they are given."""
+    broker = Broker(Target.from_url(url), prefix, replace(OPTIONS, **options), identity or Identity(prefix))
+    await broker.start(timeout)
     try:
         yield broker
     finally:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 _CHUNK = 65536
+_TLS_BEGINS = b"\x16"  # the first byte of a handshake
 
 
 class Server(Protocol):
@@ -30,9 +33,10 @@ class Port:
 class Relay:
     """Passes bytes on both ways, until it is told to cut."""
 
-    def __init__(self, before: Server) -> None:
-        """Stand before a server."""
+    def __init__(self, before: Server, tls: ssl.SSLContext | None = None) -> None:
+        """Stand before a server; with `tls` those who begin with a handshake are served over TLS."""
         self._before = before
+        self._tls = tls
         self._cut_at: bytes | None = None
         self._hold_at: bytes | None = None
         self._lost: bytes | None = None
@@ -69,6 +73,7 @@ class Relay:
         self.hang_up()
         if self._serving:
             await asyncio.wait(self._serving)
+            await asyncio.sleep(0)  # aborted sockets are closed in the next turn of the loop
         await self._server.wait_closed()
 
     def cut_after(self, text: bytes) -> None:
@@ -123,6 +128,15 @@ class Relay:
         assert task is not None
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+        if self._tls is not None:
+            first = await self._read(reader)
+            if reader.at_eof():  # who has gone already
+                writer.transport.abort()
+                return
+            reader.feed_data(first)
+            if first.startswith(_TLS_BEGINS):
+                await self._end_tls(self._tls, reader, writer)
+                return
         try:
             server_reader, server_writer = await self._before.stream()
         except OSError:  # the server is away
@@ -137,6 +151,56 @@ class Relay:
             for end in (writer, server_writer):
                 self._open.discard(end)
                 end.transport.abort()
+
+    async def _end_tls(
+        self, context: ssl.SSLContext, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Pass on without TLS, by a further connection to this relay, what comes with it.
+
+        Not by asyncio, which closes a connection that is refused without the alert that says why.
+        """
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+
+        async def done(step: Callable[[], Any]) -> Any:
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    pass
+                finally:
+                    await _write(writer, outgoing.read())
+                if not (data := await self._read(reader)):
+                    raise EOFError
+                incoming.write(data)
+
+        self._open.add(writer)
+        try:
+            await done(tls.do_handshake)
+            plain_reader, plain_writer = await asyncio.open_connection("127.0.0.1", self.port)
+
+            async def forward() -> None:
+                with suppress(EOFError):
+                    while data := await done(partial(tls.read, _CHUNK)):
+                        await _write(plain_writer, data)
+                plain_writer.close()
+
+            async def back() -> None:
+                while data := await plain_reader.read(_CHUNK):
+                    tls.write(data)
+                    await _write(writer, outgoing.read())
+                writer.close()
+
+            await asyncio.gather(forward(), back())
+        except EOFError:
+            pass
+        except ssl.SSLError:
+            writer.write_eof()
+            while await self._read(reader):  # else the system resets the connection, and the alert is lost
+                pass
+        finally:
+            self._open.discard(writer)
+            writer.transport.abort()
 
     async def _forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
@@ -183,7 +247,9 @@ async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
 class RelayThread:
     """Relays in a thread with a loop of its own, which pass on while a test's own loop stands still; a context."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """Make it; `tls` is that of its relays."""
+        self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relays", daemon=True)
         self._relays: list[Relay] = []
@@ -201,7 +267,7 @@ class RelayThread:
 
     def before(self, server: Server) -> Relay:
         """Return a relay that stands before a server."""
-        relay = Relay(server)
+        relay = Relay(server, self._tls)
         asyncio.run_coroutine_threadsafe(relay.__aenter__(), self._loop).result()
         self._relays.append(relay)
         return relay

@@ -156,7 +156,7 @@ class Cluster:
         finally:
             up.cancel()
         if not self._known.is_set():
-            reason = self._reason or self.last_error.message
+            reason = self._reason or next((link.reason for link in self._links.values() if link.reason), "no answer")
             refused = self._refused
             await self.close()
             raise refused or GatewayError(ErrorCode.REDIS_UNAVAILABLE, f"{self.shown} cannot be reached: {reason}")

@@ -67,15 +67,19 @@ class RedisRefused(GatewayError):
         super().__init__(ErrorCode.REDIS_UNAVAILABLE, message)
 
 
-class GreetingRefused(GatewayError):
-    """Redis does not take the first commands of a connection now. `why`, in its words, is for the log alone."""
+class NotConnected(GatewayError):
+    """There is no connection now. `why` is for the log alone: clients are not told where Redis is."""
+
+    def __init__(self, reason: str, why: str) -> None:
+        super().__init__(ErrorCode.REDIS_UNAVAILABLE, unavailable(reason).message)
+        self.why = why
+
+
+class GreetingRefused(NotConnected):
+    """Redis does not take the first commands of a connection now; `why` is in its words."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(
-            ErrorCode.REDIS_UNAVAILABLE,
-            unavailable("it refuses the gateway's first commands, and the gateway's log says why").message,
-        )
-        self.why = why
+        super().__init__("it refuses the gateway's first commands, and the gateway's log says why", why)
 
 
 class LostReply(GatewayError):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address
-from bullmq_proxy.gateway.broker.redis.errors import PERMANENT, GreetingRefused, RedisRefused, unavailable, understood
+from bullmq_proxy.gateway.broker.redis.errors import PERMANENT, GreetingRefused, NotConnected, RedisRefused, understood
 from bullmq_proxy.gateway.broker.redis.socket import RedisSocket, Setup
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
@@ -20,13 +20,15 @@ log = logging.getLogger(__name__)
 
 _TLS_TIMEOUT: Final = 2.5  # s, for TLS: a server without it may wait for the rest of a command
 
+_OTHER_NAME: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH of OpenSSL
 
-class NotMaster(GatewayError):
+
+class NotMaster(NotConnected):
     """The server is a replica."""
 
     def __init__(self, address: Address) -> None:
-        super().__init__(ErrorCode.REDIS_UNAVAILABLE, unavailable("it is a replica, which takes no writes").message)
-        self.why = f"{address.shown} is a replica, which takes no writes: name its master, or sentinels that know it"
+        what = "is a replica, which takes no writes"
+        super().__init__(f"it {what}", f"{address.shown} {what}: name its master, or sentinels that know it")
 
 
 async def open_socket(address: Address, make: Callable[[], RedisSocket], silence: float) -> RedisSocket:
@@ -54,10 +56,11 @@ async def open_socket(address: Address, make: Callable[[], RedisSocket], silence
             ssl_handshake_timeout=_TLS_TIMEOUT if address.tls else None,
         )
     except ssl.SSLCertVerificationError as error:
-        raise RedisRefused(
-            f"The certificate of {address.shown} is not trusted ({error.verify_message}): name its CA with"
-            " ?ssl_ca_certs=FILE"
-        ) from None
+        problem = error.verify_message.rstrip(".")
+        remedy = "say its name with ?ssl_server_name=NAME"
+        if error.verify_code not in _OTHER_NAME:
+            remedy = "name its CA with ?ssl_ca_certs=FILE"
+        raise RedisRefused(f"The certificate of {address.shown} is not trusted ({problem}): {remedy}") from None
     except (ssl.SSLError, ConnectionAbortedError) as error:
         if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):  # which only a peer with TLS sends
             raise _tls_refused(error, address) from None
@@ -184,7 +187,7 @@ def check_open(connection: RedisSocket, address: Address) -> None:
 
 def reason_of(error: OSError | GatewayError) -> str:
     """Return why a connection could not be made, for the log."""
-    if isinstance(error, GreetingRefused | NotMaster):
+    if isinstance(error, NotConnected):
         return error.why
     return error.message if isinstance(error, GatewayError) else why(error)
 

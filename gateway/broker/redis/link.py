@@ -17,16 +17,10 @@ from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, LinkOptions
-from bullmq_proxy.gateway.broker.redis.errors import (
-    OF_SLOTS,
-    REFUSALS,
-    LostReply,
-    RedisRefused,
-    unavailable,
-)
+from bullmq_proxy.gateway.broker.redis.errors import OF_SLOTS, REFUSALS, LostReply, RedisRefused, unavailable
 from bullmq_proxy.gateway.broker.redis.greeting import NotMaster, check_open, greet, open_socket, reason_of
 from bullmq_proxy.gateway.broker.redis.patience import Patience
-from bullmq_proxy.gateway.broker.redis.server import Server
+from bullmq_proxy.gateway.broker.redis.server import LEFT, Server
 from bullmq_proxy.gateway.broker.redis.socket import (
     Chunk,
     Entry,
@@ -60,6 +54,7 @@ class Link:
         times_up: connections made so far.
         on_up: called after each of them.
         on_closed: called once it is closed.
+        reason: why there is no connection, for the log; empty while there is one.
         is_failing: whether there has been none for longer than commands wait for one.
         is_closed: whether it is given up.
     """
@@ -91,7 +86,7 @@ class Link:
         self._up = asyncio.Event()
         self.is_failing = False
         self.is_closed = False
-        self._reason = "no answer in time"
+        self.reason = "no answer in time"
         self._given_in: RedisRefused | None = None  # at the start
         self._last_error: GatewayError = unavailable("not connected yet")
         self._task: asyncio.Task[None] | None = None
@@ -154,7 +149,7 @@ class Link:
         if not self._up.is_set():
             await self.close()
             raise self._given_in or GatewayError(
-                ErrorCode.REDIS_UNAVAILABLE, f"{self.server.shown} cannot be reached: {self._reason}"
+                ErrorCode.REDIS_UNAVAILABLE, f"{self.server.shown} cannot be reached: {self.reason}"
             )
 
     async def wait_up(self) -> None:
@@ -346,6 +341,8 @@ class Link:
         try:
             async with asyncio.timeout(min(self._options.deadline, self._options.silence)):
                 await greet(connection, address, self._options.name, self._setup, needs_master=self.server.needs_master)
+            if self.server.has_left(address):  # told of meanwhile: a master that was replaced may not know it yet
+                raise unavailable(LEFT)
         except BaseException as error:
             connection.transport.abort()
             if not isinstance(error, RedisRefused):  # which says more than that the connection was closed
@@ -365,7 +362,7 @@ class Link:
         if self._give_up is not None:
             self._give_up.cancel()
             self._give_up = None
-        self._reason = ""
+        self.reason = ""
         self._up.set()
         if self._refused:
             self._out, self._refused = self._refused + self._out, []
@@ -384,13 +381,13 @@ class Link:
         refusal = error if isinstance(error, RedisRefused) else None
         if isinstance(error, NotMaster) and not self.server.is_found:
             refusal = RedisRefused(error.why)
-        self._reason = reason_of(error)
+        self.reason = reason_of(error)
         if not starts:
-            self.server.down(self, self._reason)
+            self.server.down(self, self.reason)
         if isinstance(error, RedisRefused):
             self._last_error = unavailable("the gateway is not let in, and its log says why")
         else:
-            self._last_error = error if isinstance(error, GatewayError) else unavailable(self._reason)
+            self._last_error = error if isinstance(error, GatewayError) else unavailable(self.reason)
         return refusal
 
     def give_up_later(self) -> None:
@@ -416,6 +413,7 @@ class Link:
         if self._connection is connection:
             self._connection = None
             self._up.clear()
+            self.reason = reason
             if not self.is_closed:
                 self._last_error = unavailable(reason)
                 self.server.down(self, reason)

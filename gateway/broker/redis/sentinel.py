@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address, Target
 from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
-from bullmq_proxy.gateway.broker.redis.errors import RedisRefused, unavailable, understood
+from bullmq_proxy.gateway.broker.redis.errors import NotConnected, RedisRefused, understood
 from bullmq_proxy.gateway.broker.redis.link import Link
-from bullmq_proxy.gateway.broker.redis.server import Server
+from bullmq_proxy.gateway.broker.redis.server import LEFT, Server
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.values.text import text_of
 
@@ -33,6 +34,7 @@ class SentinelServer(Server):
         super().__init__(target.master)
         self._target = target
         self._sentinels = _Sentinels(target)
+        self._master = target.master  # that they have named last
         deadline, silence = min(options.deadline, 3 * _ANSWER), min(options.silence, _ANSWER)
         own = replace(options, name=f"{options.name}:sentinel", backlog=0, deadline=deadline, silence=silence)
         self._watch = Link(self._sentinels, own, setup=self._subscribe, on_push=self._pushed)
@@ -71,18 +73,31 @@ class SentinelServer(Server):
         try:
             async with asyncio.timeout(_ANSWER):
                 await self._watch.wait_up()
-                found = await self._watch.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.name, decode=False)
+                found = await self._watch.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.name)
         except TimeoutError:
-            raise unavailable("no sentinel answers") from None
+            raise self._nobody() from None
         except GatewayError as error:
             if "unknown command" in error.message:
                 asked = self._watch.leads_to.shown
                 raise RedisRefused(f"{asked} is no sentinel: write redis:// for redis+sentinel://") from None
-            raise unavailable("no sentinel answers") from None
+            raise self._nobody() from None
         if not found:
             raise RedisRefused(f"The sentinels of {self.shown} know no master of the name {self._target.name!r}")
         with understood():
-            return replace(self._target.master, host=text_of(found[0]), port=int(found[1]))
+            self._master = self._read(found)
+        return self._master
+
+    def has_left(self, address: Address) -> bool:
+        """Return whether the sentinels have named another master since."""
+        return address != self._master
+
+    def _read(self, master: Sequence[Any]) -> Address:
+        host, port = master
+        return replace(self._target.master, host=str(host), port=int(port))
+
+    def _nobody(self) -> NotConnected:
+        what = "no sentinel answers"
+        return NotConnected(what, f"{what}: {self._watch.reason or 'no answer in time'}")
 
     def up(self, link: Link) -> None:
         """Let the others try at once, now that one is connected."""
@@ -90,28 +105,35 @@ class SentinelServer(Server):
         super().up(link)
 
     async def _subscribe(self, ask: Callable[..., Awaitable[Any]]) -> None:
-        """Learn of the other sentinels, and ask to be told of failovers, where the sentinel can tell (Redis 6.0)."""
+        """Learn of the other sentinels, and ask to be told of failovers, where the sentinel can tell (Redis 6.0).
+
+        Nobody has told of one while no sentinel was connected: so the master is asked for, too.
+        """
         try:
             others = await ask("SENTINEL", "SENTINELS", self._target.name)
             self._sentinels.learn(dict(zip(other[::2], other[1::2], strict=True)) for other in others)
         except GatewayError:
             return  # it does not know the master
-        try:
+        with suppress(GatewayError):
             await ask("HELLO", "3")
             await ask("SUBSCRIBE", _SWITCH)
-        except GatewayError:
-            return
-        for link in tuple(self.links):
-            link.hurry()
+        with suppress(GatewayError):
+            if found := await ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.name):
+                self._follow(found)
 
     def _pushed(self, message: list[Any]) -> None:
-        """Move all links: the message is `<name> <old host> <old port> <new host> <new port>`."""
+        """Take note of a failover: the message is `<name> <old host> <old port> <new host> <new port>`."""
         words = text_of(message[2]).split() if text_of(message[0]) == "message" else []
         if len(words) == 5 and words[0] == self._target.name:
-            for link in tuple(self.links):
-                if (link.leads_to.host, str(link.leads_to.port)) != (words[3], words[4]):
-                    link.leave("another server has become the master")
-                link.hurry()
+            self._follow(words[3:])
+
+    def _follow(self, master: Sequence[Any]) -> None:
+        """Move all links to the master, of which a sentinel has said the host and port."""
+        self._master = self._read(master)
+        for link in tuple(self.links):
+            if self.has_left(link.leads_to):
+                link.leave(LEFT)
+            link.hurry()
 
 
 class _Sentinels(Server):

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEFT: Final = "another server has become the master"
+"""Why a link leaves an address, or does not begin with it."""
 _MOST_REASONS: Final = 5  # lines of the log on one trouble, beside the first and the last one
 
 
@@ -52,6 +54,10 @@ class Server:
             GatewayError: REDIS_UNAVAILABLE, nobody knows now.
         """
         return self.address
+
+    def has_left(self, address: Address) -> bool:
+        """Return whether the server is known to be elsewhere now than `locate` has said."""
+        return False
 
     def failing(self) -> Link | None:
         """Return a link that cannot come back, if there is one."""

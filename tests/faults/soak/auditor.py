@@ -84,7 +84,7 @@ async def audit(site: Site, ledger: Ledger) -> Account:
         failed = [id for id, states in found.items() if states == ["failed"]]
         reasons = Counter([await redis.hget(f"bull:{queue}:{id}", "failedReason") for id in failed])
     if missing := ledger.gone | (ledger.added - found.keys()):
-        faults.append(f"{len(missing)} jobs are lost, such as {sorted(missing)[:3]}")
+        faults.append(f"{len(missing)} jobs are lost, such as {[ledger.history(id) for id in sorted(missing)[:3]]}")
     if foreign := found.keys() - ledger.tried - ledger.voided:
         faults.append(f"{len(foreign)} jobs that nobody has added, such as {sorted(foreign)[:3]}")
     if double := [id for id, states in found.items() if len(states) > 1]:

@@ -50,6 +50,10 @@ class Ledger:
     def _note(self, id: str, what: str) -> None:
         self._history.setdefault(id, []).append(f"{what} at {time.monotonic():.2f}")
 
+    def history(self, id: str) -> str:
+        """Return what the clients were told of a job, in the order in which it came."""
+        return f"{id}: {', '.join(self._history.get(id, ()))}"
+
     def lost(self) -> None:
         """Take note that an answer came too late."""
         self.late += 1
@@ -58,6 +62,7 @@ class Ledger:
         """Take note that the addition of a job was confirmed, unless the server has forgotten it since it was tried."""
         if id in self.tried:
             self.added.add(id)
+            self._note(id, "added")
 
     def gap(self) -> None:
         """Take note that a watcher was told that it has missed events."""
