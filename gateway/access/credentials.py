@@ -32,8 +32,9 @@ def presented_key(headers: Headers, token: str | None) -> str | None:
 
 
 def bearer(headers: Headers) -> str:
-    """Return the key of a request in the ancestor's form, to which the case of `Bearer ` matters; empty for none."""
-    return ", ".join(headers.get_all("Authorization")).partition("Bearer ")[2].strip()
+    """Return the key of a request in the ancestor's form: between the first `Bearer ` and the next; empty for none."""
+    _, *rest = ", ".join(headers.get_all("Authorization")).split("Bearer ")
+    return rest[0] if rest else ""
 
 
 def offered_subprotocols(headers: Headers) -> list[str]:

@@ -7,8 +7,9 @@ import hmac
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
+import msgspec
 from msgspec import Raw
 
 from bullmq_proxy.gateway.ancestor.jobs import read_array, read_job, read_json, read_row
@@ -51,11 +52,17 @@ class NamedQueue:
         check_queue_name(self.queue.name, limits.max_queue_name, "the path", limits.min_queue_name)
 
 
+class AncestorJob(Job):
+    """A job that is read."""
+
+    debounceId: NotRequired[str]
+
+
 class Page(TypedDict):
     """A page of jobs: so many of each state from `start` on."""
 
     counts: dict[str, int]
-    jobs: list[Job]
+    jobs: list[AncestorJob]
     start: int
     length: int
 
@@ -91,16 +98,28 @@ async def get_jobs(named: NamedQueue, statuses: list[Status], start: Index, leng
     types: list[JobType] = [*statuses, "paused"] if "waiting" in statuses else [*statuses]
     counts = await reading.get_job_counts(named.queue, *types)
     jobs = await reading.get_jobs(named.queue, types, start, start + length - 1)
-    return {"counts": counts, "jobs": jobs, "start": start, "length": length}
+    shown = cast("list[AncestorJob]", [_in_form(job) for job in jobs])
+    return {"counts": counts, "jobs": shown, "start": start, "length": length}
 
 
 @ANCESTOR.function(OBSERVE, writes=False)
-async def get_job(named: NamedQueue, id: str) -> Job:
+async def get_job(named: NamedQueue, id: str) -> AncestorJob:
     """Return a job."""
-    job = await reading.get_job(named.queue, id)
+    job = None if is_reserved(id) else await reading.get_job(named.queue, id)
     if job is None:
         raise GatewayError(ErrorCode.NOT_FOUND, "Job not found")
-    return job
+    return cast(AncestorJob, _in_form(job))
+
+
+def _in_form(job: Job | Raw) -> AncestorJob | Raw:
+    """Return a job as BullMQ 5 shows it, which has two names for the id of a deduplication."""
+    if isinstance(job, Raw):  # as the jobs of a page are
+        if b'"deduplicationId":' not in bytes(job):
+            return job
+        job = cast(Job, msgspec.json.decode(job, type=dict[str, Raw]))
+    if (id := job.get("deduplicationId")) is None:
+        return cast(AncestorJob, job)
+    return {**job, "debounceId": id}
 
 
 @ANCESTOR.function(OBSERVE, writes=False, heavy=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -35,7 +36,8 @@ def _read(reader: Reader[T], text: bytes | Raw, wanted: str) -> T:
     """
     try:
         if not bytes(text).isascii():
-            bytes(text).decode()
+            text = bytes(text).removeprefix(BOM_UTF8)
+            text.decode()
         return reader.read(text)
     except UNREADABLE:
         raise invalid_arguments(f"Expected {wanted}") from None
@@ -43,7 +45,7 @@ def _read(reader: Reader[T], text: bytes | Raw, wanted: str) -> T:
 
 def read_json(body: bytes | Raw) -> bytes:
     """Return a body that is JSON of any kind."""
-    return bytes(_read(_json, bytes(body).strip(), "JSON"))
+    return bytes(_read(_json, bytes(body).strip(), "JSON")).strip()
 
 
 def read_row(body: bytes | Raw) -> str:
@@ -55,7 +57,7 @@ def read_row(body: bytes | Raw) -> str:
 def read_array(body: bytes | Raw) -> list[Raw]:
     """Return the jobs in a body, which are still to be read."""
     wanted = "a JSON array of jobs"
-    if not bytes(body).lstrip().startswith(b"["):  # an empty object is no array here
+    if not bytes(body).removeprefix(BOM_UTF8).lstrip().startswith(b"["):  # an empty object is no array here
         raise invalid_arguments(f"Expected {wanted}")
     return _read(_array, body, wanted)
 
@@ -88,7 +90,7 @@ def _read_job(text: Raw) -> BulkJob:
         if member not in ("name", "data", "opts"):
             raise invalid_arguments(f"Unexpected field: {shortened(member)}")
     opts = job.get("opts", _NOTHING)
-    if bytes(opts) == b"null":
+    if bytes(opts) == b'""' or bytes(opts)[:1] not in (b"{", b"[", b'"'):  # JavaScript finds no member in these
         return BulkJob(str(name), data)
     options = _read_options(_read(_values, opts, "an object as opts"))
     return BulkJob(str(name), data, Raw(encode_as_node(options)))
@@ -103,12 +105,20 @@ def _read_options(given: dict[str, Any]) -> dict[str, Any]:
             raise invalid_arguments(f"Unexpected field: opts.{shortened(name)}")
     options = {}
     for name, value in given.items():
-        if value is not None or name in _NEVER_NULL:
-            try:
-                options[name] = _OPTIONS[name](value)
-            except ValueError as error:
-                raise invalid_arguments(f"Invalid opts.{name}: {error}") from None
+        if _is_left_out(name, value):
+            continue
+        try:
+            options[name] = _OPTIONS[name](value)
+        except ValueError as error:
+            raise invalid_arguments(f"Invalid opts.{name}: {error}") from None
     return options
+
+
+def _is_left_out(name: str, value: Any) -> bool:
+    """Return whether a value counts as none: the ancestor looks at most options only if they are true to JavaScript."""
+    if value is None:
+        return name not in _NEVER_NULL
+    return (value is False or value == "") and name not in _NEVER_FALSE
 
 
 def _whole(value: Any) -> int:
@@ -142,12 +152,14 @@ def _text(value: Any) -> str:
 def _backoff(value: Any) -> Any:
     if _is_number(value) and value >= 0:
         return int(value)
-    if not isinstance(value, dict) or value.get("type") not in _BACKOFFS:
-        raise ValueError("expected a number, or an object with `fixed` or `exponential` as type, and a delay")
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise ValueError("expected a number, or an object with a type, and a delay")
     _check_members(value, ("type", "delay"))
     delay = value.get("delay", 0)
     if not _is_number(delay) or delay < 0:
         raise ValueError("expected a number from 0 on as delay")
+    if "delay" in value and value["type"] not in _BACKOFFS:  # else it is the name of a strategy of the worker's
+        raise ValueError("expected `fixed` or `exponential` as type where there is a delay")
     return value
 
 
@@ -155,8 +167,8 @@ def _deduplication(value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("id"), str):
         raise ValueError("expected an object with a string as id")
     _check_members(value, ("id", "ttl"))
-    if "ttl" in value and not (_is_number(value["ttl"]) and value["ttl"] > 0):
-        raise ValueError("expected a number above 0 as ttl")
+    if "ttl" in value and not (_is_number(value["ttl"]) and value["ttl"] >= 0):
+        raise ValueError("expected a number from 0 on as ttl")
     return value
 
 
@@ -168,7 +180,9 @@ def _check_members(value: Mapping[str, Any], known: tuple[str, ...]) -> None:
 
 def _keep(value: Any) -> Any:
     """Return what BullMQ takes a value for: anything else than a number or an object counts as true or false."""
-    return value if _is_number(value) or isinstance(value, dict) else bool(value)
+    if isinstance(value, dict):
+        return {name: each for name, each in value.items() if name in _KEPT}
+    return value if _is_number(value) else bool(value)
 
 
 _OPTIONS: Final[dict[str, Callable[[Any], Any]]] = {
@@ -185,3 +199,5 @@ _OPTIONS: Final[dict[str, Callable[[Any], Any]]] = {
 """The options that a job may have, each with what reads its value."""
 
 _NEVER_NULL: Final = ("priority", "lifo")
+_NEVER_FALSE: Final = (*_NEVER_NULL, "removeOnComplete", "removeOnFail")
+_KEPT: Final = ("age", "count", "limit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, assert_never
@@ -25,6 +26,7 @@ from bullmq_proxy.gateway.wire.routes import AncestorError, Target, decode_segme
 LONGEST_PAGE: Final = 100
 _FIRST_PAGE: Final = 10
 _STATUSES: Final = "waiting,active,completed,failed"
+_NUMBER: Final = re.compile(r"\s*([+-]?[0-9]{1,20})(?![0-9])")
 
 
 class AncestorSession(EndsWithCalls):
@@ -89,10 +91,11 @@ def _page(query: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _whole(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and int(text) <= most):
+    """Return a number as the ancestor reads it, by `parseInt`: what follows its digits does not count (ECMA-262)."""
+    number = _NUMBER.match(query.get(name) or str(default))
+    if number is None or not 0 <= (whole := int(number[1])) <= most:
         raise invalid_arguments(f"Expected a whole number from 0 to {most} - at `?{name}`")
-    return int(text)
+    return whole
 
 
 class _Reply:

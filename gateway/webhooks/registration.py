@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -54,6 +55,7 @@ _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)  # RFC 9110
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]*")
 _NAMED: Final = re.compile(r"[^\x00-\x20\x7f/]+")
 
+T = TypeVar("T")
 Method = Literal["POST", "PUT", "PATCH"]
 
 
@@ -178,18 +180,24 @@ def read_registration(text: bytes | Raw, limits: Limits, root: str = "body") -> 
     Raises:
         GatewayError: INVALID_MESSAGE, no JSON; INVALID_ARGUMENTS, with the place and what is wrong there.
     """
+    registration = read_body(_reader, text, root)
+    check(registration, limits, root)
+    return registration
+
+
+def read_body(reader: Reader[T], text: bytes | Raw, root: str = "body") -> T:
+    """Read JSON text; raises GatewayError as `read_registration`."""
     try:
         if not bytes(text).isascii():
-            bytes(text).decode()
-        registration = _reader.read(text)
+            text = bytes(text).removeprefix(BOM_UTF8)
+            text.decode()
+        return reader.read(text)
     except UnicodeDecodeError:
         raise GatewayError(ErrorCode.INVALID_MESSAGE, f"The registration is not UTF-8 - at `{root}`") from None
     except UNREADABLE as error:
         is_json = isinstance(error, msgspec.ValidationError)
         code = ErrorCode.INVALID_ARGUMENTS if is_json else ErrorCode.INVALID_MESSAGE
-        raise GatewayError(code, describe(error, _reader.shape, root)) from None
-    check(registration, limits, root)
-    return registration
+        raise GatewayError(code, describe(error, reader.shape, root)) from None
 
 
 def read_configured(tables: Iterable[str], limits: Limits) -> dict[str, Registration]:

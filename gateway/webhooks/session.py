@@ -18,7 +18,7 @@ from bullmq_proxy.gateway.webhooks.workers import Webhooks
 from bullmq_proxy.gateway.wire.connection_options import Options
 from bullmq_proxy.gateway.wire.endpoint_rows import PathParameter
 from bullmq_proxy.gateway.wire.guest_endpoints import WorkersEndpoint
-from bullmq_proxy.gateway.wire.routes import Target, decode_segment
+from bullmq_proxy.gateway.wire.routes import Target, decode_name, decode_segment
 
 
 class WorkersSession(EndsWithCalls):
@@ -61,7 +61,9 @@ def _call(target: Target, body: bytes) -> tuple[str, list[Raw]]:
 
 
 def _name(target: Target) -> Raw:
-    return Raw(encode(decode_segment(target.path_parameters[PathParameter.WORKER])))
+    """Return the name in the path, as JSON: the ancestor's clients mean it as it decodes names."""
+    decode = decode_name if target.in_json else decode_segment
+    return Raw(encode(decode(target.path_parameters[PathParameter.WORKER])))
 
 
 class _Reply:

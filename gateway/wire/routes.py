@@ -79,6 +79,8 @@ class RouteParameters:
 
 
 _PARAMETERS: Final = {f"{{{parameter}}}": parameter for parameter in PathParameter}
+GUESTS: Final = AncestorEndpoint | WorkersEndpoint
+_OF_GUESTS: Final = ("/queues/", "/workers/")  # paths on which a client of the ancestor's is answered in its form
 _TEMPLATES: Final = tuple((path.split("/"), endpoint) for endpoint in ENDPOINTS for path in endpoint.value.paths)
 
 
@@ -124,7 +126,7 @@ def parse_request(method: str, target: str) -> Target:
 def methods_of(target: str) -> tuple[str, ...]:
     """Return the methods that are answered at a target; raises NOT_FOUND, as for any wrong one of the ancestor's."""
     found = _found(target)
-    if isinstance(found[0].endpoint, AncestorEndpoint | WorkersEndpoint):
+    if isinstance(found[0].endpoint, GUESTS):
         raise AncestorError(GatewayError(ErrorCode.NOT_FOUND, "Not found"))
     return tuple(dict.fromkeys(name for each in found for name in each.endpoint.value.methods))
 
@@ -147,13 +149,17 @@ def _found(target: str, endpoints: Container[Endpoint] = ENDPOINTS) -> list[Targ
         given = without_last_slash if isinstance(endpoint, SessionEndpoint) else segments
         if endpoint not in endpoints or (parameters := _match(template, given)) is None:
             continue
+        if isinstance(endpoint, GUESTS) and "" in parameters.values():
+            continue
         if found and PathParameter.FUNCTION in parameters:  # `events`, `process`: not the name of a function
             continue
         found.append(Target(endpoint, parameters, {}))
     if not found:
-        raise GatewayError(ErrorCode.NOT_FOUND, _NOTHING_HERE)
-    pairs = dict(parse_qsl(query.partition("#")[0], keep_blank_values=True))
-    return [replace(each, query=pairs) for each in found]
+        nothing = GatewayError(ErrorCode.NOT_FOUND, _NOTHING_HERE)
+        raise AncestorError(nothing) if path.startswith(_OF_GUESTS) else nothing
+    pairs = parse_qsl(query.partition("#")[0], keep_blank_values=True)
+    last, first = dict(pairs), dict(reversed(pairs))  # the ancestor looks at the first one of a name
+    return [replace(each, query=first if isinstance(each.endpoint, GUESTS) else last) for each in found]
 
 
 def _match(template: list[str], segments: list[str]) -> dict[str, str] | None:
@@ -201,7 +207,7 @@ def decode_name(segment: str, of: str = "name") -> str:
 
 
 def decode_segment(segment: str) -> str:
-    """Return a name in a path of the ancestor's, which leaves an escaped `/`, `:` and `#` as they are.
+    """Return a name in a path of the ancestor's, which leaves some characters escaped (ECMA-262, `decodeURI`).
 
     Raises:
         GatewayError: INVALID_ARGUMENTS.
@@ -209,7 +215,7 @@ def decode_segment(segment: str) -> str:
     return decode_name(_LEFT.sub(r"%25\1", segment))
 
 
-_LEFT: Final = re.compile("%(2F|3A|23)", re.IGNORECASE)
+_LEFT: Final = re.compile("%(23|24|26|2B|2C|2F|3A|3B|3D|3F|40)", re.IGNORECASE)  # those of `#$&+,/:;=?@`
 
 
 def _shown_paths(*endpoints: Endpoint) -> str:

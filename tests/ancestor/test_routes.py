@@ -167,7 +167,7 @@ class TestAddingJobs:
                     ({"backoff": {"type": "fixed", "delay": -1}}, "Invalid opts.backoff"),
                     ({"backoff": {"type": "fixed", "x": 1}}, "Invalid opts.backoff: unexpected field x"),
                     ({"deduplication": {}}, "Invalid opts.deduplication"),
-                    ({"deduplication": {"id": "a", "ttl": 0}}, "Invalid opts.deduplication"),
+                    ({"deduplication": {"id": "a", "ttl": -1}}, "Invalid opts.deduplication"),
                     ({"deduplication": {"id": "a", "extend": True}}, "unexpected field extend"),
                 )
             ),
@@ -215,7 +215,7 @@ class TestReading:
     @pytest.mark.parametrize(
         "query",
         [
-            *("start=-1", "start=x", "start=1.5", "start=1e3", "length=-1", "length=x", "length=101"),
+            *("start=-1", "start=x", "start=" + "9" * 30, "length=-1", "length=x", "length=101"),
             *("statuses=paused", "statuses=waiting,other", "statuses=Waiting", "statuses=waiting-children"),
         ],
     )

@@ -181,7 +181,7 @@ class TestTheAncestorsForm:
             {"queue": "mails", "endpoint": {"url": URL}},
             {"queue": "mails", "endpoint": {"url": "mailto:a@example.com", "method": "POST"}},
             {"queue": "mails", "endpoint": {"url": URL, "method": "GET"}},
-            {"queue": "mails", "endpoint": {"url": URL, "method": "POST", "timeout": 0}},
+            {"queue": "mails", "endpoint": {"url": URL, "method": "POST", "timeout": -1}},
             {"queue": "mails", "endpoint": {"url": URL, "method": "POST", "colour": 1}},
             *(
                 {"queue": "mails", "endpoint": {"url": URL, "method": "POST"}, "opts": opts}
