@@ -1,8 +1,9 @@
-"""`python -m benchmarks.reloads [RELOADS] [KILLS] [PER_SECOND]`: shards are replaced and killed beside many clients.
+"""`python -m benchmarks.reloads [RELOADS] [KILLS] [PER_SECOND] [SUCCESSORS]`: shards are replaced beside many clients.
 
 So many clients a second connect, add a job and close again; one worker on each shard does the jobs, and connects again
-when it is told to. Reloads come first, then kills. A client that is refused, or whose connection breaks before its job
-was confirmed, is a trouble: after a kill that is right for those whom the dead shard had accepted already.
+when it is told to. Reloads come first, then kills, then successors of the supervisor. A client that is refused, or
+whose connection breaks before its job was confirmed, is a trouble: after a kill that is right for those whom the dead
+shard had accepted already.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import statistics
 import sys
@@ -18,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -26,7 +29,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from tests.faults.clients import Worker, counts
-from tests.support.service import Service
+from tests.support.service import Service, command_of
+from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually
 
 _SHARDS: Final = 2
@@ -121,18 +125,33 @@ async def _kill(service: Service) -> None:
     await asyncio.sleep(_HEALTHY)  # what dies more often than that is started ever more rarely
 
 
+def _successors(service: Service) -> list[int]:
+    """Return the process ids of all that were started."""
+    return [int(pid) for pid in re.findall(r"of the installed code starts with pid (\d+)", service.errors)]
+
+
+async def _succeed(service: Service) -> None:
+    last = [service.pid, *_successors(service)][-1]
+    os.kill(last, signal.SIGUSR2)
+    await eventually(lambda: "serve" not in command_of(last), "the supervisor has left", _LONGEST)
+
+
 def _left(found: dict[str, int]) -> int:
     return found["waiting"] + found["active"] + found["delayed"]
 
 
-async def run(reloads: int, kills: int, per_second: int, home: Path) -> bool:
-    """Run both parts; returns whether nothing was lost, and nobody was refused by a reload."""
-    with Service(home, "--procs", str(_SHARDS)) as service:
+async def run(reloads: int, kills: int, per_second: int, successors: int, home: Path) -> bool:
+    """Run all parts; returns whether nothing was lost, and nobody was refused but by a kill."""
+    with ExitStack() as stack:
+        valkey = stack.enter_context(closing(ValkeyProcess(home / "valkey").start()))
+        service = stack.enter_context(Service(home, "--procs", str(_SHARDS), "--redis-url", valkey.url))
+        stack.callback(_end_successors, service)
         workers = [Worker(service.address(f"{_PATH}/process/50")) for _ in range(2 * _SHARDS)]
         working = [asyncio.create_task(worker.run()) for worker in workers]
         first = await _part(service, "reload", reloads, per_second, _reload)
         second = await _part(service, "kill", kills, per_second, _kill)
-        added = first.added | second.added
+        third = await _part(service, "successor", successors, per_second, _succeed)
+        added = first.added | second.added | third.added
         address = service.address(_PATH)
         async with asyncio.timeout(_LONGEST):
             while _left(found := await counts(address)):
@@ -144,15 +163,21 @@ async def run(reloads: int, kills: int, per_second: int, home: Path) -> bool:
         twice = sum(sum(worker.seen[id] for worker in workers) > 1 for id in seen)
         lost = len(added) - found["completed"]
         print(f"{len(added)} jobs confirmed: {max(0, lost)} lost, {twice} run twice; counts: {found}")
-        return lost <= 0 and not first.troubles
+        return lost <= 0 and not first.troubles and not third.troubles
+
+
+def _end_successors(service: Service) -> None:
+    for pid in _successors(service):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 def main() -> int:
     """Read the arguments, and run; the exit code is 1 when a promise was broken."""
-    given = [int(text) for text in sys.argv[1:4]]
-    reloads, kills, per_second = (*given, *(40, 40, 500)[len(given) :])
+    given = [min(int(text), most) for text, most in zip(sys.argv[1:], (1000, 1000, 5000, 100), strict=False)]
+    reloads, kills, per_second, successors = (*given, *(40, 40, 500, 5)[len(given) :])
     with tempfile.TemporaryDirectory() as home:
-        return 0 if asyncio.run(run(min(reloads, 1000), min(kills, 1000), min(per_second, 5000), Path(home))) else 1
+        return 0 if asyncio.run(run(reloads, kills, per_second, successors, Path(home))) else 1
 
 
 if __name__ == "__main__":

@@ -44,8 +44,13 @@ def handed_sockets(environ: MutableMapping[str, str], first_fd: int = FIRST_FD) 
         return sockets
 
 
-def adopt(resolution: Resolution, sockets: Sequence[socket.socket]) -> Resolution:
+def adopt(resolution: Resolution, sockets: Sequence[socket.socket], giver: str = "systemd") -> Resolution:
     """Return the resolution with the sockets' address and with a number of shards that fits them.
+
+    Args:
+        resolution: of the settings.
+        sockets: none where nobody has handed over any.
+        giver: who has, for messages.
 
     Raises UsageError when `procs` is given and fits neither one socket for all nor one for each.
     """
@@ -56,13 +61,13 @@ def adopt(resolution: Resolution, sockets: Sequence[socket.socket]) -> Resolutio
     if count not in (1, procs):
         if places["procs"] != DEFAULT:
             raise UsageError(
-                f"procs: {procs} shards cannot share the {count} sockets that systemd hands over"
+                f"procs: {procs} shards cannot share the {count} sockets that {giver} hands over"
                 f" ({places['procs'].words}): set it to {count}, or let the socket unit have one ListenStream= line for"
                 f" all shards, or {procs} equal ones and ReusePort=yes"
             )
         procs = count
     ignored = [
-        f"{name} ({places[name].words}) is overruled: systemd hands over the socket {place_of(sockets[0])}"
+        f"{name} ({places[name].words}) is overruled: {giver} hands over the socket {place_of(sockets[0])}"
         for name in ("host", "port")
         if places[name] != DEFAULT
     ]

@@ -23,12 +23,13 @@ from bullmq_proxy.supervisor import daily, keys, status
 from bullmq_proxy.supervisor import doctor as examine
 from bullmq_proxy.supervisor.activation import adopt, handed_sockets
 from bullmq_proxy.supervisor.key_commands import key
-from bullmq_proxy.supervisor.master import serve as run_service
 from bullmq_proxy.supervisor.notify import Notifier
 from bullmq_proxy.supervisor.options import settings_options
 from bullmq_proxy.supervisor.reload import Reload
+from bullmq_proxy.supervisor.service import serve as run_service
 from bullmq_proxy.supervisor.slots import StartError
 from bullmq_proxy.supervisor.sources import Resolution, UsageError, load, resolve
+from bullmq_proxy.supervisor.successor import Predecessor
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +50,18 @@ def commands() -> None:
 @settings_options
 def serve(config: str | None, **flags: Any) -> int:
     """Serve queues until SIGTERM or Ctrl-C."""
-    handed = handed_sockets(os.environ)
-    resolution = adopt(_resolved(config, flags), handed)
-    reload = Reload(lambda: keys.with_auth_keys_file(adopt(_resolved(config, flags), handed)))
+    handed, predecessor = handed_sockets(os.environ), Predecessor.from_environment(os.environ)
+    giver = "systemd" if predecessor is None else "the supervisor before this one"
+    resolution = adopt(_resolved(config, flags), handed, giver)
+    reload = Reload(lambda: keys.with_auth_keys_file(adopt(_resolved(config, flags), handed, giver)))
     settings = keys.with_auth_keys_file(resolution)
     keys_file = keys.open_keys_file(settings)
     settings, made_key = keys.require_keys(settings, keys_file)
     logs.configure(settings.log_level, settings.log_format)
     for remark in (*resolution.remarks, *(keys_file.remarks if keys_file else ())):
         log.warning("%s", remark)
-    return run_service(settings, made_key, keys_file, handed, Notifier.from_environment(os.environ), reload)
+    notifier = Notifier.from_environment(os.environ)
+    return run_service(settings, made_key, keys_file, handed, notifier, reload, predecessor)
 
 
 @commands.command()

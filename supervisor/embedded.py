@@ -227,8 +227,9 @@ class EmbeddedValkey:
 
 
 def _before_the_server() -> None:
-    """Ignore SIGUSR1 in the server: it asks all processes of a service for their stacks, and Valkey would die of it."""
+    """Ignore what asks all processes of a service for something: Valkey would die of it."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def _ping(path: Path) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.start_message import HANDOVER
 from bullmq_proxy.supervisor.backoff import FIRST
-from bullmq_proxy.supervisor.slot import Slot, State
+from bullmq_proxy.supervisor.slot import Slot, State, describe
 
 # Deaths of each slot in a row without having served: starting them again would not help. While one serves the others
 # are tried again: accidents, such as a memory that is full, befall starts as well.
@@ -391,6 +391,10 @@ class Fleet:
         elif not echo:
             self._hurry(now)
 
+    def hand_over(self, now: float) -> None:
+        """End the service: another one serves its sockets already."""
+        self._end(Outcome(Exit.DONE), now, HANDOVER, is_replaced=True)
+
     def _hurry(self, now: float) -> None:
         hurry = HURRY if self._deadline > now + HURRY else 0.0
         self._deadline = now + hurry
@@ -402,7 +406,7 @@ class Fleet:
                 # A shard that is told twice gives back what its workers hold instead of waiting for them.
                 self._to_tell.append((now + APART * (slot.pid in late), Signal(slot.pid, signal.SIGTERM)))
 
-    def _end(self, outcome: Outcome, now: float, delay: float = 0.0) -> None:
+    def _end(self, outcome: Outcome, now: float, delay: float = 0.0, *, is_replaced: bool = False) -> None:
         self._ending = outcome
         self._deadline = now + delay + max(slot.drain_timeout for slot in self.slots)
         for slot in self.slots:
@@ -410,7 +414,8 @@ class Fleet:
             is_told = slot.state is State.LEAVING and slot.listener is not None
             if slot.pid is not None and slot.state is not State.ABORTING and not is_told:
                 slot.state, slot.due = State.LEAVING, self._deadline
-                self._to_tell.append((now + delay, Signal(slot.pid, signal.SIGTERM)))
+                told = Retire(slot.pid, slot.index) if is_replaced else Signal(slot.pid, signal.SIGTERM)
+                self._to_tell.append((now if is_replaced else now + delay, told))
 
     def _watches(self, slot: Slot) -> bool:
         return self._shard_timeout > 0 and slot.state in (State.READY, State.LEAVING)
@@ -438,13 +443,3 @@ class Fleet:
             return ""
         last = slot.message or describe(code)
         return f"shard {slot.index} died {slot.hopeless} times in a row without becoming ready, at last: {last}"
-
-
-def describe(code: int) -> str:
-    """Return an exit code in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"

@@ -1,6 +1,6 @@
-"""The service: complete settings in, an exit code out. It opens the port, keeps the shards alive, ends them.
+"""The loop of the service: keeps the shards alive, and ends them.
 
-One loop waits for signals, for the shards' messages and for the next due time; `fleet` decides, this acts.
+It waits for signals, for the shards' messages and for the next due time; `fleet` decides, this acts.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from bullmq_proxy.gateway import logs
@@ -25,71 +22,23 @@ from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.settings import Settings, masked
 from bullmq_proxy.gateway.shared_memory import SharedMemory
 from bullmq_proxy.gateway.start_message import StartMessage
-from bullmq_proxy.supervisor.activation import one_per_slot, place_of
+from bullmq_proxy.supervisor.activation import place_of
 from bullmq_proxy.supervisor.embedded import STOP_TIMEOUT, EmbeddedValkey
-from bullmq_proxy.supervisor.fleet import GRACE, Fleet, Outcome, Retire, Signal, Spawn, describe
+from bullmq_proxy.supervisor.fleet import GRACE, Fleet, Outcome, Retire, Signal, Spawn
 from bullmq_proxy.supervisor.notify import Notifier
-from bullmq_proxy.supervisor.process import ShardProcess, occupy_standard_streams, start_shards
+from bullmq_proxy.supervisor.process import ShardProcess, start_shards
 from bullmq_proxy.supervisor.reload import Reload
-from bullmq_proxy.supervisor.resources import raise_descriptor_limit, resident_memory
-from bullmq_proxy.supervisor.signals import STOP, Inbox, hangup_ends
-from bullmq_proxy.supervisor.slots import StartError, authority, open_slots, reachable_host
+from bullmq_proxy.supervisor.resources import resident_memory
+from bullmq_proxy.supervisor.signals import Inbox
+from bullmq_proxy.supervisor.slot import describe
+from bullmq_proxy.supervisor.slots import authority, reachable_host
 from bullmq_proxy.supervisor.sources import UsageError
+from bullmq_proxy.supervisor.successor import Predecessor, Successor, obstacle
 from bullmq_proxy.supervisor.welcome import welcome
 
 log = logging.getLogger(__name__)
 
 _WEIGHING = 5.0  # s between two looks at the memory of the shards
-
-
-def serve(
-    settings: Settings,
-    made_key: str | None,
-    keys_file: KeysFile | None = None,
-    handed: Sequence[socket.socket] = (),
-    notifier: Notifier | None = None,
-    reload: Reload | None = None,
-) -> Exit:
-    """Run the service until it is told to stop.
-
-    Args:
-        settings: with the keys in force; port 0 and no Redis URL are filled in here.
-        made_key: the key that was made for this run, to be shown once.
-        keys_file: keys with permissions, read once; SIGHUP reads them again.
-        handed: sockets that listen already, one for all shards or one for each; closed in the end.
-        notifier: is told how the service is.
-        reload: reads the settings again on SIGHUP; None where they cannot change.
-
-    Raises StartError when the service cannot start or go on.
-    """
-    occupy_standard_streams()
-    raise_descriptor_limit()
-    with ExitStack() as stack:
-        notifier = notifier or Notifier()
-        ends = hangup_ends(reloads=keys_file is not None)
-        inbox = stack.enter_context(Inbox(STOP if ends else STOP - {signal.SIGHUP}))
-        if handed:
-            listeners = one_per_slot(handed, settings.procs)
-        else:
-            listeners = open_slots(settings.host, settings.port, settings.procs)
-            settings = replace(settings, port=listeners[0].getsockname()[1])
-        for listener in listeners:
-            stack.enter_context(listener)
-        valkey = None
-        if settings.redis_url is None:
-            assert settings.data_dir is not None, "the command line always fills in a data directory"
-            valkey = stack.enter_context(
-                EmbeddedValkey(Path(settings.data_dir), patience=settings.drain_timeout + GRACE)
-            )
-            notifier.say("the embedded Valkey starts")
-            if not valkey.start(inbox):
-                return Exit.DONE
-            settings = replace(settings, redis_url=valkey.url)
-        master = stack.enter_context(Master(settings, listeners, inbox, valkey, made_key, keys_file, notifier, reload))
-        outcome = master.run()
-    if outcome.reason:
-        raise StartError(outcome.reason)
-    return outcome.code
 
 
 class Master:
@@ -105,7 +54,10 @@ class Master:
         keys_file: KeysFile | None,
         notifier: Notifier,
         reload: Reload | None,
+        predecessor: Predecessor | None,
     ) -> None:
+        self._predecessor = predecessor
+        self._successor: Successor | None = None
         self._settings = self._proven = settings  # a shard has started with the second ones
         self._reload = reload
         self._is_reloading = False
@@ -154,6 +106,9 @@ class Master:
                 if key.data is None:
                     self._hear_signals()
                     continue
+                if isinstance(key.data, Successor):
+                    self._hear_successor(key.data)
+                    continue
                 if ready & selectors.EVENT_WRITE:
                     self._flush(key.data)
                 if ready & selectors.EVENT_READ:
@@ -169,13 +124,16 @@ class Master:
         now = time.monotonic()
         weigh = None if self._settings.max_shard_memory is None else self._weigh_due
         valkey = self._valkey.tend(now) if self._valkey else None
-        due = [self._fleet.next_due(), valkey, self._notifier.next_due(), weigh]
+        succeeds = None if self._successor is None else self._successor.due
+        due = [self._fleet.next_due(), valkey, self._notifier.next_due(), weigh, succeeds]
         return min((max(0.0, at - now) for at in due if at is not None), default=None)
 
     def _act(self) -> None:
         now = time.monotonic()
         self._fleet.check_beats(self._memory.beats(), now)
         self._replace_used(now)
+        if self._successor is not None and now >= self._successor.due:
+            self._lose_successor(self._successor)
         actions = self._fleet.plan(now)
         if spawns := [action for action in actions if isinstance(action, Spawn)]:
             self._spawn(spawns)
@@ -263,6 +221,8 @@ class Master:
             self._reap()
         for signum in signals:
             if signum in self._inbox.stop:
+                if self._successor is not None:
+                    self._lose_successor(self._successor)
                 if self._fleet.ending:
                     log.info("%s again: jobs in hand are given back now", signum.name)
                 else:
@@ -275,10 +235,46 @@ class Master:
             elif signum == signal.SIGUSR1:
                 log.warning("SIGUSR1: above are the supervisor's stacks, those of the shards follow")
                 self._fleet.show_stacks(time.monotonic())
+            elif signum == signal.SIGUSR2 and not self._fleet.ending:
+                self._start_successor()
             elif signum == signal.SIGHUP and not self._fleet.ending:
                 self._notifier.reloading()
                 self._is_reloading = True
                 self._read_again()
+
+    def _start_successor(self) -> None:
+        """Let a supervisor of the code that is installed now take over, if that can be done."""
+        reason = obstacle(has_valkey=self._valkey is not None, has_successor=self._successor is not None)
+        if reason:
+            log.error("SIGUSR2: %s", reason)
+            return
+        environment = {**os.environ, **self._notifier.environment}
+        if self._made_key is not None:
+            environment["AUTH_KEYS"] = self._made_key
+        try:
+            self._successor = Successor([listener.fileno() for listener in self._listeners], environment)
+        except OSError as error:
+            log.error("SIGUSR2: cannot start a successor: %s", error.strerror)
+            return
+        self._selector.register(self._successor, selectors.EVENT_READ, self._successor)
+        log.info("SIGUSR2: a supervisor of the installed code starts with pid %d", self._successor.pid)
+
+    def _hear_successor(self, successor: Successor) -> None:
+        if not successor.serves():
+            self._lose_successor(successor)
+            return
+        self._selector.unregister(successor)
+        successor.close()
+        self._successor = None
+        log.info("pid %d serves: the shards of this supervisor drain", successor.pid)
+        self._notifier.hand_over(successor.pid)
+        self._fleet.hand_over(time.monotonic())
+
+    def _lose_successor(self, successor: Successor) -> None:
+        self._selector.unregister(successor)
+        self._successor = None
+        successor.give_up()
+        log.error("pid %d does not serve, all stays as it was; its own lines say why", successor.pid)
 
     def _read_again(self) -> None:
         """Put in force what is configured now: keys at once, all else in fresh shards, or nothing of it."""
@@ -414,6 +410,8 @@ class Master:
         if self._announced or not self._fleet.all_ready:
             return
         self._announced = True
+        if self._predecessor is not None:
+            self._predecessor.dismiss()
         host = None if self._is_unix else self._authority
         lines = welcome(self._settings, self._place, host, self._made_key)
         try:

@@ -52,6 +52,19 @@ class Notifier:
         watched = usec.isdecimal() and int(usec) > 0 and pid in ("", str(os.getpid()))
         return cls(address or None, int(usec) / 1e6 if watched and address else None)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which another process becomes the notifier in place of this one."""
+        if self._address is None:
+            return {}
+        watchdog = {} if self._pause is None else {"WATCHDOG_USEC": str(int(self._pause * 2e6))}
+        return {"NOTIFY_SOCKET": self._address, **watchdog}
+
+    def hand_over(self, pid: int) -> None:
+        """Say that another process is the main one from now on."""
+        self._send(MAINPID=str(pid))
+        self._address = None
+
     def next_due(self) -> float | None:
         """Return when `report` has something to say, if nothing happens before; None for never."""
         due = [

@@ -135,6 +135,7 @@ def _become_shards(controls: Sequence[socket.socket], inherited: Sequence[int]) 
         # Ctrl-C and a closed terminal reach the whole process group; the parent turns them into SIGTERM.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # of a whole process group, too
         descriptors = [control.fileno() for control in controls]
         for fd in (*descriptors, *inherited):
             os.set_inheritable(fd, True)

@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-WATCHED = STOP | {signal.SIGCHLD, signal.SIGUSR1}
+WATCHED = STOP | {signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2}
 _STDERR = 2  # the descriptor: whatever a program puts in the place of sys.stderr has perhaps none
 
 
@@ -64,6 +64,7 @@ class Inbox:
         for signum in WATCHED:
             self._before[signum] = signal.signal(signum, _noted)
         show_own_stacks()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)  # a successor is started with them blocked
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:

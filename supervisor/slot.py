@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import signal
 from dataclasses import dataclass, field
 
 from bullmq_proxy.supervisor.backoff import Backoff
@@ -44,3 +45,13 @@ class Slot:
     message: str = ""
     """The shard's own words about its failure."""
     backoff: Backoff = field(default_factory=Backoff)
+
+
+def describe(code: int) -> str:
+    """Return an exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

@@ -52,9 +52,9 @@ async def test_under_load_no_job_is_lost_and_every_shard_is_another_one(service:
     assert "ERROR" not in running.errors
 
 
-def test_no_connection_is_refused_or_reset(service: MakeService) -> None:
-    running = service("--procs", "2", "--no-auth").start()
-    before, troubles, served, over = running.shards(), [], [], threading.Event()
+def check_no_connection_is_refused_or_reset(running: Service, strike: Callable[[], None]) -> None:
+    """Ask all the time while `strike` does something, which returns when that is done."""
+    troubles, served, over = [], [], threading.Event()
     request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
     def ask() -> None:
@@ -70,15 +70,25 @@ def test_no_connection_is_refused_or_reset(service: MakeService) -> None:
     for thread in threads:
         thread.start()
     try:
-        running.signal(signal.SIGHUP)
-        wait_for(lambda: replaced(running, *before), "all are replaced", 2 * TIMEOUT)
+        strike()
     finally:
         over.set()
         for thread in threads:
             thread.join()
     assert troubles == []
-    assert all(served)
     assert len(served) > 20
+    assert all(served)
+
+
+def test_no_connection_is_refused_or_reset(service: MakeService) -> None:
+    running = service("--procs", "2", "--no-auth").start()
+    before = running.shards()
+
+    def reload() -> None:
+        running.signal(signal.SIGHUP)
+        wait_for(lambda: replaced(running, *before), "all are replaced", 2 * TIMEOUT)
+
+    check_no_connection_is_refused_or_reset(running, reload)
 
 
 def test_settings_that_were_changed_are_in_force_afterwards(service: MakeService, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ from bullmq_proxy.supervisor.fleet import (
     Retire,
     Signal,
     Spawn,
-    describe,
 )
+from bullmq_proxy.supervisor.slot import describe
 
 START, DRAIN = 30.0, 30.0
 
@@ -693,3 +693,14 @@ def test_what_cannot_be_started_is_tried_again_after_ever_longer_pauses_and_neve
         now += pauses[-1]
     assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0]
     assert not fleet.ending
+
+
+def test_shards_whose_sockets_another_supervisor_serves_are_told_so_and_leave() -> None:
+    fleet = serving(2)
+    fleet.hand_over(100.0)
+    assert fleet.plan(100.0) == [Retire(100, 0), Retire(101, 1)]
+    fleet.leaving(0, 100.0)
+    assert fleet.plan(101.0) == []
+    for slot in (0, 1):
+        fleet.exited(slot, 0, 103.0)
+    assert fleet.outcome == Outcome(Exit.DONE)

@@ -1,0 +1,78 @@
+"""The service: complete settings in, an exit code out. It opens the port, starts what is needed, and runs the loop."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from bullmq_proxy.gateway.access.keys_file import KeysFile
+from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.settings import Settings
+from bullmq_proxy.supervisor.activation import one_per_slot
+from bullmq_proxy.supervisor.embedded import EmbeddedValkey
+from bullmq_proxy.supervisor.fleet import GRACE
+from bullmq_proxy.supervisor.master import Master
+from bullmq_proxy.supervisor.notify import Notifier
+from bullmq_proxy.supervisor.process import occupy_standard_streams
+from bullmq_proxy.supervisor.reload import Reload
+from bullmq_proxy.supervisor.resources import raise_descriptor_limit
+from bullmq_proxy.supervisor.signals import STOP, Inbox, hangup_ends
+from bullmq_proxy.supervisor.slots import StartError, open_slots
+from bullmq_proxy.supervisor.successor import Predecessor
+
+
+def serve(
+    settings: Settings,
+    made_key: str | None,
+    keys_file: KeysFile | None = None,
+    handed: Sequence[socket.socket] = (),
+    notifier: Notifier | None = None,
+    reload: Reload | None = None,
+    predecessor: Predecessor | None = None,
+) -> Exit:
+    """Run the service until it is told to stop.
+
+    Args:
+        settings: with the keys in force; port 0 and no Redis URL are filled in here.
+        made_key: the key that was made for this run, to be shown once.
+        keys_file: keys with permissions, read once; SIGHUP reads them again.
+        handed: sockets that listen already, one for all shards or one for each; closed in the end.
+        notifier: is told how the service is.
+        reload: reads the settings again on SIGHUP; None where they cannot change.
+        predecessor: has handed over the sockets, and leaves when all shards serve.
+
+    Raises StartError when the service cannot start or go on.
+    """
+    occupy_standard_streams()
+    raise_descriptor_limit()
+    with ExitStack() as stack:
+        notifier = notifier or Notifier()
+        ends = hangup_ends(reloads=keys_file is not None)
+        inbox = stack.enter_context(Inbox(STOP if ends else STOP - {signal.SIGHUP}))
+        if handed:
+            listeners = one_per_slot(handed, settings.procs)
+        else:
+            listeners = open_slots(settings.host, settings.port, settings.procs)
+            settings = replace(settings, port=listeners[0].getsockname()[1])
+        for listener in listeners:
+            stack.enter_context(listener)
+        valkey = None
+        if settings.redis_url is None:
+            assert settings.data_dir is not None, "the command line always fills in a data directory"
+            valkey = stack.enter_context(
+                EmbeddedValkey(Path(settings.data_dir), patience=settings.drain_timeout + GRACE)
+            )
+            notifier.say("the embedded Valkey starts")
+            if not valkey.start(inbox):
+                return Exit.DONE
+            settings = replace(settings, redis_url=valkey.url)
+        master = Master(settings, listeners, inbox, valkey, made_key, keys_file, notifier, reload, predecessor)
+        stack.enter_context(master)
+        outcome = master.run()
+    if outcome.reason:
+        raise StartError(outcome.reason)
+    return outcome.code
