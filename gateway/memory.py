@@ -14,6 +14,8 @@ from typing import Any, Final
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
 _STATM: Final = Path("/proc/self/statm")
+_OOM: Final = Path("/proc/self/oom_score_adj")
+_EXPENDABLE: Final = 500  # thousandths of the machine's memory that count beside what a shard takes (proc(5))
 _PERIOD: Final = 2.0  # s between two looks
 _QUIET_LOOKS: Final = 5  # in a row, before memory is given back: a shard that is busy now and then needs it again
 _QUIET: Final = 0.2  # of a core, at most
@@ -35,6 +37,12 @@ def tune() -> None:
     if (libc := _glibc()) is not None:
         libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
         libc.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20)
+
+
+def die_first() -> None:
+    """Let the system, when memory is short, end a shard before what cannot be replaced: the embedded Valkey."""
+    with suppress(OSError):  # not Linux, or somebody has set more already
+        _OOM.write_text(str(_EXPENDABLE))
 
 
 class Spikes:

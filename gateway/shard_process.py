@@ -63,8 +63,9 @@ def _serve(controls: Sequence[socket.socket]) -> int:
     messages = [json.loads(line) for line, _ in received]
     _configure_logs(messages[0])
     from bullmq_proxy.gateway import shard  # noqa: PLC0415 - an error of a library's import is logged as a shard's
-    from bullmq_proxy.gateway.memory import tune  # noqa: PLC0415
+    from bullmq_proxy.gateway.memory import die_first, tune  # noqa: PLC0415
 
+    die_first()
     tune()
     own = _fork_siblings(controls)
     for other in range(len(messages)):

@@ -81,11 +81,15 @@ class TestStart:
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, timeout=10)
         assert json.loads(done.stdout)["data"]["ok"]["name"] == "hello"
 
-    def test_each_process_may_have_as_many_descriptors_as_the_system_allows(self, service: MakeService) -> None:
+    def test_each_process_may_have_all_descriptors_and_shards_go_before_the_valkey_when_memory_is_short(
+        self, service: MakeService
+    ) -> None:
         limits = ("sh", "-c", 'ulimit -Sn 256 && ulimit -Hn 4096 && exec "$0" "$@"')
         running = service("--procs", "1", launcher=limits).start()
         for pid in (running.pid, *running.shards()):
             assert re.search(r"Max open files +4096 +4096", Path(f"/proc/{pid}/limits").read_text())
+        [shard], [server] = ([Path(f"/proc/{pid}/oom_score_adj")] for [pid] in (running.shards(), running.servers()))
+        assert int(shard.read_text()) > int(server.read_text())
 
     def test_the_key_is_in_no_log_line(self, service: MakeService) -> None:
         running = service("--procs", "1", "--log-level", "debug").start()
