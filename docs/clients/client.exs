@@ -1,7 +1,8 @@
 # A producer and a worker that connects again: see elixir.md.
 
 defmodule Client do
-  @stop [400, 401, 403, 404, 405, 413, 414, 426, 431, 505, 1002, 1003, 1007, 1008, 1009, 4000]
+  @stop [400, 401, 403, 404, 405, 413, 414, 426, 431, 505, 1002, 1003, 1007, 1008, 1009, 4000] ++
+          Enum.to_list(4500..4505)
   @at_once [1001, 4002, 4003]
   @first_pause 200
 

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use std::{env, process, thread};
 use websocket::{broke, frame, random, Ended, Link, Writer};
 
-const STOP: [u16; 16] = [400, 401, 403, 404, 405, 413, 414, 426, 431, 505, 1002, 1003, 1007, 1008, 1009, 4000];
+const STOP: [u16; 22] = [
+    400, 401, 403, 404, 405, 413, 414, 426, 431, 505, 1002, 1003, 1007, 1008, 1009, 4000, 4500, 4501, 4502, 4503, 4504,
+    4505,
+];
 const AT_ONCE: [u16; 3] = [1001, 4002, 4003];
 const FIRST_PAUSE: u64 = 200; // ms
 

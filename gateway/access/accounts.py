@@ -11,6 +11,7 @@ from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.shared_memory import ShardMemory
 from bullmq_proxy.gateway.values.token_bucket import TokenBucket
+from bullmq_proxy.gateway.wire.closing import Refusal, RefusedError
 from bullmq_proxy.gateway.wire.endpoints import Endpoint
 
 
@@ -53,9 +54,9 @@ class Account:
             GatewayError: UNAUTHORIZED.
         """
         if self._revoked:
-            raise GatewayError(ErrorCode.UNAUTHORIZED, "This key is not valid any more")
+            raise RefusedError(Refusal.KEY_GONE, "This key is not valid any more")
         if self._key is not None and self._key.expires is not None and self._key.expires <= now:
-            raise GatewayError(ErrorCode.UNAUTHORIZED, f"The key {self._key.name} has expired")
+            raise RefusedError(Refusal.KEY_GONE, f"The key {self._key.name} has expired")
 
     def check_address(self, address: str) -> None:
         """Refuse a client from where the key is not used.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from bullmq_proxy.gateway.value_types import is_loopback
 
 SUBPROTOCOL: Final = "bullmq-proxy.v1"
 _BEARER: Final = "bearer."
+_VERSION: Final = re.compile(r"bullmq-proxy\.v[0-9]{1,4}")
 
 
 def presented_key(headers: Headers, token: str | None) -> str | None:
@@ -41,6 +43,15 @@ def offered_subprotocols(headers: Headers) -> list[str]:
     """Return all names in the Sec-WebSocket-Protocol headers."""
     values = headers.get_all("Sec-WebSocket-Protocol")
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+def offered_version(headers: Headers) -> str | None:
+    """Return the name of the version of our protocol that a client has offered: the one that is spoken here, if it can.
+
+    None for a client that has offered none: it may know nothing of our close codes.
+    """
+    names = offered_subprotocols(headers)
+    return SUBPROTOCOL if SUBPROTOCOL in names else next(filter(_VERSION.fullmatch, names), None)
 
 
 def is_origin_allowed(headers: Headers, allowed: Iterable[str]) -> bool:

@@ -36,7 +36,7 @@ SETTLED: Final = 1.0
 
 # docs/failures.md, "After a refusal"; what is not here means: later.
 _STATUSES_TO_STOP: Final = frozenset({400, 401, 403, 404, 405, 413, 414, 426, 431, 505})
-_CODES_TO_STOP: Final = frozenset({1002, 1003, 1007, 1008, 1009, 4000, *range(4500, 5000)})
+_CODES_TO_STOP: Final = frozenset({1002, 1003, 1007, 1008, 1009, 4000, *range(4500, 4506), *range(4510, 5000)})
 _CODES_AT_ONCE: Final = frozenset({1001, 4002, 4003})
 _BROKEN: Final = 1006  # RFC 6455 §7.1.5: there was no close frame
 

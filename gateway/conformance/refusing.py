@@ -9,19 +9,26 @@ from bullmq_proxy.gateway.conformance.play import MOST_TRIES, Play, over
 from bullmq_proxy.gateway.conformance.rules import AT_ONCE_CODES, PRODUCER, STOP_CODES, WORKER, Rule
 from bullmq_proxy.gateway.conformance.scenarios import Scenario, Script, right, settled
 
-LATER: Final = ((503, 1011, 1006), (500, 1013, 4001), (429, 1012, 503), (1006, 408, 1011), (4001, 500, 1012))
+LATER: Final = ((503, 1011, 4508), (500, 4509, 4001), (429, 1012, 4507), (1006, 408, 1013), (4001, 4506, 1012))
 """What happens to each of some clients that come back later, one after the other."""
 STOP_STATUSES: Final = (400, 401, 403, 404)
 """The statuses that mean stop and that a client can get which sends a right request line and small headers."""
+STOP_REFUSALS: Final = (4501, 4503)
+"""Codes of refused handshakes that stand here for all that mean stop: each takes a start of the client."""
+REFUSED: Final = 4500
+"""The first code of a refused handshake, which is closed as soon as it is accepted."""
 RETRY_AFTER: Final = 1
 """Seconds of the header `Retry-After`."""
 
 
 async def _end(play: Play, ending: int, words: str) -> None:
-    """Refuse the next handshake with a status, or accept it and close with a code."""
+    """Refuse the next handshake with a status or its code, or accept it and close with another code."""
     opening = await play.handshake()
     if ending < 1000:
         play.refuse(opening, ending, words)
+    elif ending >= REFUSED:
+        opening.accept()
+        opening.socket.close(ending, words)
     else:
         session = play.accept(opening)
         await settled(play)
@@ -105,7 +112,7 @@ SCENARIOS: Final = (
     *(Scenario(f"at-once-{code}", WORKER, (Rule.AT_ONCE,), at_once(code)) for code in AT_ONCE_CODES),
     *(
         Scenario(f"stop-{ending}", WORKER, (Rule.STOP, Rule.WORDS), stop(ending))
-        for ending in (*STOP_STATUSES, *STOP_CODES)
+        for ending in (*STOP_STATUSES, *(code for code in STOP_CODES if code < REFUSED), *STOP_REFUSALS)
     ),
     Scenario("producer-stop", PRODUCER, (Rule.STOP, Rule.WORDS), stop(401), ({"fn": "add", "args": ["kit", {}]},)),
 )

@@ -10,8 +10,8 @@ from websockets.datastructures import Headers
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.credentials import bearer, is_host_allowed, is_origin_allowed, presented_key
-from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.value_types import is_loopback
+from bullmq_proxy.gateway.wire.closing import Refusal, RefusedError
 from bullmq_proxy.gateway.wire.connection_options import TOKEN, Limits
 from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint, WorkersEndpoint
 from bullmq_proxy.gateway.wire.routes import Target
@@ -44,8 +44,8 @@ class Admission:
         if allowed is None or not isinstance(here, tuple) or not is_loopback(here[0]):  # of a unix socket: its path
             return
         if not is_host_allowed(headers, allowed):
-            raise GatewayError(
-                ErrorCode.FORBIDDEN,
+            raise RefusedError(
+                Refusal.ORIGIN,
                 "This host name may not be used here without a key: use localhost, or name it in allowed_hosts",
             )
 
@@ -76,7 +76,7 @@ class Admission:
             GatewayError: FORBIDDEN.
         """
         if not self.lets_read(headers):
-            raise GatewayError(ErrorCode.FORBIDDEN, "This page's origin is not allowed to connect")
+            raise RefusedError(Refusal.ORIGIN, "This page's origin is not allowed to connect")
 
     def lets_read(self, headers: Headers) -> bool:
         """Return whether a page of this origin may read what is answered; what is no page may."""

@@ -95,3 +95,8 @@ def text_header(length: int) -> bytes:
     if length < 65536:
         return b"\x81\x7e" + length.to_bytes(2, "big")
     return b"\x81\x7f" + length.to_bytes(8, "big")
+
+
+def close(code: int, reason: bytes) -> bytes:
+    """Return a close frame; a reason of more than 123 bytes does not fit into one."""
+    return bytes((_FIN | 8, 2 + len(reason))) + code.to_bytes(2, "big") + reason

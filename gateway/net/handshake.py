@@ -13,10 +13,12 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.utils import accept_key
 
-from bullmq_proxy.gateway.access.credentials import SUBPROTOCOL, offered_subprotocols
+from bullmq_proxy.gateway.access.credentials import SUBPROTOCOL, offered_subprotocols, offered_version
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
-from bullmq_proxy.gateway.net import http
+from bullmq_proxy.gateway.net import frames, http
 from bullmq_proxy.gateway.net.dates import date
+from bullmq_proxy.gateway.net.exchange import SERVER
+from bullmq_proxy.gateway.wire.closing import Refusal, RefusedError, cut_reason, refusal_of
 
 _VERSION: Final = "13"
 _TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
@@ -38,6 +40,37 @@ def refusal(request: Request) -> Response | None:
     if not all(map(_TOKEN.fullmatch, offered_subprotocols(headers))):
         return _refuse("Sec-WebSocket-Protocol is no list of tokens")
     return None
+
+
+def check_version(request: Request) -> None:
+    """Refuse a client that offers only versions of our protocol which are not spoken here; raises GatewayError."""
+    version = offered_version(request.headers)
+    if version not in (SUBPROTOCOL, None):
+        raise RefusedError(Refusal.VERSION, f"{SUBPROTOCOL} is spoken here, and no other version")
+
+
+def closed(request: Request, error: GatewayError) -> bytes | None:
+    """Return an answer that opens a WebSocket and closes it at once, with the code and reason of a refusal.
+
+    None where the client has offered no version of our protocol, or cannot be answered so. The version is sent back
+    that it has offered, though it may not be spoken here: else a browser would not show the code.
+    """
+    version = offered_version(request.headers)
+    if version is None or refusal(request) is not None:
+        return None
+    return _ACCEPTED % (
+        date().encode(),
+        SERVER.encode(),
+        accept_key(request.headers["Sec-WebSocket-Key"]).encode(),
+        version.encode(),
+        frames.close(refusal_of(error), cut_reason(error.message).encode()),
+    )
+
+
+_ACCEPTED: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nDate: %b\r\nServer: %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %b\r\nSec-WebSocket-Protocol: %b\r\n\r\n%b"
+)
 
 
 def acceptance(request: Request) -> Response:

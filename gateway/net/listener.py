@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from websockets.http11 import Request, Response
 
+from bullmq_proxy.gateway.access.credentials import offered_version
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -124,7 +125,12 @@ class Listener:
 
     def _hand_on(self, front: Front, request: Request, rest: bytes) -> None:
         """Hand a socket on to a connection that speaks what the first request asks for."""
-        if request.method == "GET" and "Upgrade" in request.headers and is_of_session(request.path):
+        headers = request.headers
+        if (
+            request.method == "GET"
+            and "Upgrade" in headers
+            and (is_of_session(request.path) or offered_version(headers))
+        ):
             connection = Connection(self._shared)
             front.transport.set_protocol(connection)
             connection.connection_made(front.transport)
@@ -180,14 +186,25 @@ class Listener:
     # The way in
 
     async def _admit(self, connection: Connection, request: Request) -> Response:
+        """Answer a request for a WebSocket; raises GatewayError, of which a page of a foreign origin learns nothing."""
+        try:
+            return await self._open(connection, request)
+        except GatewayError:
+            if offered_version(request.headers):  # then the page sees why, and scripts of anybody could look around
+                self._admission.check_origin(request.headers)
+            raise
+
+    async def _open(self, connection: Connection, request: Request) -> Response:
         """Check a request in the order that gives nothing away: host, path, key, origin, and only then the details."""
         self._check_client(connection, request)
         target = parse_target(request.path)
         endpoint = target.endpoint
+        if not isinstance(endpoint, SessionEndpoint):
+            raise GatewayError(ErrorCode.NOT_FOUND, "No WebSocket has this path")
         account = self._admission.authenticate(target, request.headers, connection.address)
         if refusal := handshake.refusal(request):
             return refusal
-        assert isinstance(endpoint, SessionEndpoint)
+        handshake.check_version(request)
         parameters = validate(target, self._admission.limits)
         account.check(endpoint, parameters.queue, parameters.effects)
         self._refuse_when_draining()

@@ -14,10 +14,11 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
-from bullmq_proxy.gateway.net import http, opening
+from bullmq_proxy.gateway.net import handshake, http, opening
 from bullmq_proxy.gateway.net.exchange import SERVER
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.net.writing_connection import WritingConnection
+from bullmq_proxy.gateway.wire.closing import refusal_of
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ _QUIET.setLevel(logging.WARNING)
 
 _UNOPENED: Final = ServerProtocol(logger=_QUIET)  # stands for that of a connection that is not open: nobody feeds it
 _OPEN_TIMEOUT: Final = 10.0  # s from the head of the request to the answer
+_REFUSED_TIMEOUT: Final = 2.0  # s for a client to read its refusal, and to close; it counts as unopened until then
 _WRITE_LIMIT: Final = 2**15  # bytes in the transport beyond which a client is waited for
 
 Admit = Callable[[Any, Request], Awaitable[Response]]
@@ -80,15 +82,15 @@ class OpeningConnection(WritingConnection):
             async with asyncio.timeout(_OPEN_TIMEOUT) as timeout:
                 response = await admit(self, request)
         except GatewayError as error:
-            response = http.refusal(error)
+            self._refuse(request, error)
+            return
         except Exception:
             if timeout.expired():
                 self.transport.abort()
                 return
             log.exception("a handshake failed")
-            response = http.refusal(
-                GatewayError(ErrorCode.INTERNAL, "Internal error; the gateway's log has the details")
-            )
+            self._refuse(request, GatewayError(ErrorCode.INTERNAL, "Internal error; the gateway's log has the details"))
+            return
         if self.is_lost:
             return
         response.headers["Server"] = SERVER
@@ -98,6 +100,18 @@ class OpeningConnection(WritingConnection):
             self.opened()
         else:
             self._refused()
+
+    def _refuse(self, request: Request, error: GatewayError) -> None:
+        """Say why there is no connection: by a close code to who knows these, else by HTTP."""
+        if self.is_lost:
+            return
+        answer = handshake.closed(request, error)
+        if answer is None:
+            response = http.refusal(error, refusal_of(error).status)
+            response.headers["Server"] = SERVER
+            answer = response.serialize()
+        self.transport.write(answer)
+        self._refused()
 
     def opened(self) -> None:
         """Begin with frames: the handshake is answered."""
@@ -113,7 +127,7 @@ class OpeningConnection(WritingConnection):
         else:
             self.transport.close()
         self.resume_socket()
-        self.end_within()
+        self.end_within(_REFUSED_TIMEOUT)
 
     def receive_early(self, data: bytes) -> None:
         """Keep frames for the time when the handshake is answered; drop what comes after a refusal."""

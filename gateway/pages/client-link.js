@@ -6,6 +6,8 @@ export const limits = {
   openTimeout: 10_000, // for a handshake
   firstPause: 200, // before the second try to connect; each further one is twice as long, and random from its half on
   longestPause: 10_000, // a call, which waits for linkTimeout, sees more tries than one
+  refusal: 50, // after which a connection that says nothing counts as open: browsers learn of a refusal only then
+  laterPause: 1000, // before the next try, at least, when the gateway says that it has no room, or cannot serve
   settled: 1000, // a connection that was open for so long works: the pauses begin with the first one again
   quiet: 20_000, // after which a silent gateway is asked for a sign of life, and after as much again given up
   mostCalls: 10_000, // without a reply; a further one is refused
@@ -57,6 +59,14 @@ export class UnrecoverableError extends Error {}
 
 // docs/failures.md, "After a refusal"; what is not here means: later.
 const STOP = new Set([400, 401, 403, 404, 405, 413, 414, 431, 505, 1002, 1003, 1007, 1008, 1009, 4000]);
+// The codes of refused handshakes, and what they mean for calls. Nothing has been looked at that was sent before.
+// generated: refusals
+const REFUSALS = {
+  4500: "INVALID_ARGUMENTS", 4501: "UNAUTHORIZED", 4502: "FORBIDDEN", 4503: "FORBIDDEN", 4504: "NOT_FOUND", 4505:
+  "INVALID_MESSAGE", 4506: "TOO_MANY_REQUESTS", 4507: "INTERNAL", 4508: "REDIS_UNAVAILABLE", 4509: "SHUTTING_DOWN",
+};
+const LATER = new Set([4506, 4507, 4508, 4509]);
+// end
 const AT_ONCE = new Set([1001, 4002, 4003]);
 const MAY_PASS = new Set(["OUTCOME_UNKNOWN", "REDIS_UNAVAILABLE", "SHUTTING_DOWN"]);
 const OK_UPGRADE = 426; // a plain GET of a path for WebSockets: nothing else was wrong
@@ -148,7 +158,7 @@ export class Link {
       const { code, error, least = 0, openFor = 0 } = await this.#connect();
       this.trouble = error;
       if (this.error) return;
-      if (STOP.has(code) || (code >= 4500 && code < 5000)) return this.#stop(error);
+      if (STOP.has(code) || (code >= 4500 && code < 5000 && !LATER.has(code))) return this.#stop(error);
       if (openFor >= limits.settled) tries = 0;
       const pause = Math.max(least, AT_ONCE.has(code) && !tries ? 0 : pauseBefore(tries));
       this.owner.waits(error);
@@ -165,8 +175,8 @@ export class Link {
     const hidden = this.key !== undefined && HEADER_TOKEN.test(this.key);
     if (this.key !== undefined && !hidden) query.set("token", this.key);
     const url = `${this.base}${this.path}${query.size ?? `${query}` ? `?${query}` : ""}`;
-    const socket = new this.WebSocket(url, hidden ? ["bullmq-proxy.v1", `bearer.${this.key}`] : []);
-    let opened = 0;
+    const socket = new this.WebSocket(url, ["bullmq-proxy.v1", ...(hidden ? [`bearer.${this.key}`] : [])]);
+    let opened = 0, settling = null;
     const [code, reason] = await new Promise((resolve) => {
       let heard = true;
       const opening = setTimeout(() => this.#end?.(1006, "no handshake in time"), limits.openTimeout);
@@ -180,9 +190,10 @@ export class Link {
         this.#end = socket.onopen = socket.onmessage = socket.onclose = null;
         socket.onerror = () => {}; // some implementations throw for errors that nobody listens to
         clearTimeout(opening);
+        clearTimeout(settling);
         clearInterval(watching);
         this.socket = null;
-        if (opened) this.owner.broke();
+        if (opened) this.owner.broke(code in REFUSALS);
         socket.close();
         resolve([code, reason]);
       };
@@ -191,9 +202,17 @@ export class Link {
         opened = Date.now();
         this.socket = socket;
         this.owner.opened();
+        settling = setTimeout(settle, limits.refusal);
+      };
+      const settle = () => {
+        if (settling === null) return;
+        clearTimeout(settling);
+        settling = null;
+        this.owner.connected();
       };
       socket.onmessage = (message) => {
         heard = true;
+        settle();
         try {
           const { id, data } = JSON.parse(message.data);
           this.owner.received(id, data);
@@ -204,12 +223,15 @@ export class Link {
       };
       socket.onclose = socket.onerror = ({ code, reason }) => this.#end?.(code || 1006, reason || "the connection broke");
     });
+    if (code in REFUSALS) {
+      return { code, error: errorOf({ code: REFUSALS[code], message: reason }), least: LATER.has(code) ? limits.laterPause : 0 };
+    }
     if (!opened && !this.error) return this.#refusal(url);
     const kind = STOP.has(code) ? ClosedError : UnreachableError;
     return { code, error: new kind(`The connection was closed with ${code}: ${reason}`), openFor: Date.now() - opened };
   }
 
-  /** Ask by a plain request why a handshake failed: WebSockets do not tell. */
+  /** Ask by a plain request why a handshake failed that was answered without a close code, by a proxy for example. */
   async #refusal(url) {
     const unknown = { code: 1006, error: new UnreachableError(`No connection to ${this.base}`) };
     try {
@@ -256,10 +278,11 @@ export class Calls {
     for (const call of this.#pending.values()) if (!call.sent && !call.paused) this.#send(call);
   }
 
-  broke() {
+  broke(refused) {
     for (const call of this.#pending.values()) {
       if (!call.sent) continue;
-      if (call.safe) this.#waitForLink(call);
+      if (refused) call.sent = false; // nobody has looked at it
+      if (call.safe || refused) this.#waitForLink(call);
       else call.reject(new OutcomeUnknownError("The connection broke while the call was under way"));
     }
   }

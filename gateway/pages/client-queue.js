@@ -117,8 +117,7 @@ for (const [name, [fn, place]] of Object.entries(JOB_METHODS)) {
 class Client extends Emitter {
   constructor(path, options) {
     super();
-    const opened = () => (this._calls.opened(), this._emit("connected"));
-    this._link = new Link({ ...ownerOf(this), opened }, options, path);
+    this._link = new Link({ ...ownerOf(this), opened: () => this._calls.opened() }, options, path);
     this._calls = new Calls(this._link);
   }
 
@@ -129,8 +128,9 @@ class Client extends Emitter {
 
 /** What a link tells whoever has calls and listeners. */
 export const ownerOf = (client) => ({
+  connected: () => client._emit("connected"),
   received: (id, data) => client._calls.replied(id, data),
-  broke: () => client._calls.broke(),
+  broke: (refused) => client._calls.broke(refused),
   waits: (trouble) => client._emit("disconnected", trouble),
   stopped: (error) => {
     client._calls.stopped(error);
@@ -209,7 +209,8 @@ export class QueueEvents extends Emitter {
       before: async () => {
         if (this.#isFull) await new Promise((resolve) => (this.#taken = resolve));
       },
-      opened: () => {
+      opened: () => {},
+      connected: () => {
         if (this.#wasOpen && !this.lastEventId) this.#deliver("gap", { from: null, to: null }, null);
         this.#wasOpen = true;
         this._emit("connected");

@@ -69,8 +69,9 @@ export class Worker extends Emitter {
     const owner = {
       ...ownerOf(this),
       opened: () => this.#opened(),
+      connected: () => this._emit("connected"),
       received: (id, data) => this.#received(id, data),
-      broke: () => this.#broke(),
+      broke: (refused) => this.#broke(refused),
       stopped: (error) => this.#stopped(error),
       probe: { type: "resume" },
     };
@@ -207,7 +208,6 @@ export class Worker extends Emitter {
     if (!this.grace) this.#isReady();
     this._calls.opened();
     if (this.#isPaused) this._link.send("paused", { type: "pause" });
-    this._emit("connected");
   }
 
   #isReady() {
@@ -226,9 +226,9 @@ export class Worker extends Emitter {
     else if (!data.type && !this._calls.replied(id, data) && data.err) this.#objected(held, errorOf(data.err));
   }
 
-  #broke() {
+  #broke(refused) {
     this.#ready = false;
-    this._calls.broke();
+    this._calls.broke(refused);
     if (this.#held.size) this.#timer ??= setTimeout(() => this.#graceEnds(), this.grace);
     if (!this.grace) this.#graceEnds();
   }

@@ -5,6 +5,8 @@ export const limits: {
   openTimeout: number;
   firstPause: number;
   longestPause: number;
+  refusal: number;
+  laterPause: number;
   settled: number;
   quiet: number;
   mostCalls: number;

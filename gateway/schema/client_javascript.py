@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from bullmq_proxy.gateway.schema.client_model import JOBS, Argument, Method, Model, errors, is_nested
 from bullmq_proxy.gateway.schema.json_schema import Schema
+from bullmq_proxy.gateway.wire.closing import Refusal
 
 _WIDTH: Final = 120
 _FOLDER: Final = PurePath("gateway/pages")
@@ -38,6 +39,7 @@ def _filled(text: str, model: Model) -> str:
     made: dict[str, Callable[[], Iterator[str]]] = {
         "errors": _errors,
         "exports": _exports,
+        "refusals": _refusals,
         "functions": lambda: _functions(model),
     }
     return _PLACE.sub(lambda found: found[1] + "\n".join(made[found[2]]()) + "\n" + found[3], text)
@@ -48,6 +50,13 @@ def _errors() -> Iterator[str]:
         yield f'export class {name} extends ProxyError {{ static code = "{code}"; }}'
     yield from _wrapped("const CLASSES = Object.fromEntries([", [name for name, _, _ in errors()])
     yield "].map((each) => [each.code, each]));"
+
+
+def _refusals() -> Iterator[str]:
+    rows = [refusal for refusal in Refusal if refusal is not Refusal.KEY_GONE]  # which ends open connections, too
+    yield from _wrapped("const REFUSALS = {", [f'{refusal.value}: "{refusal.error}"' for refusal in rows])
+    yield "};"
+    yield f"const LATER = new Set([{', '.join(str(refusal.value) for refusal in rows if not refusal.stops)}]);"
 
 
 def _exports() -> Iterator[str]:

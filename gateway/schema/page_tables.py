@@ -21,7 +21,7 @@ from bullmq_proxy.gateway.schema.messages import Message
 from bullmq_proxy.gateway.schema.tables import apis
 from bullmq_proxy.gateway.schema.words import code, in_words
 from bullmq_proxy.gateway.settings import Option, Settings, options
-from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.closing import CloseCode, Refusal
 from bullmq_proxy.gateway.wire.connection_options import WORKER_OPTIONS
 from bullmq_proxy.gateway.wire.endpoint_rows import shown
 from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, SessionEndpoint
@@ -78,6 +78,12 @@ def _errors() -> Iterable[list[str]]:
 
 def _close_codes() -> Iterable[list[str]]:
     return ([str(each.value), each.meaning] for each in CloseCode)
+
+
+def _refusals() -> Iterable[list[str]]:
+    for each in Refusal:
+        then = "stops" if each.stops else "connects later"
+        yield [str(each.value), str(each.status.value), code(each.error.value), then, each.meaning]
 
 
 def _metrics() -> Iterable[list[str]]:
@@ -174,6 +180,7 @@ TABLES: Final[dict[str, tuple[list[str], Callable[[], Iterable[list[str]]]]]] = 
     "workers": (["request", "form of the answer", "what"], _workers),
     "error codes": (["code", "status", "meaning"], _errors),
     "close codes": (["code", "meaning"], _close_codes),
+    "refusals": (["code", "stands for", "error", "the client", "why"], _refusals),
     "metrics": (["metric", "type", "meaning"], _metrics),
     "permissions": (["permission", "functions"], _permissions),
     "acting options": (["option", "of a", "values", "what it does", "permission"], _acting_options),

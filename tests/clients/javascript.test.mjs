@@ -170,8 +170,14 @@ test("a closed client says so", async () => {
 
 test("refusals are told in the gateway's own words", async () => {
   const queue = new Queue("mails", { ...options, key: "wrong" });
-  const told = [];
+  const told = [], asked = [];
   queue.on("error", (error) => told.push(error.code));
+  queue.on("connected", () => told.push("connected"));
+  const fetched = globalThis.fetch;
+  globalThis.fetch = (...request) => (asked.push(request), fetched(...request));
+  await assert.rejects(queue.drain(), UnauthorizedError); // nothing was done, though the call was sent
+  globalThis.fetch = fetched;
+  assert.deepEqual(asked, []); // the close code has said it
   for (const _ of [1, 2]) await assert.rejects(queue.count(), { constructor: UnauthorizedError, message: "This key is not known" });
   assert.deepEqual(told, ["UNAUTHORIZED"]);
   const worker = new Worker("mails", () => {}, { ...options, lockDuration: 1 });

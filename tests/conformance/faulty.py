@@ -18,7 +18,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 FAULT = os.environ.get("FAULT", "")
 KEY = os.environ["BULLMQ_KEY"]
 PATH = f"/queue/{(quote_plus if FAULT == 'path-of-a-form' else quote)(os.environ['BULLMQ_QUEUE'], safe='')}"
-STOP = {400, 401, 403, 404, 1002, 1003, 1007, 1008, 1009, 4000} - ({4000} if FAULT == "stays-after-4000" else set())
+STOP = {400, 401, 403, 404, 1002, 1003, 1007, 1008, 1009, 4000, *range(4500, 4506)} - (
+    {4000} if FAULT == "stays-after-4000" else set()
+)
 PAUSE = 0.5 if FAULT in ("lockstep", "pauses-alike") else 0.15  # s; what a busy machine adds to long ones is little
 
 

@@ -169,7 +169,9 @@ class TestTables:
         later = {ending for endings in refusing.LATER for ending in endings}
         assert later == {*rules.LATER_STATUSES, *rules.LATER_CODES}
         stops = {int(name.removeprefix("stop-")) for name in NAMED if name.startswith("stop-")}
-        assert stops == {*refusing.STOP_STATUSES, *rules.STOP_CODES}
+        once = {code for code in rules.STOP_CODES if code < refusing.REFUSED}
+        assert stops == {*refusing.STOP_STATUSES, *once, *refusing.STOP_REFUSALS}
+        assert set(refusing.STOP_REFUSALS) < set(rules.STOP_CODES)
         assert set(refusing.STOP_STATUSES) < set(rules.STOP_STATUSES)
 
     def test_the_page_names_the_variables(self) -> None:

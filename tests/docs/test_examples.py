@@ -189,7 +189,7 @@ def test_examples_report_a_wrong_key(language: str, gateway: dict[str, str], run
             example.ends(1)
             assert "UNAUTHORIZED" in example.output
         else:
-            example.prints("is the key right?")
+            example.prints("closed: 4501 This key is not known")
 
 
 @languages

@@ -16,7 +16,7 @@ from bullmq_proxy.gateway.errors import ErrorCode
 from bullmq_proxy.gateway.rules.flow import FlowNode
 from bullmq_proxy.gateway.rules.options import JobOptions
 from bullmq_proxy.gateway.settings import options
-from bullmq_proxy.gateway.wire.closing import CloseCode
+from bullmq_proxy.gateway.wire.closing import CloseCode, Refusal
 from bullmq_proxy.supervisor.activation import LISTEN_VARIABLES
 from bullmq_proxy.supervisor.notify import NOTIFY_VARIABLES
 from bullmq_proxy.supervisor.sources import CONFIG_VARIABLE, REDIS_PARTS, ConfigFile, resolve
@@ -113,7 +113,7 @@ class TestFailures:
         shown = {int(code) for row in section(FAILURES, "After a refusal").rows for code in re.findall(r"\d+", row[0])}
         statuses = {int(row[0]) for row in section(PROTOCOL, "Plain HTTP").rows if row[0].isdigit()}
         made_by_the_library = {1002, 1006}
-        assert shown == statuses | set(CloseCode) - {CloseCode.NORMAL} | made_by_the_library
+        assert shown == statuses | set(CloseCode) - {CloseCode.NORMAL} | set(Refusal) | made_by_the_library
 
 
 class TestConfiguration:

@@ -11,7 +11,9 @@ import redis
 from bullmq_proxy.gateway import Proxy
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.access.keys_file import digest
+from bullmq_proxy.gateway.wire.closing import Refusal
 from tests.net.conftest import MakeGateway
+from tests.net.refusing import Request, refused
 from tests.net.support import KEY, RawClient, fetch, get, handshake, upgrade
 from tests.net.test_http import WEBSOCKET_PATHS
 from tests.support.commands import executed
@@ -35,7 +37,7 @@ WRONG = [
     (f"Authorization: Basic {KEY}",),
     (f"Authorization: {KEY}",),
     ("Authorization: Bearer k\u00e9y",),
-    (NO_KEY, "Sec-WebSocket-Protocol: bullmq-proxy.v1, bearer.wrong"),
+    (NO_KEY, "Sec-WebSocket-Protocol: bearer.wrong"),
     (NO_KEY, f"Sec-WebSocket-Protocol: {KEY}"),
 ]
 
@@ -60,6 +62,7 @@ class TestKeys:
             answers.append(await upgrade(gateway.port, with_token(path, "wrong"), NO_KEY))
             answers.append(await upgrade(gateway.port, with_token(path, KEY), "Authorization: Bearer wrong"))
             answers.append(await get(gateway.port, path))
+            assert (await refused(Request(gateway.port, path, "wrong")))[0] == Refusal.UNAUTHORIZED
         assert commands == []
         for answer in answers:
             assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -127,7 +130,7 @@ class TestSubprotocols:
             assert KEY not in str(answer.headers)
 
     async def test_other_subprotocols_are_not_selected(self, gateway: Proxy) -> None:
-        answer = await upgrade(gateway.port, "/queue/q", "Sec-WebSocket-Protocol: chat, bullmq-proxy.v2")
+        answer = await upgrade(gateway.port, "/queue/q", "Sec-WebSocket-Protocol: chat, bullmq-proxy.x")
         assert answer.status == 101
         assert "sec-websocket-protocol" not in answer.headers
 

@@ -29,13 +29,9 @@ def find_chromium() -> str | None:
 class Pages:
     """Serves one page under all names of this machine; each origin says once what its script returned."""
 
-    def __init__(self, script: str) -> None:
-        """Make one; `script` is the body of an asynchronous function."""
-        self._page = (
-            "<!doctype html><meta charset=utf-8><script type=module>"
-            f"const seen = await (async () => {{{script}}})();"
-            "await fetch('/seen', {method: 'POST', body: JSON.stringify([location.hostname, seen])});</script>"
-        )
+    def __init__(self, script: str = "") -> None:
+        """Make one; `script` is the body of an asynchronous function, and may be changed before a page is shown."""
+        self.script = script
         self._seen: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self._server: asyncio.Server
         self.port = 0
@@ -54,13 +50,21 @@ class Pages:
             return dict([await self._seen.get() for _ in range(count)])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        except asyncio.IncompleteReadError:  # a browser connects once more than it needs
+            writer.close()
+            return
         body = ""
         if head.startswith("post /seen "):
             length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
             self._seen.put_nowait(tuple(json.loads(await reader.readexactly(length))))
         elif head.startswith("get / "):
-            body = self._page
+            body = (
+                "<!doctype html><meta charset=utf-8><script type=module>"
+                f"const seen = await (async () => {{{self.script}}})();"
+                "await fetch('/seen', {method: 'POST', body: JSON.stringify([location.hostname, seen])});</script>"
+            )
         writer.write(
             f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body.encode())}\r\n"
             f"Connection: close\r\n\r\n{body}".encode()
