@@ -348,6 +348,8 @@ def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory, *, o
         links=2 * settings.queue_links + settings.procs,  # and the listeners of the other slots
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
+        max_connection_age=settings.max_connection_age,
+        patience=settings.drain_timeout,
     )
 
 

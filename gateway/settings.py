@@ -250,6 +250,12 @@ class Settings:
         "How long a service that ends serves on before it drains, while /ready is 503: load balancers need it.",
         value_types.duration(0, 3600),
     )
+    max_connection_age: float = option(
+        0.0,
+        "A connection that is about this old is closed with 1001, a worker's when it has finished what it has.",
+        value_types.duration(1, 366 * 86_400, or_never=True),
+        by_default="never",
+    )
     max_shard_age: float = option(
         0.0,
         "A shard that has served for about this long is replaced by a fresh one.",

@@ -116,6 +116,10 @@ class EventStream(RespondingConnection):
         """Close the stream."""
         self.close_with(0)
 
+    def expire(self, *, is_overdue: bool) -> None:
+        """Close the stream because of its age: who watches goes on behind the last event."""
+        self.send_away()
+
     def retire(self) -> None:
         """Close the stream: who watches has no jobs to finish."""
         self.send_away()

@@ -19,6 +19,7 @@ from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import handshake, http
 from bullmq_proxy.gateway.net.admission import Admission
+from bullmq_proxy.gateway.net.ages import Ages
 from bullmq_proxy.gateway.net.connection import Connection
 from bullmq_proxy.gateway.net.event_stream import EventStream, accepts_stream
 from bullmq_proxy.gateway.net.exchange import accepts_json, cross_origin, prefers_html, refusal, with_lines
@@ -112,6 +113,9 @@ class Listener:
             asyncio.create_task(self._watch_keys(), name="keys"),
             asyncio.create_task(self._shared.watch(), name="who does not get on"),
         ]
+        if admission.max_connection_age:
+            ages = Ages(self._aging, admission.max_connection_age, admission.patience)
+            self._tasks.append(asyncio.create_task(ages.run(), name="ages"))
 
     async def _accept_on(self, where: Where) -> asyncio.Server:
         loop, front = asyncio.get_running_loop(), partial(Front, self._shared, self._hand_on)
@@ -172,6 +176,10 @@ class Listener:
         for client in self._shared.http:
             if client.is_open and client.place is not None:
                 yield client, client.place
+
+    def _aging(self) -> Iterator[Connection | EventStream]:
+        """Yield those that may become old; one for requests can be closed by us at no moment without loss."""
+        return (each for each, _ in self.listed() if not isinstance(each, HttpConnection))
 
     @property
     def open(self) -> int:

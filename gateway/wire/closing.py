@@ -33,7 +33,7 @@ class CloseCode(enum.IntEnum):
         return member
 
     NORMAL = 1000, "normal", False
-    GOING_AWAY = 1001, "the gateway stops: connect again, now or later", True
+    GOING_AWAY = 1001, "the gateway stops, or the connection is old: connect again, now or later", True
     UNSUPPORTED_DATA = 1003, "a binary frame came: send text frames", False
     INVALID_DATA = 1007, "a text frame was not UTF-8: send UTF-8", False
     POLICY = (
