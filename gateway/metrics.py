@@ -159,8 +159,8 @@ class Metrics:
 
     def _look_again(self, due: float) -> None:
         self.lag = max(0.0, asyncio.get_running_loop().time() - due)
+        self._look_later()  # before what could raise
         self._publish()
-        self._look_later()
         self._collect()
 
     def _collect(self) -> None:

@@ -47,10 +47,12 @@ class Deadlines:
         overdue = [lease for lease, _ in takewhile(lambda item: item[1] <= now, self.ends.items())]
         for lease in overdue:
             del self.ends[lease]
-        if overdue:
-            self._passed(overdue)
-        if self.ends and self._timer is None:
-            self._timer = self._loop.call_at(next(iter(self.ends.values())), self._check)
+        try:
+            if overdue:
+                self._passed(overdue)
+        finally:  # whatever that raises, the next ones are due
+            if self.ends and self._timer is None:
+                self._timer = self._loop.call_at(next(iter(self.ends.values())), self._check)
 
 
 def _nothing(overdue: list[Lease]) -> None:

@@ -225,16 +225,25 @@ class Sender:
     def _tick(self) -> None:
         """End the requests that are late, and close connections that were not needed."""
         self._timer = None
-        now = self._loop.time()
-        while self._idle and self._idle[0].idle_since + _KEPT <= now:
-            self._idle.pop(0).close()
-        late = NoAnswer(f"The endpoint has not answered within {self._endpoint.timeout} ms")
-        while (first := next(iter(self._requests), None)) is not None and first.deadline <= now:
-            self.cancel(first)
-            first.done(late)
-        ends = [self._idle[0].idle_since + _KEPT] if self._idle else []
-        for when in (*ends, *([first.deadline] if first is not None else ())):
-            self._wake_at(when)
+        try:
+            now = self._loop.time()
+            while self._idle and self._idle[0].idle_since + _KEPT <= now:
+                self._idle.pop(0).close()
+            while (first := next(iter(self._requests), None)) is not None and first.deadline <= now:
+                self._end_late(first, now)
+        finally:  # whatever one of them raises, the others are looked at
+            if self._idle:
+                self._wake_at(self._idle[0].idle_since + _KEPT)
+            if self._requests:
+                self._wake_at(next(iter(self._requests)).deadline)
+
+    def _end_late(self, request: Request, now: float) -> None:
+        """End a request; one whose end cannot be taken is late once more, after those that are there."""
+        self.cancel(request)
+        request.connection = request.connecting = None
+        request.deadline = now + self._endpoint.timeout / 1000
+        self._requests[request] = None
+        self._end(request, NoAnswer(f"The endpoint has not answered within {self._endpoint.timeout} ms"))
 
     async def close(self) -> None:
         """Close the connections, and forget the requests."""

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from bullmq_proxy.gateway.sessions.deadlines import Deadlines
 from tests.sessions.peer import Gateway, Peer
+from tests.support.waiting import eventually
 
 REASON = "The job has run for more than 50 ms"
 
@@ -74,3 +76,20 @@ async def test_an_answer_in_time_ends_the_clock(proxy: Gateway, queue: Peer, sta
     await is_taken_away(worker, slow.number)  # its time has passed, and so has that of the one before
     await worker.nothing_more()
     await queue.until_state("a", state)
+
+
+async def test_deadlines_pass_although_somebody_cannot_be_told_of_one(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Any] = []
+
+    def passed(overdue: list[Any]) -> None:
+        told.extend(overdue)
+        if "second" not in told:
+            raise RuntimeError("not now")
+
+    deadlines = Deadlines(20, passed)
+    jobs: list[Any] = ["first", "second"]
+    deadlines.start(jobs[0])
+    deadlines.ends[jobs[1]] = deadlines.ends[jobs[0]] + 0.05  # due after that
+    await eventually(lambda: told == jobs, "the second one is told, too")
+    deadlines.close()
+    assert "not now" in caplog.text

@@ -157,6 +157,12 @@ async def forever(peer: Peer) -> None:
         await peer.say(OK)
 
 
+async def unheard(peer: Peer) -> None:
+    """Take a request, and answer nothing."""
+    await peer.request()
+    await peer.reader.read()
+
+
 def head(*lines: str, status: str = "200 OK") -> bytes:
     return "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", *lines, "")).encode()
 
@@ -340,6 +346,24 @@ class TestNoAnswers:
             assert answer == NoAnswer("The endpoint has not answered within 60 ms")
             async with asyncio.timeout(SOON):
                 await server.ended.wait()
+
+    async def test_whoever_cannot_take_it_that_he_is_late_hears_it_again_and_the_others_in_time(
+        self, background: list[str]
+    ) -> None:
+        late, outcomes = NoAnswer("The endpoint has not answered within 60 ms"), list[Outcome]()
+
+        def done(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            if len(outcomes) == 1:
+                raise RuntimeError("not now")
+
+        async with serving(unheard, unheard) as server, sending(server, timeout=60) as sender:
+            sender.send({}, b"{}", done)
+            assert await ask(sender) == late
+            assert outcomes == [late]
+            await eventually(lambda: outcomes == [late, late], "it is told again")
+            assert not sender._requests
+        assert "not now" in background.pop()
 
     async def test_nobody_listens(self) -> None:
         async with serving(forever) as server:

@@ -74,7 +74,14 @@ class LockRenewer:
 
     def _tick(self) -> None:
         self._timer = None
-        now = self._loop.time()
+        try:
+            self._renew_due(self._loop.time())
+        finally:  # whatever one queue raises, the others are due
+            fronts = [next(iter(line)).renew_at for line in self._lines.values() if line]
+            if fronts:
+                self._arm(min(fronts))
+
+    def _renew_due(self, now: float) -> None:
         for (queue, duration, again), line in list(self._lines.items()):
             # An eighth ahead of time: leases that fall due around the same time go in one batch.
             due = self._take_due(line, now + duration / 8000)
@@ -82,9 +89,6 @@ class LockRenewer:
                 self._renew(queue, duration, due[first : first + _AT_A_TIME])
             if not line:
                 del self._lines[queue, duration, again]
-        fronts = [next(iter(line)).renew_at for line in self._lines.values() if line]
-        if fronts:
-            self._arm(min(fronts))
 
     def _take_due(self, line: dict[Lease, None], horizon: float) -> list[Lease]:
         due = list(takewhile(lambda lease: lease.renew_at <= horizon, line))
