@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Iterable
 from http import HTTPStatus
+from math import ceil
 from typing import Final, assert_never
 
 from bullmq_proxy.gateway import __version__
@@ -52,6 +53,7 @@ from bullmq_proxy.gateway.wire.routes import Target as RequestTarget
 
 log = logging.getLogger(__name__)
 
+_SHED_PAUSE: Final = 0.01  # s between two times that clients are sent away
 _MAX_BACKLOG_SIZE: Final = 64 * 2**20  # bytes of commands kept while Redis is away
 _READY_TIMEOUT: Final = 2.0  # s that /ready waits for Redis
 _READY_FRESH: Final = 0.5  # s that an answer of Redis counts for: a probe must not become a load
@@ -143,6 +145,21 @@ class App:
     def unready(self) -> None:
         """Say at /ready that this gateway is about to drain; it serves on until then."""
         self._is_ending = True
+
+    async def shed(self, seconds: float) -> None:
+        """Close the connections one after the other: thousands of clients that come back at once are slow for all.
+
+        A worker is told to finish what it has. Its connection is closed by `drain` where that takes longer.
+
+        Args:
+            seconds: for all of them; a few take less.
+        """
+        clients = list(self.listener.aging())
+        each_time = max(1, ceil(len(clients) * _SHED_PAUSE / seconds)) if seconds else len(clients)
+        for start in range(0, len(clients), each_time):
+            for client in clients[start : start + each_time]:
+                client.expire("the gateway goes on in another process", is_overdue=False)
+            await asyncio.sleep(_SHED_PAUSE)
 
     async def drain(self, timeout: float, code: CloseCode) -> bool:
         """Stop accepting and fetching, let what is under way end, close everything.

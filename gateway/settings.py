@@ -250,6 +250,11 @@ class Settings:
         "How long a service that ends serves on before it drains, while /ready is 503: load balancers need it.",
         value_types.duration(0, 3600),
     )
+    reload_spread: float = option(
+        5.0,
+        "In how much time a shard that is replaced sends its clients away; few of them go sooner.",
+        value_types.duration(0, 3600),
+    )
     max_connection_age: float = option(
         0.0,
         "A connection that is about this old is closed with 1001, a worker's when it has finished what it has.",

@@ -110,13 +110,23 @@ class _Shard:
                     listener.close()
             if self._has_successor:
                 app.listener.stop_accepting()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._told.wait(), HANDOVER)
+                await self._hand_over(app)
             await app.drain(self._settings.drain_timeout, CloseCode.GOING_AWAY)
             return Exit.DONE
         finally:
             watch.cancel()
             spikes.cancel()
+
+    async def _hand_over(self, app: App) -> None:
+        """Serve on for a moment, and then send the clients to the successor a few at a time; SIGTERM cuts it short."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._told.wait(), HANDOVER)
+        shedding, told = (
+            asyncio.ensure_future(each) for each in (app.shed(self._settings.reload_spread), self._told.wait())
+        )
+        await asyncio.wait((shedding, told), return_when=asyncio.FIRST_COMPLETED)
+        shedding.cancel()
+        told.cancel()
 
     def _told_to_leave(self) -> None:
         """Drain on SIGTERM; on a second one do not wait for the clients."""

@@ -425,7 +425,7 @@ def _times(settings: Settings) -> dict[str, float]:
     """Return the times of the fleet in seconds."""
     return {
         "start_timeout": settings.redis_start_timeout + 20,
-        "drain_timeout": settings.drain_timeout,
+        "drain_timeout": settings.drain_timeout + settings.reload_spread,
         "shard_timeout": settings.shard_timeout,
         "shutdown_delay": settings.shutdown_delay,
         "max_shard_age": settings.max_shard_age,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
+_REASON: Final = "the connection has lived its time (max_connection_age)"
 _SPREAD: Final = 0.2  # of the age: connections that were made together are not closed together
 _LOOKS: Final = 100  # in the time of an age
 _LONGEST: Final = 10.0  # s between two looks
@@ -20,7 +21,7 @@ class Aging(Protocol):
     def number(self) -> int:
         """In microseconds since 1970, when it was made."""
 
-    def expire(self, *, is_overdue: bool) -> None:
+    def expire(self, reason: str, *, is_overdue: bool) -> None:
         """Close it, a worker's once it has finished what it has; when it is overdue, whatever is under way."""
 
 
@@ -50,7 +51,7 @@ class Ages:
         for connection in list(self._connections()):
             left = self.limit_of(connection.number) - (now - connection.number / 1e6)
             if left <= 0:
-                connection.expire(is_overdue=left < -self._patience)
+                connection.expire(_REASON, is_overdue=left < -self._patience)
 
     def limit_of(self, number: int) -> float:
         """Return the seconds that the connection of a number may live."""

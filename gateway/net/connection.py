@@ -378,13 +378,13 @@ class Connection(SendingConnection):
         if self.session is None or not self.session.retire():
             self.send_away()
 
-    def expire(self, *, is_overdue: bool) -> None:
-        """Close the connection because of its age: a worker's when it has no jobs any more, or is overdue."""
+    def expire(self, reason: str, *, is_overdue: bool) -> None:
+        """Let the client come back on another connection: a worker's is closed when it has no jobs, or is overdue."""
         if self.session is not None and not is_overdue:
             self.session.retire()
             if not self.session.is_idle:
                 return
-        self._drain_and_close(CloseCode.GOING_AWAY, "the connection has lived its time (max_connection_age)")
+        self._drain_and_close(CloseCode.GOING_AWAY, reason)
 
     def send_away(self) -> None:
         """Close the connection with 4001; its jobs go back as in a drain, and no attempt is counted."""

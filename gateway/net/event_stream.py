@@ -116,8 +116,8 @@ class EventStream(RespondingConnection):
         """Close the stream."""
         self.close_with(0)
 
-    def expire(self, *, is_overdue: bool) -> None:
-        """Close the stream because of its age: who watches goes on behind the last event."""
+    def expire(self, reason: str, *, is_overdue: bool) -> None:
+        """Close the stream: who watches goes on behind the last event on another one."""
         self.send_away()
 
     def retire(self) -> None:

@@ -114,7 +114,7 @@ class Listener:
             asyncio.create_task(self._shared.watch(), name="who does not get on"),
         ]
         if admission.max_connection_age:
-            ages = Ages(self._aging, admission.max_connection_age, admission.patience)
+            ages = Ages(self.aging, admission.max_connection_age, admission.patience)
             self._tasks.append(asyncio.create_task(ages.run(), name="ages"))
 
     async def _accept_on(self, where: Where) -> asyncio.Server:
@@ -177,7 +177,7 @@ class Listener:
             if client.is_open and client.place is not None:
                 yield client, client.place
 
-    def _aging(self) -> Iterator[Connection | EventStream]:
+    def aging(self) -> Iterator[Connection | EventStream]:
         """Yield those that may become old; one for requests can be closed by us at no moment without loss."""
         return (each for each, _ in self.listed() if not isinstance(each, HttpConnection))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from contextlib import AsyncExitStack
 
 from bullmq_proxy.gateway.net.ages import Ages
 from tests.net.conftest import MakeGateway
@@ -51,6 +52,26 @@ async def test_a_worker_that_does_not_answer_loses_its_job_in_the_end(make_gatew
             assert await worker.closed() == (1001, REASON)
         counts = await requests.fetch("GET", "/queue/q/getJobCounts")
         assert json.loads(counts.body)["ok"].items() >= {"waiting": 1, "active": 0}.items()
+
+
+async def test_a_shard_that_is_replaced_sends_its_clients_away_one_by_one(make_gateway: MakeGateway) -> None:
+    gateway = await make_gateway(drain_timeout=30.0)
+    async with AsyncExitStack() as opened:
+        paths = ["/queue/q/process/1", *["/queue/q"] * 20]
+        worker, *others = [await opened.enter_async_context(await RawClient.open(gateway.port, path)) for path in paths]
+        assert "ok" in await others[0].ask("add", "name")
+        pushed = await worker.message()
+        assert gateway._app is not None
+        shedding = asyncio.create_task(gateway._app.shed(0.3))
+        assert (await worker.message())["data"]["type"] == "drain"
+        assert await others[0].closed() == (1001, "the gateway goes on in another process")
+        assert "ok" in await others[-1].ask("count"), "its turn has not come"
+        assert [(await other.closed())[0] for other in others[1:]] == [1001] * 19
+        await shedding
+        worker.send(json.dumps({"id": pushed["id"], "data": {"result": 1}}))
+        async with await RawClient.connect(gateway.port) as requests:
+            finished = await requests.fetch("POST", "/queue/q/waitUntilJobFinished", body='["1", 5000]')
+            assert json.loads(finished.body) == {"ok": 1}
 
 
 def test_connections_that_were_made_together_are_not_closed_together() -> None:

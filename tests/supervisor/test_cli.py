@@ -39,6 +39,7 @@ BAD: dict[str, str] = {
     "max_write_buffer": "1",
     "drain_timeout": "soon",
     "shutdown_delay": "soon",
+    "reload_spread": "soon",
     "max_connection_age": "1ms",
     "max_shard_age": "1s",
     "max_shard_memory": "1MiB",

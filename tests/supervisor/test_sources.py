@@ -58,6 +58,7 @@ OTHER: dict[str, str] = {
     "max_write_buffer": "1M",
     "drain_timeout": "3",
     "shutdown_delay": "4",
+    "reload_spread": "6",
     "max_connection_age": "2h",
     "max_shard_age": "1h",
     "max_shard_memory": "300MiB",
