@@ -50,6 +50,8 @@ class Proxy:
         identity = Identity(new_run())
         app = App(self._settings, self._where, identity, self._keys_file.keys if self._keys_file else ())
         await app.start((self._settings.host, self._settings.port), redis_timeout=self._settings.redis_start_timeout)
+        for remark in app.broker.remarks:
+            log.warning("%s", remark)
         self._app = app
         self.port = app.listener.port
         return self

@@ -18,7 +18,8 @@ class Exit(enum.IntEnum):
     """A flag, variable or configuration file cannot be used."""
 
     INCOMPATIBLE = 69
-    """A shard: the version installed now cannot run under this supervisor (`EX_UNAVAILABLE`): end the service."""
+    """A shard: the version installed now cannot run under this supervisor (`EX_UNAVAILABLE`): end the service, if no
+    other shard serves."""
 
     BAD_START = 78
     """A shard's start cannot succeed by trying again (`EX_CONFIG` of sysexits): stop the service."""

@@ -102,6 +102,8 @@ class _Shard:
         try:
             self._is_ready = True
             self._share()
+            for remark in app.broker.remarks:
+                self._report(event="remark", text=remark)
             self._report(event="ready")
             await self._leave.wait()
             self._report(event="leaving")

@@ -437,9 +437,13 @@ class Fleet:
 
     def _despair(self, slot: Slot, code: int) -> str:
         """Return why there is no point in starting the slot again; empty when there is."""
-        if code == Exit.INCOMPATIBLE or (code == Exit.BAD_START and slot.incarnation == 0 and slot.index < self._count):
+        if code == Exit.BAD_START and slot.incarnation == 0 and slot.index < self._count:
             return slot.message or "the first start failed"
+        if code == Exit.INCOMPATIBLE:  # a restart of the service would help, which is up to others while some serve
+            slot.hopeless = CRASH_LOOP
         if any(slot.hopeless < CRASH_LOOP for slot in self.slots if slot.listener is not None):
             return ""
         last = slot.message or describe(code)
+        if code == Exit.INCOMPATIBLE:
+            return last
         return f"shard {slot.index} died {slot.hopeless} times in a row without becoming ready, at last: {last}"

@@ -60,6 +60,7 @@ class Master:
         self._successor: Successor | None = None
         self._settings = self._proven = settings  # a shard has started with the second ones
         self._reload = reload
+        self._remarks: set[str] = set()  # of shards about Redis, that the log has
         self._is_reloading = False
         self._weigh_due = float("-inf")
         self._notifier = notifier
@@ -296,6 +297,7 @@ class Master:
         if are_other_keys and (found is None or not found.changed):
             return
         log.info("SIGHUP: one shard after the other is replaced by a fresh one")
+        self._remarks.clear()
         self._fleet.replace()
 
     def _use(self, settings: Settings) -> None:
@@ -345,6 +347,8 @@ class Master:
                 case {"event": "process", "pid": int(pid)}:
                     shard.pid = pid
                     self._fleet.forked(shard.slot, pid, time.monotonic())
+                case {"event": "remark", "text": str(text)}:
+                    self._say_once(text)
                 case {"event": "ready"}:
                     self._fleet.ready(shard.slot, time.monotonic())
                     if self._reload and shard.settings is self._settings is not self._proven:
@@ -358,6 +362,12 @@ class Master:
                     self._fleet.failed(shard.slot, reason)
         if not open_still:
             self._forget(shard)
+
+    def _say_once(self, remark: str) -> None:
+        """Log what a shard has to say of Redis, unless another one has said it since the start or the last reload."""
+        if remark not in self._remarks:
+            self._remarks.add(remark)
+            log.warning("%s", remark)
 
     def _forget(self, shard: ShardProcess) -> None:
         if shard.control.fileno() >= 0:
@@ -395,7 +405,7 @@ class Master:
             "shard %d (pid %d) ended: %s%s",
             shard.slot,
             shard.pid,
-            describe(code),
+            slot.message if code == Exit.INCOMPATIBLE else describe(code),
             "" if pause is None else f"; starting it again in {pause:g} s",
         )
         if succeeds and not self._fleet.ending:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
@@ -30,8 +29,6 @@ from bullmq_proxy.gateway.broker.redis.seats import Seats
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker, Trackers
 from bullmq_proxy.gateway.rules.shapes import History
 
-log = logging.getLogger(__name__)
-
 
 class Broker:
     """Everything that a shard has to do with Redis.
@@ -46,6 +43,7 @@ class Broker:
         counters: of what was done for clients.
         roster: who works on the queues.
         reach: leads to the clients of other shards.
+        remarks: what was found dangerous about the servers by a `start` that waits, a sentence for each.
         history: returns that of a queue by its name, or of all for None; whoever has the memory for it sets this.
     """
 
@@ -78,6 +76,7 @@ class Broker:
         self.leases = Leases(identity)
         self.recovery = Recovery(self.queue, self.leases)
         self.counters = Counters()
+        self.remarks: list[str] = []
         self.history: Callable[[str | None], History]
         renewer = LockRenewer()
         self.presence = Presence(
@@ -122,8 +121,7 @@ class Broker:
             remarks = await check(
                 link.call, self._probe, fails_over=link.server.is_found, min_replicas=self._parts.options.min_replicas
             )
-            for remark in remarks if self.leases.identity.slot == 0 else ():
-                log.warning("redis at %s: %s", link.server.shown, remark)
+            self.remarks += [f"redis at {link.server.shown}: {remark}" for remark in remarks]
 
     async def probe(self) -> None:
         """Make sure that jobs can be added and worked now.

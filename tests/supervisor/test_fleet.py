@@ -145,6 +145,20 @@ class TestCrash:
         assert fleet.exited(0, Exit.INCOMPATIBLE, 2) is None
         assert fleet.outcome == Outcome(Exit.FAILED, "restart the service")
 
+    def test_a_shard_of_an_incompatible_version_is_tried_again_while_others_serve(self) -> None:
+        fleet = serving(2)
+        for now, pause in ((1, 0.5), (3, 1.0)):
+            fleet.exited(0, -9, now) if now == 1 else None
+            fleet.started(0, 100, now)
+            fleet.failed(0, "restart the service")
+            assert fleet.exited(0, Exit.INCOMPATIBLE, now) == pause
+        assert not fleet.ending
+        fleet.exited(1, -9, 5)
+        fleet.started(1, 101, 5)
+        fleet.failed(1, "restart the service")
+        assert fleet.exited(1, Exit.INCOMPATIBLE, 6) is None
+        assert fleet.outcome == Outcome(Exit.FAILED, "restart the service")
+
     def test_a_shard_that_gets_a_process_of_its_own_is_told_there(self) -> None:
         fleet = fleet_of(2)
         for index in range(2):

@@ -103,10 +103,13 @@ class TestStart:
         running.stop()
         assert "hunter2" not in running.output + running.errors
 
-    def test_it_uses_the_redis_it_is_given(self, service: MakeService, valkey: ValkeyProcess) -> None:
-        running = service("--procs", "1", "--redis-url", valkey.url).start()
+    def test_it_uses_the_redis_it_is_given_and_says_once_what_is_dangerous_about_it(
+        self, service: MakeService, valkey: ValkeyProcess
+    ) -> None:
+        running = service("--procs", "2", "--redis-url", valkey.url).start()
         assert running.servers() == []
         assert health(running) == 200
+        assert running.errors.count("it keeps nothing on disk") == 1
 
     def test_it_forks_as_many_shards_as_it_is_told(self, service: MakeService) -> None:
         assert len(service("--procs", "3").start().shards()) == 3
