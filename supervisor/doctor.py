@@ -161,9 +161,12 @@ def _memory() -> int | None:
 def _valkey(settings: Settings) -> Iterator[Finding]:
     """Look at what the embedded server needs."""
     try:
-        program = find_server()
+        program = find_server() if settings.valkey_server is None else Path(settings.valkey_server)
     except StartError as error:
         yield Finding("fail", "embedded Valkey", str(error))
+        return
+    if not os.access(program, os.X_OK):
+        yield Finding("fail", "embedded Valkey", f"valkey_server: {program} cannot be run: name another program")
         return
     directory = Path(settings.data_dir or ".")
     nearest = next(each for each in (directory.absolute(), *directory.absolute().parents) if each.exists())

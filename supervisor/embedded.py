@@ -40,7 +40,7 @@ LOADING_TIMEOUT = 600.0
 _TICK = 0.02
 # All that the server gets of our environment, which holds keys and passwords.
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
-_REMEDY = "set --redis-url (or REDIS_URL) to use a server of your own"
+_REMEDY = "name the program of one by --valkey-server, or a server of your own by --redis-url (REDIS_URL)"
 
 
 def find_server() -> Path:
@@ -71,7 +71,7 @@ class EmbeddedValkey:
             server: its program, other than the one that is found.
             patience: seconds for which it serves shards that drain, should the supervisor be killed (Linux).
         """
-        self._server = server or find_server()
+        self._server = find_server() if server is None else server
         self._data = DataDir(data_dir)
         self._keeper = Keeper(patience) if sys.platform == "linux" else None
         self._process: subprocess.Popen[bytes] | None = None

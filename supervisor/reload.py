@@ -11,7 +11,7 @@ from bullmq_proxy.supervisor.keys import require_keys
 from bullmq_proxy.supervisor.sources import UsageError
 
 # What is open, forked or locked already.
-_FOR_GOOD = ("host", "port", "procs", "data_dir", "keys_file")
+_FOR_GOOD = ("host", "port", "procs", "data_dir", "valkey_server", "keys_file")
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,9 +63,9 @@ def serve(
         valkey = None
         if settings.redis_url is None:
             assert settings.data_dir is not None, "the command line always fills in a data directory"
-            valkey = stack.enter_context(
-                EmbeddedValkey(Path(settings.data_dir), patience=settings.drain_timeout + GRACE)
-            )
+            server = None if settings.valkey_server is None else Path(settings.valkey_server)
+            valkey = EmbeddedValkey(Path(settings.data_dir), server, patience=settings.drain_timeout + GRACE)
+            stack.enter_context(valkey)
             notifier.say("the embedded Valkey starts")
             if not valkey.start(inbox):
                 return Exit.DONE

@@ -56,7 +56,15 @@ BAD: dict[str, str] = {
     "log_level": "loud",
     "log_format": "xml",
 }
-WITHOUT_BAD_VALUE = {"data_dir", "redis_password_file", "auth_keys_file", "keys_file", "no_auth", "no_console"}
+WITHOUT_BAD_VALUE = {
+    "data_dir",
+    "valkey_server",
+    "redis_password_file",
+    "auth_keys_file",
+    "keys_file",
+    "no_auth",
+    "no_console",
+}
 
 
 def refusal(home: Path, *arguments: str, env: dict[str, str] | None = None) -> str:

