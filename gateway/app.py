@@ -14,6 +14,7 @@ from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.access.tokens import Tokens
 from bullmq_proxy.gateway.ancestor.session import AncestorSession
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
@@ -190,7 +191,11 @@ class App:
         return in_time
 
     def replace_keys(self, keys: Iterable[Key]) -> None:
-        """Put what the keys file says now in force, for open connections, too."""
+        """Put what the keys file says now in force, for open connections, too; read the keys of tokens again.
+
+        Raises:
+            TokenKeysError: the keys of tokens cannot be used; those that were read before stay in force.
+        """
         self.listener.replace_keys(keys)
 
     def hurry(self) -> None:
@@ -240,17 +245,17 @@ class App:
                 assert isinstance(parameters.options, WorkerOptions)
                 return WorkerSession(broker.queue(parameters.queue), parameters.options, context, client, limits)
             case SessionEndpoint.EVENTS:
-                return self._open_events(parameters, client)
+                return self._open_events(parameters, client, rights)
             case SessionEndpoint.FLOWS:
                 return QueueSession(self._flows(), context, client, limits, FLOWS)
             case _:
                 assert_never(endpoint)
 
-    def _open_events(self, parameters: RouteParameters, client: EventClient) -> Session:
+    def _open_events(self, parameters: RouteParameters, client: EventClient, rights: Rights | None = None) -> Session:
         assert isinstance(parameters.options, EventsOptions)
         broker, queue = self.broker, self.broker.queue(parameters.queue)
         reader = broker.services(queue).event_reader()
-        return EventsSession(queue, reader, parameters.options, client, broker.counters)
+        return EventsSession(queue, reader, parameters.options, client, broker.counters, rights)
 
     def _open_calls(
         self,
@@ -353,7 +358,9 @@ def link_options(settings: Settings, slot: int) -> LinkOptions:
 def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory, *, on_cluster: bool = False) -> Admission:
     """Return the settings of a listener, with its keys; `memory` is where it counts their connections."""
     return Admission(
-        authenticator=Authenticator(settings.auth_keys, keys, memory, no_auth=settings.no_auth),
+        authenticator=Authenticator(
+            settings.auth_keys, keys, memory, no_auth=settings.no_auth, tokens=tokens_of(settings)
+        ),
         allowed_origins=settings.allowed_origins,
         allowed_hosts=tuple(map(str.lower, settings.allowed_hosts)) if settings.no_auth else None,
         limits=limits(settings, on_cluster=on_cluster),
@@ -367,6 +374,25 @@ def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory, *, o
         ping_timeout=settings.ping_timeout,
         max_connection_age=settings.max_connection_age,
         patience=settings.drain_timeout,
+    )
+
+
+def tokens_of(settings: Settings) -> Tokens | None:
+    """Return the tokens that are let in; None where none are.
+
+    Raises:
+        TokenKeysError: the file of the keys that sign them cannot be used, or a package is missing.
+    """
+    if settings.token_keys is None:
+        return None
+    assert settings.token_issuer is not None
+    assert settings.token_audience is not None
+    return Tokens(
+        settings.token_keys,
+        issuer=settings.token_issuer,
+        audience=settings.token_audience,
+        leeway=settings.token_leeway,
+        lifetime=settings.token_lifetime,
     )
 
 

@@ -57,16 +57,17 @@ class Proxy:
         return self
 
     def reload_keys(self) -> None:
-        """Read the keys file again; connections that it does not allow any more are closed.
+        """Read the keys file again, and the keys of tokens; connections that they do not allow any more are closed.
 
         Raises:
-            ValueError: there is none, or it cannot be used; then the old keys stay in force.
+            ValueError: there is neither, or one cannot be used; then its old keys stay in force.
         """
-        if self._keys_file is None:
+        if self._keys_file is None and self._settings.token_keys is None:
             raise ValueError("there is no keys_file to read again")
-        _read(self._keys_file)
+        if self._keys_file is not None:
+            _read(self._keys_file)
         if self._app is not None:
-            self._app.replace_keys(self._keys_file.keys)
+            self._app.replace_keys(self._keys_file.keys if self._keys_file is not None else ())
 
     async def stop(self) -> None:
         """Drain: let clients answer what they hold for up to `drain_timeout`, give the rest back, close."""
@@ -88,7 +89,7 @@ def start_proxy(connection: str | Redis, auth_keys: str | Iterable[str] = (), **
         connection: a URL, as for `redis_url`, or a `redis.asyncio.Redis` whose server and login are used; the client
             itself is left alone and stays yours.
         auth_keys: a key, or several, that clients come in with and that may do everything. None at all needs
-            `keys_file` with a key in it, or `no_auth=True`.
+            `keys_file` with a key in it, `token_keys`, or `no_auth=True`.
         settings: any field of `bullmq_proxy.gateway.settings.Settings`, such as `host`, `prefix` or `port`, of which 0
             picks a free one.
 
@@ -99,8 +100,8 @@ def start_proxy(connection: str | Redis, auth_keys: str | Iterable[str] = (), **
         if name in settings:
             raise ValueError(f"start_proxy takes no {name}: {instead}")
     keys = (auth_keys,) if isinstance(auth_keys, str) else tuple(auth_keys)
-    if not keys and not settings.get("no_auth") and not settings.get("keys_file"):
-        raise ValueError("start_proxy needs auth_keys or keys_file; no_auth=True lets everybody in")
+    if not keys and not any(map(settings.get, ("no_auth", "keys_file", "token_keys"))):
+        raise ValueError("start_proxy needs auth_keys, keys_file or token_keys; no_auth=True lets everybody in")
     checked = Settings(auth_keys=keys, procs=1, **settings)
     if isinstance(connection, str):
         where: Address | Target = Target.from_url(connection, checked.redis_password_file)
@@ -110,7 +111,7 @@ def start_proxy(connection: str | Redis, auth_keys: str | Iterable[str] = (), **
     if checked.keys_file is not None:
         keys_file = KeysFile(checked.keys_file, keys)
         _read(keys_file)
-        if not keys_file.keys and not keys:
+        if not keys_file.keys and not keys and checked.token_keys is None:
             raise ValueError(f"{checked.keys_file} holds no key, and there are no auth_keys: nobody could connect")
     return Proxy(checked, where, keys_file)
 

@@ -65,6 +65,11 @@ class ErrorCode(enum.StrEnum):
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Redis is not reachable or cannot serve; nothing was written, try again",
     )
+    KEYS_UNAVAILABLE = (
+        "KEYS_UNAVAILABLE",
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the keys that tokens are signed with are being read; nothing was done, try again in a second",
+    )
     OUTCOME_UNKNOWN = (
         "OUTCOME_UNKNOWN",
         HTTPStatus.BAD_GATEWAY,  # not 503, after which clients try again

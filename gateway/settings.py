@@ -86,6 +86,7 @@ def option(default: Any, about: str, value_type: ValueType, **more: Any) -> Any:
 
 _PATH = value_types.text("a path", "PATH")
 _WORD = value_types.text("1 to 100 characters without spaces", "TEXT", pattern=r"[^\s\x00-\x1f]+", most=100)
+_CLAIM = value_types.text("1 to 1000 characters without spaces", "TEXT", pattern=r"[^\s\x00-\x1f]+", most=1000)
 _KEY = value_types.text("keys of visible ASCII characters without commas", "KEY", pattern=r"[!-+\--~]+")
 
 
@@ -163,6 +164,25 @@ class Settings:
     )
     keys_file: str | None = option(
         None, "TOML file of keys with permissions; SIGHUP reads it again.", value_types.optional(_PATH)
+    )
+    token_keys: str | None = option(
+        None,
+        "File or https URL of the JSON Web Key Set whose keys sign tokens (JWT) that let clients in.",
+        value_types.optional(value_types.token_keys),
+    )
+    token_issuer: str | None = option(
+        None, "Issuer of the tokens, their `iss`; needed with token_keys.", value_types.optional(_CLAIM)
+    )
+    token_audience: str | None = option(
+        None, "Whom the tokens are for, their `aud`; needed with token_keys.", value_types.optional(_CLAIM)
+    )
+    token_leeway: float = option(
+        10.0, "How far the clock of whoever makes tokens may be off.", value_types.duration(0, 300)
+    )
+    token_lifetime: float = option(
+        86_400.0,
+        "How long a token may be valid; one for longer is refused.",
+        value_types.duration(1, 366 * 86_400),
     )
     no_auth: bool = option(False, "Let everybody in.", value_types.boolean, shape="switch")
     allowed_origins: tuple[str, ...] = option(
@@ -331,8 +351,11 @@ class Settings:
         for known in options():
             value = known.check(getattr(self, known.name))
             object.__setattr__(self, known.name, value)
-        if self.no_auth and (self.auth_keys or self.auth_keys_file or self.keys_file):
+        if self.no_auth and (self.auth_keys or self.auth_keys_file or self.keys_file or self.token_keys):
             raise SettingError("no_auth", "cannot be used together with keys")
+        for name in ("token_issuer", "token_audience"):
+            if self.token_keys is not None and getattr(self, name) is None:
+                raise SettingError(name, "is needed with token_keys: whose tokens, or for whom, are let in?")
 
 
 def _named(found: Field[Any]) -> Option:

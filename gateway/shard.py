@@ -14,6 +14,7 @@ from typing import Any, Final
 import uvloop
 
 from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.access.token_keys import TokenKeysError
 from bullmq_proxy.gateway.app import App
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.redis.address import Target
@@ -194,7 +195,10 @@ class _Shard:
     def _obey(self, message: dict[str, Any]) -> None:
         match message:
             case {"event": "keys", "keys": [*keys]} if self._app is not None:
-                self._app.replace_keys(map(Key.from_json, keys))
+                try:
+                    self._app.replace_keys(map(Key.from_json, keys))
+                except TokenKeysError as error:
+                    log.error("token_keys: %s; the keys that were read before stay in force", error)
             case {"event": "died", "slot": int(slot), "incarnation": int(incarnation)} if self._app is not None:
                 self._app.broker.presence.bury(Identity(self._start.gateway_id, slot, incarnation))
             case {"event": "replaced"}:

@@ -263,6 +263,22 @@ def _read_redis_url(value: Any) -> str:
 redis_url = ValueType(WANTED_REDIS_URL, "URL", _read_redis_url, quoted)
 
 
+def _read_token_keys(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"\S.{0,4095}", value):
+        raise ValueError
+    if "://" in value:
+        parts = urlsplit(value)
+        is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+        if not is_safe or not parts.hostname or parts.username is not None or parts.port == 0 or " " in value:
+            raise ValueError
+    return value
+
+
+token_keys = ValueType(
+    "the path of a JSON Web Key Set or its https URL; http for a loopback address", "PATH|URL", _read_token_keys, quoted
+)
+
+
 def _read_origin(value: Any) -> str:
     parts = urlsplit(value.rstrip("/"))
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:

@@ -70,6 +70,7 @@ def config(config: str | None, **flags: Any) -> int:
     """Print the settings in force and where each comes from."""
     resolution = _resolved(config, flags)
     keys.open_keys_file(keys.with_auth_keys_file(resolution))
+    keys.check_tokens(resolution.settings, whole=True)
     for line in described(resolution):
         click.echo(line)
     return Exit.DONE

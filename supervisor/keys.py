@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
 from bullmq_proxy.gateway.access.private import exposure
+from bullmq_proxy.gateway.access.token_keys import TokenKeysError, read_token_keys, require_library
 from bullmq_proxy.gateway.settings import SettingError, Settings
 from bullmq_proxy.gateway.value_types import is_loopback
 from bullmq_proxy.supervisor.sources import Resolution, UsageError
@@ -64,8 +65,26 @@ def open_keys_file(settings: Settings) -> KeysFile | None:
     return file
 
 
+def check_tokens(settings: Settings, *, whole: bool = False) -> None:
+    """Refuse tokens that could not be verified.
+
+    Args:
+        settings: say whether there are any.
+        whole: read the file of the keys that sign them, too, as each shard does.
+    """
+    if settings.token_keys is None:
+        return
+    try:
+        require_library()
+        if whole and "://" not in settings.token_keys:
+            read_token_keys(settings.token_keys)
+    except TokenKeysError as error:
+        raise UsageError(f"token_keys: {error}") from None
+
+
 def require_keys(settings: Settings, file: KeysFile | None = None) -> tuple[Settings, str | None]:
     """Return the settings with a key, unless `no_auth` or `file` makes one needless; and the key that was made."""
+    check_tokens(settings)
     if settings.no_auth:
         return settings, None
     if settings.auth_keys:
@@ -75,9 +94,11 @@ def require_keys(settings: Settings, file: KeysFile | None = None) -> tuple[Sett
                 " auth_keys, which can be guessed: make one with `openssl rand -hex 16`"
             )
         return settings, None
+    if file is not None and file.keys:
+        return settings, None
+    if settings.token_keys is not None:
+        return settings, None
     if file is not None:
-        if file.keys:
-            return settings, None
         raise UsageError(
             f"keys_file: {file.path} holds no key, so nobody could connect: make one with"
             f" `bullmq-proxy key create NAME --keys-file {file.path}`, or set AUTH_KEYS"

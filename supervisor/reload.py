@@ -61,7 +61,7 @@ class Reload:
             settings = replace(current, **{name: getattr(given, name) for name in changed})
         except SettingError as error:
             raise UsageError(str(error)) from None
-        if "auth_keys" in changed or "no_auth" in changed:
+        if not {"auth_keys", "no_auth", "token_keys"}.isdisjoint(changed):
             _, made_key = require_keys(settings, keys_file)
             if made_key is not None:
                 raise UsageError("auth_keys: none is left, and a key is made only at the start")

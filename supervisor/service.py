@@ -51,7 +51,7 @@ def serve(
     raise_descriptor_limit()
     with ExitStack() as stack:
         notifier = notifier or Notifier()
-        ends = hangup_ends(reloads=keys_file is not None)
+        ends = hangup_ends(reloads=keys_file is not None or settings.token_keys is not None)
         inbox = stack.enter_context(Inbox(STOP if ends else STOP - {signal.SIGHUP}))
         if handed:
             listeners = one_per_slot(handed, settings.procs)

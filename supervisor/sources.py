@@ -235,7 +235,7 @@ def _decide_no_auth(found: dict[str, _Found]) -> list[str]:
     if no_auth is None or not no_auth.value:
         return []
     remarks = []
-    for name in ("auth_keys", "auth_keys_file", "keys_file"):
+    for name in ("auth_keys", "auth_keys_file", "keys_file", "token_keys"):
         keys = found.get(name)
         if keys is None or not keys.value:
             continue

@@ -63,6 +63,7 @@ def test_every_code_is_its_own_name_on_the_wire() -> None:
         "CONFLICT",
         "TOO_MANY_REQUESTS",
         "REDIS_UNAVAILABLE",
+        "KEYS_UNAVAILABLE",
         "OUTCOME_UNKNOWN",
         "TIMEOUT",
         "SHUTTING_DOWN",

@@ -184,6 +184,7 @@ AT_HOME = {
     "hiredis": {"gateway.broker.jobs", "gateway.broker.redis"},
     "uvloop": {"gateway.shard"},
     "click": {"supervisor"},
+    "jwt": {"gateway.access"},
 }
 LONGEST_FILE = 450
 MADE = "Made from the code by `make docs`."

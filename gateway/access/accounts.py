@@ -8,10 +8,9 @@ from typing import Protocol
 
 from bullmq_proxy.gateway.access.grants import Effect, Grant, Rights
 from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.access.usage import Usage
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
-from bullmq_proxy.gateway.shared_memory import ShardMemory
-from bullmq_proxy.gateway.values.token_bucket import TokenBucket
-from bullmq_proxy.gateway.wire.closing import Refusal, RefusedError
+from bullmq_proxy.gateway.wire.closing import CloseCode, Refusal, RefusedError
 from bullmq_proxy.gateway.wire.endpoints import Endpoint
 
 
@@ -22,8 +21,11 @@ class AuthenticatedConnection(Protocol):
     def address(self) -> str:
         """The address of the client; empty on a Unix socket."""
 
-    def close_unauthorized(self, reason: str) -> None:
-        """Close the connection with 4000; jobs that its client holds go back to wait, and no attempt is counted."""
+    def close_unauthorized(self, reason: str, code: CloseCode = CloseCode.INVALID_AUTHENTICATION) -> None:
+        """Close the connection; jobs that its client holds go back to wait, and no attempt is counted."""
+
+    def tell_expiry(self, left: float) -> None:
+        """Tell the client that its token expires in so many seconds."""
 
 
 class Account:
@@ -33,18 +35,17 @@ class Account:
         rights: of all its connections.
     """
 
-    def __init__(self, of: Key | Grant, memory: ShardMemory) -> None:
+    def __init__(self, of: Key | Grant, usage: Usage) -> None:
         """Make an account.
 
         Args:
             of: a key of the keys file, or the grant of clients whose connections and calls are not counted.
-            memory: where this shard counts the others.
+            usage: of all who share the limits.
         """
         self._key = of if isinstance(of, Key) else None
         self.rights = Rights(of.grant, self._spend) if isinstance(of, Key) else Rights(of)
-        self._memory = memory
+        self._usage = usage
         self._revoked = False
-        self._bucket = TokenBucket()
         self._connections: dict[AuthenticatedConnection, tuple[Endpoint, str, Sequence[Effect]]] = {}
 
     def check_validity(self, now: float) -> None:
@@ -81,6 +82,10 @@ class Account:
             self.rights.grant.check_any_permission(row.permissions, row.action)
         self.rights.grant.check_effects(effects, "?")
 
+    def of_connection(self) -> Account:
+        """Return the account of a connection that lasts: that of a token is its own, since it can be renewed."""
+        return self
+
     def enter(
         self, connection: AuthenticatedConnection, endpoint: Endpoint, queue: str, effects: Sequence[Effect]
     ) -> None:
@@ -92,10 +97,7 @@ class Account:
         key = self._key
         if key is None:
             return
-        # First counted, then compared: of two shards at once both may refuse, but never does one too many come in.
-        self._memory.add(key.column, 1)
-        if key.connections is not None and self._memory.total(key.column) > key.connections:
-            self._memory.add(key.column, -1)
+        if not self._usage.enter(key.column, key.connections):
             raise GatewayError(
                 ErrorCode.TOO_MANY_REQUESTS,
                 f"The key {key.name} has all its connections open (connections = {key.connections}): close one first",
@@ -105,7 +107,7 @@ class Account:
     def leave(self, connection: AuthenticatedConnection) -> None:
         """Count a connection no more; one that was not counted changes nothing."""
         if self._connections.pop(connection, None) is not None and self._key is not None:
-            self._memory.add(self._key.column, -1)
+            self._usage.leave(self._key.column)
 
     def change(self, key: Key) -> None:
         """Put new fields of the same key in force: for calls at once, and for open connections.
@@ -136,21 +138,17 @@ class Account:
         if key is None:
             return
         if key.messages_per_second is not None:
-            self._bucket.update(key.messages_per_second, time.monotonic(), spent=self._memory.spent(key.column))
+            self._usage.learn(key.column, key.messages_per_second)
         if key.expires is not None and key.expires <= now:
             self._close_all("the key has expired")
 
-    def _close_all(self, reason: str) -> None:
+    def _close_all(self, reason: str, code: CloseCode = CloseCode.INVALID_AUTHENTICATION) -> None:
         for connection in list(self._connections):
-            connection.close_unauthorized(reason)
+            connection.close_unauthorized(reason, code)
 
     def _spend(self, count: int) -> bool:
         """Let calls through, or jobs, if the key has so many left in the whole gateway."""
         key = self._key
         if key is None or key.messages_per_second is None:
             return True
-        spent = self._memory.spent(key.column)
-        if not self._bucket.take(key.messages_per_second, time.monotonic(), count, spent=spent):
-            return False
-        self._memory.spend(key.column, count)
-        return True
+        return self._usage.spend(key.column, key.messages_per_second, count)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant, Permission
 from bullmq_proxy.gateway.access.keys_file import Key, digest
+from bullmq_proxy.gateway.access.tokens import Tokens, has_form
+from bullmq_proxy.gateway.access.usage import Usage
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.shared_memory import ShardMemory
 
@@ -20,7 +22,15 @@ class Authenticator:
         nobody: the account of requests that show no key, where none is needed: it has no rights.
     """
 
-    def __init__(self, auth_keys: Iterable[str], keys: Iterable[Key], memory: ShardMemory, *, no_auth: bool) -> None:
+    def __init__(
+        self,
+        auth_keys: Iterable[str],
+        keys: Iterable[Key],
+        memory: ShardMemory,
+        *,
+        no_auth: bool,
+        tokens: Tokens | None = None,
+    ) -> None:
         """Make an authenticator; without any key nobody is let in.
 
         Args:
@@ -28,12 +38,14 @@ class Authenticator:
             keys: those of the keys file.
             memory: where this shard counts the connections of `keys`.
             no_auth: let everybody do everything.
+            tokens: that are let in, beside keys.
         """
-        self.nobody = Account(Grant(""), memory)
+        self.nobody = Account(Grant(""), Usage(memory))
         self._memory = memory
         self._no_auth = no_auth
-        self._unlimited = Account(EVERYTHING, memory)
-        self._holders = Account(Grant("", frozenset({Permission.CONSUME}), ("*",)), memory)
+        self._tokens = tokens
+        self._unlimited = Account(EVERYTHING, Usage(memory))
+        self._holders = Account(Grant("", frozenset({Permission.CONSUME}), ("*",)), Usage(memory))
         self._digests = [digest(key) for key in auth_keys]
         self._accounts: dict[tuple[str, bytes], Account] = {}  # by the key's name and the digest of each of its secrets
         self._by_digest: dict[bytes, Account] = {}
@@ -47,7 +59,8 @@ class Authenticator:
             address: of the client; empty on a Unix socket.
 
         Raises:
-            GatewayError: UNAUTHORIZED; FORBIDDEN where the key is not for this address.
+            GatewayError: UNAUTHORIZED; FORBIDDEN where the key is not for this address; KEYS_UNAVAILABLE where a token
+                cannot be verified yet.
         """
         if self._no_auth:
             return self._unlimited
@@ -59,6 +72,8 @@ class Authenticator:
             return self._unlimited
         # A look-up compares whole hashes, salted by the process: its time tells nothing about parts of a digest.
         account = self._by_digest.get(shown)
+        if account is None and self._tokens is not None and has_form(key):
+            return self._tokens.authenticate(key)
         if account is None:
             raise GatewayError(ErrorCode.UNAUTHORIZED, "This key is not known")
         account.check_validity(time.time())
@@ -82,7 +97,7 @@ class Authenticator:
         before, self._accounts = self._accounts, {}
         for key in keys:
             for of in key.digests:
-                account = self._accounts[key.name, of] = before.get((key.name, of)) or Account(key, self._memory)
+                account = self._accounts[key.name, of] = before.get((key.name, of)) or Account(key, Usage(self._memory))
                 account.change(key)
         self._by_digest = {of: account for (_, of), account in self._accounts.items()}
         for place in before.keys() - self._accounts.keys():
@@ -92,3 +107,24 @@ class Authenticator:
         """Bring every account up to date, once a second; `now` in Unix time."""
         for account in self._accounts.values():
             account.tick(now)
+        if self._tokens is not None:
+            self._tokens.tick(now)
+
+    async def start(self) -> None:
+        """Read the keys that tokens are signed with, where they are at a URL."""
+        if self._tokens is not None:
+            await self._tokens.source.start()
+
+    async def close(self) -> None:
+        """Read them no more."""
+        if self._tokens is not None:
+            await self._tokens.source.close()
+
+    def read_token_keys(self) -> None:
+        """Read them again.
+
+        Raises:
+            TokenKeysError: the file cannot be used; the keys that were read before stay in force.
+        """
+        if self._tokens is not None:
+            self._tokens.source.read_again()

@@ -157,9 +157,10 @@ class Rights:
     Attributes:
         grant: of the key at this moment; read it again for each call.
         watchers: functions that are called after each change.
+        renew: puts a fresh token in force, or raises GatewayError; None for a connection that was opened without one.
     """
 
-    __slots__ = ("_spend", "grant", "watchers")
+    __slots__ = ("_spend", "grant", "renew", "watchers")
 
     def __init__(self, grant: Grant, spend: Callable[[int], bool] | None = None) -> None:
         """Make rights.
@@ -171,6 +172,7 @@ class Rights:
         """
         self.grant = grant
         self.watchers: set[Callable[[], None]] = set()
+        self.renew: Callable[[str], None] | None = None
         self._spend = spend
 
     def change(self, grant: Grant) -> None:

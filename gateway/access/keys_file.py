@@ -230,24 +230,41 @@ def _key(name: str, table: object, path: str) -> Key:
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIELDS)}"
             raise KeysError(f"{path}: key {name}: unknown field {given[:64]!r}; {hint}")
     try:
-        return Key(
-            name=name,
-            digests=_digests(table),
-            grant=Grant(name, frozenset(_permissions(table)), tuple(_queues(table))),
-            expires=_expires(table),
-            messages_per_second=_rate(table),
-            connections=_connections(table),
-            addresses=_addresses(table),
-        )
-    except _InvalidKey as invalid:
+        return read_key(name, table, _digests(table), _expires(table), _addresses(table))
+    except InvalidFieldError as invalid:
         raise _bad(path, name, invalid.field, invalid.problem) from None
+
+
+def read_key(
+    name: str,
+    fields: Mapping[str, Any],
+    digests: tuple[bytes, ...],
+    expires: float | None,
+    addresses: tuple[Network, ...] = (),
+) -> Key:
+    """Return a key with the rights and limits that its fields say; so are the claims of a token read.
+
+    Raises:
+        InvalidFieldError: one cannot be used.
+    """
+    return Key(
+        name=name,
+        digests=digests,
+        grant=Grant(name, frozenset(_permissions(fields)), tuple(_queues(fields))),
+        expires=expires,
+        messages_per_second=_rate(fields),
+        connections=_connections(fields),
+        addresses=addresses,
+    )
 
 
 def _bad(path: str, name: str, field: str, problem: str) -> KeysError:
     return KeysError(f"{path}: key {name}: {field}: {problem}")
 
 
-class _InvalidKey(Exception):
+class InvalidFieldError(Exception):
+    """A field of a key, or a claim of a token, cannot be used: which one, and what would be right."""
+
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(problem)
         self.field = field
@@ -258,10 +275,10 @@ def _digests(table: dict[str, Any]) -> tuple[bytes, ...]:
     given = table.get("hash")
     hashes = given if isinstance(given, list) else [given]
     if not 1 <= len(hashes) <= SECRETS:
-        raise _InvalidKey("hash", f"expected one hash, or a list of up to {SECRETS}")
+        raise InvalidFieldError("hash", f"expected one hash, or a list of up to {SECRETS}")
     found = tuple(map(_digest, hashes))
     if len(set(found)) < len(found):
-        raise _InvalidKey("hash", "lists the same hash twice")
+        raise InvalidFieldError("hash", "lists the same hash twice")
     return found
 
 
@@ -269,49 +286,49 @@ def _digest(given: object) -> bytes:
     match = _HASH.fullmatch(given) if isinstance(given, str) else None
     if match is None:
         what = "is missing" if given is None else "cannot be used"
-        raise _InvalidKey(
+        raise InvalidFieldError(
             "hash", f'{what}: expected "sha256:" and the 64 hexadecimal digits of the secret\'s SHA-256, not the secret'
         )
     found = bytes.fromhex(match[1])
     if found == _OF_NOTHING:
-        raise _InvalidKey("hash", "is that of an empty secret: make one with `bullmq-proxy key create`")
+        raise InvalidFieldError("hash", "is that of an empty secret: make one with `bullmq-proxy key create`")
     return found
 
 
 def _addresses(table: dict[str, Any]) -> tuple[Network, ...]:
     words = _words(table, "addresses", 'a list of addresses and networks, such as ["10.0.0.0/8", "2001:db8::1"]')
     if "addresses" in table and not 1 <= len(words) <= _NETWORKS:
-        raise _InvalidKey("addresses", f"expected 1 to {_NETWORKS} of them; leave it out to admit any")
+        raise InvalidFieldError("addresses", f"expected 1 to {_NETWORKS} of them; leave it out to admit any")
     try:
         return tuple(map(ipaddress.ip_network, words))
     except ValueError as error:
-        raise _InvalidKey("addresses", str(error)) from None
+        raise InvalidFieldError("addresses", str(error)) from None
 
 
-def _queues(table: dict[str, Any]) -> Sequence[str]:
+def _queues(table: Mapping[str, Any]) -> Sequence[str]:
     queues: list[str] = _words(table, "queues", 'a list of names, such as ["mails-*"], where * stands for any text')
     for pattern in queues:
         if not pattern or ":" in pattern:
-            raise _InvalidKey(
+            raise InvalidFieldError(
                 "queues", f"{pattern[:100]!r} fits no queue: names are not empty, and have no prefix and no :"
             )
     return queues
 
 
-def _permissions(table: dict[str, Any]) -> Iterable[Permission]:
+def _permissions(table: Mapping[str, Any]) -> Iterable[Permission]:
     words = _words(table, "permissions", f"a list of {', '.join(PERMISSIONS)}")
     for word in words:
         if word not in PERMISSIONS:
             near = difflib.get_close_matches(word, PERMISSIONS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PERMISSIONS)}"
-            raise _InvalidKey("permissions", f"unknown permission {word[:64]!r}; {hint}")
+            raise InvalidFieldError("permissions", f"unknown permission {word[:64]!r}; {hint}")
     return map(Permission, words)
 
 
-def _words(table: dict[str, Any], field: str, wanted: str) -> list[str]:
+def _words(table: Mapping[str, Any], field: str, wanted: str) -> list[str]:
     given = table.get(field, [])
     if not isinstance(given, list) or not all(isinstance(word, str) for word in given):
-        raise _InvalidKey(field, f"expected {wanted}")
+        raise InvalidFieldError(field, f"expected {wanted}")
     return given
 
 
@@ -320,11 +337,11 @@ def _expires(table: dict[str, Any]) -> float | None:
     if given is None:
         return None
     if not isinstance(given, datetime.date):  # a datetime is a date, too
-        raise _InvalidKey("expires", "expected a date-time without quotes, such as 2027-01-01T00:00:00Z")
+        raise InvalidFieldError("expires", "expected a date-time without quotes, such as 2027-01-01T00:00:00Z")
     try:
         return timestamp(given)
     except ValueError as error:
-        raise _InvalidKey("expires", str(error)) from None
+        raise InvalidFieldError("expires", str(error)) from None
 
 
 def timestamp(moment: datetime.date) -> float:
@@ -343,22 +360,22 @@ def timestamp(moment: datetime.date) -> float:
         raise ValueError(f"{moment.isoformat()} is not within the years 1 to 9999 in UTC") from None
 
 
-def _rate(table: dict[str, Any]) -> float | None:
+def _rate(table: Mapping[str, Any]) -> float | None:
     given = table.get("messages_per_second")
     if given is None:
         return None
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
     if not is_number or not 0 < given <= _MOST:
-        raise _InvalidKey(
+        raise InvalidFieldError(
             "messages_per_second", f"expected a number above 0 and up to {_MOST}; leave it out for no limit"
         )
     return float(given)
 
 
-def _connections(table: dict[str, Any]) -> int | None:
+def _connections(table: Mapping[str, Any]) -> int | None:
     given = table.get("connections")
     if given is None:
         return None
     if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= _MOST:
-        raise _InvalidKey("connections", f"expected a whole number from 1 to {_MOST}; leave it out for no limit")
+        raise InvalidFieldError("connections", f"expected a whole number from 1 to {_MOST}; leave it out for no limit")
     return given

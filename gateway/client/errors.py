@@ -83,6 +83,12 @@ class RedisUnavailableError(ProxyError):
     code = "REDIS_UNAVAILABLE"
 
 
+class KeysUnavailableError(ProxyError):
+    """The keys that tokens are signed with are being read; nothing was done, try again in a second."""
+
+    code = "KEYS_UNAVAILABLE"
+
+
 class OutcomeUnknownError(ProxyError):
     """The link to Redis broke while a write was under way, or another gateway does not answer: it may have happened,
     or not; or it is written, and not known to be in `min_replicas` replicas.
@@ -132,6 +138,7 @@ CLASSES: Final[dict[str, type[ProxyError]]] = {
     "CONFLICT": ConflictError,
     "TOO_MANY_REQUESTS": TooManyRequestsError,
     "REDIS_UNAVAILABLE": RedisUnavailableError,
+    "KEYS_UNAVAILABLE": KeysUnavailableError,
     "OUTCOME_UNKNOWN": OutcomeUnknownError,
     "TIMEOUT": WaitTimeoutError,
     "SHUTTING_DOWN": ShuttingDownError,

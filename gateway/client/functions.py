@@ -241,6 +241,16 @@ class QueueFunctions(Functions):
         """
         return await self._write("disconnectConsumer", [id])
 
+    async def renew(self, token: str) -> Caller:
+        """Put a fresh token in force on the connection, in place of the one that it was opened with; return its
+        rights.
+
+        It has the same `sub`. Its rights may be others: they hold from the next call on. A token that is not for
+        the connection is refused, and the present one stays. On a connection that was opened with a key it is a
+        `CONFLICT`.
+        """
+        return await self._read("renew", [token])
+
     async def getNextJob(self, token: str, opts: NextJobOptions | None = None) -> Job | None:
         """Take one job and lock it under `token`; return null when there is none (Node's `worker.getNextJob`).
 
@@ -735,6 +745,10 @@ class FlowFunctions(Functions):
     async def whoami(self) -> Caller:
         """Return the name of the caller's key, its permissions, and the queues that it is for."""
         return await self._read("whoami", [])
+
+    async def renew(self, token: str) -> Caller:
+        """Put a fresh token in force on the connection, as `renew` of a queue does; return its rights."""
+        return await self._read("renew", [token])
 
     async def getHistory(self, opts: HistoryQuery | None = None) -> History:
         """Return what has become of jobs in the last hour over the shards of this gateway, in steps of 10 seconds.

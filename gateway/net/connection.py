@@ -26,6 +26,7 @@ from bullmq_proxy.gateway.net.shared import PartialMessage, Shared
 from bullmq_proxy.gateway.sessions.interfaces import Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
+from bullmq_proxy.gateway.wire.envelope import expires
 
 log = logging.getLogger(__name__)
 
@@ -369,9 +370,13 @@ class Connection(SendingConnection):
             self._reading_paused = False
             self._take_rest_soon()  # its answer must be read
 
-    def close_unauthorized(self, reason: str) -> None:
-        """Close the connection with 4000; its jobs go back as in a drain, and no attempt is counted."""
-        self._drain_and_close(CloseCode.INVALID_AUTHENTICATION, reason, timeout=_UNAUTHORIZED_TIMEOUT)
+    def close_unauthorized(self, reason: str, code: CloseCode = CloseCode.INVALID_AUTHENTICATION) -> None:
+        """Close the connection; its jobs go back as in a drain, and no attempt is counted."""
+        self._drain_and_close(code, reason, timeout=_UNAUTHORIZED_TIMEOUT)
+
+    def tell_expiry(self, left: float) -> None:
+        """Tell the client that its token expires in so many seconds."""
+        self.send(expires(left))
 
     def retire(self) -> None:
         """Let a worker finish what it has, and give it nothing new; close the connection of any other client."""

@@ -108,9 +108,14 @@ class EventStream(RespondingConnection):
         elif now - self._since > HEARTBEAT and not self.write_buffer_size:
             self.send(b":\n\n")
 
-    def close_unauthorized(self, reason: str) -> None:
+    def close_unauthorized(self, reason: str, code: int = 0) -> None:
         """Close the stream: the key may not watch any more."""
-        self.close_with(0, reason)
+        self.close_with(code, reason)
+
+    def tell_expiry(self, left: float) -> None:
+        """Tell the client by an event of another name than those of the queue that its token expires."""
+        if self._opening is not None and self._opening.done():  # the head of the response has been sent
+            self.send(b"event: expires\n", b'data: {"in":%d}\n\n' % (left * 1000))
 
     def send_away(self) -> None:
         """Close the stream."""

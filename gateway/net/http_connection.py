@@ -291,13 +291,16 @@ class HttpConnection(RespondingConnection):
         if session is not None:
             session.connection_lost()
 
-    def close_unauthorized(self, reason: str) -> None:
+    def close_unauthorized(self, reason: str, code: int = 0) -> None:
         """Leave the session: the key's rights have changed. The next request is checked as the first one was."""
         self._reader.forget_head()
         if self._exchanges:
             self._is_stale = True
         else:
             self._leave()
+
+    def tell_expiry(self, left: float) -> None:
+        """Say nothing: each request shows a token."""
 
     def send_away(self) -> None:
         """Take no further request, let nobody wait any more, and end with the response to the last one."""

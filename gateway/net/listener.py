@@ -16,6 +16,7 @@ from websockets.http11 import Request, Response
 from bullmq_proxy.gateway.access.credentials import offered_version
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.access.tokens import TICK
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import handshake, http
 from bullmq_proxy.gateway.net.admission import Admission
@@ -47,7 +48,6 @@ from bullmq_proxy.gateway.wire.routes import (
 log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 4096
-_KEYS_PERIOD: Final = 1.0  # s between two looks for keys that have expired
 
 
 Where = socket.socket | tuple[str, int]
@@ -105,6 +105,7 @@ class Listener:
     async def start(self, where: Where) -> None:
         """Accept connections on a listening socket, or on a host and a port."""
         admission = self._admission
+        await admission.authenticator.start()
         self._server = await self._accept_on(where)
         self._port = self._server.sockets[0].getsockname()[1] if isinstance(where, tuple) else 0
         keepalive = Keepalive(lambda: self._shared.open, admission.ping_interval, admission.ping_timeout)
@@ -209,7 +210,7 @@ class Listener:
         endpoint = target.endpoint
         if not isinstance(endpoint, SessionEndpoint):
             raise GatewayError(ErrorCode.NOT_FOUND, "No WebSocket has this path")
-        account = self._admission.authenticate(target, request.headers, connection.address)
+        account = self._admission.authenticate(target, request.headers, connection.address).of_connection()
         if refusal := handshake.refusal(request):
             return refusal
         handshake.check_version(request)
@@ -272,7 +273,7 @@ class Listener:
     def open_stream(self, admitted: Admitted, connection: HttpConnection) -> None:
         """Hand the socket of a connection on to a stream of events."""
         self._refuse_when_draining()
-        account, parameters, endpoint = admitted.account, admitted.parameters, SessionEndpoint.EVENTS
+        account, parameters, endpoint = admitted.account.of_connection(), admitted.parameters, SessionEndpoint.EVENTS
         account.check(endpoint, parameters.queue, parameters.effects)
         stream = EventStream(self._shared, connection.transport, connection.address, connection.request, admitted.more)
         account.enter(stream, endpoint, parameters.queue, parameters.effects)
@@ -305,12 +306,19 @@ class Listener:
     # Keys
 
     def replace_keys(self, keys: Iterable[Key]) -> None:
-        """Put the keys of a keys file in force, and close connections that they do not allow any more."""
+        """Put the keys of a keys file in force, and close connections that they do not allow any more.
+
+        The keys that sign tokens are read again.
+
+        Raises:
+            TokenKeysError: these cannot be used; those that were read before stay in force.
+        """
         self._admission.authenticator.replace(keys)
+        self._admission.authenticator.read_token_keys()
 
     async def _watch_keys(self) -> None:
         while True:
-            await asyncio.sleep(_KEYS_PERIOD)
+            await asyncio.sleep(TICK)
             self._admission.authenticator.tick(time.time())
 
     # The end
@@ -332,6 +340,7 @@ class Listener:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._admission.authenticator.close()
         if self._server is None:
             return
         self.drain()

@@ -40,6 +40,7 @@ export class NotLockedError extends ProxyError { static code = "NOT_LOCKED"; }
 export class ConflictError extends ProxyError { static code = "CONFLICT"; }
 export class TooManyRequestsError extends ProxyError { static code = "TOO_MANY_REQUESTS"; }
 export class RedisUnavailableError extends ProxyError { static code = "REDIS_UNAVAILABLE"; }
+export class KeysUnavailableError extends ProxyError { static code = "KEYS_UNAVAILABLE"; }
 export class OutcomeUnknownError extends ProxyError { static code = "OUTCOME_UNKNOWN"; }
 export class WaitTimeoutError extends ProxyError { static code = "TIMEOUT"; }
 export class ShuttingDownError extends ProxyError { static code = "SHUTTING_DOWN"; }
@@ -48,8 +49,8 @@ export class ClosedError extends ProxyError { static code = "CLOSED"; }
 export class UnreachableError extends ProxyError { static code = "UNREACHABLE"; }
 const CLASSES = Object.fromEntries([
   InvalidMessageError, InvalidArgumentsError, UnknownFunctionError, UnauthorizedError, ForbiddenError, NotFoundError,
-  NotLockedError, ConflictError, TooManyRequestsError, RedisUnavailableError, OutcomeUnknownError, WaitTimeoutError,
-  ShuttingDownError, InternalError, ClosedError, UnreachableError,
+  NotLockedError, ConflictError, TooManyRequestsError, RedisUnavailableError, KeysUnavailableError, OutcomeUnknownError,
+  WaitTimeoutError, ShuttingDownError, InternalError, ClosedError, UnreachableError,
 ].map((each) => [each.code, each]));
 // end
 export const errorOf = ({ code, message }) => new (CLASSES[code] ?? ProxyError)(message, code);

@@ -9,7 +9,7 @@ const QUEUE = {
     "getJob", "getJobs", "getWaiting", "getWaitingChildren", "getActive", "getDelayed", "getPrioritized",
     "getCompleted", "getFailed", "getRanges", "getJobState", "getJobLogs", "getJobCounts", "recordJobCountsMetric",
     "getJobCountByTypes", "count", "getActiveCount", "getCompletedCount", "getFailedCount", "getPrioritizedCount",
-    "getWaitingCount", "getWaitingChildrenCount", "getDelayedCount", "getCountsPerPriority", "getConsumers",
+    "getWaitingCount", "getWaitingChildrenCount", "getDelayedCount", "getCountsPerPriority", "getConsumers", "renew",
     "getJobChildrenValues", "getJobIgnoredChildrenFailures", "getJobDependencies", "getJobDependenciesCount",
     "getDependencies", "isJobActive", "isJobCompleted", "isJobDelayed", "isJobFailed", "isJobWaiting",
     "isJobWaitingChildren", "getGlobalConcurrency", "isMaxed", "getGlobalRateLimit", "getRateLimitTtl",
@@ -33,7 +33,7 @@ const QUEUE = {
 };
 const FLOWS = {
   reads: [
-    "getFlow", "getConnections", "whoami", "getHistory", "getQueues",
+    "getFlow", "getConnections", "whoami", "renew", "getHistory", "getQueues",
   ],
   writes: [
     "add", "addBulk", "drainConnection", "closeConnection",

@@ -155,6 +155,8 @@ export class ConflictError extends ProxyError {}
 export class TooManyRequestsError extends ProxyError {}
 /** Redis is not reachable or cannot serve; nothing was written, try again. */
 export class RedisUnavailableError extends ProxyError {}
+/** The keys that tokens are signed with are being read; nothing was done, try again in a second. */
+export class KeysUnavailableError extends ProxyError {}
 /**
  * The link to Redis broke while a write was under way, or another gateway does not answer: it may have happened,
  * or not; or it is written, and not known to be in `min_replicas` replicas.
@@ -264,6 +266,14 @@ export interface QueueFunctions {
    * The jobs that it has not answered go back, first in line, with no attempt charged and no loss counted.
    */
   disconnectConsumer(id: string): Promise<null>;
+  /**
+   * Put a fresh token in force on the connection, in place of the one that it was opened with; return its rights.
+   *
+   * It has the same `sub`. Its rights may be others: they hold from the next call on. A token that is not for the
+   * connection is refused, and the present one stays. On a connection that was opened with a key it is a
+   * `CONFLICT`.
+   */
+  renew(token: string): Promise<Caller>;
   /**
    * Take one job and lock it under `token`; return null when there is none (Node's `worker.getNextJob`).
    *
@@ -565,6 +575,8 @@ export interface FlowFunctions {
   closeConnection(id: string): Promise<boolean>;
   /** Return the name of the caller's key, its permissions, and the queues that it is for. */
   whoami(): Promise<Caller>;
+  /** Put a fresh token in force on the connection, as `renew` of a queue does; return its rights. */
+  renew(token: string): Promise<Caller>;
   /**
    * Return what has become of jobs in the last hour over the shards of this gateway, in steps of 10 seconds.
    *

@@ -3,9 +3,10 @@
 
 // generated: exports
 export {
-  ClosedError, ConflictError, ForbiddenError, InternalError, InvalidArgumentsError, InvalidMessageError, NotFoundError,
-  NotLockedError, OutcomeUnknownError, ProxyError, RedisUnavailableError, ShuttingDownError, TooManyRequestsError,
-  UnauthorizedError, UnknownFunctionError, UnreachableError, UnrecoverableError, WaitTimeoutError, limits,
+  ClosedError, ConflictError, ForbiddenError, InternalError, InvalidArgumentsError, InvalidMessageError,
+  KeysUnavailableError, NotFoundError, NotLockedError, OutcomeUnknownError, ProxyError, RedisUnavailableError,
+  ShuttingDownError, TooManyRequestsError, UnauthorizedError, UnknownFunctionError, UnreachableError,
+  UnrecoverableError, WaitTimeoutError, limits,
 } from "./client-link.js";
 // end
 export { FlowProducer, Job, Queue, QueueEvents } from "./client-queue.js";

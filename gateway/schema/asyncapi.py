@@ -22,6 +22,7 @@ from bullmq_proxy.gateway.schema.messages import (
     envelope,
     error_codes,
     error_message,
+    expires_message,
 )
 from bullmq_proxy.gateway.schema.tables import Api, groups
 from bullmq_proxy.gateway.wire.closing import CloseCode
@@ -110,7 +111,7 @@ class _Document:
                     self._add_events()
                 case _:
                     assert_never(endpoint)
-        error = error_message(self._schemas)
+        shared = {"error": error_message(self._schemas), "expires": expires_message(self._schemas)}
         return {
             "asyncapi": "3.0.0",
             "info": {
@@ -125,7 +126,7 @@ class _Document:
             "operations": self._operations,
             "components": {
                 "schemas": {**COMMON_SCHEMAS, **self._schemas.components},
-                "messages": {"error": error},
+                "messages": shared,
                 "correlationIds": {
                     "id": {"location": "$message.payload#/id", "description": "The same in a request and its reply."}
                 },
@@ -235,7 +236,7 @@ class _Document:
         shown = events.messages()
         for message in shown:
             self._add(message, "events", id=NUMBER)
-        for message in (*events.CHANGES, *events.SUBSCRIBED):
+        for message in (*events.CHANGES, *events.SUBSCRIBED, *events.RENEWAL, *events.RENEWED):
             self._add(message, "events")
         self._add_operation("eventsTell", "events", "send", _names(shown), summary="Tell what has happened")
         self._add_operation(
@@ -245,6 +246,14 @@ class _Document:
             _names(events.CHANGES),
             replies=[*_names(events.SUBSCRIBED), "error"],
             summary="Change what is subscribed to",
+        )
+        self._add_operation(
+            "eventsRenew",
+            "events",
+            "receive",
+            _names(events.RENEWAL),
+            replies=[*_names(events.RENEWED), "error"],
+            summary="Take a fresh token",
         )
 
     # Parts
@@ -258,7 +267,7 @@ class _Document:
             **({"parameters": known} if known else {}),
             "servers": [{"$ref": "#/servers/gateway"}],
             "bindings": query_binding(endpoint, self._schemas),
-            "messages": {"error": {"$ref": "#/components/messages/error"}},
+            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in ("error", "expires")},
         }
 
     def _add(self, message: Message, channel: str, id: Schema = ID) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict
 
+from bullmq_proxy.gateway.broker.functions.renewing import EXAMPLE_TOKEN, FreshToken
+from bullmq_proxy.gateway.rules.shapes import Caller
 from bullmq_proxy.gateway.schema.json_schema import Schema, fixed_array
 from bullmq_proxy.gateway.schema.messages import Message
 from bullmq_proxy.gateway.wire.events import EVENTS
@@ -123,10 +125,23 @@ class Off(TypedDict):
     args: list[str]
 
 
+class Renew(TypedDict):
+    """Put a fresh token in force, in place of the one that the connection was opened with."""
+
+    fn: Literal["renew"]
+    args: tuple[FreshToken]
+
+
 class Subscribed(TypedDict):
     """What is now subscribed to."""
 
     ok: list[str]
+
+
+class Renewed(TypedDict):
+    """What the fresh token grants."""
+
+    ok: Caller
 
 
 CHANGES: Final = (
@@ -134,3 +149,7 @@ CHANGES: Final = (
     Message("off", Off, [{"fn": "off", "args": ["completed"]}], id=2),
 )
 SUBSCRIBED: Final = (Message("subscribed", Subscribed, [{"ok": ["completed", "custom:mine"]}], id=1),)
+RENEWAL: Final = (Message("renew", Renew, [{"fn": "renew", "args": list(EXAMPLE_TOKEN)}], id=3),)
+RENEWED: Final = (
+    Message("renewed", Renewed, [{"ok": {"key": "jwt/ada", "permissions": ["observe"], "queues": ["*"]}}], id=3),
+)

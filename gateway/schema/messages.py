@@ -76,6 +76,23 @@ def error_message(schemas: Schemas) -> dict[str, Any]:
     return shown
 
 
+def expires_message(schemas: Schemas) -> dict[str, Any]:
+    """Return the message that a token expires, which every connection that was opened with one gets."""
+    data: Schema = {
+        "type": "object",
+        "properties": {"type": {"const": "expires"}, "in": {"type": "integer", "description": _IN}},
+        "required": ["type", "in"],
+    }
+    about = "The client's token expires: hand in a fresh one by `renew`. It is no reply, and has no number."
+    shown = described(Message("expires", data, [{"type": "expires", "in": 30000}], about=about), schemas, _NULL)
+    shown["examples"][0]["payload"]["id"] = None
+    return shown
+
+
+_NULL: Final[Schema] = {"type": "null"}
+_IN: Final = "Milliseconds that are left; then the connection is closed with 4004."
+
+
 def error_codes() -> str:
     """Return the codes and what they say, as a Markdown list."""
     return "\n".join(f"* `{code.value}`: {code.meaning}" for code in ErrorCode)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.broker.counters import Counters
-from bullmq_proxy.gateway.broker.functions import BY_PATH, SUBSCRIBING
+from bullmq_proxy.gateway.broker.functions import BY_PATH, SUBSCRIBING, TABLE
+from bullmq_proxy.gateway.broker.functions.renewing import renewed
 from bullmq_proxy.gateway.broker.functions.table import unknown_function
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.watching.event_reader import Cursor, EventReader
@@ -29,15 +31,31 @@ class EventsSession:
     """A client that watches one queue."""
 
     def __init__(
-        self, queue: Queue, reader: EventReader, options: EventsOptions, client: EventClient, counters: Counters
+        self,
+        queue: Queue,
+        reader: EventReader,
+        options: EventsOptions,
+        client: EventClient,
+        counters: Counters,
+        rights: Rights | None = None,
     ) -> None:
-        """Make a session; `prepare` registers it with the reader, `counters` counts what is delivered."""
+        """Make a session; `prepare` registers it with the reader.
+
+        Args:
+            queue: that is watched.
+            reader: of its events.
+            options: of the connection.
+            client: gets the events.
+            counters: count what is delivered.
+            rights: of the client's key, where it can say something.
+        """
         self.subscription = options.subscription
         self._queue = queue
         self._reader = reader
         self._after = options.last_event_id
         self._client = client
         self._counters = counters
+        self._rights = rights
         self._cursor: Cursor | None = None
         self._following: asyncio.Task[None] | None = None
         self._next_number = 0
@@ -109,7 +127,7 @@ class EventsSession:
     # The client's side
 
     def message_received(self, message: bytes) -> None:
-        """Change the subscription: `on` or `off` with event names."""
+        """Change the subscription, by `on` or `off` with event names; or take a fresh token."""
         self._client.penalize(len(message))
         try:
             request = decode_request(message)
@@ -118,14 +136,20 @@ class EventsSession:
             return
         id = bytes(request.id)
         try:
-            change = {"on": self.subscription.on, "off": self.subscription.off}.get(request.data.fn)
-            if change is None:
-                raise unknown_function(request.data.fn, SUBSCRIBING, BY_PATH)
-            change(_read_names(request.data.args))
+            result = self._call(request.data.fn, request.data.args)
         except GatewayError as error:
             self._client.send(err(id, error))
         else:
-            self._client.send(*ok(id, encode(self.subscription.in_force())))
+            self._client.send(*ok(id, encode(result)))
+
+    def _call(self, function: str, args: list[msgspec.Raw]) -> Any:
+        if function == "renew" and self._rights is not None:
+            return renewed(self._rights, *TABLE["renew"].bind(args))
+        change = {"on": self.subscription.on, "off": self.subscription.off}.get(function)
+        if change is None:
+            raise unknown_function(function, SUBSCRIBING, BY_PATH)
+        change(_read_names(args))
+        return self.subscription.in_force()
 
 
 def _read_names(args: list[msgspec.Raw]) -> list[str]:

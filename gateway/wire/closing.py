@@ -66,6 +66,7 @@ class CloseCode(enum.IntEnum):
         True,
     )
     NO_PONG = 4003, "no answer to pings: connect again", True
+    TOKEN_EXPIRED = 4004, "the token has expired: get a fresh one, and connect again", False
 
 
 class Refusal(enum.IntEnum):
@@ -151,7 +152,7 @@ class Refusal(enum.IntEnum):
         HTTPStatus.SERVICE_UNAVAILABLE,
         ErrorCode.REDIS_UNAVAILABLE,
         False,
-        "Redis does not answer (Events connections)",
+        "Redis does not answer (Events connections), or the keys that tokens are signed with are being read",
     )
     STOPPING = 4509, HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.SHUTTING_DOWN, False, "the gateway stops"
 
@@ -181,7 +182,7 @@ def refusal_of(error: GatewayError) -> Refusal:
             return Refusal.LIMIT
         case ErrorCode.INTERNAL | ErrorCode.CONFLICT | ErrorCode.NOT_LOCKED:
             return Refusal.INTERNAL
-        case ErrorCode.REDIS_UNAVAILABLE | ErrorCode.OUTCOME_UNKNOWN | ErrorCode.TIMEOUT:
+        case ErrorCode.REDIS_UNAVAILABLE | ErrorCode.KEYS_UNAVAILABLE | ErrorCode.OUTCOME_UNKNOWN | ErrorCode.TIMEOUT:
             return Refusal.UNAVAILABLE
         case ErrorCode.SHUTTING_DOWN:
             return Refusal.STOPPING

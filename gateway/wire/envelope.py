@@ -141,3 +141,8 @@ def err(id: bytes, error: GatewayError) -> bytes:
 def message(id: int, data: bytes) -> bytes:
     """Return a message that the gateway sends of its own accord; `data` is a JSON object as text."""
     return b'{"id":%d,"data":%b}' % (id, data)
+
+
+def expires(left: float) -> bytes:
+    """Return the message that the client's token expires in so many seconds; it has no number, and is no reply."""
+    return b'{"id":null,"data":{"type":"expires","in":%d}}' % (left * 1000)

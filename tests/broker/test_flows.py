@@ -91,5 +91,6 @@ def test_what_the_functions_need() -> None:
         "closeConnection": (Permission.MANAGE, True),
         "getHistory": (Permission.OBSERVE, False),
         "whoami": (None, False),
+        "renew": (None, False),
         "getQueues": (Permission.OBSERVE, False),
     }

@@ -40,6 +40,7 @@ OURS: Final = {
     "getConsumers",
     "getHistory",
     "getQueues",
+    "renew",
     "whoami",
 }
 """The functions that Node does not have."""

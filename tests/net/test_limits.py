@@ -12,9 +12,11 @@ from bullmq_proxy.gateway import Proxy
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.grants import Grant, Permission
 from bullmq_proxy.gateway.access.keys_file import Key, digest
+from bullmq_proxy.gateway.access.usage import Usage
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.shared_memory import COLUMNS, SharedMemory
 from bullmq_proxy.gateway.values.token_bucket import TokenBucket
+from bullmq_proxy.gateway.wire.closing import CloseCode
 from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 from tests.net.conftest import MakeGateway
 from tests.net.support import TIMEOUT, RawClient, upgrade
@@ -105,8 +107,11 @@ class Visitor:
     def __init__(self) -> None:
         self.closed: list[str] = []
 
-    def close_unauthorized(self, reason: str) -> None:
+    def close_unauthorized(self, reason: str, code: CloseCode = CloseCode.INVALID_AUTHENTICATION) -> None:
         self.closed.append(reason)
+
+    def tell_expiry(self, left: float) -> None:
+        """Never happens: it has no token."""
 
 
 def limited(**limits: Any) -> Key:
@@ -126,7 +131,7 @@ class TestShares:
 
     def test_connections_are_counted_over_all_shards(self) -> None:
         board = SharedMemory(2)
-        one, other = (Account(limited(connections=3), board.row(slot)) for slot in range(2))
+        one, other = (Account(limited(connections=3), Usage(board.row(slot))) for slot in range(2))
         enter(one, 2)
         [last] = enter(other, 1)
         for account in (one, other):
@@ -138,7 +143,7 @@ class TestShares:
 
     def test_one_that_was_refused_leaves_nothing_behind(self) -> None:
         board = SharedMemory(1)
-        account = Account(limited(connections=1), board.row(0))
+        account = Account(limited(connections=1), Usage(board.row(0)))
         enter(account, 1)
         refused = Visitor()
         with pytest.raises(GatewayError):
@@ -148,7 +153,7 @@ class TestShares:
 
     def test_calls_are_counted_over_all_shards(self) -> None:
         board = SharedMemory(3)
-        shards = [Account(limited(messages_per_second=1000), board.row(slot)) for slot in range(3)]
+        shards = [Account(limited(messages_per_second=1000), Usage(board.row(slot))) for slot in range(3)]
         for shard in shards:
             shard.tick(0.0)  # as each of them does every second
 
@@ -165,7 +170,7 @@ class TestShares:
         assert max(counts[1:]) < 500, "only what has come back while it was counted"
 
     def test_a_lower_limit_ends_no_open_connection(self) -> None:
-        account = Account(limited(connections=3), SharedMemory(1).row(0))
+        account = Account(limited(connections=3), Usage(SharedMemory(1).row(0)))
         visitors = enter(account, 3)
         account.change(limited(connections=1))
         assert not any(visitor.closed for visitor in visitors)

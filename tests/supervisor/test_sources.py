@@ -42,6 +42,11 @@ OTHER: dict[str, str] = {
     "auth_keys": "k1,k2",
     "auth_keys_file": "/keys",
     "keys_file": "/etc/keys.toml",
+    "token_keys": "https://login.example.org/keys",
+    "token_issuer": "https://login.example.org/",
+    "token_audience": "bullmq-proxy",
+    "token_leeway": "1",
+    "token_lifetime": "1h",
     "no_auth": "true",
     "allowed_origins": "https://a.example",
     "allowed_hosts": "a.example",
@@ -135,13 +140,17 @@ class TestOrder:
         assert not resolved(environ={"BULLMQ_PROXY_NO_AUTH": "false"}, file={"no_auth": True}).settings.no_auth
 
 
+NEEDED = {"token_keys": {"token_issuer": OTHER["token_issuer"], "token_audience": OTHER["token_audience"]}}
+"""Others without which an option cannot be used."""
+
+
 class TestNames:
     def test_this_page_knows_every_option(self) -> None:
         assert OTHER.keys() == {option.name for option in options()}
 
     @pytest.mark.parametrize(("variable", "name"), VARIABLES)
     def test_every_variable_sets_its_option(self, variable: str, name: str) -> None:
-        resolution = resolved(environ={variable: OTHER[name]})
+        resolution = resolved(environ={variable: OTHER[name]}, file=NEEDED.get(name, {}))
         option = next(option for option in options() if option.name == name)
         assert getattr(resolution.settings, name) == option.check(OTHER[name])
         assert resolution.places[name].words == f"environment variable {variable}"
@@ -151,7 +160,13 @@ class TestNames:
         option = next(option for option in options() if option.name == name)
         native = option.check(OTHER[name])
         native = list(native) if isinstance(native, tuple) else native
-        assert getattr(resolved(file={name: native}).settings, name) == option.check(native)
+        assert getattr(resolved(file={name: native, **NEEDED.get(name, {})}).settings, name) == option.check(native)
+
+    @pytest.mark.parametrize("name", ["token_issuer", "token_audience"])
+    def test_tokens_need_an_issuer_and_an_audience(self, name: str) -> None:
+        others = {each: value for each, value in NEEDED["token_keys"].items() if each != name}
+        with pytest.raises(UsageError, match=f"^{name}: is needed with token_keys"):
+            resolved(file={"token_keys": "/keys.json", **others})
 
     def test_both_lists_of_keys_are_joined(self) -> None:
         resolution = resolved(environ={"AUTH_KEYS": "a,b", "AUTH_TOKENS": "b, c"})

@@ -52,6 +52,7 @@ def test_the_codes_are_those_that_rfc_6455_and_the_protocol_name() -> None:
         "SENT_AWAY": 4001,
         "SLOW_CONSUMER": 4002,
         "NO_PONG": 4003,
+        "TOKEN_EXPIRED": 4004,
     }
 
 

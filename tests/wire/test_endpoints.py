@@ -11,6 +11,7 @@ import pytest
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.grants import Grant, Permission
+from bullmq_proxy.gateway.access.usage import Usage
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.shared_memory import SharedMemory
 from bullmq_proxy.gateway.wire.endpoint_rows import Row, shown
@@ -38,7 +39,7 @@ def asked(path: str, queue: str = "mails-1") -> str:
 
 def account(*permissions: Permission) -> Account:
     """An account of a key for `mails-*`."""
-    return Account(Grant("shop", frozenset(permissions), ("mails-*",)), SharedMemory(1).row(0))
+    return Account(Grant("shop", frozenset(permissions), ("mails-*",)), Usage(SharedMemory(1).row(0)))
 
 
 class TestRows:

@@ -20,6 +20,7 @@ from bullmq_proxy.gateway.broker.functions import (
     queues,
     reaching,
     reading,
+    renewing,
     schedulers,
     status,
     waiting,
@@ -29,7 +30,7 @@ from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.wire.endpoint_rows import shown
 from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 
-SUBSCRIBING: Final = ("on", "off")
+SUBSCRIBING: Final = ("on", "off", "renew")
 """The functions of an Events connection."""
 
 BY_PATH: Final = {
@@ -61,6 +62,7 @@ __all__ = [
     "queues",
     "reaching",
     "reading",
+    "renewing",
     "schedulers",
     "status",
     "waiting",

@@ -7,10 +7,10 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.broker.functions.base import MANAGE, Arguments, Context
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.functions.reaching import EXAMPLE_CONSUMER
+from bullmq_proxy.gateway.broker.functions.renewing import EXAMPLE_TOKEN, FreshToken, caller, renewed
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
 from bullmq_proxy.gateway.broker.questions import Dismiss, WhoIsConnected
 from bullmq_proxy.gateway.rules.ids import check_queue_name
@@ -71,9 +71,10 @@ async def close_connection(producer: Flows, id: ConnectionId, *, context: Contex
 @FLOWS.function(None, writes=False)
 async def whoami(producer: Flows, *, context: Context) -> Caller:
     """Return the name of the caller's key, its permissions, and the queues that it is for."""
-    grant = context.grant
-    return {
-        "key": grant.key,
-        "permissions": [each for each in Permission if grant.allows(each)],
-        "queues": ["*"] if grant.everything else list(grant.queues),
-    }
+    return caller(context.grant)
+
+
+@FLOWS.function(None, writes=False, example=EXAMPLE_TOKEN)
+async def renew(producer: Flows, token: FreshToken, *, context: Context) -> Caller:
+    """Put a fresh token in force on the connection, as `renew` of a queue does; return its rights."""
+    return renewed(context.rights, token)
