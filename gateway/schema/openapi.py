@@ -111,7 +111,8 @@ def _operations(apis: dict[SessionEndpoint, Api], schemas: Schemas) -> Iterator[
         parameters_of_all = [*_path_parameters(ancestor), *operation["parameters"]]
         yield ancestor.value.path, method, {**operation, "parameters": parameters_of_all}
     for worker, method, operation in worker_operations(schemas):
-        yield worker.value.path, method, {**operation, "parameters": _path_parameters(worker)}
+        parameters_of_all = [*_path_parameters(worker), *operation["parameters"]]
+        yield worker.value.path, method, {**operation, "parameters": parameters_of_all}
     yield SessionEndpoint.EVENTS.value.path, "get", _events(schemas)
     for page in PageEndpoint:
         yield page.value.path, "get", _page(page)

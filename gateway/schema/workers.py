@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final, assert_never
 
 from bullmq_proxy.gateway.schema.json_schema import Schema, Schemas
-from bullmq_proxy.gateway.webhooks.functions import Worker
+from bullmq_proxy.gateway.webhooks.functions import QUEUE, Worker
 from bullmq_proxy.gateway.webhooks.registration import Registration
 from bullmq_proxy.gateway.wire.guest_endpoints import WorkersEndpoint
 
@@ -15,6 +15,14 @@ _JSON: Final = "application/json"
 _OK: Final[Schema] = {"const": "OK"}
 _URLS: Final[Schema] = {"type": "object", "additionalProperties": {"type": "string"}}
 _ENDPOINT: Final = {"url": "https://example.com/jobs", "method": "POST"}
+
+_OF_ONE: Final = (WorkersEndpoint.GET_WORKER, WorkersEndpoint.DELETE_WORKER)
+_QUEUE: Final = {
+    "name": QUEUE,
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "The queue of the worker, where several that the key may see have its name.",
+}
 
 Operation = dict[str, Any]
 
@@ -33,6 +41,7 @@ def worker_operations(schemas: Schemas) -> Iterator[tuple[WorkersEndpoint, str, 
                 "summary": row.description,
                 "tags": ["Webhook workers"],
                 "security": [{"bearer": []}],
+                "parameters": [_QUEUE] if endpoint in _OF_ONE else [],
                 **({"requestBody": {"required": True, "content": {_JSON: body}}} if body else {}),
                 "responses": {
                     "200": {"description": row.title, "content": content},

@@ -17,6 +17,8 @@ from bullmq_proxy.gateway.webhooks.registration import Limiter, Registration, ch
 from bullmq_proxy.gateway.webhooks.workers import Webhooks
 
 WORKERS: Final = FunctionTable()
+QUEUE: Final = "queue"
+"""The parameter of the query string that says of which queue a worker is."""
 
 
 class ShownEndpoint(TypedDict):
@@ -76,34 +78,25 @@ async def _put(
 @WORKERS.function(MANAGE, writes=False)
 async def get_workers(workers: Webhooks, *, context: Context) -> list[Worker]:
     """Return the workers of the queues that the key is for."""
-    return [
-        _shown(name, registration)
-        for name, registration in (await workers.all()).items()
-        if context.grant.covers(registration.queue)
-    ]
+    return [_shown(name, registration) for name, registration in await workers.all(context.grant)]
 
 
 @WORKERS.function(MANAGE, writes=False)
 async def get_urls(workers: Webhooks, *, context: Context) -> dict[str, str]:
     """Return the URL of each queue that has a worker, and that the key is for, as the ancestor shows them."""
-    shown = {
-        registration.queue: registration.endpoint.url
-        for registration in (await workers.all()).values()
-        if context.grant.covers(registration.queue)
-    }
-    return shown
+    return {each.queue: each.endpoint.url for _, each in await workers.all(context.grant)}
 
 
 @WORKERS.function(MANAGE, writes=False)
-async def get_worker(workers: Webhooks, name: str, *, context: Context) -> Worker:
-    """Return a worker."""
-    return _shown(name, await workers.get(name, context.grant))
+async def get_worker(workers: Webhooks, name: str, queue: str | None, *, context: Context) -> Worker:
+    """Return a worker; `queue` says which one, where several have the name."""
+    return _shown(name, await workers.get(name, queue, context.grant))
 
 
 @WORKERS.function(MANAGE, writes=True)
-async def delete_worker(workers: Webhooks, name: str, *, context: Context) -> None:
+async def delete_worker(workers: Webhooks, name: str, queue: str | None, *, context: Context) -> None:
     """Delete a worker: no more jobs are sent to its endpoint; what it has got it may still end."""
-    await workers.delete(name, context.grant)
+    await workers.delete(name, queue, context.grant)
 
 
 def _shown(name: str, registration: Registration) -> Worker:

@@ -55,15 +55,17 @@ class Runner:
     """One registration that this shard owns.
 
     Attributes:
+        ident: of the registration, `QUEUE:NAME`.
         name: of the registration.
         registration: that it was made for.
         text: the same as it stands in Redis.
         owned_until: the time by `clock` until which no other shard can have taken the registration over.
     """
 
-    def __init__(self, name: str, text: bytes, registration: Registration, broker: Broker, guard: Guard) -> None:
+    def __init__(self, ident: str, text: bytes, registration: Registration, broker: Broker, guard: Guard) -> None:
         """Make a runner; `start` lets it take jobs."""
-        self.name = name
+        self.ident = ident
+        self.name = ident.partition(":")[2]
         self.text = text
         self.registration = registration
         self._broker = broker
@@ -116,7 +118,7 @@ class Runner:
             return True
         if not self._in_doubt:
             self._in_doubt = True
-            log.debug("webhook %s: sends nothing until it is known whether another shard runs it", self.name)
+            log.debug("webhook %s: sends nothing until it is known whether another shard runs it", self.ident)
             self._set_taking()
         return False
 
@@ -175,7 +177,7 @@ class Runner:
             if lease.state is HELD:
                 self._feed.give_up(lease, "has an answer that cannot be used", Failed(_OURS))
             else:
-                log.exception("webhook %s: the answer for job %s", self.name, lease.id)
+                log.exception("webhook %s: the answer for job %s", self.ident, lease.id)
             self._set_taking()
         self._leave_if_done()
 
@@ -216,7 +218,7 @@ class Runner:
 
     def _settled(self, lease: Lease, outcome: Settled) -> None:
         if isinstance(outcome, GatewayError):
-            log.info("webhook %s: the answer for job %s: %s", self.name, lease.id, outcome.message)
+            log.info("webhook %s: the answer for job %s: %s", self.ident, lease.id, outcome.message)
         else:
             self._broker.counters.answered_jobs[outcome.state] += 1
 
@@ -230,14 +232,14 @@ class Runner:
         if not isinstance(verdict, Down):
             if breaker.answered():
                 self._broker.counters.open_breakers -= 1
-                log.warning("webhook %s: the endpoint at %s answers again", self.name, self.registration.place)
+                log.warning("webhook %s: the endpoint at %s answers again", self.ident, self.registration.place)
             return True
         was_closed = breaker.state is CLOSED
         if breaker.failed(self._loop.time()):
             self._broker.counters.open_breakers += was_closed
             log.warning(
                 "webhook %s: the endpoint at %s is down (%s): its jobs wait, the next try is in %g s",
-                *(self.name, self.registration.place, verdict.cause, breaker.pause),
+                *(self.ident, self.registration.place, verdict.cause, breaker.pause),
             )
         return was_closed
 
@@ -260,7 +262,7 @@ class Runner:
         try:
             self._set_taking()
         except Exception:
-            log.exception("webhook %s: whether it takes jobs", self.name)
+            log.exception("webhook %s: whether it takes jobs", self.ident)
             self._timer = self._loop.call_later(_LATE, self._look_again)
 
     # Between the consumer and its feed
@@ -326,7 +328,7 @@ class Runner:
             self._look_in(lease, left / 1000)
         else:
             if token is None:
-                log.info("webhook %s: job %s was accepted and not ended in time", self.name, lease.id)
+                log.info("webhook %s: job %s was accepted and not ended in time", self.ident, lease.id)
             lease.consumer.lose(lease, "")
 
     def _forget_accepted(self, lease: Lease) -> None:

@@ -13,7 +13,7 @@ from bullmq_proxy.gateway.sessions.calling import Caller
 from bullmq_proxy.gateway.sessions.interfaces import CallClient, Exchange, Result
 from bullmq_proxy.gateway.sessions.under_way import CallLimits
 from bullmq_proxy.gateway.values.json_text import encode
-from bullmq_proxy.gateway.webhooks.functions import WORKERS
+from bullmq_proxy.gateway.webhooks.functions import QUEUE, WORKERS
 from bullmq_proxy.gateway.webhooks.workers import Webhooks
 from bullmq_proxy.gateway.wire.connection_options import Options
 from bullmq_proxy.gateway.wire.endpoint_rows import PathParameter
@@ -53,9 +53,9 @@ def _call(target: Target, body: bytes) -> tuple[str, list[Raw]]:
         case WorkersEndpoint.PUT_WORKER:
             return "putWorker", [_name(target), Raw(body)]
         case WorkersEndpoint.GET_WORKER:
-            return "getWorker", [_name(target)]
+            return "getWorker", [_name(target), _queue(target)]
         case WorkersEndpoint.DELETE_WORKER:
-            return "deleteWorker", [_name(target)]
+            return "deleteWorker", [_name(target), _queue(target)]
         case _:
             assert_never(endpoint)
 
@@ -64,6 +64,11 @@ def _name(target: Target) -> Raw:
     """Return the name in the path, as JSON: the ancestor's clients mean it as it decodes names."""
     decode = decode_name if target.in_json else decode_segment
     return Raw(encode(decode(target.path_parameters[PathParameter.WORKER])))
+
+
+def _queue(target: Target) -> Raw:
+    """Return the queue in the query string, as JSON."""
+    return Raw(encode(target.query.get(QUEUE)))
 
 
 class _Reply:

@@ -1,8 +1,9 @@
 """All webhook workers of a prefix, as one shard sees them: what is registered in Redis, and which of them it runs.
 
-Registrations stand in one hash with a version. Each shard is shown the version with the signs of life, once a second,
-and reads the hash when it has changed: nothing runs for this where nothing is registered. Each registration has a
-lease in Redis, which its owner renews with each look. A lease that is free is taken by whoever sees it first; each
+Registrations stand in one hash with a version, each under its ident, `QUEUE:NAME`: a name is one of its queue, so that
+who may not see a queue learns nothing of its workers. Each shard is shown the version with the signs of life, once a
+second, and reads the hash when it has changed: nothing runs for this where nothing is registered. Each registration has
+a lease in Redis, which its owner renews with each look. A lease that is free is taken by whoever sees it first; each
 shard takes its part of those that are free.
 """
 
@@ -20,7 +21,6 @@ from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.redis.scripts import scripts_on
 from bullmq_proxy.gateway.broker.tasks import Tasks
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
-from bullmq_proxy.gateway.values.json_text import read_json
 from bullmq_proxy.gateway.values.text import text_of
 from bullmq_proxy.gateway.webhooks.clock import clock
 from bullmq_proxy.gateway.webhooks.guard import Guard
@@ -98,16 +98,17 @@ class Webhooks:
 
     # Registrations
 
-    async def all(self) -> dict[str, Registration]:
-        """Return all registrations by name; raises GatewayError."""
-        reply = await self._link.call("HGETALL", self._hash, decode=False)
-        return _read_all(_pairs(reply))
+    async def all(self, grant: Grant) -> list[tuple[str, Registration]]:
+        """Return the registrations that the key is for, each with its name; raises GatewayError."""
+        stored = sorted(_pairs(await self._link.call("HGETALL", self._hash, decode=False)).items())
+        shown = [(name_of(ident), read_stored(text)) for ident, text in stored if grant.covers(queue_of(ident))]
+        return [(name, registration) for name, registration in shown if registration is not None]
 
-    async def get(self, name: str, grant: Grant) -> Registration:
-        """Return a registration; raises NOT_FOUND, also for one that the key is not for."""
-        text = await self._read(name)
-        registration = None if text is None else read_stored(text)
-        if registration is None or not grant.covers(registration.queue):
+    async def get(self, name: str, queue: str | None, grant: Grant) -> Registration:
+        """Return a registration; raises as `_find`."""
+        _, text = await self._find(name, queue, grant)
+        registration = read_stored(text)
+        if registration is None:
             raise _missing(name)
         return registration
 
@@ -115,44 +116,64 @@ class Webhooks:
         """Store a registration in the place of the one of this name, and see to it at once.
 
         Raises:
-            GatewayError: FORBIDDEN, the name is taken by a worker that the key is not for; CONFLICT, there are too
-                many; INVALID_ARGUMENTS, it is too long.
+            GatewayError: CONFLICT, there are too many; INVALID_ARGUMENTS, it is too long.
         """
+        ident = ident_of(name, registration.queue)
         text = registration.stored()
         if len(text) > LARGEST_REGISTRATION:
             raise GatewayError(
                 ErrorCode.INVALID_ARGUMENTS, f"The registration is longer than {LARGEST_REGISTRATION} bytes - at `body`"
             )
         for _ in range(_TRIES):
-            before = await self._read(name)
-            if before is not None and not grant.covers(_queue_of(before)):  # nor may the key learn whose it is
-                raise GatewayError(ErrorCode.FORBIDDEN, f"The name {name[:100]} is taken: choose another one")
-            outcome = await self._store(name, text, before, "" if grant.everything else grant.key)
+            before = await self._read(ident)
+            outcome = await self._store(ident, text, before, "" if grant.everything else grant.key)
             if outcome != _CHANGED:
                 break
         _check_stored(outcome, name)
         await self._refresh()
 
-    async def delete(self, name: str, grant: Grant) -> None:
-        """Remove a registration; raises NOT_FOUND, also for one that the key is not for."""
+    async def delete(self, name: str, queue: str | None, grant: Grant) -> None:
+        """Remove a registration; raises as `_find`."""
         for _ in range(_TRIES):
-            before = await self._read(name)
-            if before is None or not grant.covers(_queue_of(before)):
-                raise _missing(name)
-            outcome = await self._store(name, b"", before)
+            ident, before = await self._find(name, queue, grant)
+            outcome = await self._store(ident, b"", before)
             if outcome != _CHANGED:
                 break
         _check_stored(outcome, name)
         await self._refresh()
 
-    async def _read(self, name: str) -> bytes | None:
-        text: bytes | None = await self._link.call("HGET", self._hash, name, decode=False)
+    async def _find(self, name: str, queue: str | None, grant: Grant) -> tuple[str, bytes]:
+        """Return the ident of a registration, and its text; `queue` says which one, where several have the name.
+
+        The worker of the queue that has this very name comes before others.
+
+        Raises:
+            GatewayError: NOT_FOUND, also for one that the key is not for; CONFLICT, there are several.
+        """
+        if queue is None:
+            idents = map(text_of, await self._link.call("HKEYS", self._hash, decode=False))
+            queues = [queue_of(ident) for ident in idents if name_of(ident) == name]
+        else:
+            queues = [queue]
+        mine = [each for each in queues if grant.covers(each)]
+        mine = [name] if name in mine else mine  # as the ancestor's clients mean it
+        if len(mine) > 1:
+            raise GatewayError(
+                ErrorCode.CONFLICT, f"Workers of several queues are called {name[:100]}: add ?queue=QUEUE"
+            )
+        text = await self._read(ident_of(name, mine[0])) if mine else None
+        if text is None:
+            raise _missing(name)
+        return ident_of(name, mine[0]), text
+
+    async def _read(self, ident: str) -> bytes | None:
+        text: bytes | None = await self._link.call("HGET", self._hash, ident, decode=False)
         return text
 
-    async def _store(self, name: str, text: bytes, before: bytes | None, key: str = "") -> int:
+    async def _store(self, ident: str, text: bytes, before: bytes | None, key: str = "") -> int:
         """Store a registration unless another one is there by now; arguments and reply as in storeWorker.lua."""
         keys = [self._hash, self._version_key, self._keys]
-        args = [name, text, before or b"", MOST_WORKERS, key, MOST_OF_A_KEY]
+        args = [ident, text, before or b"", MOST_WORKERS, key, MOST_OF_A_KEY]
         outcome: int = await self._scripts["storeWorker"].run(keys, args)
         return outcome
 
@@ -176,8 +197,8 @@ class Webhooks:
         try:
             stored = _pairs(await self._link.call("HGETALL", self._hash, decode=False))
             for name, registration in configured.items():
-                text = registration.stored()
-                if stored.get(name) != text and await self._store(name, text, stored.get(name)) == _TOO_MANY:
+                text, ident = registration.stored(), ident_of(name, registration.queue)
+                if stored.get(ident) != text and await self._store(ident, text, stored.get(ident)) == _TOO_MANY:
                     log.error("webhook %s of the configuration: there are %d workers already", name, MOST_WORKERS)
             await self._refresh()
         except GatewayError as error:
@@ -201,15 +222,15 @@ class Webhooks:
             self._reading = False
         if self._closed:
             return
-        for name in self._runners.keys() - self._texts.keys():
-            self._give_up(name)
-        for name, runner in list(self._runners.items()):
-            if runner.text != self._texts[name]:
-                self._retire(self._runners.pop(name))
+        for ident in self._runners.keys() - self._texts.keys():
+            self._give_up(ident)
+        for ident, runner in list(self._runners.items()):
+            if runner.text != self._texts[ident]:
+                self._retire(self._runners.pop(ident))
                 if self._draining:  # it is another shard's business from now on
-                    self._release(name)
+                    self._release(ident)
                 else:
-                    self._run(name, runner.owned_until)
+                    self._run(ident, runner.owned_until)
         fresh = len(self._texts.keys() - self._runners.keys())
         self._hold(self._part(fresh))
 
@@ -229,53 +250,53 @@ class Webhooks:
             dead, self._dead = self._dead, ""  # once: it may have been silent only, and own them again
             free = list(self._texts.keys() - self._runners.keys())
             random.shuffle(free)
-            names = [*self._runners, *free]
-            keys = [self._lease + name for name in names]
+            idents = [*self._runners, *free]
+            keys = [self._lease + ident for ident in idents]
             args = [self._address, LEASE, 0 if self._draining else most, dead, len(self._runners)]
-            self._scripts["holdWorkers"].send(keys, args, partial(self._held, names, clock() + LEASE / 1000))
+            self._scripts["holdWorkers"].send(keys, args, partial(self._held, idents, clock() + LEASE / 1000))
 
-    def _held(self, names: list[str], until: float, owners: Any) -> None:
+    def _held(self, idents: list[str], until: float, owners: Any) -> None:
         """Run what is ours `until` a time of `clock`: the leases were renewed after we have asked for it."""
         if isinstance(owners, Exception) or self._closed:
             return
         self._free = sum(owner == 0 for owner in owners)
-        for name, owner in zip(names, owners, strict=True):
-            if owner == 1 and name in self._runners:
-                self._runners[name].own(until)
-            elif owner == 1 and name in self._texts and not self._draining:
-                self._run(name, until)
-            elif owner < 0 and name in self._runners:
-                log.warning("webhook %s: another shard runs it now", name)
-                self._retire(self._runners.pop(name))
+        for ident, owner in zip(idents, owners, strict=True):
+            if owner == 1 and ident in self._runners:
+                self._runners[ident].own(until)
+            elif owner == 1 and ident in self._texts and not self._draining:
+                self._run(ident, until)
+            elif owner < 0 and ident in self._runners:
+                log.warning("webhook %s: another shard runs it now", ident)
+                self._retire(self._runners.pop(ident))
 
-    def _run(self, name: str, until: float) -> None:
+    def _run(self, ident: str, until: float) -> None:
         """Run a registration that is ours `until` then; one that cannot be run is left alone until it changes."""
         try:
-            self._start(name, until)
+            self._start(ident, until)
         except Exception:
-            log.exception("webhook %s cannot be run", name)
-            self._runners.pop(name, None)
-            del self._texts[name]
-            self._release(name)
+            log.exception("webhook %s cannot be run", ident)
+            self._runners.pop(ident, None)
+            del self._texts[ident]
+            self._release(ident)
 
-    def _start(self, name: str, until: float) -> None:
-        text = self._texts[name]
+    def _start(self, ident: str, until: float) -> None:
+        text = self._texts[ident]
         registration = read_stored(text)
         assert registration is not None  # `_refresh` has looked
         from bullmq_proxy.gateway.webhooks.runner import Runner  # noqa: PLC0415 - see `TestIdleCost`
 
-        runner = self._runners[name] = Runner(name, text, registration, self._broker, self.guard)
+        runner = self._runners[ident] = Runner(ident, text, registration, self._broker, self.guard)
         runner.own(until)
-        runner.start([before for before in self._retiring if before.name == name])
-        log.info("webhook %s: jobs of %s go to %s", name, registration.queue, registration.place)
+        runner.start([before for before in self._retiring if before.ident == ident])
+        log.info("webhook %s: jobs of %s go to %s", ident, registration.queue, registration.place)
 
-    def _give_up(self, name: str) -> None:
+    def _give_up(self, ident: str) -> None:
         """Run a registration no more that is gone."""
-        self._retire(self._runners.pop(name))
-        self._release(name)
+        self._retire(self._runners.pop(ident))
+        self._release(ident)
 
-    def _release(self, name: str) -> None:
-        keys = [self._lease + name]
+    def _release(self, ident: str) -> None:
+        keys = [self._lease + ident]
         self._scripts["deleteOwn"].send(keys, [self._address], _ignore)
 
     def _retire(self, runner: Runner) -> None:
@@ -297,10 +318,10 @@ class Webhooks:
 
     def hand_on(self) -> None:
         """Give up the leases of those that have no request under way any more."""
-        for name, runner in list(self._runners.items()):
+        for ident, runner in list(self._runners.items()):
             if runner.is_idle:
-                self._retiring.add(self._runners.pop(name))
-                self._release(name)
+                self._retiring.add(self._runners.pop(ident))
+                self._release(ident)
 
     @property
     def is_idle(self) -> bool:
@@ -310,8 +331,8 @@ class Webhooks:
     async def close(self) -> None:
         """End everything: what has no answer yet goes back to wait."""
         self._closed = True
-        for name in self._runners:
-            self._release(name)
+        for ident in self._runners:
+            self._release(ident)
         for runner in (*self._runners.values(), *self._retiring):
             await runner.close()
         self._runners.clear()
@@ -319,29 +340,33 @@ class Webhooks:
         await self._tasks.wait()
 
 
+def ident_of(name: str, queue: str) -> str:
+    """Return under what a registration is stored; there is no `:` in the names of queues."""
+    return f"{queue}:{name}"
+
+
+def queue_of(ident: str) -> str:
+    """Return the queue of a registration."""
+    return ident.partition(":")[0]
+
+
+def name_of(ident: str) -> str:
+    """Return the name of a registration."""
+    return ident.partition(":")[2]
+
+
 def _pairs(reply: list[bytes]) -> dict[str, bytes]:
+    """Return the registrations by their idents."""
     flat = iter(reply)
-    return {text_of(name): text for name, text in zip(flat, flat, strict=True)}
+    return {text_of(ident): text for ident, text in zip(flat, flat, strict=True)}
 
 
 def _readable(texts: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the registrations that this version can run; the others are for shards of the one that wrote them."""
-    read = {name: text for name, text in texts.items() if read_stored(text) is not None}
-    for name in texts.keys() - read.keys():
-        log.error("webhook %s: the registration in Redis cannot be read: put it again", name)
+    read = {ident: text for ident, text in texts.items() if read_stored(text) is not None}
+    for ident in texts.keys() - read.keys():
+        log.error("webhook %s: the registration in Redis cannot be read: put it again", ident)
     return read
-
-
-def _read_all(texts: Mapping[str, bytes]) -> dict[str, Registration]:
-    read = {name: read_stored(text) for name, text in sorted(texts.items())}
-    return {name: registration for name, registration in read.items() if registration is not None}
-
-
-def _queue_of(text: bytes) -> str:
-    """Return the queue of a registration, whatever version wrote it."""
-    stored = read_json(text)
-    queue = stored.get("queue") if isinstance(stored, Mapping) else None
-    return queue if isinstance(queue, str) else ""
 
 
 def _check_stored(outcome: int, name: str) -> None:

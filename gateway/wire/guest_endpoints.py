@@ -107,7 +107,7 @@ class WorkersEndpoint(enum.Enum):
         action="register workers",
         options=None,
         title="Register a worker",
-        description="The body is the registration; it replaces the one of this name.",
+        description="The body is the registration; it replaces the one of this name and queue.",
     )
     GET_WORKER = Row(
         methods=("GET",),
@@ -116,7 +116,7 @@ class WorkersEndpoint(enum.Enum):
         action="see workers",
         options=None,
         title="A worker",
-        description="The registration, without its secrets, or 404.",
+        description="The registration, without its secrets, or 404; `?queue=` where several queues have the name.",
     )
     DELETE_WORKER = Row(
         methods=("DELETE",),
@@ -125,7 +125,7 @@ class WorkersEndpoint(enum.Enum):
         action="delete workers",
         options=None,
         title="Delete a worker",
-        description="Its endpoint gets no more jobs.",
+        description="Its endpoint gets no more jobs; `?queue=` as for GET.",
     )
 
     @property

@@ -45,7 +45,7 @@ async def two_shards(service: MakeService, valkey: ValkeyProcess, prefix: str) -
 async def owner_of(name: str, redis: Redis, prefix: str) -> str:
     """The address of the shard that runs a registration."""
 
-    owner = await until(partial(redis.get, f"{prefix}:{{gateways}}:worker:{name}"), f"somebody runs {name}")
+    owner = await until(partial(redis.get, f"{prefix}:{{gateways}}:worker:{name}:{name}"), f"somebody runs {name}")
     return str(owner)
 
 
@@ -195,7 +195,7 @@ async def test_a_registration_moves_when_its_owner_drains_once_its_requests_have
         stopping = asyncio.create_task(first.stop())
         await asyncio.wait((stopping,), timeout=0.2)
         assert not stopping.done()
-        assert await redis.get(f"{prefix}:{{gateways}}:worker:mails") == owner  # the concurrency is that of all
+        assert await redis.get(f"{prefix}:{{gateways}}:worker:mails:mails") == owner  # the concurrency is that of all
         gate.set()
         began = time.monotonic()
         await stopping

@@ -136,7 +136,7 @@ class TestOurForm:
         assert gateway._app is not None
         webhooks = gateway._app._webhooks
         webhooks.drain()
-        assert set(webhooks._runners) == {"mails"}, "its request is under way"
+        assert set(webhooks._runners) == {"mails:mails"}, "its request is under way"
         await client.put("mails", endpoint.url, concurrency=3)
         assert not webhooks._runners
 
@@ -331,8 +331,6 @@ class TestRights:
             answers = [await ask(method, f"/workers/{name}", key="manager", accept=JSON) for name in ("o", "x")]
             assert {each.status for each in answers} == {404}
             assert answers[0].text == answers[1].text.replace("worker x", "worker o")
-        taken = await ask("PUT", "/workers/o", WORKER, key="manager")  # would take the worker of another queue away
-        assert (taken.status, taken.json["err"]["message"]) == (403, "The name o is taken: choose another one")
         refused = [
             await ask("PUT", "/workers/x", orders, key="manager"),
             await ask("PUT", "/workers/m", WORKER, key="worker"),
@@ -349,21 +347,58 @@ class TestRights:
     async def test_one_that_another_version_wrote_belongs_to_its_queue_too(
         self, of_keys: Client, redis: Redis, prefix: str
     ) -> None:
-        await redis.hset(f"{prefix}:{{gateways}}:workers", "odd", '{"queue":"orders","colour":1}')
-        assert (await of_keys.ask("PUT", "/workers/odd", WORKER, key="manager")).status == 403
+        await redis.hset(f"{prefix}:{{gateways}}:workers", "orders:odd", '{"queue":"orders","colour":1}')
         assert (await of_keys.ask("DELETE", "/workers/odd", key="manager", accept=JSON)).status == 404
         assert (await of_keys.ask("DELETE", "/workers/odd", accept=JSON)).status == 200
 
-    async def test_of_two_that_put_a_new_name_at_a_time_one_is_first(self, of_keys: Client) -> None:
-        other = {**WORKER, "queue": "orders"}
-        for n in range(5):
-            answers = await asyncio.gather(
-                of_keys.ask("PUT", f"/workers/{n}", WORKER, key="manager"),
-                of_keys.ask("PUT", f"/workers/{n}", other, key="stranger"),
-            )
-            assert sorted(each.status for each in answers) == [200, 403]
-            [stored] = [each.json["ok"]["queue"] for each in answers if each.status == 200]
-            assert (await of_keys.ask("GET", f"/workers/{n}")).json["ok"]["queue"] == stored
+    async def test_nothing_tells_whether_another_queue_has_a_worker_of_a_name(self, of_keys: Client) -> None:
+        async def all_answers() -> list[tuple[int, str]]:
+            """What the manager of `mails` hears on each route about the names `o` and `orders`."""
+            ask = partial(of_keys.ask, key="manager")
+            asked = [
+                ("PUT", "/workers/o", WORKER),
+                ("GET", "/workers/o", None),
+                ("GET", "/workers/o?queue=orders", None),
+                ("DELETE", "/workers/o?queue=orders", None),
+                ("DELETE", "/workers/o", None),
+                ("GET", "/workers/o", None),
+                ("PUT", "/workers/orders", {**WORKER, "queue": "orders"}),
+                ("POST", "/workers", {"queue": "orders", "endpoint": {"url": URL, "method": "POST"}}),
+                ("GET", "/workers/orders", None),
+                ("GET", "/workers", None),
+            ]
+            answers = [await ask(method, path, body, accept=JSON) for method, path, body in asked]
+            answers += [
+                await ask(method, path) for method, path in (("DELETE", "/workers/orders"), ("GET", "/workers"))
+            ]
+            return [(each.status, each.text) for each in answers]
+
+        before = await all_answers()
+        for name in ("o", "orders"):
+            put = await of_keys.ask("PUT", f"/workers/{name}", {**WORKER, "queue": "orders"}, key="stranger")
+            assert put.status == 200
+        assert await all_answers() == before
+        assert [status for status, _ in before] == [200, 200, 404, 404, 200, 404, 403, 403, 404, 200, 404, 200]
+        shown = (await of_keys.ask("GET", "/workers", key="stranger", accept=JSON)).json["ok"]
+        assert [each["name"] for each in shown] == ["o", "orders"], "theirs are as they were"
+
+    async def test_who_sees_several_of_a_name_says_of_which_queue(self, of_keys: Client) -> None:
+        ask = partial(of_keys.ask, accept=JSON)
+        for queue in ("mails", "orders"):
+            assert (await ask("PUT", "/workers/w", {**WORKER, "queue": queue})).status == 200
+        for method in ("GET", "DELETE"):
+            several = await ask(method, "/workers/w")
+            assert (several.status, several.json["err"]["code"]) == (409, "CONFLICT")
+        assert (await ask("GET", "/workers/w?queue=orders")).json["ok"]["queue"] == "orders"
+        assert (await ask("GET", "/workers/w", key="manager")).json["ok"]["queue"] == "mails"
+        assert (await ask("DELETE", "/workers/w?queue=orders")).status == 200
+        assert (await ask("GET", "/workers/w")).json["ok"]["queue"] == "mails"
+        assert (await ask("PUT", "/workers/mails", {**WORKER, "queue": "orders"})).status == 200
+        assert (await ask("PUT", "/workers/mails", WORKER)).status == 200
+        assert (await of_keys.ask("DELETE", "/workers/mails")).text == "OK"
+        assert (await ask("GET", "/workers/mails")).json["ok"]["queue"] == "orders", (
+            "the one of the queue mails is gone"
+        )
 
     async def test_one_key_can_take_so_many_names(self, of_keys: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(workers, "MOST_OF_A_KEY", 2)
@@ -416,7 +451,7 @@ async def _is_open(client: Client) -> bool:
 async def test_a_registration_that_another_version_wrote_is_left_alone(
     gateway: Proxy, client: Client, redis: Redis, prefix: str
 ) -> None:
-    await redis.hset(f"{prefix}:{{gateways}}:workers", "odd", '{"colour":1}')
+    await redis.hset(f"{prefix}:{{gateways}}:workers", "mails:odd", '{"colour":1}')
     assert (await client.ask("GET", "/workers", accept=JSON)).json == {"ok": []}
     assert (await client.ask("GET", "/workers/odd")).status == 404
 
@@ -426,15 +461,15 @@ async def test_one_that_cannot_be_read_is_not_held_and_is_logged_with_each_chang
 ) -> None:
     base = f"{prefix}:{{gateways}}:"
     await client.put("mails", endpoint.url)
-    await redis.hset(f"{base}workers", "mails", '{"colour":1}')
+    await redis.hset(f"{base}workers", "mails:mails", '{"colour":1}')
     await redis.incr(f"{base}workers:version")
 
     async def is_released() -> bool:
-        return not await redis.exists(f"{base}worker:mails")
+        return not await redis.exists(f"{base}worker:mails:mails")
 
     await until(is_released, "the lease is another shard's to take")
     await client.put("other", endpoint.url)
-    await until(partial(redis.exists, f"{base}worker:other"), "the others are looked after")
-    assert not await redis.exists(f"{base}worker:mails")
+    await until(partial(redis.exists, f"{base}worker:other:other"), "the others are looked after")
+    assert not await redis.exists(f"{base}worker:mails:mails")
     told = [record.getMessage() for record in caplog.records if "webhook mails" in record.getMessage()]
     assert sum("cannot be read" in each for each in told) == 2  # once for each change of the registrations
