@@ -25,6 +25,7 @@ from bullmq_proxy.gateway.broker.redis.address import Address, Target
 from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import of_read
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.metrics import Metrics
 from bullmq_proxy.gateway.net import files, http
 from bullmq_proxy.gateway.net.admission import Admission
@@ -176,18 +177,19 @@ class App:
         self.listener.drain()
         self.broker.stop_fetching()
         self._webhooks.drain()
-        if self.broker.leases:
-            log.info("drain: %d jobs in hand, waiting up to %g s for their answers", len(self.broker.leases), timeout)
-        deadline = asyncio.get_running_loop().time() + timeout
+        LogEvent.DRAIN.log(jobs=len(self.broker.leases), seconds=timeout)
+        began = asyncio.get_running_loop().time()
         for connection in self.listener.clients:
             if connection.session is not None:
                 connection.session.drain(timeout)
-        in_time = await self._close_as_they_end(deadline, code)
+        in_time = await self._close_as_they_end(began + timeout, code)
+        unanswered = len(self.broker.leases)
         await self.listener.close(code)
         await self._webhooks.close()
         await self._jobs_are_back()
         await self.broker.close()
         self._metrics.close()
+        LogEvent.DRAINED.log(jobs=unanswered, seconds=asyncio.get_running_loop().time() - began)
         return in_time
 
     def replace_keys(self, keys: Iterable[Key]) -> None:
@@ -218,7 +220,6 @@ class App:
             if not busy and self._webhooks.is_idle:
                 return True
             if self._hurried or asyncio.get_running_loop().time() >= deadline:
-                log.warning("drain: %d jobs are given back unanswered", len(self.broker.leases))
                 return False
             await asyncio.sleep(_DRAIN_LOOK)
 
@@ -374,6 +375,7 @@ def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory, *, o
         ping_timeout=settings.ping_timeout,
         max_connection_age=settings.max_connection_age,
         patience=settings.drain_timeout,
+        access_log=settings.access_log,
     )
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -37,7 +38,7 @@ def _safe(text: str) -> str:
 
 
 class TextLines(logging.Formatter):
-    """`2026-01-31T07:00:00.123Z INFO shard 0: message`; the lines of a traceback follow, indented by two spaces."""
+    """`2026-01-31T07:00:00.123Z INFO shard 0: message [event]`; a traceback follows, indented by two spaces."""
 
     def __init__(self, slot: int | None) -> None:
         super().__init__()
@@ -46,19 +47,21 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         # A line break that a client smuggled into a text must not look like a record of its own.
         line = f"{timestamp(record.created)} {record.levelname} {self._speaker}: {_safe(record.getMessage())}"
+        if event := getattr(record, "event", None):
+            line += f" [{event}]"
         story = _story(self, record)
         return "\n  ".join([line, *(_safe(each) for each in story.split("\n"))]) if story else line
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per line: ts, level, logger, msg, slot, pid, and trace where there is one."""
+    """One JSON object per line: ts, level, logger, msg, slot, pid; of an event its name and fields; and trace."""
 
     def __init__(self, slot: int | None) -> None:
         super().__init__()
         self._slot = slot
 
     def format(self, record: logging.LogRecord) -> str:
-        entry = {
+        entry: dict[str, object] = {
             "ts": timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -66,10 +69,14 @@ class JsonLines(logging.Formatter):
             "slot": self._slot,
             "pid": os.getpid(),
         }
+        if event := getattr(record, "event", None):
+            entry["event"] = event
+            if isinstance(record.args, Mapping):
+                entry = {**record.args, **entry}
         story = _story(self, record)
         if story:
             entry["trace"] = story
-        return _safe(json.dumps(entry, ensure_ascii=False))
+        return _safe(json.dumps(entry, ensure_ascii=False, default=str))
 
 
 def _story(formatter: logging.Formatter, record: logging.LogRecord) -> str:

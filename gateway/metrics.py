@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from bullmq_proxy.gateway import log_events
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.counters import OUTCOMES, STATES
 from bullmq_proxy.gateway.history import History
@@ -162,6 +163,7 @@ class Metrics:
         self._look_later()  # before what could raise
         self._publish()
         self._collect()
+        log_events.tick()
 
     def _collect(self) -> None:
         if self.history.collect():

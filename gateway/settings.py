@@ -346,6 +346,9 @@ class Settings:
     # Logs.
     log_level: str = option("info", "Least severity to log.", value_types.choice("debug", "info", "warning", "error"))
     log_format: str = option("text", "Lines for people or JSON for machines.", value_types.choice("text", "json"))
+    access_log: bool = option(
+        False, "Log each connection that is opened and closed, and each request.", value_types.boolean, shape="switch"
+    )
 
     def __post_init__(self) -> None:
         for known in options():

@@ -19,6 +19,7 @@ from typing import Any
 from bullmq_proxy.gateway import logs
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
 from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.settings import Settings, masked
 from bullmq_proxy.gateway.shared_memory import SharedMemory
 from bullmq_proxy.gateway.start_message import StartMessage
@@ -286,7 +287,7 @@ class Master:
         try:
             found = self._reload.find(self._settings, self._keys_file) if self._reload else None
         except (UsageError, OSError) as error:
-            log.error("SIGHUP: %s; all settings stay as they are", error)
+            LogEvent.RELOAD_REFUSED.log(reason=str(error))
             return
         if found is not None:
             for name in found.ignored:
@@ -296,7 +297,7 @@ class Master:
                 log.info("SIGHUP: changed: %s", ", ".join(found.changed))
         if are_other_keys and (found is None or not found.changed):
             return
-        log.info("SIGHUP: one shard after the other is replaced by a fresh one")
+        LogEvent.RELOAD.log()
         self._remarks.clear()
         self._fleet.replace()
 
@@ -320,7 +321,7 @@ class Master:
             log.warning("keys_file: %s", remark)
         if not keys_file.keys and not self._settings.auth_keys:
             log.warning("keys_file: %s holds no key: nobody can connect", keys_file.path)
-        log.info("keys_file: read again, keys: %d", len(keys_file.keys))
+        LogEvent.KEYS_READ.log(keys=len(keys_file.keys))
         self._tell_all({"event": "keys", "keys": [key.to_json() for key in keys_file.keys]})
         return True
 
@@ -354,7 +355,7 @@ class Master:
                     if self._reload and shard.settings is self._settings is not self._proven:
                         self._proven = self._settings
                         self._reload.prove()
-                    log.info("shard %d is ready, pid %d", shard.slot, shard.pid)
+                    LogEvent.SHARD_READY.log(shard=shard.slot, process=shard.pid)
                     self._announce()
                 case {"event": "leaving"}:
                     self._fleet.leaving(shard.slot, time.monotonic())
@@ -398,16 +399,11 @@ class Master:
         self._tell_all({"event": "died", "slot": shard.slot, "incarnation": slot.incarnation})
         expected, succeeds = self._fleet.ending or slot.listener is None, slot.replaces is not None
         pause = self._fleet.exited(shard.slot, code, time.monotonic())
-        # Of a start that failed the last line of the service says why.
-        level = logging.DEBUG if code == Exit.BAD_START else logging.ERROR
-        log.log(
-            logging.INFO if expected and code == Exit.DONE else level,
-            "shard %d (pid %d) ended: %s%s",
-            shard.slot,
-            shard.pid,
-            slot.message if code == Exit.INCOMPATIBLE else describe(code),
-            "" if pause is None else f"; starting it again in {pause:g} s",
-        )
+        if code != Exit.BAD_START:  # of which the last line of the service says why
+            event = LogEvent.SHARD_ENDED if expected and code == Exit.DONE else LogEvent.SHARD_LOST
+            how = slot.message if code == Exit.INCOMPATIBLE else describe(code)
+            again = "" if pause is None else f"; starting it again in {pause:g} s"
+            event.log(shard=shard.slot, process=shard.pid, how=f"{how}{again}")
         if succeeds and not self._fleet.ending:
             log.error("the reload is given up, the shards that serve go on: %s", slot.message or describe(code))
             if self._reload and self._settings != self._proven:

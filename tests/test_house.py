@@ -12,13 +12,21 @@ ROOT = Path(__file__).parents[1]
 NAMESPACE = "bullmq_proxy."
 
 # Who may import whom, from the ground up; a room may always import itself. docs/architecture.md draws this.
-_GROUND = {"gateway.access.grants", "gateway.errors", "gateway.rules", "gateway.values", "gateway.wire"}
+_GROUND = {
+    "gateway.access.grants",
+    "gateway.errors",
+    "gateway.log_events",
+    "gateway.rules",
+    "gateway.values",
+    "gateway.wire",
+}
 _JOBS = {"gateway.broker.jobs", "gateway.broker.redis"}
 ROOMS: dict[str, set[str]] = {
     "gateway.redis_url": set(),
     "gateway.value_types": {"gateway.redis_url"},
     "gateway.exits": set(),
     "gateway.logs": set(),
+    "gateway.log_events": set(),
     "gateway.cores": set(),
     "gateway.settings": {"gateway.cores", "gateway.value_types"},
     "gateway.errors": set(),
@@ -30,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.rules": {"gateway.access.grants", "gateway.errors", "gateway.values"},
     "gateway.wire": {"gateway.access.grants", "gateway.errors", "gateway.rules", "gateway.values"},
     "gateway.access": {"gateway.access.grants", "gateway.shared_memory", "gateway.value_types", *_GROUND},
-    "gateway.broker.redis": {"gateway.errors", "gateway.redis_url", "gateway.values"},
+    "gateway.broker.redis": {"gateway.errors", "gateway.log_events", "gateway.redis_url", "gateway.values"},
     "gateway.broker.jobs": {"gateway", "gateway.access.grants", "gateway.broker.redis", "gateway.turns", *_GROUND},
     "gateway.broker.tasks": set(),
     "gateway.broker.consuming": {"gateway.broker.tasks", *_JOBS, *_GROUND},
@@ -99,7 +107,14 @@ ROOMS: dict[str, set[str]] = {
     "gateway.conformance.rules": set(),
     "gateway.conformance": {"gateway.conformance.rules"},  # plays the protocol alone
     "gateway.history": {"gateway.broker.jobs", "gateway.shared_memory", *_GROUND},
-    "gateway.metrics": {"gateway.broker", "gateway.history", "gateway.net", "gateway.shared_memory"},
+    "gateway.metrics": {
+        "gateway",
+        "gateway.broker",
+        "gateway.history",
+        "gateway.log_events",
+        "gateway.net",
+        "gateway.shared_memory",
+    },
     "gateway.app": {
         "gateway",
         "gateway.access",
@@ -159,6 +174,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.access",
         "gateway.cores",
         "gateway.exits",
+        "gateway.log_events",
         "gateway.logs",
         "gateway.settings",
         "gateway.shared_memory",

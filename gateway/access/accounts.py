@@ -10,6 +10,7 @@ from bullmq_proxy.gateway.access.grants import Effect, Grant, Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.access.usage import Usage
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.wire.closing import CloseCode, Refusal, RefusedError
 from bullmq_proxy.gateway.wire.endpoints import Endpoint
 
@@ -151,4 +152,7 @@ class Account:
         key = self._key
         if key is None or key.messages_per_second is None:
             return True
-        return self._usage.spend(key.column, key.messages_per_second, count)
+        if not self._usage.spend(key.column, key.messages_per_second, count):
+            LogEvent.RATE_REACHED.log(key=key.name, rate=key.messages_per_second)
+            return False
+        return True

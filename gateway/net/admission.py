@@ -33,6 +33,7 @@ class Admission:
     links: int  # to Redis, as many as there may be
     ping_interval: float  # s
     ping_timeout: float  # s
+    access_log: bool
     max_connection_age: float = 0.0  # s; 0 for any
     patience: float = 0.0  # s for a connection that is too old to finish what is under way
 

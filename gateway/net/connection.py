@@ -20,7 +20,7 @@ from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.net import frames
 from bullmq_proxy.gateway.net.penalties import Penalties
-from bullmq_proxy.gateway.net.places import KINDS, Place
+from bullmq_proxy.gateway.net.places import KINDS
 from bullmq_proxy.gateway.net.sending_connection import LARGE, SendingConnection
 from bullmq_proxy.gateway.net.shared import PartialMessage, Shared
 from bullmq_proxy.gateway.sessions.interfaces import Session
@@ -50,8 +50,7 @@ class Connection(SendingConnection):
         """Make a connection."""
         super().__init__(shared)
         self.session: Session | None = None
-        self.account: Account | None = None  # of the client's key, once the connection is counted
-        self.place: Place | None = None  # with it
+        self.account = self.place = None
         self.heard = True  # anything at all since the last look of the keepalive
         self.heard_at = self.loop.time()  # at the look that has last found something
         self.stuck_at = 0  # unread bytes at the keepalive's last look, while the connection is not read
@@ -267,6 +266,8 @@ class Connection(SendingConnection):
         for event in protocol.events_received():
             self.process_event(event)
         if protocol.close_expected():
+            if self._end is None and not self._close_code and protocol.close_sent is not None:
+                self._log_end(protocol.close_sent.code, protocol.close_sent.reason)
             self.end_within()
 
     def eof_received(self) -> None:

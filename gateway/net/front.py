@@ -66,6 +66,7 @@ class Front(asyncio.Protocol):
     def _refuse(self, response: Response) -> None:
         """Answer what is no request. The client closes, or the time for the head is up."""
         self._refused = True
+        self._shared.refusals.note(response.status_code, self.address, "", "")
         self.transport.write(response.serialize())
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -53,6 +53,7 @@ class Admitted:
         more: header lines of the response.
         scope: the session that takes the call.
         known: tags of pages that the client has, as in `If-None-Match`.
+        path: of the target, for the log.
     """
 
     target: Target
@@ -61,6 +62,7 @@ class Admitted:
     more: bytes
     scope: Scope
     known: str
+    path: str
 
 
 class Site(Protocol):
@@ -157,10 +159,14 @@ class HttpConnection(RespondingConnection):
 
     def admit(self, request: Request) -> Admitted | Response:
         """Return what a request asks for, or its refusal."""
+        self.key_name = ""
         try:
-            return self._site.admit(self, request)
+            what = self._site.admit(self, request)
         except GatewayError as error:
-            return refusal(error)
+            what = refusal(error)
+        if isinstance(what, Response):
+            self.refused(what, request.path, self.key_name)
+        return what
 
     def go_ahead(self) -> None:
         """Tell the client to send the body, unless a response must come first: then it waits a little, and sends it."""
@@ -187,7 +193,7 @@ class HttpConnection(RespondingConnection):
                 try:
                     self._open(what)
                 except GatewayError as error:
-                    what = refusal(what.target.refused(error))
+                    what = self.refuse(what.target.refused(error), what.path, what.account)
             del self._arrived[0]
             more = what.more if isinstance(what, Admitted) else b""
             exchange = Exchange(self, more, is_head=arrived.method == "HEAD", is_last=arrived.is_last)
@@ -207,7 +213,7 @@ class HttpConnection(RespondingConnection):
         try:
             self._site.open_stream(admitted, self)
         except GatewayError as error:
-            self._arrived[0].what = refusal(error)
+            self._arrived[0].what = self.refuse(error, admitted.path, admitted.account)
             self._start_arrived()
         else:
             self.connection_lost(None)

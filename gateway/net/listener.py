@@ -13,12 +13,14 @@ from typing import Any, Final
 
 from websockets.http11 import Request, Response
 
+from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.credentials import offered_version
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.access.tokens import TICK
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net import handshake, http
+from bullmq_proxy.gateway.net.access_log import LoggedConnection, LoggedHttpConnection
 from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.ages import Ages
 from bullmq_proxy.gateway.net.connection import Connection
@@ -98,6 +100,9 @@ class Listener:
             budget,
             Unopened(admission.max_connections, admission.max_connections_per_address, admission.links),
         )
+        logs = admission.access_log
+        self._connection = LoggedConnection if logs else Connection
+        self._http_connection = LoggedHttpConnection if logs else HttpConnection
         self._accepting = True
         self._draining = False
         self.accepted = 0
@@ -136,12 +141,12 @@ class Listener:
             and "Upgrade" in headers
             and (is_of_session(request.path) or offered_version(headers))
         ):
-            connection = Connection(self._shared)
+            connection = self._connection(self._shared)
             front.transport.set_protocol(connection)
             connection.connection_made(front.transport)
             connection.begin(request, rest, self._admit)
         else:
-            client = HttpConnection(self._shared, self, front.transport, front.address, request)
+            client = self._http_connection(self._shared, self, front.transport, front.address, request)
             front.transport.set_protocol(client)
             client.begin(rest)
 
@@ -213,7 +218,19 @@ class Listener:
         account = self._admission.authenticate(target, request.headers, connection.address).of_connection()
         if refusal := handshake.refusal(request):
             return refusal
-        handshake.check_version(request)
+        try:
+            handshake.check_version(request)
+            await self._let_in(connection, target, endpoint, account)
+        except GatewayError:
+            connection.key_name = account.rights.grant.key
+            raise
+        self.accepted += not connection.is_lost
+        return handshake.acceptance(request)
+
+    async def _let_in(
+        self, connection: Connection, target: Target, endpoint: SessionEndpoint, account: Account
+    ) -> None:
+        """Check what a client wants whose key is right, and make its session."""
         parameters = validate(target, self._admission.limits)
         account.check(endpoint, parameters.queue, parameters.effects)
         self._refuse_when_draining()
@@ -222,8 +239,6 @@ class Listener:
         # Both can have changed meanwhile.
         self._refuse_when_draining()
         account.check(endpoint, parameters.queue, parameters.effects)
-        self.accepted += not connection.is_lost
-        return handshake.acceptance(request)
 
     def _check_client(self, connection: Accepted, request: Request) -> None:
         self._admission.check_host(connection.transport, request.headers)
@@ -241,6 +256,7 @@ class Listener:
             target = replace(target, accepts_json=True)
         if target.endpoint is PageEndpoint.ROOT:
             target = replace(target, prefers_html=prefers_html(headers))
+        account = admission.authenticator.nobody
         try:
             account = admission.authenticate(target, headers, connection.address)
             is_stream = target.endpoint is SessionEndpoint.EVENTS and accepts_stream(headers)
@@ -249,11 +265,12 @@ class Listener:
             parameters = validate(target, admission.limits)
             account.check(target.endpoint, parameters.queue, parameters.effects)
         except GatewayError as error:
+            connection.key_name = account.rights.grant.key
             return with_lines(refusal(target.refused(error)), more)
         if isinstance(target.endpoint, SessionEndpoint) and not is_stream:
             return with_lines(handshake.refusal(request) or http.method_not_allowed(()), more)
         scope, known = (type(target.endpoint), parameters.queue, account), ", ".join(headers.get_all("If-None-Match"))
-        return Admitted(target, parameters, account, more, scope, known)
+        return Admitted(target, parameters, account, more, scope, known, request.path.partition("?")[0])
 
     def _options(self, request: Request, more: bytes) -> Response:
         """Answer OPTIONS, and the question of a browser whether a page may ask (Fetch §3.2.2)."""

@@ -43,7 +43,10 @@ class OpeningConnection(WritingConnection):
         request: that it has sent, until it is answered.
         early: what has come before the answer; None once the connection is open.
         protocol: the library's, which reads frames and knows the state, and does no I/O.
+        key_name: that of the client, if it is refused though its key is right.
     """
+
+    key_name = ""
 
     def __init__(self, shared: Shared) -> None:
         """Make a connection; `connection_made` and `begin` follow."""
@@ -93,25 +96,28 @@ class OpeningConnection(WritingConnection):
             return
         if self.is_lost:
             return
-        response.headers["Server"] = SERVER
-        self.transport.write(response.serialize())
+        self._respond(response)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self.protocol = ServerProtocol(state=State.OPEN, max_size=self._shared.max_message_size, logger=_QUIET)
             self.opened()
         else:
-            self._refused()
+            self._refused(request, response.status_code)
 
     def _refuse(self, request: Request, error: GatewayError) -> None:
         """Say why there is no connection: by a close code to who knows these, else by HTTP."""
         if self.is_lost:
             return
-        answer = handshake.closed(request, error)
-        if answer is None:
-            response = http.refusal(error, refusal_of(error).status)
-            response.headers["Server"] = SERVER
-            answer = response.serialize()
-        self.transport.write(answer)
-        self._refused()
+        refusal = refusal_of(error)
+        if (answer := handshake.closed(request, error)) is not None:
+            self.transport.write(answer)
+            self._refused(request, refusal)
+        else:
+            self._respond(http.refusal(error, refusal.status))
+            self._refused(request, refusal.status)
+
+    def _respond(self, response: Response) -> None:
+        response.headers["Server"] = SERVER
+        self.transport.write(response.serialize())
 
     def opened(self) -> None:
         """Begin with frames: the handshake is answered."""
@@ -119,8 +125,9 @@ class OpeningConnection(WritingConnection):
     def end_within(self, timeout: float | None = None) -> None:
         """Abort the connection unless the peer ends it in time."""
 
-    def _refused(self) -> None:
+    def _refused(self, request: Request, code: int) -> None:
         """Let the client read its refusal; to close at once would take it from one that still sends."""
+        self._shared.refusals.note(code, self.address, request.path, self.key_name)
         self._is_refused, self.early = True, bytearray()
         if self.transport.can_write_eof():
             self.transport.write_eof()

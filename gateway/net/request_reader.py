@@ -51,6 +51,9 @@ class Owner(Protocol[A_co]):
     def admit(self, request: Request) -> A_co | Response:
         """Return what a request asks for, or its refusal."""
 
+    def refused(self, response: Response, path: str, key: str = "") -> None:
+        """Count a refusal that `admit` has not returned."""
+
     def go_ahead(self) -> None:
         """Tell the client, which waits for it, to send the body (RFC 9110 §10.1.1)."""
 
@@ -146,6 +149,7 @@ class RequestReader(Generic[T]):
     def refuse(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
         """Answer what is no request, and hear no more."""
         response = http.refusal(GatewayError(ErrorCode.INVALID_MESSAGE, message), status)
+        self._owner.refused(response, self._path)
         self.arrive(response, is_last=True)
 
     def arrive(self, what: T | Response, *, is_last: bool) -> None:
@@ -153,6 +157,10 @@ class RequestReader(Generic[T]):
         self.is_deaf = self.is_deaf or is_last
         self.arrived.append(Arrived(self._method(), what, b"".join(self._body), is_last))
         self._forget_message()
+
+    @property
+    def _path(self) -> str:
+        return self._url.decode("latin-1")
 
     def _method(self) -> str:
         return self._parser.get_method().decode() if self._in_message else "GET"
@@ -224,6 +232,7 @@ class RequestReader(Generic[T]):
         self._expects = names.get(b"expect") == b"100-continue"
         request = opening.check(*head)
         if isinstance(request, Response):
+            self._owner.refused(request, self._path)
             self.arrive(request, is_last=True)
             return request
         return self._owner.admit(request)
@@ -242,7 +251,9 @@ class RequestReader(Generic[T]):
     def _too_long(self) -> Response:
         most = self._shared.max_message_size
         error = GatewayError(ErrorCode.INVALID_MESSAGE, f"The body has more than {most} bytes (max_message_size)")
-        return http.refusal(error, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        response = http.refusal(error, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        self._owner.refused(response, self._path)
+        return response
 
     def on_message_complete(self) -> None:
         """Take the request."""

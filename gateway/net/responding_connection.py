@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from http import HTTPStatus
 from typing import Final
 
 from msgspec import Raw
+from websockets.http11 import Response
 
-from bullmq_proxy.gateway.net.exchange import Exchange
+from bullmq_proxy.gateway.access.accounts import Account
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.net.exchange import Exchange, refusal
 from bullmq_proxy.gateway.net.sending_connection import LARGE
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.net.writing_connection import WritingConnection
@@ -18,7 +22,15 @@ LINGER: Final = 5.0
 
 
 class RespondingConnection(WritingConnection):
-    """A connection that can respond and close."""
+    """A connection that can respond and close.
+
+    Attributes:
+        address: of the client; empty on a Unix socket.
+        key_name: of the last request, if it was refused though its key is right.
+    """
+
+    address: str
+    key_name = ""
 
     def __init__(self, shared: Shared, transport: asyncio.Transport) -> None:
         """Make one for a socket."""
@@ -46,6 +58,17 @@ class RespondingConnection(WritingConnection):
 
     def _hear_no_more(self) -> None:
         """Take no further request."""
+
+    def refuse(self, error: GatewayError, path: str, account: Account) -> Response:
+        """Return the refusal of a request, and count it."""
+        response = refusal(error)
+        self.refused(response, path, account.rights.grant.key)
+        return response
+
+    def refused(self, response: Response, path: str, key: str = "") -> None:
+        """Count the response to a request if it is a refusal."""
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            self._shared.refusals.note(response.status_code, self.address, path, key)
 
     def finished(self, exchange: Exchange) -> None:
         """Send a response when it is its turn, and those behind it that have waited for it."""

@@ -8,8 +8,11 @@ from typing import Any, Final, cast
 from msgspec import Raw
 from websockets.protocol import State
 
+from bullmq_proxy.gateway.access.accounts import Account
+from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.net import frames
 from bullmq_proxy.gateway.net.opening_connection import OpeningConnection
+from bullmq_proxy.gateway.net.places import Place
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.sessions.interfaces import Result
 from bullmq_proxy.gateway.wire.closing import CloseCode, cut_reason
@@ -23,7 +26,15 @@ LARGE: Final = 2**17
 
 
 class SendingConnection(OpeningConnection):
-    """A connection that can send and close."""
+    """A connection that can send and close.
+
+    Attributes:
+        account: of the client's key, once the connection is counted.
+        place: with it.
+    """
+
+    account: Account | None = None
+    place: Place | None = None
 
     def __init__(self, shared: Shared) -> None:
         """Make a connection."""
@@ -85,6 +96,34 @@ class SendingConnection(OpeningConnection):
         if unread and self.transport.get_write_buffer_size() > self._shared.max_write_buffer:
             self.close_as_slow()
 
+    def described(self) -> dict[str, object]:
+        """Return whose connection it is to what, for the log."""
+        account, place = self.account, self.place
+        return {
+            "address": self.address or "unix",
+            "kind": "?" if place is None else place.kind,
+            "queue": (place and place.queue) or "?",
+            "key": (account and account.rights.grant.key) or "?",
+        }
+
+    def _log_end(self, code: int, reason: str) -> None:
+        """Log why the gateway closes a connection that its client has made too heavy, or given up."""
+        if code == CloseCode.SLOW_CONSUMER:
+            LogEvent.SLOW_CONSUMER.log(**self.described(), unread=self.write_buffer_size)
+        elif code == CloseCode.NO_PONG:
+            LogEvent.NO_PONG.log(**self.described())
+        elif code in (CloseCode.POLICY, CloseCode.TOO_BIG, CloseCode.OVERLOADED):
+            LogEvent.LIMIT_REACHED.log(**self.described(), code=int(code), reason=reason)
+        elif code in (1002, CloseCode.UNSUPPORTED_DATA, CloseCode.INVALID_DATA):
+            LogEvent.BAD_FRAMES.log(**self.described(), code=int(code), reason=reason)
+
+    @property
+    def end_code(self) -> int:
+        """The code of the close frame that came first, from either side; 1006 while there is none."""
+        protocol = self.protocol
+        first = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent or protocol.close_rcvd
+        return 1006 if first is None else first.code
+
     def close_as_slow(self) -> None:
         """Close the connection: its client does not read what is sent to it."""
         self.close_with(CloseCode.SLOW_CONSUMER, "messages are not read", timeout=_STUCK_TIMEOUT)
@@ -109,6 +148,7 @@ class SendingConnection(OpeningConnection):
         """Send what is left and a close frame, and give the peer `timeout` seconds, or the usual ones, to answer it."""
         if self.protocol.state is not _OPEN:
             return
+        self._log_end(code, reason)
         out, self._out = self._out, []
         self.transport.write(b"".join(out))
         self._close_code = code

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 from bullmq_proxy.gateway.net.places import Place, Places
+from bullmq_proxy.gateway.net.refusals import Refusals
 from bullmq_proxy.gateway.net.unopened import Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.turns import Turns
@@ -85,6 +86,7 @@ class Shared:
         handshakes: the tasks that find the answers to requests for WebSockets.
         numbers: of connections; each says when its connection was made, too.
         places: of connections.
+        refusals: of handshakes and requests.
     """
 
     max_message_size: int
@@ -102,6 +104,7 @@ class Shared:
     handshakes: set[asyncio.Task[None]] = field(default_factory=set)
     numbers: Iterator[int] = field(default_factory=_numbers)
     places: Places = field(default_factory=Places)
+    refusals: Refusals = field(default_factory=Refusals)
 
     def __post_init__(self) -> None:
         """Make what needs the budget."""

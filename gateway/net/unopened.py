@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.log_events import LogEvent
 
 if TYPE_CHECKING:
     from websockets.http11 import Request
-
-log = logging.getLogger(__name__)
 
 UNOPENED: Final = 1024
 """Connections of a shard whose handshake is not answered yet."""
@@ -23,7 +21,6 @@ HEAD_TIMEOUT: Final = 5.0
 """Seconds from accept to the end of the request's head."""
 
 _RESERVED: Final = 128  # descriptors for all else that has a fixed number: the keys file, the control pipe, the log
-_LOG_PERIOD: Final = 60.0  # s between two warnings of one kind
 
 
 class Accepted(Protocol):
@@ -43,7 +40,11 @@ class Accepted(Protocol):
 
 
 class Unopened:
-    """Counts connections by address, and gives up the oldest ones that say nothing when there are too many."""
+    """Counts connections by address, and gives up the oldest ones that say nothing when there are too many.
+
+    Attributes:
+        given_up: how many were closed without an answer.
+    """
 
     def __init__(self, max_connections: int | None, max_per_address: int | None, links: int = 0) -> None:
         """Make one for a listener.
@@ -61,7 +62,7 @@ class Unopened:
         self._waiting: Counter[str] = Counter()  # of these, by address
         self._open: Counter[str] = Counter()  # all connections, by address
         self._count = 0
-        self._warned: dict[str, float] = {}
+        self.given_up = 0
         self._emptied: asyncio.Future[None] | None = None  # who waits until there is none
         self._closed = False
 
@@ -75,11 +76,13 @@ class Unopened:
         if self._closed:
             connection.transport.abort()
         elif self._count > self._most:
-            self._give_up(connection, f"no descriptors are left: {self._count} connections are open")
+            LogEvent.DESCRIPTORS_OUT.log(connections=self._count)
+            self._give_up(connection)
         elif len(self._since) > UNOPENED:
             most = max(self._waiting, key=self._waiting.__getitem__)
             oldest = next(each for each in self._since if each.address == most)
-            self._give_up(oldest, f"{UNOPENED} connections have not asked for anything yet, most of them of {most}")
+            LogEvent.UNOPENED_FULL.log(connections=UNOPENED, address=most)
+            self._give_up(oldest)
 
     def opened(self, connection: Accepted) -> None:
         """Note that the handshake of a connection is answered, or will never be."""
@@ -119,7 +122,7 @@ class Unopened:
             if since > latest:
                 return
             if connection.request is None:
-                connection.transport.abort()
+                self._give_up(connection)
 
     def give_up_all(self) -> None:
         """Give up all of them, and those that the system has accepted meanwhile: the listener would wait for them."""
@@ -133,11 +136,8 @@ class Unopened:
             self._emptied = asyncio.get_running_loop().create_future()
             await self._emptied
 
-    def _give_up(self, connection: Accepted, why: str) -> None:
-        now, kind = time.monotonic(), why[:2]
-        if now - self._warned.get(kind, float("-inf")) > _LOG_PERIOD:
-            self._warned[kind] = now
-            log.warning("connections are given up: %s", why)
+    def _give_up(self, connection: Accepted) -> None:
+        self.given_up += 1
         connection.transport.abort()
 
 

@@ -5,6 +5,7 @@ A page has `<!-- generated: settings -->`, the table, and `<!-- end -->`; `make 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.conformance.rules import Rule
 from bullmq_proxy.gateway.errors import ErrorCode
+from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.metrics import METRICS
 from bullmq_proxy.gateway.rules.effects import OF_JOBS, Acting
 from bullmq_proxy.gateway.schema import events_messages
@@ -78,6 +80,13 @@ def _errors() -> Iterable[list[str]]:
 
 def _close_codes() -> Iterable[list[str]]:
     return ([str(each.value), each.meaning] for each in CloseCode)
+
+
+def _log_events() -> Iterable[list[str]]:
+    for event in LogEvent:
+        fields = ", ".join(map(code, event.fields)) or "none"
+        sampled = "yes" if event.sampled else "no"
+        yield [code(event.value), logging.getLevelName(event.level).lower(), fields, sampled, event.meaning]
 
 
 def _refusals() -> Iterable[list[str]]:
@@ -181,6 +190,7 @@ TABLES: Final[dict[str, tuple[list[str], Callable[[], Iterable[list[str]]]]]] = 
     "error codes": (["code", "status", "meaning"], _errors),
     "close codes": (["code", "meaning"], _close_codes),
     "refusals": (["code", "stands for", "error", "the client", "why"], _refusals),
+    "log events": (["event", "level", "fields", "sampled", "when"], _log_events),
     "metrics": (["metric", "type", "meaning"], _metrics),
     "permissions": (["permission", "functions"], _permissions),
     "acting options": (["option", "of a", "values", "what it does", "permission"], _acting_options),

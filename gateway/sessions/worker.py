@@ -18,6 +18,7 @@ from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.rules.jobs import Hash, pushed_job
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.rules.shapes import ShownConsumer
@@ -152,7 +153,10 @@ class WorkerSession:
     def _leave(self) -> None:
         if self._consumer is not None:
             self._broker.roster.leave(self._id)
-            self._feed.leave(self._consumer, counted=not (self._draining or self._retired))
+            is_lost = not (self._draining or self._retired)
+            if is_lost and self._consumer.leases:
+                LogEvent.WORKER_LOST.log(queue=self._queue.name, jobs=len(self._consumer.leases))
+            self._feed.leave(self._consumer, counted=is_lost)
             self._consumer = None
 
     def _take_back_unread(self) -> None:

@@ -69,6 +69,7 @@ WITHOUT_BAD_VALUE = {
     "keys_file",
     "no_auth",
     "no_console",
+    "access_log",
 }
 
 

@@ -80,6 +80,7 @@ OTHER: dict[str, str] = {
     "replica_timeout": "3",
     "log_level": "debug",
     "log_format": "json",
+    "access_log": "true",
 }
 VARIABLES = [(name, option.name) for option in options() for name in option.environment]
 

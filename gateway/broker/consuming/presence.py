@@ -23,6 +23,7 @@ from bullmq_proxy.gateway.broker.redis.scripts import Script
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.broker.tasks import Tasks
 from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.values.text import text_of
 
@@ -143,7 +144,7 @@ class Presence:
             self._note(reply)
             return
         if self._trouble:
-            log.warning("signs of life can be given again")
+            LogEvent.WRITES_TAKEN.log()
             self._trouble = ""
         count, is_claimed, signs, version = reply
         if (count == 1 and self._is_known) or is_claimed:
@@ -165,7 +166,7 @@ class Presence:
         """Log once why the server refuses to write, for whomever; that it cannot be reached is for the link to say."""
         text = str(error)
         if text != self._trouble and self._link.is_up and not isinstance(error, LostReply):
-            log.warning("no sign of life can be given: %s", text)
+            LogEvent.WRITES_REFUSED.log(reason=text)
             self._trouble = text
 
     def _given_up(self) -> None:
@@ -248,7 +249,7 @@ class Presence:
         except GatewayError as error:
             log.warning("the jobs of shard %s, which is dead, are not given back yet: %s", dead.address, error)
         if count:
-            log.warning("shard %s is dead: %d jobs of its are back in wait", dead.address, count)
+            LogEvent.SHARD_SILENT.log(shard=dead.address, jobs=count)
 
     async def _take_back(self, name: str, dead: Identity) -> int:
         try:

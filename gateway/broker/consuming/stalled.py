@@ -12,6 +12,7 @@ from typing import Any, Final
 from bullmq_proxy.gateway.broker.consuming.leases import Consumer
 from bullmq_proxy.gateway.broker.consuming.safety_net import SafetyNet
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
+from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.rules.options import now_ms
 
 log = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ def _tell(queue: Queue, reply: Any) -> None:
     if queue.troubles.now:
         queue.troubles.end(_CHECKING, queue.name)
     if reply:
-        log.info("%d stalled jobs of %s are back in wait", len(reply), queue.name)
+        LogEvent.STALLED.log(jobs=len(reply), queue=queue.name)
 
 
 def _wish(consumer: Consumer) -> tuple[int, int]:

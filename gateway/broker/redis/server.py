@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address
+from bullmq_proxy.gateway.log_events import LogEvent
 
 if TYPE_CHECKING:
     from bullmq_proxy.gateway.broker.redis.link import Link
-
-log = logging.getLogger(__name__)
 
 LEFT: Final = "another server has become the master"
 """Why a link leaves an address, or does not begin with it."""
@@ -91,7 +89,7 @@ class Server:
         self._trouble.add(link)
         if reason not in self._reasons and len(self._reasons) <= _MOST_REASONS:
             self._reasons.add(reason)
-            log.warning("redis link to %s: %s", self.shown, reason)
+            LogEvent.LINK_LOST.log(server=self.shown, reason=reason)
 
     def silent(self, link: Link) -> None:
         """Give up all links to a server that has not answered one of them in time."""
@@ -104,4 +102,4 @@ class Server:
             self._trouble.remove(link)
             if not self._trouble:
                 seconds = asyncio.get_running_loop().time() - self._since
-                log.warning("redis link to %s: connected again after %.1f s", self.shown, seconds)
+                LogEvent.LINK_BACK.log(server=self.shown, seconds=seconds)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
-log = logging.getLogger(__name__)
+from bullmq_proxy.gateway.log_events import LogEvent
 
 _MOST: Final = 50  # kinds of trouble at a time; further ones have no line
 
@@ -34,7 +33,8 @@ class Troubles:
             if len(self.now) >= _MOST:
                 return
             self.now[kind] = set()
-            log.warning("%s %s: %s", doing, queue, kind[1])  # the text: a record that is kept would keep the error
+            # The text: a record that is kept would keep the error.
+            LogEvent.TROUBLE.log(doing=doing, queue=queue, reason=kind[1])
         queues = self.now[kind]
         queues.add(queue)
         self._most[kind] = max(len(queues), self._most.get(kind, 0))
@@ -52,4 +52,4 @@ class Troubles:
             self.now[kind].discard(queue)
             if not self.now[kind]:
                 del self.now[kind]
-                log.warning("%s %s works again; of %d queues it did not", doing, queue, self._most.pop(kind))
+                LogEvent.TROUBLE_OVER.log(doing=doing, queue=queue, queues=self._most.pop(kind))

@@ -20,6 +20,7 @@ from bullmq_proxy.gateway.broker.redis.seats import Seat, Seats
 from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
 from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.rules.jobs import to_hash
 from bullmq_proxy.gateway.wire.events import StreamEvent, StreamId, Subscription, format_stream_id, parse_stream_id
 
@@ -332,7 +333,7 @@ class EventReader:
         if begin > position > _START:  # also where the last entry that we have read was trimmed since we asked
             end = begin
         if end is not None:
-            log.warning("events of %s between %s and %s are gone", self.queue.name, position, end)
+            LogEvent.GAP.log(queue=self.queue.name, **{"from": str(position), "to": str(end)})
             for listener in list(self._listeners):
                 listener.missed(position, end)
         self._was_away = False
