@@ -37,9 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Those that ask Node go to two of the processes, for each needs a Node and a service of its own for them; short ones
     go file by file.
     """
-    items.sort(key=lambda item: not any(part in _FIRST for part in item.path.relative_to(ROOT).parts))
+    places = {path: path.relative_to(ROOT).parts for path in {item.path for item in items}}
+    items.sort(key=lambda item: not any(part in _FIRST for part in places[item.path]))
     for item in items:
-        place = item.path.relative_to(ROOT).parts
+        place = places[item.path]
         if "peer" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group(f"node-{len(item.name) % 2}"))
         elif not any(part in _FIRST for part in place):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +34,7 @@ DOCS = ROOT / "docs"
 NODE = shutil.which("node")
 
 
+@functools.cache
 def node_command() -> list[str]:
     """Return the command that runs Node with a WebSocket: built in since 22, behind a flag in 20."""
     assert NODE is not None
@@ -120,24 +123,28 @@ def run(tmp_path: Path) -> Iterator[Run]:
         example.close()
 
 
-@pytest.fixture
-def serve(service: Callable[..., Service], valkey: ValkeyProcess, prefix: str) -> Callable[[int], dict[str, str]]:
-    """Return a function that serves as the README has its reader serve, on a port, 0 for a free one.
+def serves(home: Path, valkey: ValkeyProcess, prefix: str, port: int = 0) -> Service:
+    """Return a service that serves as the README has its reader serve, on a port, 0 for a free one."""
+    flags = ("--procs", "1", "--redis-url", valkey.url, "--prefix", prefix, "--allowed-origin", ORIGIN)
+    return Service(home, "--port", str(port), *flags, env={"AUTH_KEYS": KEY})
 
-    The function returns what an example has to replace.
-    """
 
-    def start(port: int = 0) -> dict[str, str]:
-        flags = ("--procs", "1", "--redis-url", valkey.url, "--prefix", prefix, "--allowed-origin", ORIGIN)
-        running = service("--port", str(port), *flags, env={"AUTH_KEYS": KEY}).start()
-        return {ADDRESS: f"127.0.0.1:{running.port}"}
-
-    return start
+@pytest.fixture(scope="module")
+def served(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serves(tmp_path_factory.mktemp("examples"), valkey, "examples") as running:
+        yield running
 
 
 @pytest.fixture
-def gateway(serve: Callable[..., dict[str, str]]) -> dict[str, str]:
-    return serve()
+def gateway(served: Service) -> Iterator[dict[str, str]]:
+    """What an example has to replace; at the end wait until the gateway has noticed that the test's programs left."""
+    yield {ADDRESS: f"127.0.0.1:{served.port}"}
+
+    def left() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{served.port}/metrics", timeout=TIMEOUT) as page:
+            return b'\nbullmq_proxy_connections{slot="0"} 0\n' in page.read()
+
+    wait_for(left, "no connection is open")
 
 
 def test_the_worker_of_the_readme_completes_the_job_that_the_console_adds(gateway: dict[str, str], run: Run) -> None:
@@ -156,26 +163,26 @@ def test_the_worker_of_the_readme_completes_the_job_that_the_console_adds(gatewa
 
 @languages
 def test_worker_and_watcher_wait_for_the_gateway_and_see_the_job_of_the_queue_example(
-    language: str, port: int, serve: Callable[..., dict[str, str]], run: Run
+    language: str, port: int, valkey: ValkeyProcess, prefix: str, tmp_path: Path, run: Run
 ) -> None:
     here = {ADDRESS: f"127.0.0.1:{port}"}
     watcher = run(DOCS / "events.md", language, here)
     worker = run(DOCS / "worker.md", language, here)
     watcher.prints("no connection")
     worker.prints("connect failed" if language == "python" else "no connection")
-    serve(port)
-    watcher.prints("watching")
-    worker.prints("waiting for jobs")
-    queue = run(DOCS / "queue.md", language, here)
-    queue.ends()
-    assert queue.output == "added job 1\n"
-    worker.prints("sending to ada@example.org")
-    watcher.prints("completed")
-    watcher.prints("sent")
-    if language == "python":
-        for example in (watcher, worker):
-            example.interrupt()
-            example.ends()
+    with serves(tmp_path / "service", valkey, prefix, port):
+        watcher.prints("watching")
+        worker.prints("waiting for jobs")
+        queue = run(DOCS / "queue.md", language, here)
+        queue.ends()
+        assert queue.output == "added job 1\n"
+        worker.prints("sending to ada@example.org")
+        watcher.prints("completed")
+        watcher.prints("sent")
+        if language == "python":
+            for example in (watcher, worker):
+                example.interrupt()
+                example.ends()
 
 
 @languages

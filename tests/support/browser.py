@@ -8,7 +8,7 @@ import shutil
 import signal
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Pages:
         self.script = script
         self._seen: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self._server: asyncio.Server
+        self._serving: set[asyncio.Task[Any]] = set()
         self.port = 0
 
     async def __aenter__(self) -> Pages:
@@ -43,6 +44,8 @@ class Pages:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        async with asyncio.timeout(TIMEOUT):
+            await asyncio.gather(*self._serving)
 
     async def seen(self, count: int) -> dict[str, Any]:
         """Return what the scripts of so many origins have returned, by the name of the host."""
@@ -50,11 +53,18 @@ class Pages:
             return dict([await self._seen.get() for _ in range(count)])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        except asyncio.IncompleteReadError:  # a browser connects once more than it needs
-            writer.close()
-            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):  # browsers open connections that they never use
+            await self._answer(reader, writer)
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        self._serving.discard(task)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         body = ""
         if head.startswith("post /seen "):
             length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
@@ -69,7 +79,6 @@ class Pages:
             f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body.encode())}\r\n"
             f"Connection: close\r\n\r\n{body}".encode()
         )
-        writer.close()
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -205,18 +205,12 @@ class Service:
 
 def children(pid: int) -> list[int]:
     """The pids whose parent is `pid` (Linux), without the dead that nobody has waited for."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            # After the command in parentheses, which may hold anything: state, parent.
-            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if int(parent) == pid and state != "Z":
-            found.append(int(entry.name))
-    return sorted(found)
+    found: set[int] = set()
+    for _ in range(2):  # a child that ends meanwhile may hide its neighbours in the list (proc(5))
+        for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+            with suppress(OSError):
+                found.update(map(int, listed.read_text().split()))
+    return sorted(filter(lives, found))
 
 
 def command_of(pid: int) -> str:
