@@ -1,5 +1,5 @@
 # docker build -t bullmq-proxy .
-# docker run -p 8080:8080 -e REDIS_HOST=redis -e REDIS_PORT=6379 -e AUTH_KEYS=my-auth-key-1,my-auth-key-2 bullmq-proxy
+# docker run -p 8080:8080 -e REDIS_HOST=redis -e REDIS_PORT=6379 -e AUTH_KEYS="$(openssl rand -hex 16)" bullmq-proxy
 FROM python:3.13-slim
 
 # Keys and the address of Redis come by environment; nothing is written to disk.
@@ -12,7 +12,8 @@ RUN useradd --system --no-create-home --shell /usr/sbin/nologin proxy
 
 WORKDIR /src
 COPY . .
-RUN pip install --no-cache-dir . && rm -rf /src/*
+RUN pip install --no-cache-dir --require-hashes -r requirements.lock \
+  && pip install --no-cache-dir --no-deps . && rm -rf /src/*
 
 USER proxy
 WORKDIR /

@@ -54,9 +54,12 @@ soak: $(DEV) ## Let accidents happen at random and audit every job: make soak MI
 docs: $(RUNTIME) ## Write what is made from the code: docs/functions.md, docs/*.yaml, tables in pages
 	@$(BIN)/python -m bullmq_proxy.gateway.schema
 
-lock: $(MADE) ## Choose new versions of the tools for tests, within pyproject.toml, and write dev-requirements.lock
+lock: $(MADE) ## Choose new versions within pyproject.toml, and write requirements.lock and dev-requirements.lock
 	@$(PIP) install --upgrade --upgrade-strategy eager --editable '.[dev]'
 	@$(BIN)/python -m tests.support.lock > dev-requirements.lock.new && mv dev-requirements.lock.new dev-requirements.lock
+	@$(PIP) install uv
+	@{ sed -n 1p requirements.lock; $(BIN)/uv pip compile --quiet pyproject.toml --universal --generate-hashes --upgrade \
+	  --no-header --no-annotate --python-version 3.11; } > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

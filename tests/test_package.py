@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -9,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import bullmq_proxy.gateway
 from tests.support.node import INSTALL_TIMEOUT
@@ -22,6 +25,13 @@ def test_the_list_of_packages_is_that_of_the_tree() -> None:
         path.parent.relative_to(ROOT) for top in ("gateway", "supervisor") for path in (ROOT / top).rglob("*.py")
     }
     assert sorted(listed) == sorted("bullmq_proxy." + ".".join(folder.parts) for folder in folders)
+
+
+def test_the_lock_has_a_fitting_version_and_hashes_of_each_dependency() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    locked = dict(re.findall(r"^([\w.-]+)==([^ ;]+).*\\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE))
+    for wanted in map(Requirement, tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]):
+        assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), wanted
 
 
 def test_what_the_package_exports_is_there() -> None:
