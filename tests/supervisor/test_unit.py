@@ -21,9 +21,11 @@ from tests.support.waiting import TIMEOUT
 UNITS = ROOT / "systemd"
 SERVICE = UNITS / "bullmq-proxy.service"
 SOCKET = UNITS / "bullmq-proxy.socket"
+SEALED = UNITS / "sealed.conf"
 ANALYZE = shutil.which("systemd-analyze")
 # In tenths, as the tool counts: the network and unix sockets are needed, so much is left.
 MOST_EXPOSED = 11
+MOST_EXPOSED_SEALED = 5
 SECONDS = {"s": 1, "min": 60}
 
 
@@ -71,6 +73,21 @@ class TestService:
             command = [ANALYZE, "security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager", str(SERVICE)]
             result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
             assert result.returncode == 0, result.stdout + result.stderr
+
+    @pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not here")
+    def test_sealed_it_may_do_nearly_nothing(self, tmp_path: Path) -> None:
+        whole = tmp_path / "bullmq-proxy.service"  # the tool reads no drop-in files of others
+        whole.write_text(SERVICE.read_text() + SEALED.read_text())
+        command = [
+            str(ANALYZE),
+            "security",
+            "--offline=true",
+            f"--threshold={MOST_EXPOSED_SEALED}",
+            "--no-pager",
+            str(whole),
+        ]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
 
     def test_it_gives_the_service_its_time(self) -> None:
         unit = settings_of(SERVICE)
