@@ -28,7 +28,7 @@ REPEATS: Final = 5
 REPEAT_PAUSE: Final = 0.5
 """Seconds before that; the second pause is twice as long, and so on."""
 
-_MAY_PASS: Final = frozenset({"OUTCOME_UNKNOWN", "REDIS_UNAVAILABLE", "SHUTTING_DOWN"})
+_MAY_PASS: Final = frozenset({"KEYS_UNAVAILABLE", "OUTCOME_UNKNOWN", "REDIS_UNAVAILABLE", "SHUTTING_DOWN"})
 
 encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 """Write JSON; a value that has no such form is a TypeError or a ValueError."""

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from bullmq_proxy.gateway.client.errors import ProxyError
-from bullmq_proxy.gateway.client.link import URL, Link, queue_path
+from bullmq_proxy.gateway.client.link import URL, Key, Link, queue_path
 from bullmq_proxy.gateway.client.listeners import Listeners
 
 MOST_EVENTS: Final = 10_000
@@ -47,7 +47,7 @@ class QueueEvents(Listeners):
         name: str,
         *,
         url: str = URL,
-        key: str | None = None,
+        key: Key | None = None,
         events: Iterable[str] = ("*",),
         lastEventId: str | None = None,
     ) -> None:
@@ -56,7 +56,8 @@ class QueueEvents(Listeners):
         Args:
             name: of the queue.
             url: of the gateway.
-            key: that it knows; None for a gateway without keys.
+            key: that it knows, or a function, plain or of coroutines, that returns a token each time it is asked; None
+                for a gateway without keys.
             events: names of those to get; `custom:NAME` for one of a producer's own.
             lastEventId: the events after this one come first; None for those from now on.
         """

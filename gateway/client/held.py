@@ -18,7 +18,7 @@ from bullmq_proxy.gateway.client.errors import (
     ProxyError,
 )
 from bullmq_proxy.gateway.client.job import Job
-from bullmq_proxy.gateway.client.link import Link
+from bullmq_proxy.gateway.client.link import Key, Link
 from bullmq_proxy.gateway.client.queue import BoundQueue
 
 _LOST: Final = "The job is not this worker's any more"
@@ -97,7 +97,7 @@ class HeldJobs:
         handler: Callable[[WorkerJob], Awaitable[Any]],
         emit: Callable[..., None],
         url: str,
-        key: str | None,
+        key: Key | None,
         path: str,
         options: Mapping[str, Any],
     ) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -37,8 +38,13 @@ SETTLED: Final = 1.0
 # docs/failures.md, "After a refusal"; what is not here means: later.
 _STATUSES_TO_STOP: Final = frozenset({400, 401, 403, 404, 405, 413, 414, 426, 431, 505})
 _CODES_TO_STOP: Final = frozenset({1002, 1003, 1007, 1008, 1009, 4000, *range(4500, 4506), *range(4510, 5000)})
-_CODES_AT_ONCE: Final = frozenset({1001, 4002, 4003})
+_CODES_AT_ONCE: Final = frozenset({1001, 4002, 4003, 4004})
+_WRONG_KEY: Final = 401
 _BROKEN: Final = 1006  # RFC 6455 §7.1.5: there was no close frame
+
+
+Key = str | Callable[[], str | Awaitable[str]]
+"""A key, or a function that returns a token: asked before each connection, and when the token ends soon."""
 
 
 class Owner(Protocol):
@@ -69,13 +75,13 @@ class Link:
         trouble: why there was none at the last try.
     """
 
-    def __init__(self, owner: Owner, url: str, key: str | None, path: str, query: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, owner: Owner, url: str, key: Key | None, path: str, query: Callable[[], dict[str, str]]) -> None:
         """Prepare a link.
 
         Args:
             owner: gets what comes.
             url: of the gateway, as `ws://127.0.0.1:8080`.
-            key: shown to it; None for a gateway without keys.
+            key: shown to it, or a function that returns one; None for a gateway without keys.
             path: on the gateway.
             query: returns the options of the next connection.
         """
@@ -84,7 +90,9 @@ class Link:
         self.trouble: ProxyError = UnreachableError("The gateway has not been asked yet")
         self._owner = owner
         self._url = f"ws{url.rstrip('/')[4:]}" if url.startswith("http") else url.rstrip("/")
-        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._key = key
+        self._was_wrong = False  # the last key that a function has returned
+        self._renewing: asyncio.Task[None] | None = None
         self._path = path
         self._query = query
         self._socket: ClientConnection | None = None
@@ -141,9 +149,12 @@ class Link:
                 self._stop(ProxyError(f"The connection is given up: {error!r}", "INTERNAL"))
                 return
             self.trouble = trouble
-            if code in _STATUSES_TO_STOP or code in _CODES_TO_STOP:
+            # A token may have expired on its way: once the next one is tried.
+            is_wrong = code == _WRONG_KEY and callable(self._key)
+            if (code in _STATUSES_TO_STOP or code in _CODES_TO_STOP) and (not is_wrong or self._was_wrong):
                 self._stop(trouble)
                 return
+            self._was_wrong = is_wrong
             if self._opened_at is not None and asyncio.get_running_loop().time() - self._opened_at >= SETTLED:
                 tries = 0
             pause = max(least, 0.0 if code in _CODES_AT_ONCE and not tries else pause_before(tries))
@@ -154,12 +165,16 @@ class Link:
 
     async def _connect(self) -> tuple[ProxyError, int, float]:
         """Be connected until that ends; return why it did, with the status or close code, and the least pause in s."""
+        try:
+            key = await self._show()
+        except Exception as error:  # of the user's function, whatever it does
+            return UnreachableError(f"There is no key: {error or type(error).__name__}"), 0, 0.0
         query = urlencode(self._query())
         url = f"{self._url}{self._path}{'?' if query else ''}{query}"
         try:
             socket = await connect(
                 url,
-                additional_headers=self._headers,
+                additional_headers={} if key is None else {"Authorization": f"Bearer {key}"},
                 open_timeout=OPEN_TIMEOUT,
                 close_timeout=CLOSE_TIMEOUT,
                 compression=None,
@@ -174,6 +189,8 @@ class Link:
             await self._read(socket)
         finally:
             self._socket = None
+            if self._renewing is not None:
+                self._renewing.cancel()
             await socket.close()
             self._owner.broke()
         code, reason = socket.close_code or _BROKEN, socket.close_reason or "the connection broke"
@@ -187,9 +204,31 @@ class Link:
             await self._owner.opened()
             while True:
                 message = json.loads(await socket.recv())
-                await self._owner.received(message["id"], message["data"])
+                if message["id"] is None and message["data"].get("type") == "expires":
+                    self._renewing = asyncio.create_task(self._renew(), name=f"token {self._path}")
+                else:
+                    await self._owner.received(message["id"], message["data"])
         except ConnectionClosed:
             pass  # the caller looks at the code
+
+    async def _show(self) -> str | None:
+        """Return the key to show; a plain function runs in a thread, since it may ask somebody, too."""
+        if self._key is None or isinstance(self._key, str):
+            return self._key
+        async with asyncio.timeout(OPEN_TIMEOUT):
+            key = self._key() if inspect.iscoroutinefunction(self._key) else await asyncio.to_thread(self._key)
+            return key if isinstance(key, str) else await key
+
+    async def _renew(self) -> None:
+        """Hand in a fresh token before the present one ends; without one the connection is closed then."""
+        if not callable(self._key):
+            return
+        try:
+            token = await self._show()
+        except Exception as error:  # of the user's function, whatever it does
+            log.warning("%s: there is no fresh token: %s", self._path, error or type(error).__name__)
+        else:
+            await self.send(json.dumps({"id": "renew", "data": {"fn": "renew", "args": [token]}}))
 
 
 def pause_before(tries: int) -> float:

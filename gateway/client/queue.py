@@ -9,7 +9,7 @@ from bullmq_proxy.gateway.client.calls import Calls, jobs_of
 from bullmq_proxy.gateway.client.errors import ProxyError
 from bullmq_proxy.gateway.client.functions import FlowFunctions, QueueFunctions
 from bullmq_proxy.gateway.client.job import Job
-from bullmq_proxy.gateway.client.link import URL, Link, queue_path
+from bullmq_proxy.gateway.client.link import URL, Key, Link, queue_path
 from bullmq_proxy.gateway.client.listeners import Listeners
 
 Self = TypeVar("Self", bound="Client")
@@ -21,7 +21,7 @@ class Client(Listeners):
     Listeners: `connected`, `disconnected` (why), `error` (why there will be no connection any more).
     """
 
-    def __init__(self, url: str, key: str | None, path: str) -> None:
+    def __init__(self, url: str, key: Key | None, path: str) -> None:
         """Prepare a connection to a path of a gateway."""
         super().__init__()
         self._link = Link(_Owner(self), url, key, path, dict)
@@ -80,13 +80,14 @@ class BoundQueue(QueueFunctions):
 class Queue(Client, BoundQueue):
     """A queue: `await Queue("mails").add("welcome", {"to": "ada@example.org"})`."""
 
-    def __init__(self, name: str, *, url: str = URL, key: str | None = None) -> None:
+    def __init__(self, name: str, *, url: str = URL, key: Key | None = None) -> None:
         """Prepare a queue.
 
         Args:
             name: of the queue.
             url: of the gateway.
-            key: that it knows; None for a gateway without keys.
+            key: that it knows, or a function, plain or of coroutines, that returns a token each time it is asked; None
+                for a gateway without keys.
         """
         Client.__init__(self, url, key, queue_path(name))
         self.name = name
@@ -97,6 +98,6 @@ class FlowProducer(Client, FlowFunctions):
 
     api = "flows"
 
-    def __init__(self, *, url: str = URL, key: str | None = None) -> None:
+    def __init__(self, *, url: str = URL, key: Key | None = None) -> None:
         """Prepare a producer; the arguments are those of a queue."""
         Client.__init__(self, url, key, "/flows")

@@ -14,7 +14,7 @@ from bullmq_proxy.gateway.client import held, queue, worker
 from bullmq_proxy.gateway.client.errors import ClosedError, ProxyError
 from bullmq_proxy.gateway.client.events import Event
 from bullmq_proxy.gateway.client.held import UnrecoverableError
-from bullmq_proxy.gateway.client.link import URL
+from bullmq_proxy.gateway.client.link import URL, Key
 from bullmq_proxy.gateway.client.sync_calls import Loop, LoopThread
 from bullmq_proxy.gateway.client.sync_functions import FlowFunctions, JobFunctions, QueueFunctions
 from bullmq_proxy.gateway.client.types import WorkerOptions
@@ -68,7 +68,7 @@ class _Closing:
 class Queue(_Closing, _BoundQueue):
     """A queue: `Queue("mails").add("welcome", {"to": "ada@example.org"})`."""
 
-    def __init__(self, name: str, *, url: str = URL, key: str | None = None) -> None:
+    def __init__(self, name: str, *, url: str = URL, key: Key | None = None) -> None:
         """Prepare a queue; see the one for asyncio."""
         self.name = name
         self._thread, self._client = LoopThread(), queue.Queue(name, url=url, key=key)
@@ -78,7 +78,7 @@ class Queue(_Closing, _BoundQueue):
 class FlowProducer(_Closing, FlowFunctions):
     """Adds and reads flows, which are trees of jobs; they are shown as JSON."""
 
-    def __init__(self, *, url: str = URL, key: str | None = None) -> None:
+    def __init__(self, *, url: str = URL, key: Key | None = None) -> None:
         """Prepare a producer; see the one for asyncio."""
         self._thread, self._client = LoopThread(), queue.FlowProducer(url=url, key=key)
         FlowFunctions.__init__(self, self._thread, self._client)
@@ -92,7 +92,7 @@ class QueueEvents(_Closing):
         name: str,
         *,
         url: str = URL,
-        key: str | None = None,
+        key: Key | None = None,
         events: Iterable[str] = ("*",),
         lastEventId: str | None = None,
     ) -> None:
@@ -170,7 +170,7 @@ class Worker:
         /,
         *,
         url: str = URL,
-        key: str | None = None,
+        key: Key | None = None,
         concurrency: int = 1,
         **options: Unpack[WorkerOptions],
     ) -> None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Unpack
 
 from bullmq_proxy.gateway.client.held import HeldJobs, WorkerJob
-from bullmq_proxy.gateway.client.link import URL, queue_path
+from bullmq_proxy.gateway.client.link import URL, Key, queue_path
 from bullmq_proxy.gateway.client.listeners import Listeners
 from bullmq_proxy.gateway.client.types import WorkerOptions
 
@@ -39,7 +39,7 @@ class Worker(Listeners):
         /,
         *,
         url: str = URL,
-        key: str | None = None,
+        key: Key | None = None,
         concurrency: int = 1,
         **options: Unpack[WorkerOptions],
     ) -> None:
@@ -49,7 +49,8 @@ class Worker(Listeners):
             name: of the queue.
             handler: a coroutine function that takes a job; it is cancelled when the job is not this worker's any more.
             url: of the gateway.
-            key: that it knows; None for a gateway without keys.
+            key: that it knows, or a function, plain or of coroutines, that returns a token each time it is asked; None
+                for a gateway without keys.
             concurrency: how many jobs are processed at a time.
             options: of the connection. `grace` is 10000 by default, `confirm` 1.
         """

@@ -68,8 +68,9 @@ const REFUSALS = {
 };
 const LATER = new Set([4506, 4507, 4508, 4509]);
 // end
-const AT_ONCE = new Set([1001, 4002, 4003]);
-const MAY_PASS = new Set(["OUTCOME_UNKNOWN", "REDIS_UNAVAILABLE", "SHUTTING_DOWN"]);
+const AT_ONCE = new Set([1001, 4002, 4003, 4004]);
+const WRONG_KEY = new Set([401, 4501]); // a token may have expired on its way: once the next one is tried
+const MAY_PASS = new Set(["KEYS_UNAVAILABLE", "OUTCOME_UNKNOWN", "REDIS_UNAVAILABLE", "SHUTTING_DOWN"]);
 const OK_UPGRADE = 426; // a plain GET of a path for WebSockets: nothing else was wrong
 const HEADER_TOKEN = /^[\w!#$%&'*+.^`|~-]+$/;
 const HERE = /^https?:/.test(import.meta.url) ? new URL(".", import.meta.url).href : "ws://127.0.0.1:8080";
@@ -111,6 +112,7 @@ export class Link {
   trouble = new UnreachableError("The gateway has not been asked yet");
   socket = null; // while it is open
   #running = false;
+  #wasWrong = false; // the last key that a function has returned
   #end = null; // ends the present connection
   #wake = null; // ends the present pause
   #waiters = [];
@@ -159,7 +161,10 @@ export class Link {
       const { code, error, least = 0, openFor = 0 } = await this.#connect();
       this.trouble = error;
       if (this.error) return;
-      if (STOP.has(code) || (code >= 4500 && code < 5000 && !LATER.has(code))) return this.#stop(error);
+      const isWrong = WRONG_KEY.has(code) && typeof this.key === "function";
+      const isFinal = STOP.has(code) || (code >= 4500 && code < 5000 && !LATER.has(code));
+      if (isFinal && (!isWrong || this.#wasWrong)) return this.#stop(error);
+      this.#wasWrong = isWrong;
       if (openFor >= limits.settled) tries = 0;
       const pause = Math.max(least, AT_ONCE.has(code) && !tries ? 0 : pauseBefore(tries));
       this.owner.waits(error);
@@ -172,11 +177,18 @@ export class Link {
 
   /** Be connected until that ends; resolves with the reason. */
   async #connect() {
+    let key;
+    try {
+      key = await this.#show();
+    } catch (error) {
+      return { code: 1006, error: new UnreachableError(`There is no key: ${error?.message ?? error}`) };
+    }
+    if (this.error) return {}; // closed meanwhile
     const query = new URLSearchParams(this.query());
-    const hidden = this.key !== undefined && HEADER_TOKEN.test(this.key);
-    if (this.key !== undefined && !hidden) query.set("token", this.key);
+    const hidden = key !== undefined && HEADER_TOKEN.test(key);
+    if (key !== undefined && !hidden) query.set("token", key);
     const url = `${this.base}${this.path}${query.size ?? `${query}` ? `?${query}` : ""}`;
-    const socket = new this.WebSocket(url, ["bullmq-proxy.v1", ...(hidden ? [`bearer.${this.key}`] : [])]);
+    const socket = new this.WebSocket(url, ["bullmq-proxy.v1", ...(hidden ? [`bearer.${key}`] : [])]);
     let opened = 0, settling = null;
     const [code, reason] = await new Promise((resolve) => {
       let heard = true;
@@ -216,7 +228,8 @@ export class Link {
         settle();
         try {
           const { id, data } = JSON.parse(message.data);
-          this.owner.received(id, data);
+          if (id === null && data.type === "expires") this.#renew(socket);
+          else this.owner.received(id, data);
         } catch (error) {
           this.#stop(new ProxyError(`The connection is given up: ${error}`, "INTERNAL"));
           this.#end?.(1002, String(error));
@@ -227,16 +240,41 @@ export class Link {
     if (code in REFUSALS) {
       return { code, error: errorOf({ code: REFUSALS[code], message: reason }), least: LATER.has(code) ? limits.laterPause : 0 };
     }
-    if (!opened && !this.error) return this.#refusal(url);
+    if (!opened && !this.error) return this.#refusal(url, key);
     const kind = STOP.has(code) ? ClosedError : UnreachableError;
     return { code, error: new kind(`The connection was closed with ${code}: ${reason}`), openFor: Date.now() - opened };
   }
 
+  /** The key to show: a function is asked for it each time. */
+  async #show() {
+    if (typeof this.key !== "function") return this.key;
+    let timer;
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`none came for ${limits.openTimeout} ms`)), limits.openTimeout);
+    });
+    try {
+      return await Promise.race([this.key(), late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Hand in a fresh token before the present one ends. */
+  async #renew(socket) {
+    if (typeof this.key !== "function") return;
+    try {
+      const token = await this.#show();
+      if (this.socket === socket) this.send("renew", { fn: "renew", args: [token] });
+    } catch {
+      // The connection is closed when the token ends; the next one asks again, and tells why there is none.
+    }
+  }
+
   /** Ask by a plain request why a handshake failed that was answered without a close code, by a proxy for example. */
-  async #refusal(url) {
+  async #refusal(url, key) {
     const unknown = { code: 1006, error: new UnreachableError(`No connection to ${this.base}`) };
     try {
-      const headers = this.key === undefined ? {} : { Authorization: `Bearer ${this.key}` };
+      const headers = key === undefined ? {} : { Authorization: `Bearer ${key}` };
       const signal = AbortSignal.timeout(limits.openTimeout);
       const response = await fetch(url.replace(/^ws/, "http"), { headers, signal });
       if (response.status === OK_UPGRADE) return unknown;

@@ -31,8 +31,9 @@ export class UnrecoverableError extends Error {}
 export interface ConnectionOptions {
   /** Of the gateway: by default the one that this module comes from, else ws://127.0.0.1:8080. */
   url?: string;
-  /** That the gateway knows; none for a gateway without keys. */
-  key?: string;
+  /** That the gateway knows, or a function that returns a token for it: it is asked before each connection, and when the
+   *  token ends soon. None for a gateway without keys. */
+  key?: string | (() => string | Promise<string>);
   /** The class for connections, where there is no global one: that of the package `ws` in Node 18. */
   WebSocket?: unknown;
 }
