@@ -157,6 +157,34 @@ async def test_watchers_are_told_of_events_that_were_trimmed_while_the_reader_wa
         assert (await other.data())["event"] == "resumed"
 
 
+@pytest.mark.parametrize("queue_links", [32, 0], ids=["blocked", "asleep"])
+@pytest.mark.parametrize("ahead", [2, 0], ids=["and has others instead", "and nothing instead"])
+async def test_watchers_are_told_when_the_next_master_never_had_the_last_event(
+    server: ValkeyProcess, queue_links: int, ahead: int
+) -> None:
+    async with Gateway(server.url, queue_links=queue_links) as proxy:
+        watcher, producer = await proxy.events("q", "paused,resumed"), await proxy.queue()
+        for call in ("pause", "resume"):
+            await producer.call(call)
+        common, lost = [(await watcher.data())["args"][1] for _ in range(2)]
+        moment, number = map(int, lost.split("-"))
+        others = [f"{moment}-{number + 1 + each}" for each in range(ahead)]
+        async with AsyncRedis.from_url(server.url) as redis, redis.pipeline() as pipe:  # as a failover does at once
+            for kind in ("normal", "pubsub"):
+                pipe.client_kill_filter(_type=kind, skipme=True)
+            pipe.delete("bull:q:events")
+            for id in (common, *others):
+                pipe.xadd("bull:q:events", {"event": "paused"}, id=id)
+            await pipe.execute()
+        newest = [common, *others][-1]
+        first, last = (common, lost) if newest == common else (lost, newest)
+        assert await watcher.data() == {"event": "gap", "args": [{"from": first, "to": last}]}
+        async with AsyncRedis.from_url(server.url) as redis:
+            later = f"{newest.partition('-')[0]}-9"
+            await redis.xadd("bull:q:events", {"event": "resumed"}, id=later)
+        assert (await watcher.data())["args"][1] == later
+
+
 async def test_a_job_whose_fetch_was_executed_but_never_answered_is_pushed_and_not_blamed(
     server: ValkeyProcess, proxy: Gateway
 ) -> None:

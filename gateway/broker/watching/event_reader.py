@@ -75,6 +75,11 @@ class Cursor:
         if self.is_live and event.id > self.position:
             self.deliver(event)
 
+    def step_back(self, position: StreamId) -> None:
+        """Let live events come from an earlier position on, those of another stream."""
+        if self.is_live:
+            self.position = min(self.position, position)
+
     def missed(self, start: StreamId, end: StreamId) -> None:
         """Tell a watcher of live events of a gap; the others find it themselves."""
         if self.is_live and end > self.position:
@@ -116,7 +121,11 @@ class EventReader:
     @property
     def watchers(self) -> int:
         """How many sessions watch the queue: not those who wait for the end of a job, and listen, too."""
-        return sum(isinstance(listener, Cursor) for listener in self._listeners)
+        return len(self._cursors)
+
+    @property
+    def _cursors(self) -> list[Cursor]:
+        return [listener for listener in self._listeners if isinstance(listener, Cursor)]
 
     async def join(self, listener: Listener) -> StreamId:
         """Let a listener hear every event from now on; return the id of the newest one before.
@@ -148,8 +157,9 @@ class EventReader:
     async def follow(self, cursor: Cursor, after: StreamId | None) -> None:
         """Deliver what the watcher missed since `after`, if it says so, then let live events through."""
         if after is not None:
-            if (end := await self._trimmed_until(after)) is not None:
-                cursor.watcher.gap(after, end)
+            if (end := await self._lost_until(after)) is not None:
+                cursor.watcher.gap(*sorted((after, end)))
+                after = min(after, end)
             cursor.position = after
             await self._catch_up(cursor)
         while self._position > cursor.position:  # the others have heard more since
@@ -222,9 +232,10 @@ class EventReader:
             else:
                 return reply
 
-    async def _trimmed_until(self, after: StreamId) -> StreamId | None:
+    async def _lost_until(self, after: StreamId) -> StreamId | None:
         """Return the id of the oldest entry that is left if the stream may have been trimmed beyond `after`, else None.
 
+        That of the newest one where it is older than `after`: the server has become the master without that entry.
         Redis does not keep what it trimmed; but when `after` itself is gone, and what is oldest now is younger, and
         something was trimmed at all (`entries-added` > `length`), events may be missing.
         """
@@ -233,8 +244,10 @@ class EventReader:
             return None
         # Redis before 7.0 does not count what it added: there an id that is gone was trimmed.
         trimmed = info[b"entries-added"] > info[b"length"] if b"entries-added" in info else after > _START
-        first = info[b"first-entry"]
-        oldest = parse_stream_id((first[0] if first else info[b"last-generated-id"]).decode())
+        first, newest = info[b"first-entry"], parse_stream_id(info[b"last-generated-id"].decode())
+        if newest < after:
+            return newest
+        oldest = parse_stream_id(first[0].decode()) if first else newest
         return oldest if trimmed and oldest > after else None
 
     async def _info(self) -> dict[bytes, Any]:
@@ -327,17 +340,30 @@ class EventReader:
     async def _look_back(self) -> list[Any]:
         """Return the next entries, and tell those who listen if some before them may be gone."""
         position = self._position
-        end = await self._trimmed_until(position)
+        end = await self._lost_until(position)
         oldest, _, entries = await self._page(position)
         begin = parse_stream_id(oldest.decode()) if oldest else _START
         if begin > position > _START:  # also where the last entry that we have read was trimmed since we asked
             end = begin
+        elif end is None and begin > _START and not await self._has(position):
+            end = await self._end()
         if end is not None:
-            LogEvent.GAP.log(queue=self.queue.name, **{"from": str(position), "to": str(end)})
+            start, last = sorted((position, end))
+            LogEvent.GAP.log(queue=self.queue.name, **{"from": str(start), "to": str(last)})
+            if begin <= position:  # a server without this entry is the master now: nobody has read what it had instead
+                self._position, entries = end, []
+                for cursor in self._cursors:
+                    cursor.step_back(start)
             for listener in list(self._listeners):
-                listener.missed(position, end)
+                listener.missed(start, last)
         self._was_away = False
         return entries
+
+    async def _has(self, id: StreamId) -> bool:
+        """Return whether an entry is in the stream; the one before the first always is."""
+        text = format_stream_id(id)
+        call = partial(self.queue.link.call, "XRANGE", self._key, text, text, decode=False)
+        return id == _START or bool(await self._patiently(call))
 
     def _command(self, *block: Any) -> tuple[Any, ...]:
         return "XREAD", "COUNT", self._batch, *block, "STREAMS", self._key, format_stream_id(self._position)
