@@ -9,14 +9,18 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from urllib.parse import quote
 
+from redis.exceptions import RedisError
+
 from tests.faults.clients import ask, dial
 from tests.faults.soak.accidents import ACCIDENTS, possible
-from tests.faults.soak.auditor import audit, holdings, settled
+from tests.faults.soak.auditor import audit, holdings, note_replicated, settled
 from tests.faults.soak.crowd import Crowd
+from tests.faults.soak.ledger import Ledger
 from tests.faults.soak.site import KINDS, LOAD, PROBE, Site
 from tests.support.waiting import stretched
 
@@ -26,6 +30,7 @@ _SETTLING = 90.0  # s after the last accident, in which BullMQ's own check finds
 _SETTLED = 10.0  # s, the same, in which we find it
 _GROWTH = 64 * 2**20  # bytes per shard that memory may grow by
 _SLACK = 8  # descriptors and clients of Redis, per shard
+_ASKED = 0.2  # s between two questions for what all servers have
 _STRANGERS = 2  # clients with a process of their own
 
 
@@ -46,12 +51,21 @@ async def serves_again(site: Site) -> float:
     return time.monotonic() - began
 
 
+async def _ask_replicas(site: Site, ledger: Ledger) -> None:
+    """Note again and again what a failover must not lose."""
+    while ledger.is_lossy:
+        with suppress(OSError, RedisError):
+            await note_replicated(site, ledger)
+        await asyncio.sleep(_ASKED)
+
+
 async def soak(site: Site, names: list[str], minutes: float, random: Random) -> int:
     """Let accidents of these names happen for so long; return the exit code."""
     await serves_again(site)
     before = await holdings(site)
     crowd = Crowd(site, LOAD, random, strangers=_STRANGERS)
     crowd.start()
+    asking = asyncio.create_task(_ask_replicas(site, crowd.ledger))
     times: dict[str, list[float]] = defaultdict(list)
     faults: list[str] = []
     deadline = time.monotonic() + 60 * minutes
@@ -73,6 +87,7 @@ async def soak(site: Site, names: list[str], minutes: float, random: Random) -> 
         faults.append(str(error))
     if (took := time.monotonic() - stopped) > stretched(_SETTLED):
         faults.append(f"it took {took:.0f} s until each job was finished and heard of")
+    asking.cancel()
     await crowd.close()
     account = await audit(site, crowd.ledger)
     await asyncio.sleep(15)  # memory is given back after ten quiet seconds

@@ -26,10 +26,6 @@ class Accident(NamedTuple):
     needs_clock: bool = False
 
 
-# Sentinels put a replica into the place of a master that does not answer. What that one has confirmed alone is lost by
-# that: with `min_replicas` it confirms nothing alone.
-_NO_LOSS_BY_FAILOVER = ("single", "replicated", "cluster")
-
 ACCIDENTS = {
     "a shard is killed": Accident(to_gateways.kill_shard),
     "a shard is stopped": Accident(to_gateways.stop_shard),
@@ -42,22 +38,22 @@ ACCIDENTS = {
     "a client is stopped": Accident(to_gateways.stop_client),
     "clients use up the descriptors": Accident(to_gateways.use_up_descriptors),
     "packets to clients are dropped": Accident(to_links.silence_clients),
-    "packets to redis are dropped": Accident(to_links.silence_redis, _NO_LOSS_BY_FAILOVER),
-    "redis is far away": Accident(to_links.delay_redis, _NO_LOSS_BY_FAILOVER),
+    "packets to redis are dropped": Accident(to_links.silence_redis),
+    "redis is far away": Accident(to_links.delay_redis),
     "redis says what nobody has asked": Accident(to_links.say_what_nobody_asked),
     "all links are killed": Accident(to_links.kill_links),
     "all who wait are unblocked": Accident(to_links.unblock_clients),
     "redis is killed": Accident(to_redis.kill, ("single",)),
     "redis loses its file": Accident(to_redis.lose_file, ("single",)),
-    "redis is frozen": Accident(to_redis.freeze, _NO_LOSS_BY_FAILOVER),
+    "redis is frozen": Accident(to_redis.freeze),
     "a node is gone": Accident(to_redis.remove_node, ("cluster",)),
     "a slot moves": Accident(to_redis.move_slot, ("cluster",)),
     "the master changes": Accident(to_redis.fail_over, ("sentinel", "replicated")),
-    "the master dies": Accident(to_redis.kill_master, ("replicated",)),
+    "the master dies": Accident(to_redis.kill_master, ("sentinel", "replicated")),
     "redis pauses": Accident(to_redis.pause),
     "redis forgets its scripts": Accident(to_redis.flush_scripts),
     "redis forgets everything": Accident(to_redis.flush_all),
-    "redis is busy": Accident(to_redis.keep_busy, _NO_LOSS_BY_FAILOVER),
+    "redis is busy": Accident(to_redis.keep_busy),
     "the password changes": Accident(to_redis.change_password),
     "no right to run scripts": Accident(to_redis.refusing_right("-evalsha", "+evalsha")),
     "no right to delete": Accident(to_redis.refusing_right("-del", "+del")),

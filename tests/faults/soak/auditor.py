@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -16,6 +17,7 @@ from tests.faults.soak.site import Site
 
 _LISTS = ("wait", "paused", "active")
 _SETS = ("prioritized", "delayed", "completed", "failed", "waiting-children")
+_REPLICATED = 500  # ms in which replicas have what their master has
 _STALLED = "job stalled more than allowable limit"
 
 
@@ -34,9 +36,10 @@ async def settled(site: Site, ledger: Ledger, timeout: float) -> None:
     """Wait until each job that is there, or was added, is finished, or fail with where the others are."""
     deadline = time.monotonic() + timeout
     while True:
+        await note_missing(site, ledger)
         async with site.redis() as redis:
             found = await places(redis, ledger.queue)
-        open_jobs = {id: found.get(id, ["nowhere"]) for id in ledger.tried | found.keys()}
+        open_jobs = {id: found.get(id, ["nowhere"]) for id in (ledger.tried - ledger.unpromised) | found.keys()}
         open_jobs = {id: states for id, states in open_jobs.items() if states not in (["completed"], ["failed"])}
         if not open_jobs and (not unheard(found, ledger) or time.monotonic() > deadline):
             return  # who has not heard is told of by the audit
@@ -56,6 +59,7 @@ class Account:
     """What became of the jobs of one queue."""
 
     added: int
+    unpromised: int
     voided: int
     completed: int
     failed: int
@@ -65,25 +69,42 @@ class Account:
     faults: list[str]
 
 
-async def count_gone(site: Site, ledger: Ledger) -> None:
-    """Note which confirmed jobs are not there, before the server forgets all."""
+async def note_missing(site: Site, ledger: Ledger) -> None:
+    """Note which confirmed jobs are not there, such as before the server forgets all."""
     added = sorted(ledger.added)
     async with site.redis() as redis, redis.pipeline(transaction=False) as pipeline:
         for id in added:
             pipeline.exists(f"bull:{ledger.queue}:{id}")
-        ledger.gone |= {id for id, exists in zip(added, await pipeline.execute(), strict=True) if not exists}
+        ledger.miss({id for id, exists in zip(added, await pipeline.execute(), strict=True) if not exists})
+
+
+async def note_replicated(site: Site, ledger: Ledger) -> None:
+    """Note which confirmed jobs and ends all servers have: the master has them, and its replicas what it had then."""
+    added, ended = map(sorted, ledger.in_doubt)
+    async with site.redis() as redis, redis.pipeline(transaction=False) as pipeline:
+        for id in added:
+            pipeline.exists(f"bull:{ledger.queue}:{id}")
+        for id in ended:
+            pipeline.zscore(f"bull:{ledger.queue}:completed", id)
+        pipeline.set("auditor", "", px=1000)
+        pipeline.wait(len(site.servers) - 1, _REPLICATED)
+        *found, _, replicas = await pipeline.execute()
+    if replicas == len(site.servers) - 1:
+        kept = [bool(each) for each in found]
+        ledger.replicated(set(compress(added, kept)), set(compress(ended, kept[len(added) :])))
 
 
 async def audit(site: Site, ledger: Ledger) -> Account:
     """Count the jobs of a queue on which nobody works any more."""
     queue = ledger.queue
     faults: list[str] = []
+    await note_missing(site, ledger)
     async with site.redis() as redis:
         found = await places(redis, queue)
         locks = [key async for key in redis.scan_iter(f"bull:{queue}:*:lock", count=1000)]
         failed = [id for id, states in found.items() if states == ["failed"]]
         reasons = Counter([await redis.hget(f"bull:{queue}:{id}", "failedReason") for id in failed])
-    if missing := ledger.gone | (ledger.added - found.keys()):
+    if missing := ledger.gone | (ledger.added - ledger.unpromised - found.keys()):
         faults.append(f"{len(missing)} jobs are lost, such as {[ledger.history(id) for id in sorted(missing)[:3]]}")
     if foreign := found.keys() - ledger.tried - ledger.voided:
         faults.append(f"{len(foreign)} jobs that nobody has added, such as {sorted(foreign)[:3]}")
@@ -101,6 +122,7 @@ async def audit(site: Site, ledger: Ledger) -> Account:
         faults.append(f"jobs failed: {others}")
     return Account(
         added=len(ledger.added),
+        unpromised=len(ledger.unpromised),
         voided=len(ledger.voided),
         completed=sum(states == ["completed"] for states in found.values()),
         failed=len(failed),

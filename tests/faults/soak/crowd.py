@@ -37,7 +37,7 @@ class Crowd:
         self, site: Site, queue: str, random: Random, habits: tuple[str, ...] = HABITS, strangers: int = 0
     ) -> None:
         """Make a crowd: a worker of each habit, and so many more in processes of their own."""
-        self.ledger = Ledger(queue)
+        self.ledger = Ledger(queue, is_lossy=site.kind == "sentinel")
         site.ledgers.append(self.ledger)
         self._site = site
         self._path = f"/queue/{quote(queue)}"

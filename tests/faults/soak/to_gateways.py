@@ -53,7 +53,9 @@ async def kill_supervisor(site: Site, random: Random) -> None:
     """Kill a supervisor, and stop its shards before or after that or not at all; start the gateway again."""
     number = random.randrange(len(site.gateways))
     gateway, shards = site.gateways[number], site.gateways[number].shards()
-    when = random.choice(("never", "before", "after"))
+    # libfaketime locks itself when a timer is set: a process that is stopped in that moment is not ended by its own.
+    has_own_clock = site.clock is not None and gateway is site.gateways[-1]
+    when = random.choice(("never", "before") if has_own_clock else ("never", "before", "after"))
     if when == "before":
         _signal(shards, signal.SIGSTOP)
     os.kill(gateway.pid, signal.SIGKILL)

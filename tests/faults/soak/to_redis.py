@@ -12,7 +12,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tests.faults.soak.auditor import count_gone
+from tests.faults.soak.auditor import note_missing
 from tests.faults.soak.site import REDIS_TIMEOUT, USER, Site
 
 _BUSY = "for _ = 1, 5e7 do end"  # half a second or more; the time stands still for a script
@@ -95,7 +95,7 @@ async def flush_all(site: Site, random: Random) -> None:
 
 async def _count_all(site: Site) -> None:
     for ledger in site.ledgers:
-        await count_gone(site, ledger)
+        await note_missing(site, ledger)
 
 
 def _void_all(site: Site) -> None:
