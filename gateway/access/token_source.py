@@ -46,12 +46,12 @@ class TokenSource:
         keys: None before a URL has answered for the first time.
     """
 
-    def __init__(self, place: str, changed: Callable[[TokenKeys], None]) -> None:
+    def __init__(self, place: str, gone: Callable[[], None]) -> None:
         """Read a file, or prepare to ask a URL.
 
         Args:
             place: the path or URL.
-            changed: gets other keys that are to be in force.
+            gone: is called when keys are not in force any more.
 
         Raises:
             TokenKeysError: a file cannot be used, or a package is missing.
@@ -59,7 +59,7 @@ class TokenSource:
         require_library()
         self._place = place
         self._is_url = "://" in place
-        self._changed = changed
+        self._gone = gone
         self._fetching: asyncio.Task[None] | None = None
         self._due = 0.0  # when the URL is asked next, in loop time
         self._failures = 0
@@ -121,7 +121,8 @@ class TokenSource:
             log.info("token_keys: keys that verify tokens: %d", len(keys))
             for remark in keys.remarks:
                 log.warning("token_keys: %s", remark)
-        self._changed(keys)
+        if before is not None and not before.fingerprints <= keys.fingerprints:
+            self._gone()
 
     def _ask(self) -> None:
         if self._fetching is None:

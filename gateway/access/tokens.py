@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from bullmq_proxy.gateway.access.accounts import Account, AuthenticatedConnection
 from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.access.keys_file import InvalidFieldError, Key, digest, read_key
-from bullmq_proxy.gateway.access.token_keys import TokenKey, TokenKeys
+from bullmq_proxy.gateway.access.token_keys import TokenKey
 from bullmq_proxy.gateway.access.token_source import TokenSource
 from bullmq_proxy.gateway.access.usage import OwnCounts, Usage
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -68,7 +68,9 @@ class TokenAccount(Account):
         self._warn_at = self._token.expires - min(WARNING, left / 3) - TICK
 
     def check_validity(self, now: float) -> None:
-        """Refuse a token that has expired."""
+        """Refuse a token that has expired, or whose signature does not count any more."""
+        if not self._tokens.knows(self.signed_with):
+            raise _refused("is signed with a key that is not valid any more")
         assert self._token.expires is not None
         if now >= self._token.expires:
             raise _refused("has expired: get a fresh one")
@@ -151,7 +153,7 @@ class Tokens:
         self._lifetime = lifetime
         self._cached: dict[bytes, TokenAccount] = {}
         self._usages: WeakValueDictionary[str, Usage] = WeakValueDictionary()
-        self.source = TokenSource(place, self._keys_changed)
+        self.source = TokenSource(place, self._keys_gone)
 
     def authenticate(self, secret: str) -> TokenAccount:
         """Return the account of a token.
@@ -161,7 +163,7 @@ class Tokens:
         """
         shown = digest(secret)
         account = self._cached.pop(shown, None)
-        if account is None:
+        if account is None or not self.knows(account.signed_with):
             account = self._verify(secret, shown)
         account.check_validity(time.time())
         self._cached[shown] = account
@@ -175,12 +177,14 @@ class Tokens:
         for account in list(self.open):
             account.tick(now)
 
-    def _keys_changed(self, keys: TokenKeys) -> None:
-        """Let nobody in any more whose token was signed with a key that is gone."""
-        known = keys.fingerprints
-        self._cached = {shown: each for shown, each in self._cached.items() if each.signed_with in known}
+    def knows(self, fingerprint: bytes) -> bool:
+        """Return whether a key is in force."""
+        return self.source.keys is not None and fingerprint in self.source.keys.fingerprints
+
+    def _keys_gone(self) -> None:
+        """Close the connections whose token was signed with a key that is gone."""
         for account in list(self.open):
-            if account.signed_with not in known:
+            if not self.knows(account.signed_with):
                 account.end("the key that has signed the token is not valid any more")
 
     def _verify(self, secret: str, shown: bytes) -> TokenAccount:

@@ -13,11 +13,15 @@ import pytest_asyncio
 from jwt.algorithms import RSAAlgorithm
 
 from bullmq_proxy.gateway import Proxy
+from bullmq_proxy.gateway.access import tokens as access
 from bullmq_proxy.gateway.access.token_keys import LARGEST_SET, TokenKeysError, parse_keys, read_token_keys
 from bullmq_proxy.gateway.access.token_source import fetch
+from bullmq_proxy.gateway.access.tokens import Tokens
+from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 from tests.net.conftest import MakeGateway
 from tests.net.support import RawClient, upgrade
-from tests.support.tokens import ALGORITHMS, SETTINGS, jwk, key_set, signer, token, write_set
+from tests.support.tokens import ALGORITHMS, AUDIENCE, ISSUER, SETTINGS, jwk, key_set, signer, token, write_set
 
 
 def bearer(secret: str) -> str:
@@ -186,6 +190,33 @@ class TestFile:
             write_set(path, {**jwk("EdDSA", "-other"), "kid": "EdDSA"})
             gateway.reload_keys()
             assert (await client.closed())[0] == 4004
+
+    def test_a_key_that_is_gone_lets_nobody_in_whose_handshake_has_begun(self, tmp_path: Path) -> None:
+        path = tmp_path / "tokens.json"
+        whole = {"issuer": ISSUER, "audience": AUDIENCE, "leeway": 0.0, "lifetime": 1000.0}
+        tokens = Tokens(write_set(path, jwk("EdDSA")), **whole)  # type: ignore[arg-type]
+        secret = token()
+        account = tokens.authenticate(secret)
+        write_set(path, jwk("ES256"))
+        tokens.source.read_again()
+        for each in (account, account.of_connection()):
+            with pytest.raises(GatewayError, match="is signed with a key that is not valid any more"):
+                each.check(SessionEndpoint.QUEUE, "q", ())
+        with pytest.raises(GatewayError, match="is signed with a key that is not known"):
+            tokens.authenticate(secret)
+
+    def test_tokens_that_were_verified_are_known_again_up_to_a_number(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(access, "CACHED", 2)
+        whole = {"issuer": ISSUER, "audience": AUDIENCE, "leeway": 0.0, "lifetime": 1000.0}
+        tokens = Tokens(write_set(tmp_path / "tokens.json", jwk("EdDSA")), **whole)  # type: ignore[arg-type]
+        secrets = [token(jti=str(number)) for number in range(3)]
+        first, second = map(tokens.authenticate, secrets[:2])
+        assert tokens.authenticate(secrets[0]) is first
+        tokens.authenticate(secrets[2])  # the second one was shown longest ago
+        assert tokens.authenticate(secrets[0]) is first
+        assert tokens.authenticate(secrets[1]) is not second
 
     def test_one_that_others_can_read_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "tokens.json"

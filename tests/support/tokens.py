@@ -16,7 +16,7 @@ from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorith
 ISSUER: Final = "https://login.example.org/"
 AUDIENCE: Final = "bullmq-proxy"
 ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
-SETTINGS: Final = {"token_issuer": ISSUER, "token_audience": AUDIENCE}
+SETTINGS: Final[dict[str, Any]] = {"token_issuer": ISSUER, "token_audience": AUDIENCE}
 EVERYTHING: Final = ("produce", "consume", "observe", "tune", "manage")
 
 
