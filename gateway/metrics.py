@@ -1,7 +1,8 @@
 """The page of metrics: the figures of all shards, from whichever of them is asked.
 
 Each shard writes its own into shared memory once a second; the one that is asked adds what is written there. By this
-writing the supervisor sees that the shard's event loop goes on.
+writing the supervisor sees that the shard's event loop goes on. The memory outlives the shards: what is counted goes on
+where the one before in the slot has stopped.
 """
 
 from __future__ import annotations
@@ -9,115 +10,23 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Final
 
 from bullmq_proxy.gateway import log_events
 from bullmq_proxy.gateway.broker.broker import Broker
-from bullmq_proxy.gateway.broker.counters import OUTCOMES, STATES
+from bullmq_proxy.gateway.broker.counters import OTHER, CallCounts
 from bullmq_proxy.gateway.history import History
+from bullmq_proxy.gateway.metrics_table import FUNCTIONS, GAUGE, HISTOGRAM, METRICS, Metric
 from bullmq_proxy.gateway.net.listener import Listener
-from bullmq_proxy.gateway.shared_memory import FIGURES, ShardMemory
+from bullmq_proxy.gateway.shared_memory import FIGURES, Published, ShardMemory
 
 _PERIOD: Final = 1.0  # s between two looks at the own figures
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One line for each shard.
-
-    Attributes:
-        name: without the prefix of all our names; figures of one name stand together.
-        kind: counter or gauge, as Prometheus names them.
-        help: one sentence.
-        read: its value now.
-        label: beside `slot`, as it is written.
-        is_lag: it is at least as much as the shard is late with its next look.
-    """
-
-    name: str
-    kind: str
-    help: str
-    read: Callable[[Metrics], float]
-    label: str = ""
-    is_lag: bool = False
-
-
-def _answered(state: str) -> Metric:
-    return Metric(
-        "jobs_answered_total",
-        "counter",
-        "Final answers of workers that Redis has stored, by the job's state then.",
-        lambda shard: shard.broker.counters.answered_jobs[state],
-        f',state="{state}"',
-    )
-
-
-def _delivered(outcome: str) -> Metric:
-    return Metric(
-        "webhook_deliveries_total",
-        "counter",
-        "Requests to the endpoints of webhook workers, by what came of them.",
-        lambda shard: shard.broker.counters.deliveries[outcome],
-        f',outcome="{outcome}"',
-    )
-
-
-METRICS: Final = (
-    Metric("connections", "gauge", "Open WebSocket connections.", lambda shard: shard.listener.open),
-    Metric(
-        "connections_accepted_total",
-        "counter",
-        "WebSocket handshakes completed.",
-        lambda shard: shard.listener.accepted,
-    ),
-    Metric("calls_total", "counter", "Calls of functions.", lambda shard: shard.broker.counters.calls),
-    Metric(
-        "call_errors_total",
-        "counter",
-        "Calls of functions that were answered with an error.",
-        lambda shard: shard.broker.counters.refused_calls,
-    ),
-    Metric("jobs_held", "gauge", "Jobs in clients' hands.", lambda shard: len(shard.broker.leases)),
-    Metric("jobs_pushed_total", "counter", "Jobs pushed to workers.", lambda shard: shard.broker.counters.pushed_jobs),
-    *map(_answered, STATES),
-    Metric(
-        "events_delivered_total",
-        "counter",
-        "Events delivered, once for each watcher.",
-        lambda shard: shard.broker.counters.events,
-    ),
-    *map(_delivered, OUTCOMES),
-    Metric(
-        "webhook_workers", "gauge", "Webhook workers that the shard runs.", lambda shard: shard.broker.counters.webhooks
-    ),
-    Metric(
-        "webhook_breakers_open",
-        "gauge",
-        "Webhook workers that leave their endpoint alone, since it is down.",
-        lambda shard: shard.broker.counters.open_breakers,
-    ),
-    Metric("redis_up", "gauge", "Whether Redis is connected.", lambda shard: shard.broker.link.is_up),
-    Metric(
-        "redis_connected_total",
-        "counter",
-        "Times that the connection for commands was made.",
-        lambda shard: shard.broker.link.times_up,
-    ),
-    Metric(
-        "event_loop_lag_seconds",
-        "gauge",
-        "How much too late the event loop came to its last look at these figures, due each second, or is for the next.",
-        lambda shard: shard.lag,
-        is_lag=True,
-    ),
-    Metric("start_time_seconds", "gauge", "When the shard started.", lambda shard: shard.started_at),
-)
-assert len(METRICS) <= FIGURES
+_KINDS: Final = [metric.kind for metric in METRICS for _ in range(metric.size)]  # of each figure
+assert len(_KINDS) <= FIGURES
 # A shard runs the code that is installed when it starts: its siblings may know other figures, which it leaves out.
-_LAYOUT: Final = zlib.crc32("".join(figure.name + figure.label for figure in METRICS).encode())
+_LAYOUT: Final = zlib.crc32(repr([(each.name, each.values, each.bounds) for each in METRICS]).encode())
 
 
 class Metrics:
@@ -134,7 +43,11 @@ class Metrics:
         self.lag: float = 0.0  # s
         self.started_at: float = round(time.time(), 3)
         self.history = History(row, broker.queues.counts)
+        calls = broker.counters.calls = {name: CallCounts() for name in FUNCTIONS if name != OTHER}
+        self.calls = [*calls.values(), broker.counters.other_calls]  # in the order of their names
         self._row = row
+        before = row.counted(_LAYOUT, len(_KINDS))
+        self._before = [0.0 if kind == GAUGE else figure for kind, figure in zip(_KINDS, before, strict=True)]
         self._look: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -146,6 +59,7 @@ class Metrics:
     def close(self) -> None:
         """Write them down for the last time."""
         self.history.collect_all()
+        self._publish()
         if self._look is not None:
             self._look.cancel()
 
@@ -170,18 +84,38 @@ class Metrics:
             asyncio.get_running_loop().call_soon(self._collect)
 
     def _publish(self) -> None:
-        self._row.publish(_LAYOUT, [float(figure.read(self)) for figure in METRICS])
+        figures = (figure for metric in METRICS for figure in metric.read(self))
+        self._row.publish(_LAYOUT, [before + now for before, now in zip(self._before, figures, strict=True)])
 
 
-def _lines(rows: dict[int, tuple[float, list[float]]]) -> Iterator[str]:
-    for name, group in groupby(enumerate(METRICS), key=lambda item: item[1].name):
-        figures = list(group)
-        first = figures[0][1]
-        yield f"# HELP bullmq_proxy_{name} {first.help}\n# TYPE bullmq_proxy_{name} {first.kind}\n"
-        for slot, (age, values) in rows.items():
-            for column, figure in figures:
-                value = max(values[column], age - _PERIOD) if figure.is_lag else values[column]
-                yield f'bullmq_proxy_{name}{{slot="{slot}"{figure.label}}} {_number(value)}\n'
+def _lines(rows: dict[int, Published]) -> Iterator[str]:
+    at = 0
+    for metric in METRICS:
+        yield f"# HELP bullmq_proxy_{metric.name} {metric.help}\n# TYPE bullmq_proxy_{metric.name} {metric.kind}\n"
+        for slot, (age, figures) in rows.items():
+            if age is not None or metric.kind != GAUGE:  # nobody serves the slot now, but somebody did
+                yield from _lines_of(metric, f'slot="{slot}"', age or 0.0, figures[at : at + metric.size])
+        at += metric.size
+
+
+def _lines_of(metric: Metric, slot: str, age: float, figures: Sequence[float]) -> Iterator[str]:
+    for place, value in enumerate(metric.values):
+        labels = f'{slot},{metric.label}="{value}"' if metric.label else f"{slot},{value}".removesuffix(",")
+        own = figures[place * metric.width : (place + 1) * metric.width]
+        if metric.is_sparse and not any(own):
+            continue
+        if metric.kind == HISTOGRAM:
+            yield from _histogram(metric, labels, own)
+        else:
+            figure = max(own[0], age - _PERIOD) if metric.is_lag else own[0]
+            yield f"bullmq_proxy_{metric.name}{{{labels}}} {_number(figure)}\n"
+
+
+def _histogram(metric: Metric, labels: str, figures: Sequence[float]) -> Iterator[str]:
+    name, *counts = f"bullmq_proxy_{metric.name}", *accumulate(figures[:-1])
+    for bound, count in zip([*map(_number, map(float, metric.bounds)), "+Inf"], counts, strict=True):
+        yield f'{name}_bucket{{{labels},le="{bound}"}} {_number(count)}\n'
+    yield f"{name}_sum{{{labels}}} {_number(figures[-1])}\n{name}_count{{{labels}}} {_number(counts[-1])}\n"
 
 
 def _number(value: float) -> str:

@@ -11,16 +11,17 @@ import os
 import struct
 import sys
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """Number of the layout below. Shards of another version may map the memory: count up with any change of it."""
 
 COLUMNS: Final = 1024
 """How many keys a gateway can count."""
 
-FIGURES: Final = 30
+FIGURES: Final = 2400
 """How many figures a shard can publish."""
 
 SERIES: Final = 33
@@ -31,6 +32,9 @@ STEPS: Final = 360
 
 WIDTH: Final = 7
 """Numbers of a step: which one it is, and its figures."""
+
+Published = tuple[float | None, list[float]]
+"""The age in seconds of what a shard has published, None where it has ended, and its figures."""
 
 Title = tuple[int, int]
 """What a series is of; only zeros where it is of nothing."""
@@ -102,15 +106,14 @@ class SharedMemory:
         return self._beats.tolist()
 
     def clear(self, slot: int) -> None:
-        """Forget the connections, figures and signs of life of a slot's shard that has died.
+        """Forget the connections and signs of life of a slot's shard that has died, and that its figures are current.
 
-        The parent calls it before it starts the next one. The calls that the shard let through stay counted, and the
-        history goes on.
+        The parent calls it before it starts the next one. The calls that the shard let through stay counted, its
+        figures are there for its successor to go on with, and so does the history.
         """
         start = slot * COLUMNS
         self._open[start : start + COLUMNS] = memoryview(bytes(COLUMNS * _CELL)).cast("Q")
-        start = slot * _PLACES
-        self._figures[start : start + _PLACES] = memoryview(bytes(_PLACES * _CELL)).cast("d")
+        self._figures[slot * _PLACES + 1] = 0.0
         self._beats[slot] = 0
 
 
@@ -167,15 +170,20 @@ class ShardMemory:
             figures: at most `FIGURES`.
         """
         start = self._slot * _PLACES
-        for place, figure in enumerate((layout, time.monotonic(), *figures), start):
-            self._figures[place] = figure
+        cells = array("d", (layout, time.monotonic(), *figures))
+        self._figures[start : start + len(cells)] = memoryview(cells)
         self._beats[self._slot] += 1
 
-    def published(self, layout: int) -> dict[int, tuple[float, list[float]]]:
-        """Return the age in seconds and the figures of each slot whose shard has published this layout."""
+    def published(self, layout: int) -> dict[int, Published]:
+        """Return what the shard of each slot has published in this layout."""
         now, slots = time.monotonic(), range(len(self._figures) // _PLACES)
         rows = {slot: list(self._figures[slot * _PLACES : (slot + 1) * _PLACES]) for slot in slots}
-        return {slot: (now - row[1], row[2:]) for slot, row in rows.items() if row[0] == layout}
+        return {slot: (now - row[1] if row[1] else None, row[2:]) for slot, row in rows.items() if row[0] == layout}
+
+    def counted(self, layout: int, count: int) -> list[float]:
+        """Return the first figures that the shard before in this slot has published in this layout, or zeros."""
+        row = list(self._figures[self._slot * _PLACES : (self._slot + 1) * _PLACES])
+        return row[2 : 2 + count] if row[0] == layout else [0.0] * count
 
     def history(self) -> tuple[memoryview[int], memoryview[float]]:
         """Return the titles of this slot's series, two numbers for each, and all their steps."""

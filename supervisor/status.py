@@ -74,7 +74,7 @@ def _shards(gateway: Gateway) -> dict[str, dict[str, float]]:
     for found in _LINE.finditer(gateway.text("/metrics")):
         figures = shards.setdefault(found["slot"], {})
         figures[found["name"]] = figures.get(found["name"], 0.0) + float(found["value"])
-    return shards
+    return {slot: figures for slot, figures in shards.items() if "start_time_seconds" in figures}  # those that live
 
 
 def _table(

@@ -88,7 +88,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.access.grants",
         "gateway.broker.functions",
         "gateway.conformance.rules",
-        "gateway.metrics",
+        "gateway.metrics_table",
         "gateway.settings",
         "gateway.webhooks",
         *_GROUND,
@@ -107,6 +107,12 @@ ROOMS: dict[str, set[str]] = {
     "gateway.conformance.rules": set(),
     "gateway.conformance": {"gateway.conformance.rules"},  # plays the protocol alone
     "gateway.history": {"gateway.broker.jobs", "gateway.shared_memory", *_GROUND},
+    "gateway.metrics_table": {
+        "gateway.broker",
+        "gateway.broker.functions",
+        "gateway.net",
+        *_GROUND,
+    },
     "gateway.metrics": {
         "gateway",
         "gateway.broker",
@@ -114,6 +120,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.log_events",
         "gateway.net",
         "gateway.shared_memory",
+        "gateway.metrics_table",
     },
     "gateway.app": {
         "gateway",

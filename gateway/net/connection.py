@@ -19,6 +19,7 @@ from websockets.protocol import Event, State
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.net import frames
+from bullmq_proxy.gateway.net.ends import OTHER
 from bullmq_proxy.gateway.net.penalties import Penalties
 from bullmq_proxy.gateway.net.places import KINDS
 from bullmq_proxy.gateway.net.sending_connection import LARGE, SendingConnection
@@ -88,7 +89,7 @@ class Connection(SendingConnection):
         """
         self._shared.unopened.opened(self)
         if self._end is None and self.place is not None:
-            self._shared.open[self] = self.place
+            self._shared.opened(self, self.place)
         self.request = None  # with the client's key
         early, self.early = self.early, None
         if self.session is not None and not self._close_code:
@@ -405,7 +406,10 @@ class Connection(SendingConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything: the socket is gone."""
         super().connection_lost(exc)
-        self._shared.open.pop(self, None)
+        if self.early is None:  # it was opened
+            ends, code = self._shared.ends, self.end_code
+            ends[code if code in ends else OTHER] += 1
+            self._shared.ends_soon(self)
         self._shared.unfinished.pop(self, None)
         self._shared.long.pop(self, None)
         self.forget_ping()

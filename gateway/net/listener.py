@@ -193,6 +193,15 @@ class Listener:
         return len(self._shared.open)
 
     @property
+    def shared(self) -> Shared:
+        """What all its connections share."""
+        return self._shared
+
+    def kinds(self) -> dict[str, int]:
+        """Return the number of open connections of each kind."""
+        return {**self._shared.kinds, "http": len(self._shared.http)}
+
+    @property
     def port(self) -> int:
         """The port that it listens on."""
         return self._port

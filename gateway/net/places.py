@@ -16,6 +16,8 @@ KINDS: Final[dict[SessionEndpoint, ConnectionKind]] = {
 }
 """The names of endpoints, as others are shown them."""
 
+ALL_KINDS: Final[tuple[ConnectionKind, ...]] = (*KINDS.values(), "http")
+
 
 class Place:
     """An endpoint and a queue, which connections share.

@@ -11,6 +11,7 @@ from websockets.protocol import State
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.net import frames
+from bullmq_proxy.gateway.net.ends import BROKEN
 from bullmq_proxy.gateway.net.opening_connection import OpeningConnection
 from bullmq_proxy.gateway.net.places import Place
 from bullmq_proxy.gateway.net.shared import Shared
@@ -119,10 +120,10 @@ class SendingConnection(OpeningConnection):
 
     @property
     def end_code(self) -> int:
-        """The code of the close frame that came first, from either side; 1006 while there is none."""
+        """The code of the close frame that came first, from either side; `BROKEN` while there is none."""
         protocol = self.protocol
         first = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent or protocol.close_rcvd
-        return 1006 if first is None else first.code
+        return BROKEN if first is None else first.code
 
     def close_as_slow(self) -> None:
         """Close the connection: its client does not read what is sent to it."""
@@ -159,5 +160,5 @@ class SendingConnection(OpeningConnection):
     def end_within(self, timeout: float | None = None) -> None:
         """Abort the connection unless the peer ends it in time; the first deadline counts."""
         if self._end is None:
-            self._shared.open.pop(cast(Any, self), None)
+            self._shared.ends_soon(cast(Any, self))
             self._end = self.loop.call_later(_CLOSE_TIMEOUT if timeout is None else timeout, self.transport.abort)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
-from bullmq_proxy.gateway.net.places import Place, Places
+from bullmq_proxy.gateway.net.ends import END_CODES
+from bullmq_proxy.gateway.net.places import KINDS, Place, Places
 from bullmq_proxy.gateway.net.refusals import Refusals
 from bullmq_proxy.gateway.net.unopened import Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
@@ -87,6 +88,8 @@ class Shared:
         numbers: of connections; each says when its connection was made, too.
         places: of connections.
         refusals: of handshakes and requests.
+        ends: how many WebSockets have ended with each code.
+        kinds: how many are open of each kind.
     """
 
     max_message_size: int
@@ -105,6 +108,8 @@ class Shared:
     numbers: Iterator[int] = field(default_factory=_numbers)
     places: Places = field(default_factory=Places)
     refusals: Refusals = field(default_factory=Refusals)
+    ends: dict[int, int] = field(default_factory=lambda: dict.fromkeys(END_CODES, 0))
+    kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS.values(), 0))
 
     def __post_init__(self) -> None:
         """Make what needs the budget."""
@@ -116,6 +121,17 @@ class Shared:
         if self.budget.turns.are_taken:
             return _SHARED_TURN
         return max(_TURN / (len(self.unfinished) or 1), _SHORTEST_TURN)
+
+    def opened(self, connection: Connection, place: Place) -> None:
+        """Count a WebSocket among the open ones."""
+        self.open[connection] = place
+        self.kinds[place.kind] += 1
+
+    def ends_soon(self, connection: Connection) -> None:
+        """Count it no more: somebody has begun to close it, or it is gone."""
+        place = self.open.pop(connection, None)
+        if place is not None:
+            self.kinds[place.kind] -= 1
 
     def read_in_turn(self, connection: Socket) -> None:
         """Read no more of a long message before its turn: in each turn of the loop one connection reads on."""

@@ -66,6 +66,10 @@ class Unopened:
         self._emptied: asyncio.Future[None] | None = None  # who waits until there is none
         self._closed = False
 
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._since)
+
     def enter(self, connection: Accepted) -> None:
         """Take in a connection that was just accepted; one too many is given up, the oldest of who has most."""
         address = connection.address

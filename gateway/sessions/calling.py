@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Coroutine
 from functools import partial
 from itertools import takewhile
+from time import perf_counter
 from typing import Any, Final
 
 from msgspec import Raw
@@ -22,6 +24,7 @@ from bullmq_proxy.gateway.sessions.interfaces import CallClient
 from bullmq_proxy.gateway.sessions.results import encoded
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
 from bullmq_proxy.gateway.turns import COMMAND_SIZE
+from bullmq_proxy.gateway.values.histogram import CALLS
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +128,8 @@ class Caller:
         """
         self.in_flight += 1
         self._under_way.begin(size)
-        self._counters.calls += 1
-        reply = partial(self._reply, id, size)
+        self._counters.begun_calls += 1
+        reply = partial(self._reply, id, size, fn, perf_counter())
         rights = self._context.rights
         try:
             rights.check_rate()
@@ -345,9 +348,14 @@ class Caller:
         await replicas.confirm(self._target.link, self._target.prefix, since)
         return result
 
-    def _reply(self, id: Any, size: int, result: Any) -> None:
+    def _reply(self, id: Any, size: int, fn: str, began: float, result: Any) -> None:
+        counters, seconds = self._counters, perf_counter() - began
+        calls = counters.calls.get(fn) or counters.other_calls
+        calls.counts[bisect_left(CALLS, seconds)] += 1  # each call comes by here
+        calls.seconds += seconds
         if isinstance(result, GatewayError):
-            self._counters.refused_calls += 1
+            calls.errors += 1
+            counters.call_errors[result.code] += 1
             if result.code in _REFUSALS:
                 self._client.penalize(size)
         self._client.reply(id, result)

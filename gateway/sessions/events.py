@@ -118,6 +118,7 @@ class EventsSession:
 
     def gap(self, start: StreamId, end: StreamId) -> None:
         """Say that the events between these ids are gone."""
+        self._counters.gaps += 1
         self.deliver(gap_data(start, end), "")
 
     async def wait_writable(self) -> None:

@@ -155,6 +155,7 @@ class WorkerSession:
             self._broker.roster.leave(self._id)
             is_lost = not (self._draining or self._retired)
             if is_lost and self._consumer.leases:
+                self._broker.counters.lost_workers += 1
                 LogEvent.WORKER_LOST.log(queue=self._queue.name, jobs=len(self._consumer.leases))
             self._feed.leave(self._consumer, counted=is_lost)
             self._consumer = None
@@ -409,6 +410,7 @@ class WorkerSession:
             self.forget(lease)
         if not isinstance(outcome, GatewayError):
             self._broker.counters.answered_jobs[outcome.state] += 1
+            self._broker.queues.counts.running.add(asyncio.get_running_loop().time() - lease.since)
             if self._options.confirm:
                 confirmation = finished(lease.id, outcome.state, outcome.delay)
                 if (replicas := self._queue.replicas) is None:

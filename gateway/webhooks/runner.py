@@ -221,6 +221,7 @@ class Runner:
             log.info("webhook %s: the answer for job %s: %s", self.ident, lease.id, outcome.message)
         else:
             self._broker.counters.answered_jobs[outcome.state] += 1
+            self._broker.queues.counts.running.add(asyncio.get_running_loop().time() - lease.since)
 
     # The endpoint's health
 

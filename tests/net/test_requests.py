@@ -32,7 +32,7 @@ async def has_called(gateway: Proxy) -> None:
     """Wait until a call is under way."""
     assert gateway._app is not None
     counters = gateway._app.broker.counters
-    await eventually(lambda: counters.calls == 1, "the call is under way")
+    await eventually(lambda: counters.begun_calls == 1, "the call is under way")
 
 
 def ok(body: bytes) -> Any:

@@ -203,14 +203,14 @@ class Gateway:
         return (await self.metrics(name))[""]
 
     async def metrics(self, name: str) -> dict[str, float]:
-        """The figures of this name on /metrics, by state where they have one."""
+        """The figures of this name on /metrics, by the labels that they have beside the slot."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         page = (await reader.read()).decode()
         writer.close()
         await writer.wait_closed()
-        lines = re.findall(rf'^bullmq_proxy_{name}{{slot="0"(?:,state="(.*)")?}} (.*)$', page, re.MULTILINE)
-        return {state: float(value) for state, value in lines}
+        lines = re.findall(rf'^bullmq_proxy_{name}{{slot="0",?(.*)}} (.*)$', page, re.MULTILINE)
+        return {"/".join(re.findall(r'="(.*?)"', labels)): float(value) for labels, value in lines}
 
     async def ready(self) -> tuple[int, str]:
         """Return the status of /ready, and the message of its error."""

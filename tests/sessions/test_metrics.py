@@ -14,8 +14,16 @@ async def test_calls_and_those_refused_are_counted(proxy: Gateway) -> None:
     await producer.call("getJobCounts")
     await producer.refusal("nonsense")
     await producer.refusal("add")
-    assert await proxy.metrics("calls_total") == {"": 4}
-    assert await proxy.metrics("call_errors_total") == {"": 2}
+    assert await proxy.metrics("calls_begun_total") == {"": 4}
+    assert await proxy.metrics("calls_total") == {"add/ok": 1, "add/error": 1, "getJobCounts/ok": 1, "other/error": 1}
+    errors = await proxy.metrics("call_errors_total")
+    assert {code for code, count in errors.items() if count} == {"UNKNOWN_FUNCTION", "INVALID_ARGUMENTS"}
+    took = await proxy.metrics("call_seconds_count")
+    assert took == {"add": 2, "getJobCounts": 1, "other": 1}
+    sums = await proxy.metrics("call_seconds_sum")
+    assert 0 < sums["add"] < 60
+    buckets = await proxy.metrics("call_seconds_bucket")
+    assert [count for labels, count in buckets.items() if labels.startswith("add/")][-1] == 2
 
 
 async def test_jobs_are_counted_by_what_became_of_them(proxy: Gateway) -> None:

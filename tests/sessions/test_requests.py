@@ -138,7 +138,7 @@ def calls(proxy: Gateway) -> int:
     """How many calls have been begun."""
     app = proxy._proxy._app
     assert app is not None
-    return app.broker.counters.calls
+    return app.broker.counters.begun_calls
 
 
 async def up(proxy: Gateway) -> bool:

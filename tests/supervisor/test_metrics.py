@@ -50,7 +50,7 @@ def test_every_page_has_all_shards_and_every_shard_reaches_all_connections(servi
         for socket in sockets:
             socket.send(json.dumps({"id": 1, "data": {"fn": "getJobCounts", "args": []}}))
             assert "ok" in json.loads(socket.recv(timeout=TIMEOUT))["data"]
-        wait_for(lambda: sum(figures(running, "calls_total").values()) == len(sockets), "all calls are seen")
+        wait_for(lambda: sum(figures(running, "calls_begun_total").values()) == len(sockets), "all calls are seen")
         assert sum(figures(running, "connections").values()) == len(sockets)
         seen = {tuple(figures(running, "connections").items()) for _ in range(8 * SHARDS)}
         shown = asked(running, "connections?kind=queue")["connections"]
@@ -68,12 +68,13 @@ def test_every_page_has_all_shards_and_every_shard_reaches_all_connections(servi
     assert [slot for slot, _ in seen.pop()] == list(range(SHARDS))
 
 
-def test_a_shard_that_died_counts_from_zero_again_and_its_history_goes_on(service: Callable[..., Service]) -> None:
+def test_a_shard_that_takes_the_place_of_one_that_died_counts_on(service: Callable[..., Service]) -> None:
     running = service("--procs", "2").start()
     before = figures(running, "start_time_seconds")
     for _ in range(4):
         asked(running, "queue/mails/add", method="POST", body=["job"])
     wait_for(lambda: _added(running) == [4, 4], "both have written down what they count")
+    counted = figures(running, "calls_begun_total")
     with connect(running.address("/queue/q")), connect(running.address("/queue/q")):
         for pid in running.shards():
             os.kill(pid, signal.SIGKILL)
@@ -82,6 +83,8 @@ def test_a_shard_that_died_counts_from_zero_again_and_its_history_goes_on(servic
     after = figures(running, "start_time_seconds")
     assert all(after[slot] > before[slot] for slot in before)
     assert sum(figures(running, "connections").values()) == 0
+    assert figures(running, "starts_total") == {0: 2, 1: 2}
+    assert figures(running, "calls_begun_total") == counted
     assert _added(running) == [4, 4]
 
 

@@ -46,6 +46,7 @@ class Lease:
         "priority",
         "renew_at",
         "renews",
+        "since",
         "stacktrace",
         "stalled",
         "state",
@@ -67,6 +68,7 @@ class Lease:
         self.line: dict[Lease, None] | None = None  # where it waits for the renewal of its lock
         self.renew_at = 0.0
         self.renews = True  # its lock is kept alive
+        self.since = now  # loop time
         self.extended(now)
 
     def read(self, fields: Hash) -> None:
@@ -124,11 +126,13 @@ class Leases:
     Attributes:
         identity: of the shard.
         on_lock_gone: is told the name of a queue in which one of them has lost its lock: its job may still be active.
+        lost: how many ended without an answer, since somebody else has the job.
     """
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
         self.on_lock_gone: Callable[[str], object] = lambda queue: None
+        self.lost = 0
         self._leases: dict[str, Lease] = {}
 
     def __len__(self) -> int:
@@ -272,6 +276,7 @@ class Consumer:
 
     def lose(self, lease: Lease, reason: str) -> None:
         """Tell the client that a job is not its any more, and make room for another one."""
+        self._shard_leases.lost += 1
         is_known = lease.state is not PENDING
         self.lock_is_gone()
         self.end(lease)
@@ -297,6 +302,7 @@ class Consumer:
             lease.state = OVERTAKEN
             return False
         is_known = lease.state is HELD
+        self._shard_leases.lost += reason is not None
         self.end(lease)
         if reason is None:
             told = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -24,6 +25,7 @@ from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.broker.tasks import Tasks
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.log_events import LogEvent
+from bullmq_proxy.gateway.values.histogram import CALLS, Histogram
 from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.values.text import text_of
 
@@ -43,6 +45,7 @@ class Presence:
     """The sign of life of one shard, and its eye on the others of its prefix.
 
     Attributes:
+        latency: how long the server took for each sign.
         served: names of the queues in which this shard may hold jobs.
         on_dead: is told the address of a shard that is known to be dead; one that is only silent may be back.
         on_look: is told after each look how many shards show a sign, and the version of the webhook registrations.
@@ -69,6 +72,7 @@ class Presence:
             queue: gives the queue of a name.
             timeout: seconds without a sign after which a shard of another gateway is taken for dead; 0 for never.
         """
+        self.latency = Histogram(CALLS)
         self.served: set[str] = set()
         self.on_dead: Callable[[str], None] = lambda shard: None
         self.on_look: Callable[[int, bytes | None], None] = lambda shards, version: None
@@ -83,6 +87,7 @@ class Presence:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._asked = False  # a sign is on its way
+        self._asked_at = 0.0
         self._is_known = False
         self._trouble = ""
         self._seen: dict[Identity, tuple[int, int]] = {}  # signs of the others, and for how many looks it is the number
@@ -129,7 +134,7 @@ class Presence:
     def _give_sign(self, *, counts: bool) -> None:
         """Give a sign and look at those of the others; `counts` is whether a period has passed for them, too."""
         if self._link.is_up and not self._asked and not self._closed:
-            self._asked = True
+            self._asked, self._asked_at = True, time.perf_counter()
             keys = [self._key("signs"), self._key("claim", self._own), self._key("workers:version")]
             self._show_life.send(keys, [self._own.address], partial(self._looked, counts))
 
@@ -140,6 +145,7 @@ class Presence:
         self._asked = False
         if self._closed:
             return
+        self.latency.add(time.perf_counter() - self._asked_at)
         if isinstance(reply, Exception):
             self._note(reply)
             return

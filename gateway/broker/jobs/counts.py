@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from bullmq_proxy.gateway.rules.jobs import Hash
 from bullmq_proxy.gateway.rules.options import now_ms
+from bullmq_proxy.gateway.values.histogram import JOBS, Histogram
 
 _FIRST: Final = (b"1", None)  # times that a job was started; older versions of BullMQ do not count them
 
@@ -41,11 +42,23 @@ class QueueCounts:
         name: of the queue.
     """
 
-    __slots__ = ("_changed", "_has_changed", "added", "completed", "failed", "longest", "name", "started", "waited")
+    __slots__ = (
+        "_changed",
+        "_has_changed",
+        "_waiting",
+        "added",
+        "completed",
+        "failed",
+        "longest",
+        "name",
+        "started",
+        "waited",
+    )
 
-    def __init__(self, name: str, changed: list[QueueCounts]) -> None:
-        """Make counts that are entered into `changed` with their first change."""
+    def __init__(self, name: str, changed: list[QueueCounts], waiting: Histogram) -> None:
+        """Make counts that are entered into `changed` with their first change; `waiting` is of all queues."""
         self.name = name
+        self._waiting = waiting
         self._changed = changed
         self._clear()
 
@@ -87,6 +100,7 @@ class QueueCounts:
         if waited > 0:  # nothing but comparisons: each job comes by here
             self.waited += waited
             self.longest = max(self.longest, waited)
+        self._waiting.add(max(waited, 0) / 1000)
         if not self._has_changed:
             self._note()
 
@@ -102,14 +116,21 @@ class QueueCounts:
 
 
 class Counts:
-    """The counts of all queues of a shard."""
+    """The counts of all queues of a shard.
+
+    Attributes:
+        waiting: how long jobs had waited that were given to a worker for the first time, ever.
+        running: how long jobs were in a worker's hands until its final answer was stored.
+    """
 
     def __init__(self) -> None:
+        self.waiting = Histogram(JOBS)
+        self.running = Histogram(JOBS)
         self._changed: list[QueueCounts] = []
 
     def of(self, name: str) -> QueueCounts:
         """Return new counts of a queue; `name` is empty for one of another prefix, which has no history of its own."""
-        return QueueCounts(name, self._changed)
+        return QueueCounts(name, self._changed, self.waiting)
 
     def take(self, most: int) -> Iterator[tuple[str, Figures]]:
         """Yield the names of queues, at most so many, and what was counted of them since they were taken last."""

@@ -29,8 +29,8 @@ from bullmq_proxy.gateway.broker.redis.socket import (
     Setup,
     Sink,
     chunks_of,
+    future_of,
     pack_command,
-    resolve,
 )
 from bullmq_proxy.gateway.broker.redis.stale import take_reads
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -104,6 +104,11 @@ class Link:
     def epoch(self) -> int:
         """The number of the connection on which a command that is sent now is written."""
         return self.times_up + (self._connection is None)
+
+    @property
+    def backlog(self) -> int:
+        """Commands that wait for a connection."""
+        return len(self._refused) + len(self._out) if self._connection is None else 0
 
     @property
     def is_steady(self) -> bool:
@@ -222,14 +227,11 @@ class Link:
             self._chunks.append(command)
 
     def _is_full(self, size: int) -> bool:
-        options = self._options
-        return len(self._out) >= options.backlog or self._size + size > options.backlog_size
+        return len(self._out) >= self._options.backlog or self._size + size > self._options.backlog_size
 
     def call(self, *args: Any, decode: bool = True) -> asyncio.Future[Any]:
         """Send one command and get a future of its reply; error replies raise GatewayError."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self.send(pack_command(*args), partial(resolve, future), decode=decode)
-        return future
+        return future_of(lambda sink: self.send(pack_command(*args), sink, decode=decode))
 
     def _flush(self) -> None:
         connection = self._connection
@@ -404,8 +406,7 @@ class Link:
 
     def _fail_backlog(self) -> None:
         refused, self._refused = self._refused, []
-        out, _ = self._take_out()
-        for sink, *_ in refused + out:
+        for sink, *_ in refused + self._take_out()[0]:
             self._loop.call_soon(sink, self.last_error)
 
     def _lost(self, connection: RedisSocket, reason: str) -> None:
