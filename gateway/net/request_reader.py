@@ -7,6 +7,7 @@ them: who disagrees about where a request ends shall not hide another one in it.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Generic, Protocol, TypeVar
@@ -26,6 +27,8 @@ _BODY_RATE: Final = 16_384  # bytes of a body that have a second more
 T = TypeVar("T")
 A_co = TypeVar("A_co", covariant=True)
 _Head = tuple[str, bytes, str, list[tuple[bytes, bytes]]]
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
+_DIGITS: Final = 7  # of the length of a request that is taken whole: it has come in one piece
 
 
 @dataclass(slots=True)
@@ -78,6 +81,9 @@ class RequestReader(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._parser = HttpRequestParser(self)
         self._known: tuple[_Head, T] | None = None  # the last head: clients send the same one again and again
+        self._again: tuple[bytes, bytes, str, T] | None = None  # its bytes before and behind the length of the body
+        self._comes_again = False  # the head of the last request was the one before it
+        self._begun = 0  # requests in the bytes that are being parsed
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._length = 0  # of the body, as far as the head says it
@@ -106,7 +112,7 @@ class RequestReader(Generic[T]):
 
     def forget_head(self) -> None:
         """Check the next head again, even if it is the same one."""
-        self._known = None
+        self._known = self._again = None
 
     def is_late(self, now: float) -> bool:
         """Return whether the request that is being read takes too long; `now` in loop time."""
@@ -118,13 +124,18 @@ class RequestReader(Generic[T]):
         self.is_deaf = True
         self.arrived.clear()
         self._forget_message()
-        self._known = None
+        self.forget_head()
         del self._parser, self._owner, self._socket  # which hold us, too
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the socket."""
+        if self._again is not None and not self._in_message and not (data := self._take_again(data)):
+            return
+        self._begun = 0
         try:
             self._parser.feed_data(data)
+            if self._comes_again and self._begun == 1 and not self._in_message:
+                self._remember(data)
         except HttpParserUpgrade:  # to what is not spoken here: the request is answered as if it did not say so
             self.is_deaf = True
             if self.arrived:
@@ -134,6 +145,34 @@ class RequestReader(Generic[T]):
                 self.refuse("This is no HTTP/1.1 request")
         if self._unheld:
             self._hold()
+
+    def _remember(self, data: bytes) -> None:
+        """Know a request of POST by its bytes when its head has come twice, with whatever length of its body."""
+        self._comes_again = False
+        if self._known is None or self._is_chunked or self._expects:
+            return
+        (method, *_), what = self._known
+        length, end = _LENGTH.search(data), data.find(b"\r\n\r\n") + 4
+        if method == "POST" and length is not None and length.end() < end:
+            self._again = data[: length.start(1)], data[length.end() : end], method, what
+
+    def _take_again(self, data: bytes) -> bytes:
+        """Take the requests that come first and are known by their bytes; return the rest, which the parser gets.
+
+        It has found no fault with these bytes before, and is between two requests.
+        """
+        at, most = 0, self._shared.max_message_size
+        while self._again is not None and data.startswith(self._again[0], at):
+            before, behind, method, what = self._again
+            first = at + len(before)
+            end = data.find(behind, first, first + _DIGITS + len(behind))
+            length = data[first:end]
+            start = end + len(behind)
+            if end < 0 or not length.isdigit() or (size := int(length)) > most or start + size > len(data):
+                break
+            at = start + size
+            self.arrived.append(Arrived(method, what, data[start:at], False))
+        return data[at:] if at else data
 
     def _hold(self) -> None:
         """Count the bytes of a body that is not whole yet; a long one begins when there is room."""
@@ -179,6 +218,7 @@ class RequestReader(Generic[T]):
     def on_message_begin(self) -> None:
         """Begin with a head."""
         self._in_message = True
+        self._begun += 1
         self.since = self._loop.time()
         self._url = b""
         self._fields = []
@@ -211,7 +251,9 @@ class RequestReader(Generic[T]):
         head: _Head = (self._method(), self._url, self._parser.get_http_version(), self._fields)
         if self._known is not None and self._known[0] == head:
             self._what = self._known[1]
+            self._comes_again = self._again is None
         else:
+            self.forget_head()
             self._what = what = self._check(head)
             self._known = None if isinstance(what, Response) else (head, what)
         if self.is_deaf or not (self._length or self._is_chunked):

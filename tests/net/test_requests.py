@@ -274,6 +274,54 @@ class TestSmuggling:
                 assert ok((await other.fetch("GET", "/queue/q/count")).body) == 0
 
     @pytest.mark.parametrize(
+        "length",
+        [
+            "5 5",
+            "+5",
+            "-5",
+            "0x5",
+            "5, 5",
+            "5;",
+            "",
+            "9" * 20,
+            "5\r\nContent-Length: 6",
+            "5\r\nTransfer-Encoding: chunked",
+        ],
+    )
+    async def test_a_head_that_comes_again_with_a_doubtful_length_is_refused(
+        self, client: RawClient, length: str
+    ) -> None:
+        fields = ["Host: a", "Content-Length: {}", "Authorization: Bearer key-1", "", ""]
+        head = "\r\n".join(["POST /queue/q/getJobCounts HTTP/1.1", *fields])
+        for blanks in (0, 3, 20, 5):
+            client.write((head.format(2 + blanks) + "[" + " " * blanks + "]").encode())
+            assert (await client.answer()).status == 200
+        client.write((head.format(length) + "0\r\n\r\n").encode())
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+
+    async def test_a_body_behind_a_head_that_comes_again_has_the_limit_of_all(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(max_message_size=1024)
+        async with await RawClient.connect(gateway.port) as client:
+            for size, status in ((10, 200), (20, 200), (30, 200), (2000, 413)):
+                answer = await client.fetch("POST", "/queue/q/getJobCounts", body="[" + " " * size + "]")
+                assert answer.status == status
+
+    async def test_heads_that_come_again_may_be_cut_anywhere(self, client: RawClient) -> None:
+        bodies = [f'["job",{{"n":"{"x" * (7 * number % 23)}"}}]' for number in range(40)]
+        whole = b"".join(request("POST", "/queue/q/add", body=body) for body in bodies)
+        sent = 0
+        for number in range(len(bodies)):
+            size = [1, 17, 150, 400, 3, 999][number % 6]
+            client.write(whole[sent : sent + size])
+            sent += size
+            await asyncio.sleep(0)
+        client.write(whole[sent:])
+        shown = [ok((await client.answer()).body) for _ in bodies]
+        assert [[job["name"], job["data"]] for job in shown] == [json.loads(body) for body in bodies]
+        assert [job["id"] for job in shown] == [str(number) for number in range(1, len(bodies) + 1)]
+
+    @pytest.mark.parametrize(
         "chunks", ["x\r\n", "5\nhello\r\n0\r\n\r\n", "-1\r\n", "5\r\nhelloX\r\n", "fffffffffffffffff\r\n"]
     )
     async def test_broken_chunks_are_refused(self, client: RawClient, chunks: str) -> None:
@@ -329,18 +377,21 @@ class TestWhoMayAsk:
         answer = await client.fetch("GET", "/queue/q/count?token=wrong", "Authorization:")
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
 
-    async def test_a_key_that_is_removed_may_do_no_more(self, make_gateway: MakeGateway, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    async def test_a_key_that_is_removed_may_do_no_more(
+        self, make_gateway: MakeGateway, tmp_path: Path, method: str
+    ) -> None:
         path = tmp_path / "keys.toml"
         gateway = await make_gateway(keys_file=write_keys(path, entry("shop", "observe", connections=1)))
-        shop = "Authorization: Bearer shop"
+        shop, body = "Authorization: Bearer shop", "[]" if method == "POST" else ""
         async with await RawClient.connect(gateway.port) as client, await RawClient.connect(gateway.port) as other:
             for _ in range(3):
-                assert (await client.fetch("GET", "/queue/q/count", shop)).status == 200
+                assert (await client.fetch(method, "/queue/q/count", shop, body=body)).status == 200
             full = await other.fetch("GET", "/queue/q/count", shop)
             assert (full.status, full.headers["retry-after"]) == (429, "1")
             write_keys(path)
             gateway.reload_keys()
-            assert (await client.fetch("GET", "/queue/q/count", shop)).status == 401
+            assert (await client.fetch(method, "/queue/q/count", shop, body=body)).status == 401
         assert not open_connections(gateway)
 
     async def test_the_rate_of_a_key_is_that_of_all_its_calls(self, make_gateway: MakeGateway, tmp_path: Path) -> None:
