@@ -12,6 +12,7 @@ from typing import Final, assert_never
 
 from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.access.authenticator import Authenticator
+from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.grants import Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.access.tokens import Tokens
@@ -74,6 +75,7 @@ class App:
         identity: Identity,
         keys: Iterable[Key] = (),
         row: ShardMemory | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         """Build everything; nothing is opened before `start`.
 
@@ -83,6 +85,7 @@ class App:
             identity: of this shard.
             keys: those of the keys file.
             row: where this shard counts their connections and shows its figures; None for the only shard of a gateway.
+            certificate: of the listener; None for no TLS.
         """
         self.settings = settings
         self.broker = Broker(
@@ -107,6 +110,8 @@ class App:
             self._open_calls,
             self._read_page,
         )
+        if certificate is not None:
+            self.use_certificate(certificate)
         self.broker.reach.connected = Directory(
             self.listener.listed,
             identity.address,
@@ -199,6 +204,14 @@ class App:
             TokenKeysError: the keys of tokens cannot be used; those that were read before stay in force.
         """
         self.listener.replace_keys(keys)
+
+    def use_certificate(self, certificate: Certificate) -> None:
+        """Shake hands with this certificate from now on; open connections stay as they are.
+
+        Raises:
+            ssl.SSLError: OpenSSL cannot use it.
+        """
+        self.listener.speak_tls(certificate.context())
 
     def hurry(self) -> None:
         """End a drain that is under way now: what clients still hold goes back to wait."""

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from bullmq_proxy.gateway.access import certificates
+from bullmq_proxy.gateway.access.certificates import Certificate, CertificateError
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
 from bullmq_proxy.gateway.app import App
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity, new_run
@@ -26,19 +28,26 @@ class Proxy:
         port: that it listens on, once it has started.
     """
 
-    def __init__(self, settings: Settings, where: Address | Target, keys_file: KeysFile | None = None) -> None:
-        """Make a proxy; entering the context starts it. The keys file has been read."""
+    def __init__(
+        self,
+        settings: Settings,
+        where: Address | Target,
+        keys_file: KeysFile | None = None,
+        certificate: Certificate | None = None,
+    ) -> None:
+        """Make a proxy; entering the context starts it. The files have been read."""
         self._settings = settings
         self._where = where
         self._keys_file = keys_file
+        self._certificate = certificate
         self._app: App | None = None
         self.port = settings.port
 
     @property
     def url(self) -> str:
-        """`ws://host:port`, to which paths such as `/queue/NAME` are added."""
-        host = self._settings.host
-        return f"ws://{f'[{host}]' if ':' in host else host}:{self.port}"
+        """`ws://host:port`, or `wss://…`, to which paths such as `/queue/NAME` are added."""
+        host, scheme = self._settings.host, "ws" if self._certificate is None else "wss"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     async def start(self) -> Proxy:
         """Connect to Redis and accept clients.
@@ -48,7 +57,8 @@ class Proxy:
             OSError: the port is taken.
         """
         identity = Identity(new_run())
-        app = App(self._settings, self._where, identity, self._keys_file.keys if self._keys_file else ())
+        keys = self._keys_file.keys if self._keys_file else ()
+        app = App(self._settings, self._where, identity, keys, certificate=self._certificate)
         await app.start((self._settings.host, self._settings.port), redis_timeout=self._settings.redis_start_timeout)
         for remark in app.broker.remarks:
             log.warning("%s", remark)
@@ -68,6 +78,18 @@ class Proxy:
             _read(self._keys_file)
         if self._app is not None:
             self._app.replace_keys(self._keys_file.keys if self._keys_file is not None else ())
+
+    def reload_certificate(self) -> None:
+        """Read the certificate again, for the next handshakes; open connections stay.
+
+        Raises:
+            ValueError: there is none, or it cannot be used; then the old one stays in force.
+        """
+        if self._certificate is None:
+            raise ValueError("there is no tls_cert to read again")
+        self._certificate = certificate = _read_certificate(self._settings)
+        if self._app is not None and certificate is not None:
+            self._app.use_certificate(certificate)
 
     async def stop(self) -> None:
         """Drain: let clients answer what they hold for up to `drain_timeout`, give the rest back, close."""
@@ -113,7 +135,7 @@ def start_proxy(connection: str | Redis, auth_keys: str | Iterable[str] = (), **
         _read(keys_file)
         if not keys_file.keys and not keys and checked.token_keys is None:
             raise ValueError(f"{checked.keys_file} holds no key, and there are no auth_keys: nobody could connect")
-    return Proxy(checked, where, keys_file)
+    return Proxy(checked, where, keys_file, _read_certificate(checked))
 
 
 _NOT_HERE: Final = {
@@ -121,6 +143,17 @@ _NOT_HERE: Final = {
     "redis_url": "give it as the first argument",
     "auth_keys_file": "read it and give the keys as the second argument, or give a keys_file",
 }
+
+
+def _read_certificate(settings: Settings) -> Certificate | None:
+    cert, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
+    try:
+        certificate, remarks = certificates.read(cert, key, client_ca, settings.tls_client_cert)
+    except CertificateError as error:
+        raise ValueError(str(error)) from None
+    for remark in remarks:
+        log.warning("%s", remark)
+    return certificate
 
 
 def _read(keys_file: KeysFile) -> None:

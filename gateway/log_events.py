@@ -126,6 +126,20 @@ class LogEvent(enum.Enum):
         "connections are given up: %(connections)d have not asked for anything yet, most of them of %(address)s",
         "the same, since too many clients had said nothing",
     )
+    TLS_FAILED = (
+        "tls_failed",
+        _WARNING,
+        True,
+        "%(address)s cannot speak TLS here: %(reason)s",
+        "a handshake of TLS failed, with the reason in OpenSSL's words",
+    )
+    TLS_OFF = (
+        "tls_off",
+        _WARNING,
+        True,
+        "%(address)s speaks TLS, which is not spoken on this port (tls_cert)",
+        "a client takes the port for one with TLS",
+    )
     # Jobs
     WORKER_LOST = (
         "worker_lost",

@@ -105,6 +105,29 @@ class Settings:
         value_types.whole(1, 256),
         by_default="number of cores, or what a quota leaves of them",
     )
+    tls_cert: str | None = option(
+        None,
+        "Certificate, and those between it and its root, as PEM: TLS is spoken on the port. SIGHUP reads it again.",
+        value_types.optional(_PATH),
+        by_default="no TLS",
+    )
+    tls_key: str | None = option(
+        None,
+        "Private key of the certificate, as PEM without a password.",
+        value_types.optional(_PATH),
+        by_default="in the file of tls_cert",
+    )
+    tls_client_ca: str | None = option(
+        None,
+        "Certificates that sign those of clients; one whose name is that of a key in keys_file counts as that key.",
+        value_types.optional(_PATH),
+        by_default="clients show no certificates",
+    )
+    tls_client_cert: str = option(
+        "required",
+        "Whether clients need a certificate where tls_client_ca is set; an optional one leaves them their keys.",
+        value_types.choice("required", "optional"),
+    )
 
     # Redis and BullMQ.
     redis_url: str | None = option(

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import uvloop
 
+from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.access.token_keys import TokenKeysError
 from bullmq_proxy.gateway.app import App
@@ -87,7 +88,8 @@ class _Shard:
             assert self._settings.redis_url is not None
             where = Target.from_url(self._settings.redis_url, self._settings.redis_password_file)
             identity = Identity(self._start.gateway_id, self._start.slot, self._start.incarnation)
-            app = App(self._settings, where, identity, self._start.keys, self._memory)
+            start = self._start
+            app = App(self._settings, where, identity, start.keys, self._memory, start.certificate)
             self._app = app
             # Others serve at once and wait for Redis meanwhile.
             timeout = self._settings.redis_start_timeout if self._start.must_reach_redis else None
@@ -199,6 +201,8 @@ class _Shard:
                     self._app.replace_keys(map(Key.from_json, keys))
                 except TokenKeysError as error:
                     log.error("token_keys: %s; the keys that were read before stay in force", error)
+            case {"event": "certificate", "certificate": dict(values)} if self._app is not None:
+                self._app.use_certificate(Certificate.from_json(values))
             case {"event": "died", "slot": int(slot), "incarnation": int(incarnation)} if self._app is not None:
                 self._app.broker.presence.bury(Identity(self._start.gateway_id, slot, incarnation))
             case {"event": "replaced"}:

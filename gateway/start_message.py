@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bullmq_proxy.gateway import __version__
+from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.settings import SettingError, Settings, options
 
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 HANDOVER: Final = 2.0
 """Seconds for which a shard with a successor serves on and accepts nobody: clients that come and go have gone then."""
 
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 """Number of the messages between supervisor and shard. Count up with any change that one side could misread."""
 
 
@@ -46,6 +47,7 @@ class StartMessage:
         must_reach_redis: whether it is to end when it cannot, since nobody serves yet, or another shard still does.
         gateway_id: of this run of the service, the same for all its shards.
         keys: those of the keys file; later lists are messages of their own.
+        certificate: of the listener, as it was read; None for no TLS. Later ones are messages of their own.
         listeners: descriptors of all listening sockets, which the shard inherits. It serves others than its own one
             when it is told to.
         memory: descriptor of the shared memory, which the shard inherits.
@@ -58,6 +60,7 @@ class StartMessage:
     must_reach_redis: bool
     gateway_id: str
     keys: tuple[Key, ...]
+    certificate: Certificate | None
     listeners: tuple[int, ...]
     memory: int
 
@@ -74,6 +77,7 @@ class StartMessage:
             "must_reach_redis": self.must_reach_redis,
             "gateway_id": self.gateway_id,
             "keys": [key.to_json() for key in self.keys],
+            "certificate": self.certificate and self.certificate.to_json(),
             "listeners": self.listeners,
             "memory": self.memory,
         }
@@ -108,6 +112,7 @@ class StartMessage:
             must_reach_redis=message["must_reach_redis"],
             gateway_id=message["gateway_id"],
             keys=tuple(map(Key.from_json, message["keys"])),
+            certificate=message["certificate"] and Certificate.from_json(message["certificate"]),
             listeners=tuple(message["listeners"]),
             memory=message["memory"],
         )

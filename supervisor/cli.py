@@ -56,12 +56,13 @@ def serve(config: str | None, **flags: Any) -> int:
     reload = Reload(lambda: keys.with_auth_keys_file(adopt(_resolved(config, flags), handed, giver)))
     settings = keys.with_auth_keys_file(resolution)
     keys_file = keys.open_keys_file(settings)
+    certificate, remarks = keys.open_certificate(settings)
     settings, made_key = keys.require_keys(settings, keys_file)
     logs.configure(settings.log_level, settings.log_format)
-    for remark in (*resolution.remarks, *(keys_file.remarks if keys_file else ())):
+    for remark in (*resolution.remarks, *(keys_file.remarks if keys_file else ()), *remarks):
         log.warning("%s", remark)
     notifier = Notifier.from_environment(os.environ)
-    return run_service(settings, made_key, keys_file, handed, notifier, reload, predecessor)
+    return run_service(settings, made_key, keys_file, certificate, handed, notifier, reload, predecessor)
 
 
 @commands.command()
@@ -71,6 +72,7 @@ def config(config: str | None, **flags: Any) -> int:
     resolution = _resolved(config, flags)
     keys.open_keys_file(keys.with_auth_keys_file(resolution))
     keys.check_tokens(resolution.settings, whole=True)
+    keys.open_certificate(resolution.settings)
     for line in described(resolution):
         click.echo(line)
     return Exit.DONE

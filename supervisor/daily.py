@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import update_wrapper
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, TypeVar, cast
@@ -21,28 +22,47 @@ from bullmq_proxy.supervisor.sources import UsageError
 F = TypeVar("F", bound=Callable[..., Any])
 
 URL_VARIABLE, KEY_VARIABLE = "BULLMQ_URL", "BULLMQ_KEY"  # as the examples of clients have them
+CA_VARIABLE, CERT_VARIABLE = "BULLMQ_CA", "BULLMQ_CERT"
 _DEFAULT = "http://127.0.0.1:8080"
 _PATIENCE = 30.0  # s for a reply
-_SCHEMES = {"http": HTTPConnection, "ws": HTTPConnection, "https": HTTPSConnection, "wss": HTTPSConnection}
+_SCHEMES = {"http": False, "ws": False, "https": True, "wss": True}  # whether TLS is spoken
 _STATES = ("waiting", "active", "delayed", "prioritized", "waiting-children", "completed", "failed")
 
 
 class Gateway:
     """A gateway, and the key that is shown to it."""
 
-    def __init__(self, url: str, key: str | None) -> None:
-        """Name a gateway; raises UsageError for what is no URL of one."""
+    def __init__(self, url: str, key: str | None, ca: str | None = None, cert: str | None = None) -> None:
+        """Name a gateway.
+
+        Args:
+            url: of the gateway.
+            key: that is shown; None for none.
+            ca: path of certificates to trust in place of the system's: the gateway's own one, or who signs it.
+            cert: path of a certificate to show, with its key; None for none.
+
+        Raises:
+            UsageError: the URL is that of no gateway, or a file cannot be used.
+        """
         parts = urlsplit(url)
         try:
-            kind, port = _SCHEMES[parts.scheme], parts.port
+            is_secure, port = _SCHEMES[parts.scheme], parts.port
         except (KeyError, ValueError):
-            kind, port = None, None
-        if kind is None or not parts.hostname:
+            is_secure, port = None, None
+        if is_secure is None or not parts.hostname:
             raise UsageError(f"expected a URL such as {_DEFAULT}, got {url!r}")
         self._name = f"{parts.hostname}{'' if port is None else f':{port}'}"
-        self._connection = kind(parts.hostname, port, timeout=_PATIENCE)
+        if is_secure:
+            tls = _tls(ca, cert)
+            self._connection: HTTPConnection = HTTPSConnection(parts.hostname, port, timeout=_PATIENCE, context=tls)
+        else:
+            self._connection = HTTPConnection(parts.hostname, port, timeout=_PATIENCE)
         self._base = parts.path.rstrip("/")
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
     def call(self, path: str, args: Sequence[Any]) -> Any:
         """Return what a function returns; raises StartError with its error."""
@@ -102,7 +122,21 @@ class Gateway:
             raise StartError(f"{self._name} answers with {response.status} and no JSON of a gateway") from None
 
 
+def _tls(ca: str | None, cert: str | None) -> ssl.SSLContext:
+    path = ca or cert
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the gateway's own certificate may be named
+        if (path := cert) is not None:
+            context.load_cert_chain(path)
+    except OSError as error:  # of OpenSSL, too
+        raise UsageError(f"cannot use the certificate {path}: {error.strerror or error}") from None
+    return context
+
+
 def _shown(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message} (--ca names whom to trust)"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return "it took too long" if isinstance(error, socket.timeout) else str(error) or type(error).__name__
@@ -111,14 +145,19 @@ def _shown(error: BaseException) -> str:
 def of_gateway(command: F) -> F:
     """Give a command the gateway that the flags or the environment name, as its first argument."""
 
-    def run(*args: Any, url: str, key: str | None, **more: Any) -> Any:
-        return command(Gateway(url, key), *args, **more)
+    def run(*args: Any, url: str, key: str | None, ca: str | None, cert: str | None, **more: Any) -> Any:
+        with closing(Gateway(url, key, ca, cert)) as gateway:
+            return command(gateway, *args, **more)
 
     about = f"URL of the gateway.  [env: {URL_VARIABLE}]"
     secret = f"The key; others on this machine may see flags, so rather set {KEY_VARIABLE}."
     named = click.option("--url", envvar=URL_VARIABLE, default=_DEFAULT, show_default=True, help=about)
     shown = click.option("--key", envvar=KEY_VARIABLE, help=secret)
-    return cast("F", named(shown(update_wrapper(run, command))))
+    trusts = f"Certificates to trust in place of the system's, for https.  [env: {CA_VARIABLE}]"
+    trusted = click.option("--ca", metavar="FILE", envvar=CA_VARIABLE, help=trusts)
+    proves = f"A certificate to show, and its key in the same file, for https.  [env: {CERT_VARIABLE}]"
+    proved = click.option("--cert", metavar="FILE", envvar=CERT_VARIABLE, help=proves)
+    return cast("F", named(shown(trusted(proved(update_wrapper(run, command))))))
 
 
 def _value(text: str) -> Any:

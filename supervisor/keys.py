@@ -1,4 +1,4 @@
-"""Who may come in: configured keys and the keys file in, the keys in force out.
+"""Who may come in, and whom they meet: configured keys, the keys file and the certificate in, what is in force out.
 
 Without any key the answer depends on the address: a key for this run on loopback, a refusal elsewhere.
 """
@@ -10,6 +10,8 @@ import secrets
 import stat
 from dataclasses import replace
 
+from bullmq_proxy.gateway.access import certificates
+from bullmq_proxy.gateway.access.certificates import Certificate, CertificateError
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
 from bullmq_proxy.gateway.access.private import exposure
 from bullmq_proxy.gateway.access.token_keys import TokenKeysError, read_token_keys, require_library
@@ -80,6 +82,15 @@ def check_tokens(settings: Settings, *, whole: bool = False) -> None:
             read_token_keys(settings.token_keys)
     except TokenKeysError as error:
         raise UsageError(f"token_keys: {error}") from None
+
+
+def open_certificate(settings: Settings) -> tuple[Certificate | None, tuple[str, ...]]:
+    """Return the certificate, read, and remarks on it for the log; None where there is no TLS."""
+    cert, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
+    try:
+        return certificates.read(cert, key, client_ca, settings.tls_client_cert)
+    except CertificateError as error:
+        raise UsageError(str(error)) from None
 
 
 def require_keys(settings: Settings, file: KeysFile | None = None) -> tuple[Settings, str | None]:

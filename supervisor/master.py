@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bullmq_proxy.gateway import logs
+from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.log_events import LogEvent
@@ -53,13 +54,15 @@ class Master:
         valkey: EmbeddedValkey | None,
         made_key: str | None,
         keys_file: KeysFile | None,
+        certificate: Certificate | None,
         notifier: Notifier,
         reload: Reload | None,
         predecessor: Predecessor | None,
     ) -> None:
         self._predecessor = predecessor
         self._successor: Successor | None = None
-        self._settings = self._proven = settings  # a shard has started with the second ones
+        self._settings, self._certificate = settings, certificate
+        self._proven = settings, certificate  # a shard has started with these
         self._reload = reload
         self._remarks: set[str] = set()  # of shards about Redis, that the log has
         self._is_reloading = False
@@ -77,10 +80,7 @@ class Master:
         self._shards: dict[int, ShardProcess] = {}
         # No process id: it comes again, in a container even in each run, and clients see this in their tokens.
         self._gateway_id = secrets.token_hex(8)
-        self._fleet = Fleet(
-            len(listeners),
-            **_times(settings),
-        )
+        self._fleet = Fleet(len(listeners), **_times(settings))
         self._selector = selectors.DefaultSelector()
         self._selector.register(inbox, selectors.EVENT_READ)
 
@@ -213,6 +213,7 @@ class Master:
             must_reach_redis=spawn.must_reach_redis,
             gateway_id=self._gateway_id,
             keys=self._keys_file.keys if self._keys_file else (),
+            certificate=self._certificate,
             listeners=tuple(listener.fileno() for listener in self._listeners),
             memory=self._memory.fd,
         )
@@ -279,7 +280,7 @@ class Master:
         log.error("pid %d does not serve, all stays as it was; its own lines say why", successor.pid)
 
     def _read_again(self) -> None:
-        """Put in force what is configured now: keys at once, all else in fresh shards, or nothing of it."""
+        """Put in force what is configured now: keys and certificate at once, all else in fresh shards, or nothing."""
         before = self._keys_file.keys if self._keys_file else ()
         if self._keys_file is not None and not self._reload_keys(self._keys_file):
             return
@@ -292,18 +293,26 @@ class Master:
         if found is not None:
             for name in found.ignored:
                 log.warning("SIGHUP: %s counts from a restart on", name)
-            self._use(found.settings)
+            for remark in found.remarks:
+                log.warning("%s", remark)
+            is_renewed = found.certificate != self._certificate
+            self._use(found.settings, found.certificate)
             if found.changed:
                 log.info("SIGHUP: changed: %s", ", ".join(found.changed))
+            elif is_renewed and found.certificate:
+                log.info("SIGHUP: the certificate is another one")
+                self._proven = self._proven[0], found.certificate
+                self._tell_all({"event": "certificate", "certificate": found.certificate.to_json()})
+                return
         if are_other_keys and (found is None or not found.changed):
             return
         LogEvent.RELOAD.log()
         self._remarks.clear()
         self._fleet.replace()
 
-    def _use(self, settings: Settings) -> None:
+    def _use(self, settings: Settings, certificate: Certificate | None) -> None:
         """Put settings in force: shards that are started from now on have them."""
-        self._settings = settings
+        self._settings, self._certificate = settings, certificate
         logs.configure(settings.log_level, settings.log_format)
         self._fleet.take_times(**_times(settings))
 
@@ -352,8 +361,8 @@ class Master:
                     self._say_once(text)
                 case {"event": "ready"}:
                     self._fleet.ready(shard.slot, time.monotonic())
-                    if self._reload and shard.settings is self._settings is not self._proven:
-                        self._proven = self._settings
+                    if self._reload and shard.settings is self._settings is not self._proven[0]:
+                        self._proven = self._settings, self._certificate
                         self._reload.prove()
                     LogEvent.SHARD_READY.log(shard=shard.slot, process=shard.pid)
                     self._announce()
@@ -406,9 +415,9 @@ class Master:
             event.log(shard=shard.slot, process=shard.pid, how=f"{how}{again}")
         if succeeds and not self._fleet.ending:
             log.error("the reload is given up, the shards that serve go on: %s", slot.message or describe(code))
-            if self._reload and self._settings != self._proven:
+            if self._reload and self._settings != self._proven[0]:
                 log.warning("no shard has started with the settings that were changed: those of before are in force")
-                self._use(self._proven)
+                self._use(*self._proven)
                 self._reload.undo()
 
     def _announce(self) -> None:

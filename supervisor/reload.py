@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.keys_file import KeysFile
 from bullmq_proxy.gateway.settings import SettingError, Settings, options
-from bullmq_proxy.supervisor.keys import require_keys
+from bullmq_proxy.supervisor.keys import open_certificate, require_keys
 from bullmq_proxy.supervisor.sources import UsageError
 
 # What is open, forked or locked already.
@@ -22,11 +23,15 @@ class Found:
         settings: to be in force from now on.
         changed: names of those that are others than before.
         ignored: names of those that count from a restart on.
+        certificate: of the settings, as its files are now.
+        remarks: on it, for the log.
     """
 
     settings: Settings
     changed: Sequence[str]
     ignored: Sequence[str]
+    certificate: Certificate | None
+    remarks: Sequence[str]
 
 
 class Reload:
@@ -65,5 +70,6 @@ class Reload:
             _, made_key = require_keys(settings, keys_file)
             if made_key is not None:
                 raise UsageError("auth_keys: none is left, and a key is made only at the start")
+        certificate, remarks = open_certificate(settings)
         self._given = replace(given, **{name: getattr(self._given, name) for name in others if name in for_good})
-        return Found(settings, changed, [name for name in others if name in for_good])
+        return Found(settings, changed, [name for name in others if name in for_good], certificate, remarks)

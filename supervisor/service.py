@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.keys_file import KeysFile
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.settings import Settings
@@ -29,6 +30,7 @@ def serve(
     settings: Settings,
     made_key: str | None,
     keys_file: KeysFile | None = None,
+    certificate: Certificate | None = None,
     handed: Sequence[socket.socket] = (),
     notifier: Notifier | None = None,
     reload: Reload | None = None,
@@ -40,6 +42,7 @@ def serve(
         settings: with the keys in force; port 0 and no Redis URL are filled in here.
         made_key: the key that was made for this run, to be shown once.
         keys_file: keys with permissions, read once; SIGHUP reads them again.
+        certificate: of the port, read once; SIGHUP reads it again; None for no TLS.
         handed: sockets that listen already, one for all shards or one for each; closed in the end.
         notifier: is told how the service is.
         reload: reads the settings again on SIGHUP; None where they cannot change.
@@ -51,7 +54,7 @@ def serve(
     raise_descriptor_limit()
     with ExitStack() as stack:
         notifier = notifier or Notifier()
-        ends = hangup_ends(reloads=keys_file is not None or settings.token_keys is not None)
+        ends = hangup_ends(reloads=any((keys_file, settings.token_keys, certificate)))
         inbox = stack.enter_context(Inbox(STOP if ends else STOP - {signal.SIGHUP}))
         if handed:
             listeners = one_per_slot(handed, settings.procs)
@@ -70,8 +73,8 @@ def serve(
             if not valkey.start(inbox):
                 return Exit.DONE
             settings = replace(settings, redis_url=valkey.url)
-        master = Master(settings, listeners, inbox, valkey, made_key, keys_file, notifier, reload, predecessor)
-        stack.enter_context(master)
+        known = (made_key, keys_file, certificate)
+        master = stack.enter_context(Master(settings, listeners, inbox, valkey, *known, notifier, reload, predecessor))
         outcome = master.run()
     if outcome.reason:
         raise StartError(outcome.reason)

@@ -18,7 +18,8 @@ def welcome(settings: Settings, place: str, authority: str | None, made_key: str
         made_key: the key that was made for this run, which is shown.
     """
     # The form in which clients that can use unix sockets take them: path of the socket, colon, path of the request.
-    origin = f"ws+unix://{place}:" if authority is None else f"ws://{authority}"
+    scheme = "ws" if settings.tls_cert is None else "wss"
+    origin = f"{scheme}+unix://{place}:" if authority is None else f"{scheme}://{authority}"
     url = f"{origin}/queue/welcome"
     if made_key is not None:
         lines = [
@@ -32,7 +33,10 @@ def welcome(settings: Settings, place: str, authority: str | None, made_key: str
     if authority is not None:
         key = "" if settings.no_auth else f"?token={made_key or 'KEY'}"
         if not settings.no_console:
-            lines.append(f"For people: http://{authority}/")
+            lines.append(f"For people: http{scheme[2:]}://{authority}/")
+        if settings.tls_cert is not None:
+            lines.append("The host in a URL has to be a name that the certificate has.")
+            return lines
         lines += ["A first call, which adds a job to the queue `welcome`:", "  " + _first_call(f"{url}{key}")]
     return lines
 

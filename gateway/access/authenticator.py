@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Iterable
+from typing import Final
 
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Grant, Permission
@@ -13,6 +14,8 @@ from bullmq_proxy.gateway.access.tokens import Tokens, has_form
 from bullmq_proxy.gateway.access.usage import Usage
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.shared_memory import ShardMemory
+
+_BY_NAME: Final = b""
 
 
 class Authenticator:
@@ -47,7 +50,8 @@ class Authenticator:
         self._unlimited = Account(EVERYTHING, Usage(memory))
         self._holders = Account(Grant("", frozenset({Permission.CONSUME}), ("*",)), Usage(memory))
         self._digests = [digest(key) for key in auth_keys]
-        self._accounts: dict[tuple[str, bytes], Account] = {}  # by the key's name and the digest of each of its secrets
+        # By the key's name and the digest of each of its secrets, or none: of those who show a certificate instead.
+        self._accounts: dict[tuple[str, bytes], Account] = {}
         self._by_digest: dict[bytes, Account] = {}
         self.replace(keys)
 
@@ -80,6 +84,25 @@ class Authenticator:
         account.check_address(address)
         return account
 
+    def authenticate_by_name(self, names: Iterable[str], address: str) -> Account:
+        """Return the account of the first key that has one of these names.
+
+        Args:
+            names: in the certificate of the client at `address`.
+            address: of the client; empty on a Unix socket.
+
+        Raises:
+            GatewayError: as `authenticate` does.
+        """
+        if self._no_auth:
+            return self._unlimited
+        account = next((self._accounts[name, _BY_NAME] for name in names if (name, _BY_NAME) in self._accounts), None)
+        if account is None:
+            raise GatewayError(ErrorCode.UNAUTHORIZED, "No key has the name of this certificate, and none is shown")
+        account.check_validity(time.time())
+        account.check_address(address)
+        return account
+
     def hear(self, token: str) -> Account:
         """Return the account of whoever shows the token of a job's lock, which its function has to check.
 
@@ -96,7 +119,7 @@ class Authenticator:
         """Put the keys of a keys file in force, also for open connections."""
         before, self._accounts = self._accounts, {}
         for key in keys:
-            for of in key.digests:
+            for of in (*key.digests, _BY_NAME):
                 account = self._accounts[key.name, of] = before.get((key.name, of)) or Account(key, Usage(self._memory))
                 account.change(key)
         self._by_digest = {of: account for (_, of), account in self._accounts.items()}

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from websockets.datastructures import Headers
 
+from bullmq_proxy.gateway.access import certificates
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.credentials import bearer, is_host_allowed, is_origin_allowed, presented_key
+from bullmq_proxy.gateway.net.unopened import Accepted
 from bullmq_proxy.gateway.value_types import is_loopback
 from bullmq_proxy.gateway.wire.closing import Refusal, RefusedError
 from bullmq_proxy.gateway.wire.connection_options import TOKEN, Limits
@@ -52,8 +54,8 @@ class Admission:
                 "This host name may not be used here without a key: use localhost, or name it in allowed_hosts",
             )
 
-    def authenticate(self, target: Target, headers: Headers, address: str) -> Account:
-        """Return the account of whoever asks, from an address: empty on a Unix socket.
+    def authenticate(self, target: Target, headers: Headers, client: Accepted) -> Account:
+        """Return the account of whoever asks: of the key that is shown, else of the key that a certificate names.
 
         Raises:
             GatewayError: UNAUTHORIZED, or FORBIDDEN for a page of another origin, or a key of other addresses.
@@ -64,13 +66,18 @@ class Admission:
         authenticator = self.authenticator
         if isinstance(endpoint, AncestorEndpoint):
             target.query[TOKEN.name] = key = bearer(headers)  # nothing else shows a key there
-            account = authenticator.hear(key) if endpoint.is_for_holders else authenticator.authenticate(key, address)
+            account = authenticator.hear(key) if endpoint.is_for_holders else self._account(key, client)
         elif isinstance(endpoint, WorkersEndpoint):
-            account = authenticator.authenticate(bearer(headers), address)
+            account = self._account(bearer(headers), client)
         else:
-            account = authenticator.authenticate(presented_key(headers, target.token), address)
+            account = self._account(presented_key(headers, target.token), client)
         self.check_origin(headers)
         return account
+
+    def _account(self, key: str | None, client: Accepted) -> Account:
+        if not key and (names := certificates.names(client.transport.get_extra_info("peercert"))):
+            return self.authenticator.authenticate_by_name(names, client.address)
+        return self.authenticator.authenticate(key, client.address)
 
     def check_origin(self, headers: Headers) -> None:
         """Refuse a page of an origin that is not allowed.

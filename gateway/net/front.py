@@ -13,8 +13,10 @@ from typing import Any
 
 from websockets.http11 import Request, Response
 
+from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.net import opening
 from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.net.tls import HELLO
 
 HandOn = Callable[["Front", Request, bytes], None]
 
@@ -55,6 +57,8 @@ class Front(asyncio.Protocol):
         """Collect the request's head."""
         if self._refused:
             return  # what a refused client goes on sending; closing at once would take the answer from it
+        if data[0] == HELLO and not self._head:
+            LogEvent.TLS_OFF.log(address=self.address)
         self._head += data
         match opening.judge(self._head, data):
             case Request() as request:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, Final
 
 from websockets.http11 import Request, Response
@@ -31,6 +31,7 @@ from bullmq_proxy.gateway.net.http_connection import Admitted, HttpConnection
 from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.net.places import Place
 from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.net.tls import Tls, TlsTransport
 from bullmq_proxy.gateway.net.unopened import Accepted, Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.interfaces import CallClient, CallSession, Client, EventClient, Session
@@ -103,9 +104,16 @@ class Listener:
         logs = admission.access_log
         self._connection = LoggedConnection if logs else Connection
         self._http_connection = LoggedHttpConnection if logs else HttpConnection
+        self._tls: Tls | None = None
         self._accepting = True
         self._draining = False
         self.accepted = 0
+
+    def speak_tls(self, context: ssl.SSLContext) -> None:
+        """Speak TLS with all who connect from now on; before `start`, or to replace the certificate."""
+        if self._tls is None:
+            self._tls = Tls(context)
+        self._tls.context = context
 
     async def start(self, where: Where) -> None:
         """Accept connections on a listening socket, or on a host and a port."""
@@ -124,7 +132,7 @@ class Listener:
             self._tasks.append(asyncio.create_task(ages.run(), name="ages"))
 
     async def _accept_on(self, where: Where) -> asyncio.Server:
-        loop, front = asyncio.get_running_loop(), partial(Front, self._shared, self._hand_on)
+        loop, front = asyncio.get_running_loop(), self._secure_front if self._tls else self._front
         if isinstance(where, tuple):
             return await loop.create_server(front, *where, backlog=_BACKLOG)
         if where.family != socket.AF_UNIX:
@@ -132,6 +140,13 @@ class Listener:
         # The socket's file belongs to whoever has opened it: other shards and our successor listen there, too.
         keep_file: dict[str, Any] = {"cleanup_socket": False}
         return await loop.create_unix_server(front, sock=where, backlog=_BACKLOG, **keep_file)
+
+    def _front(self) -> Front:
+        return Front(self._shared, self._hand_on)
+
+    def _secure_front(self) -> TlsTransport:
+        assert self._tls is not None
+        return TlsTransport(self._tls, self._front())
 
     def _hand_on(self, front: Front, request: Request, rest: bytes) -> None:
         """Hand a socket on to a connection that speaks what the first request asks for."""
@@ -224,7 +239,7 @@ class Listener:
         endpoint = target.endpoint
         if not isinstance(endpoint, SessionEndpoint):
             raise GatewayError(ErrorCode.NOT_FOUND, "No WebSocket has this path")
-        account = self._admission.authenticate(target, request.headers, connection.address).of_connection()
+        account = self._admission.authenticate(target, request.headers, connection).of_connection()
         if refusal := handshake.refusal(request):
             return refusal
         try:
@@ -267,7 +282,7 @@ class Listener:
             target = replace(target, prefers_html=prefers_html(headers))
         account = admission.authenticator.nobody
         try:
-            account = admission.authenticate(target, headers, connection.address)
+            account = admission.authenticate(target, headers, connection)
             is_stream = target.endpoint is SessionEndpoint.EVENTS and accepts_stream(headers)
             if is_stream and (ids := headers.get_all("Last-Event-ID")):
                 target.query[LAST_EVENT_ID.name] = ids[-1]

@@ -18,7 +18,15 @@ from tests.support.valkey import ValkeyProcess
 MakeGateway = Callable[..., Awaitable[Proxy]]
 Open = Callable[..., Awaitable[RawClient]]
 
-_OF_TRANSPORTS = {"test_budgets", "test_first_push", "test_flow", "test_frames", "test_http", "test_lifetime"}
+_OF_TRANSPORTS = {
+    "test_budgets",
+    "test_first_push",
+    "test_flow",
+    "test_frames",
+    "test_http",
+    "test_lifetime",
+    "test_tls",
+}
 
 
 def pytest_asyncio_loop_factories(

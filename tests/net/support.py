@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -81,14 +82,15 @@ class RawClient:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, port: int) -> RawClient:
-        """Connect; nothing is sent."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**26))
+    async def connect(cls, port: int, tls: ssl.SSLContext | None = None) -> RawClient:
+        """Connect; nothing is sent. With `tls` the certificate is to be that of localhost."""
+        name = None if tls is None else "localhost"
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**26, ssl=tls, server_hostname=name))
 
     @classmethod
-    async def open(cls, port: int, target: str, *headers: str) -> RawClient:
+    async def open(cls, port: int, target: str, *headers: str, tls: ssl.SSLContext | None = None) -> RawClient:
         """Connect and shake hands, with the right key unless `headers` has an Authorization."""
-        client = await cls.connect(port)
+        client = await cls.connect(port, tls)
         answer = await client.upgrade(target, *headers)
         assert answer.status == 101, answer
         return client

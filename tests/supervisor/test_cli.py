@@ -58,6 +58,7 @@ BAD: dict[str, str] = {
     "redis_backlog_timeout": "1y",
     "min_replicas": "-1",
     "replica_timeout": "0",
+    "tls_client_cert": "perhaps",
     "log_level": "loud",
     "log_format": "xml",
 }
@@ -70,6 +71,9 @@ WITHOUT_BAD_VALUE = {
     "no_auth",
     "no_console",
     "access_log",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
 }
 
 

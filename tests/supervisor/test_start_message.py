@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.grants import Grant, Permission
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.settings import Settings
@@ -36,6 +37,7 @@ START = StartMessage(
     must_reach_redis=True,
     gateway_id="host-1",
     keys=(KEY,),
+    certificate=Certificate(chain="chain", key="key", client_ca=None, clients_need_one=True),
     listeners=(11, 13),
     memory=12,
 )

@@ -11,12 +11,12 @@ OPENSSL = shutil.which("openssl")
 """The program, where there is one."""
 
 
-def make_certificate(directory: Path, name: str, *options: str) -> Path:
+def make_certificate(directory: Path, name: str, *options: str, also: str = "DNS:localhost") -> Path:
     """Make a certificate that vouches for itself, as `NAME.pem`, with its key in `NAME.key`; return its path."""
     assert OPENSSL is not None
     path = directory / f"{name}.pem"
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", str(path.with_suffix(".key")))
-    subject = ("-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}")
+    subject = ("-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},{also}")
     words = (OPENSSL, "req", "-x509", *key, *subject, *(options or ("-nodes",)), "-out", str(path))
     subprocess.run(words, check=True, capture_output=True)
     return path
