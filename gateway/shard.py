@@ -7,7 +7,7 @@ import json
 import logging
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import uvloop
 
 from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.keys_file import Key
-from bullmq_proxy.gateway.access.token_keys import TokenKeysError
+from bullmq_proxy.gateway.access.token_keys import TokenKeysError, load_library
 from bullmq_proxy.gateway.app import App
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.redis.address import Target
@@ -29,6 +29,12 @@ from bullmq_proxy.gateway.wire.closing import CloseCode
 log = logging.getLogger(__name__)
 
 _CHUNK: Final = 64 * 1024
+
+
+def load(settings: Mapping[str, Any]) -> None:
+    """Import what these settings need beside the gateway, before shards are forked that share it."""
+    if settings.get("token_keys") is not None:
+        load_library()
 
 
 def run(

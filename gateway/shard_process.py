@@ -66,6 +66,7 @@ def _serve(controls: Sequence[socket.socket]) -> int:
     from bullmq_proxy.gateway.memory import die_first, tune  # noqa: PLC0415
 
     die_first()
+    shard.load(messages[0]["settings"])
     tune()
     own = _fork_siblings(controls)
     for other in range(len(messages)):

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,6 +94,12 @@ def require_library() -> None:
     """
     if not all(map(importlib.util.find_spec, _NEEDED)):
         raise TokenKeysError("the packages PyJWT and cryptography are missing: pip install 'bullmq-proxy[jwt]'")
+
+
+def load_library() -> None:
+    """Import what verifies tokens, where it is there: 9 MiB, which shards share that are forked after that."""
+    with suppress(ImportError):
+        import jwt.algorithms  # noqa: F401, PLC0415 - only whoever lets tokens in has it
 
 
 def read_token_keys(path: str) -> TokenKeys:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from bullmq_proxy.gateway.access.token_keys import (
@@ -60,6 +61,7 @@ class TokenSource:
         self._place = place
         self._is_url = "://" in place
         self._gone = gone
+        self._thread: ThreadPoolExecutor | None = None  # of our own: a resolver can keep it for long
         self._fetching: asyncio.Task[None] | None = None
         self._due = 0.0  # when the URL is asked next, in loop time
         self._failures = 0
@@ -82,6 +84,8 @@ class TokenSource:
         if self._fetching is not None:
             self._fetching.cancel()
             await asyncio.wait([self._fetching])
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     def read_again(self) -> None:
         """Read a file again; one that cannot be used changes nothing. A URL is asked soon.
@@ -111,7 +115,7 @@ class TokenSource:
             self._asked[id] = asked = now
         if asked < self._answered:
             return False
-        if self._fetching is None and self._bucket.take(ASKING_RATE, now, seconds=_FIRST_FEW / ASKING_RATE):
+        if not self._is_asking and self._bucket.take(ASKING_RATE, now, seconds=_FIRST_FEW / ASKING_RATE):
             self._ask()
         return True
 
@@ -124,16 +128,21 @@ class TokenSource:
         if before is not None and not before.fingerprints <= keys.fingerprints:
             self._gone()
 
+    @property
+    def _is_asking(self) -> bool:
+        return self._fetching is not None and not self._fetching.done()
+
     def _ask(self) -> None:
-        if self._fetching is None:
+        if not self._is_asking:
             self._fetching = asyncio.create_task(self._fetch(), name="keys of tokens")
 
     async def _fetch(self) -> None:
         loop = asyncio.get_running_loop()
+        self._thread = self._thread or ThreadPoolExecutor(1, "keys of tokens")
         began = loop.time()
         try:
             async with asyncio.timeout(TIMEOUT):
-                text = await asyncio.to_thread(fetch, self._place)
+                text = await loop.run_in_executor(self._thread, fetch, self._place)
             self._use(parse_keys(text, self._place, secrets=False))
         except (OSError, ValueError) as error:  # a TokenKeysError is a ValueError, a TimeoutError an OSError
             pause = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._failures, 16))
@@ -143,7 +152,6 @@ class TokenSource:
         else:
             pause, self._failures, self._answered = REFRESH, 0, began
         self._due = loop.time() + pause
-        self._fetching = None
 
 
 def fetch(url: str) -> bytes:

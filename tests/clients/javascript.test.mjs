@@ -69,6 +69,23 @@ const wanted = () => {
   return waiting;
 };
 
+test("a key can be a function, which is asked for each connection", async () => {
+  let asked = 0;
+  const queue = new Queue("keys", { ...options, key: async () => (asked++ ? key : Promise.reject(new Error("no login"))) });
+  made.push(queue);
+  const trouble = happens(queue, "disconnected");
+  await queue.count();
+  assert.match((await trouble)[0].message, /^There is no key: no login$/);
+  const again = happens(queue, "connected");
+  cable.hangUp();
+  await again;
+  assert.equal(asked, 3);
+  const wrong = new Queue("keys", { ...options, key: () => `wrong-${asked++}` });
+  made.push(wrong);
+  await assert.rejects(wrong.count(), UnauthorizedError);
+  assert.equal(asked, 5); // one more than once: it may have expired on its way
+});
+
 test("a job is added, read and changed", async () => {
   const queue = make();
   const job = await queue.add("welcome", { to: "ada" }, { delay: 60_000 });
