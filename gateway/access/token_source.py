@@ -113,7 +113,7 @@ class TokenSource:
             if len(self._asked) >= _REMEMBERED:
                 self._asked.clear()
             self._asked[id] = asked = now
-        if asked < self._answered:
+        if asked <= self._answered:  # in the same turn of the loop, at the earliest
             return False
         if not self._is_asking and self._bucket.take(ASKING_RATE, now, seconds=_FIRST_FEW / ASKING_RATE):
             self._ask()
