@@ -28,7 +28,9 @@ from tests.sessions.peer import SOON, Gateway, Peer, Refused, until
 from tests.sessions.test_examples import prepare, real
 from tests.support.contract import check_result
 from tests.support.keys import entry, write_keys
+from tests.support.ports import free_port
 from tests.support.relay import Relay
+from tests.support.tokens import SETTINGS, token
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually
 
@@ -148,7 +150,8 @@ async def up(proxy: Gateway) -> bool:
 async def test_every_code_comes_by_both_ways(relay: Relay, prefix: str, redis: Redis, tmp_path: Path) -> None:
     keys = entry("watcher", "observe"), entry("slow", *Permission, messages_per_second=1)
     path = write_keys(tmp_path / "keys.toml", *keys)
-    options: dict[str, Any] = {"redis_backlog": 0, "drain_timeout": 5.0}
+    options: dict[str, Any] = {"redis_backlog": 0, "drain_timeout": 5.0, **SETTINGS}
+    options["token_keys"] = f"http://127.0.0.1:{free_port()}/keys"
     seen: set[str] = set()
     async with Gateway(relay.url, prefix=prefix, keys_file=path, **options) as proxy, AsyncExitStack() as stack:
 
@@ -184,11 +187,12 @@ async def test_every_code_comes_by_both_ways(relay: Relay, prefix: str, redis: R
         refused = (await raw.client.fetch("POST", "/queue/q", body="[")).error
         assert (await peers[0].data())["err"]["code"] == refused["code"]
         seen.add(refused["code"])
-        with pytest.raises(InvalidStatus) as wrong:
-            await proxy.connect("/queue/q", token="wrong")
-        unauthorized = (await raw.client.fetch("GET", "/queue/q/count", "Authorization: Bearer wrong")).error
-        assert json.loads(wrong.value.response.body or b"")["err"] == unauthorized
-        seen.add(unauthorized["code"])
+        for shown in ("wrong", token()):  # whose keys nobody has read
+            with pytest.raises(InvalidStatus) as wrong:
+                await proxy.connect("/queue/q", token=shown)
+            refused = (await raw.client.fetch("GET", "/queue/q/count", f"Authorization: Bearer {shown}")).error
+            assert json.loads(wrong.value.response.body or b"")["err"] == refused
+            seen.add(refused["code"])
 
         before = calls(proxy)
         relay.hold_at(sha_of(script_texts()["addStandardJob"]).encode())
