@@ -299,6 +299,11 @@ class Settings:
         "How long a service that ends serves on before it drains, while /ready is 503: load balancers need it.",
         value_types.duration(0, 3600),
     )
+    balance: str = option(
+        "exact",
+        "Whether shards hand on sockets, so that each has as much to do, or leave that to the kernel.",
+        value_types.choice("exact", "kernel"),
+    )
     reload_spread: float = option(
         5.0,
         "In how much time a shard that is replaced sends its clients away; few of them go sooner.",

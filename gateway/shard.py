@@ -21,7 +21,9 @@ from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.redis.address import Target
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.loads import Lines
 from bullmq_proxy.gateway.memory import Spikes
+from bullmq_proxy.gateway.net.balance import Balance
 from bullmq_proxy.gateway.shared_memory import ShardMemory
 from bullmq_proxy.gateway.start_message import HANDOVER, StartMessage
 from bullmq_proxy.gateway.wire.closing import CloseCode
@@ -97,6 +99,8 @@ class _Shard:
             start = self._start
             app = App(self._settings, where, identity, start.keys, self._memory, start.certificate)
             self._app = app
+            if lines := Lines.of(self._start.lines):
+                app.listener.balance_by(Balance(lines, self._start.slot))
             # Others serve at once and wait for Redis meanwhile.
             timeout = self._settings.redis_start_timeout if self._start.must_reach_redis else None
             starting = asyncio.create_task(app.start(self._listeners[self._start.listener], redis_timeout=timeout))

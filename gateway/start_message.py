@@ -51,6 +51,7 @@ class StartMessage:
         listeners: descriptors of all listening sockets, which the shard inherits. It serves others than its own one
             when it is told to.
         memory: descriptor of the shared memory, which the shard inherits.
+        lines: those of the lines by which shards hand on sockets; none where they do not.
     """
 
     settings: Settings
@@ -63,6 +64,7 @@ class StartMessage:
     certificate: Certificate | None
     listeners: tuple[int, ...]
     memory: int
+    lines: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the message for the control socket."""
@@ -80,6 +82,7 @@ class StartMessage:
             "certificate": self.certificate and self.certificate.to_json(),
             "listeners": self.listeners,
             "memory": self.memory,
+            "lines": self.lines,
         }
 
     @classmethod
@@ -115,4 +118,5 @@ class StartMessage:
             certificate=message["certificate"] and Certificate.from_json(message["certificate"]),
             listeners=tuple(message["listeners"]),
             memory=message["memory"],
+            lines=tuple(message.get("lines", ())),
         )

@@ -20,6 +20,7 @@ from bullmq_proxy.gateway import logs
 from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.keys_file import KeysError, KeysFile
 from bullmq_proxy.gateway.exits import Exit
+from bullmq_proxy.gateway.loads import Lines
 from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.settings import Settings, masked
 from bullmq_proxy.gateway.shared_memory import SharedMemory
@@ -76,6 +77,8 @@ class Master:
         self._made_key = made_key
         self._keys_file = keys_file
         self._memory = SharedMemory.create(len(listeners) + 1)  # the spare slot has a row, too
+        # Sockets of the kernel's own choice are all that a single shard has.
+        self._lines = Lines.create(len(listeners) + 1) if settings.balance == "exact" and len(listeners) > 1 else None
         self._announced = False
         self._shards: dict[int, ShardProcess] = {}
         # No process id: it comes again, in a container even in each run, and clients see this in their tokens.
@@ -93,6 +96,8 @@ class Master:
             shard.control.close()
         self._selector.close()
         os.close(self._memory.fd)
+        if self._lines is not None:
+            self._lines.close()
 
     def run(self) -> Outcome:
         """Fork, watch and restart shards until the service has ended."""
@@ -216,6 +221,7 @@ class Master:
             certificate=self._certificate,
             listeners=tuple(listener.fileno() for listener in self._listeners),
             memory=self._memory.fd,
+            lines=self._lines.descriptors if self._lines is not None else (),
         )
 
     def _hear_signals(self) -> None:
@@ -404,6 +410,8 @@ class Master:
         del self._shards[shard.slot]
         self._memory.clear(shard.slot)
         slot = self._fleet.slots[shard.slot]
+        if self._lines is not None:
+            self._lines.forget(shard.slot, closes=slot.listener is None)
         # Whichever is the quickest gives its jobs back.
         self._tell_all({"event": "died", "slot": shard.slot, "incarnation": slot.incarnation})
         expected, succeeds = self._fleet.ending or slot.listener is None, slot.replaces is not None

@@ -116,7 +116,7 @@ def start_shards(messages: Sequence[StartMessage], held: Sequence[int] = ()) -> 
         try:
             pid = os.fork()
             if pid == 0:
-                inherited = [*messages[0].listeners, messages[0].memory, *held]  # the same for all
+                inherited = [*messages[0].listeners, messages[0].memory, *messages[0].lines, *held]  # the same for all
                 _become_shards([theirs for _, theirs in pairs], inherited)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -37,6 +37,7 @@ _UNAUTHORIZED_TIMEOUT: Final = 1.0  # s when its key is not valid any more: its 
 _UNTIMED_FRAMES: Final = 4  # between two looks at the clock
 _POLICY_TIMEOUT: Final = 1.0  # s then to read the close frame; what is still sent is not looked at
 _TINY: Final = 128  # bytes of a fragment that is smaller than any reason to send fragments
+_JOBS_WEIGH: Final = 10  # jobs at a time of a worker are as much to do as one more connection
 _FRAGMENTS: Final = 1024  # fragments of one message; a frame of no bytes counts towards no size limit
 _FIRST_PUSH_DELAY: Final = 0.02  # s; some clients set their handlers a tick after the handshake's answer has come
 
@@ -60,6 +61,7 @@ class Connection(SendingConnection):
         self._pieces: list[bytes] = []  # of a frame that is not whole yet
         self._missing = 0  # bytes until it is, or until there is more to know of it
         self._fragments: list[bytes] = []
+        self._weight = 0  # beside that of any connection
         self._partial: PartialMessage | None = None  # a frame or a message that is not whole yet
         self._reading_paused = False  # by the session
         self._rest = b""  # has been read, and waits for its turn or for the session; nothing more is read meanwhile
@@ -79,6 +81,9 @@ class Connection(SendingConnection):
         if self.is_lost:
             return False
         self.session = session
+        self._weight = (session.work.concurrency or 0) // _JOBS_WEIGH
+        if self._weight:
+            self._shared.unopened.weigh(self._weight)
         return True
 
     def opened(self) -> None:
@@ -414,6 +419,9 @@ class Connection(SendingConnection):
         self._shared.long.pop(self, None)
         self.forget_ping()
         self._let_go()
+        if self._weight:
+            self._shared.unopened.weigh(-self._weight)
+            self._weight = 0
         self._rest = b""
         for timer in (self._end, self._starting):
             if timer is not None:

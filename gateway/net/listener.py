@@ -23,6 +23,7 @@ from bullmq_proxy.gateway.net import handshake, http
 from bullmq_proxy.gateway.net.access_log import LoggedConnection, LoggedHttpConnection
 from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.ages import Ages
+from bullmq_proxy.gateway.net.balance import Balance
 from bullmq_proxy.gateway.net.connection import Connection
 from bullmq_proxy.gateway.net.event_stream import EventStream, accepts_stream
 from bullmq_proxy.gateway.net.exchange import accepts_json, cross_origin, prefers_html, refusal, with_lines
@@ -105,6 +106,7 @@ class Listener:
         self._connection = LoggedConnection if logs else Connection
         self._http_connection = LoggedHttpConnection if logs else HttpConnection
         self._tls: Tls | None = None
+        self._balance: Balance | None = None
         self._accepting = True
         self._draining = False
         self.accepted = 0
@@ -115,12 +117,19 @@ class Listener:
             self._tls = Tls(context)
         self._tls.context = context
 
+    def balance_by(self, balance: Balance) -> None:
+        """Hand sockets on to other shards that have less to do, and take theirs; before `start`."""
+        self._balance = balance
+        self._shared.unopened.weigh = balance.loads.weigh
+
     async def start(self, where: Where) -> None:
         """Accept connections on a listening socket, or on a host and a port."""
         admission = self._admission
         await admission.authenticator.start()
         self._server = await self._accept_on(where)
         self._port = self._server.sockets[0].getsockname()[1] if isinstance(where, tuple) else 0
+        if self._balance is not None:
+            self._balance.join(self._make_front)
         keepalive = Keepalive(lambda: self._shared.open, admission.ping_interval, admission.ping_timeout)
         self._tasks = [
             asyncio.create_task(keepalive.run(), name="keepalive"),
@@ -132,7 +141,9 @@ class Listener:
             self._tasks.append(asyncio.create_task(ages.run(), name="ages"))
 
     async def _accept_on(self, where: Where) -> asyncio.Server:
-        loop, front = asyncio.get_running_loop(), self._secure_front if self._tls else self._front
+        loop, front = asyncio.get_running_loop(), self._make_front
+        if self._balance is not None:
+            front = self._balance.accepted_by(front)
         if isinstance(where, tuple):
             return await loop.create_server(front, *where, backlog=_BACKLOG)
         if where.family != socket.AF_UNIX:
@@ -141,12 +152,9 @@ class Listener:
         keep_file: dict[str, Any] = {"cleanup_socket": False}
         return await loop.create_unix_server(front, sock=where, backlog=_BACKLOG, **keep_file)
 
-    def _front(self) -> Front:
-        return Front(self._shared, self._hand_on)
-
-    def _secure_front(self) -> TlsTransport:
-        assert self._tls is not None
-        return TlsTransport(self._tls, self._front())
+    def _make_front(self) -> asyncio.Protocol:
+        front = Front(self._shared, self._hand_on)
+        return front if self._tls is None else TlsTransport(self._tls, front)
 
     def _hand_on(self, front: Front, request: Request, rest: bytes) -> None:
         """Hand a socket on to a connection that speaks what the first request asks for."""
@@ -367,6 +375,8 @@ class Listener:
     def stop_accepting(self) -> None:
         """Take no more connections; those that came before are served, and end with their next response by HTTP."""
         self._accepting = False
+        if self._balance is not None:
+            self._balance.leave()
         for server in (self._server, *self._others.values()):
             if server is not None:
                 server.close()
@@ -385,6 +395,8 @@ class Listener:
         if self._server is None:
             return
         self.drain()
+        if self._balance is not None:
+            self._balance.close()
         for connection in self.clients:
             connection.close_with(code, "the gateway stops" if code is CloseCode.GOING_AWAY else "")
         self._shared.unopened.give_up_all()  # a scanner that says nothing would hold us up for the whole timeout

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -44,6 +45,7 @@ class Unopened:
 
     Attributes:
         given_up: how many were closed without an answer.
+        weigh: is told how much more there is to do, or less: one for each connection.
     """
 
     def __init__(self, max_connections: int | None, max_per_address: int | None, links: int = 0) -> None:
@@ -63,6 +65,7 @@ class Unopened:
         self._open: Counter[str] = Counter()  # all connections, by address
         self._count = 0
         self.given_up = 0
+        self.weigh: Callable[[int], None] = lambda change: None
         self._emptied: asyncio.Future[None] | None = None  # who waits until there is none
         self._closed = False
 
@@ -74,6 +77,7 @@ class Unopened:
         """Take in a connection that was just accepted; one too many is given up, the oldest of who has most."""
         address = connection.address
         self._count += 1
+        self.weigh(1)
         self._open[address] += 1
         self._since[connection] = time.monotonic()
         self._waiting[address] += 1
@@ -97,6 +101,7 @@ class Unopened:
         """Forget a connection that has ended."""
         self.opened(connection)
         self._count -= 1
+        self.weigh(-1)
         _decrease(self._open, connection.address)
         if not self._count and self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)

@@ -44,6 +44,7 @@ BAD: dict[str, str] = {
     "max_write_buffer": "1",
     "drain_timeout": "soon",
     "shutdown_delay": "soon",
+    "balance": "fair",
     "reload_spread": "soon",
     "max_connection_age": "1ms",
     "max_shard_age": "1s",

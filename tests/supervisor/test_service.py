@@ -256,10 +256,20 @@ class TestFailedStart:
         assert broken.output == ""
 
 
+def connections(running: Service) -> list[int]:
+    """Return the number of open connections of each shard, a second old."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/metrics") as page:
+        return [int(count) for count in re.findall(r"_connections\{slot=.*\} (\d+)", page.read().decode())]
+
+
 class TestCrash:
-    def test_a_killed_shard_is_back_within_two_seconds(self, service: MakeService) -> None:
+    def test_a_killed_shard_is_back_within_two_seconds_and_gets_its_part_of_the_connections(
+        self, service: MakeService
+    ) -> None:
         running = service("--procs", "2").start()
         first, second = running.shards()
+        clients = [connect(running.address("/queue/q")) for _ in range(6)]
+        wait_for(lambda: connections(running) == [3, 3], "both have as many connections")
         killed_at = time.monotonic()
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: running.errors.count(" is ready") == 3, "the new shard is ready")
@@ -267,6 +277,10 @@ class TestCrash:
         assert second in running.shards()
         assert len(running.shards()) == 2
         assert running.output.count("ws://") == 2  # by itself, and in the first call
+        clients += [connect(running.address("/queue/q")) for _ in range(3)]
+        wait_for(lambda: connections(running) == [3, 3], "the new one has got the next ones")
+        for client in clients:
+            client.socket.close()
 
     def test_the_port_never_closes_meanwhile(self, service: MakeService) -> None:
         running = service("--procs", "1").start()

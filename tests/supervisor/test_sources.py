@@ -68,6 +68,7 @@ OTHER: dict[str, str] = {
     "max_write_buffer": "1M",
     "drain_timeout": "3",
     "shutdown_delay": "4",
+    "balance": "kernel",
     "reload_spread": "6",
     "max_connection_age": "2h",
     "max_shard_age": "1h",
