@@ -11,7 +11,6 @@ import secrets
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,7 +36,7 @@ from bullmq_proxy.supervisor.slot import describe
 from bullmq_proxy.supervisor.slots import authority, reachable_host
 from bullmq_proxy.supervisor.sources import UsageError
 from bullmq_proxy.supervisor.successor import Predecessor, Successor, obstacle
-from bullmq_proxy.supervisor.welcome import welcome
+from bullmq_proxy.supervisor.welcome import say, welcome
 
 log = logging.getLogger(__name__)
 
@@ -436,12 +435,7 @@ class Master:
         if self._predecessor is not None:
             self._predecessor.dismiss()
         host = None if self._is_unix else self._authority
-        lines = welcome(self._settings, self._place, host, self._made_key)
-        try:
-            print("\n".join(lines), flush=True)
-        except OSError:  # nobody reads our output any more: no reason to stop serving
-            # What is left in the buffer would fail again at the end and spoil the exit code.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say(welcome(self._settings, self._place, host, self._made_key))
 
 
 def _times(settings: Settings) -> dict[str, float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+from collections.abc import Sequence
 
 from bullmq_proxy.gateway.settings import Settings
 
@@ -46,3 +48,12 @@ def _first_call(url: str) -> str:
     call = '{"id":1,"data":{"fn":"add","args":["hello"]}}'
     program = f'from websockets.sync.client import connect; c = connect("{url}"); c.send("""{call}"""); print(c.recv())'
     return f"{shlex.quote(sys.executable)} -c '{program}'"
+
+
+def say(lines: Sequence[str]) -> None:
+    """Print lines, if anybody reads what we print: else that is no reason to stop serving."""
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:
+        # What is left in the buffer would fail again at the end and spoil the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
