@@ -119,6 +119,7 @@ async def _watch_node(sentinels: Sentinels, seen: Seen) -> asyncio.subprocess.Pr
 
 async def _fail(sentinels: Sentinels, clients: dict[str, Seen]) -> dict[str, float]:
     """Kill the master and return the seconds until each client has done a job that was added after that."""
+    await eventually(lambda: sentinels.agree, "the sentinels agree on the master", _LONGEST)
     master = sentinels.master
     killed, begun = time.time(), time.monotonic()
     master.kill()

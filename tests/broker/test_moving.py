@@ -239,8 +239,12 @@ async def test_a_master_that_the_sentinels_do_not_know_is_named(tmp_path: Path) 
 
 
 @asynccontextmanager
-async def failing_over(told: bytes = b"") -> AsyncIterator[tuple[Link, MisbehavingServer, list[MisbehavingServer]]]:
+async def failing_over(
+    told: bytes = b"",
+) -> AsyncIterator[tuple[Link, MisbehavingServer, list[MisbehavingServer], list[bytes]]]:
     """Two masters that both take writes, a sentinel that names the first until the link is up, and the link to it.
+
+    The last is the list of the ports that the sentinel has named, the latest one being what it names now.
 
     Args:
         told: the command at which the first one's sentinel tells of the second; by default it never does.
@@ -277,12 +281,12 @@ async def failing_over(told: bytes = b"") -> AsyncIterator[tuple[Link, Misbehavi
         assert isinstance(link, Link)
         await link.start(3.0)
         named.append(b"%d" % second.port)
-        yield link, sentinel, [first, second]
+        yield link, sentinel, [first, second], named
         await link.close()
 
 
 async def test_a_failover_that_no_sentinel_told_of_is_seen_when_the_next_one_is_connected() -> None:
-    async with failing_over() as (link, sentinel, [first, second]):
+    async with failing_over() as (link, sentinel, [first, second], _):
         await eventually(lambda: [b"SUBSCRIBE", b"+switch-master"] in sentinel.commands, "it listens")
         for connection in sentinel.open:
             connection.abort()
@@ -295,6 +299,36 @@ async def test_a_failover_that_no_sentinel_told_of_is_seen_when_the_next_one_is_
 async def test_a_failover_that_is_told_of_while_a_link_connects_lets_it_not_begin_with_the_old_master(
     told: bytes,
 ) -> None:
-    async with failing_over(told) as (link, _, [first, second]):
+    async with failing_over(told) as (link, _, [first, second], _):
         await link.call("SET", "a", "b")
         assert (first.commands, second.commands) == ([], [[b"SET", b"a", b"b"]])
+
+
+async def test_a_sentinel_that_is_late_does_not_lead_back_to_the_old_master() -> None:
+    async with failing_over(b"PING") as (link, sentinel, [first, second], named):
+        await link.call("SET", "a", "b")
+        before = first.accepted
+        named.append(named[0])
+        for connection in sentinel.open | second.open:
+            connection.abort()
+        asked = len(sentinel.commands)
+        await eventually(lambda: len(sentinel.commands) > asked + 6, "it is asked again and again")
+        named.append(named[1])
+        await link.call("SET", "c", "d")
+        assert (first.accepted, first.commands) == (before, [])
+        assert second.commands == [[b"SET", b"a", b"b"], [b"SET", b"c", b"d"]]
+
+
+async def test_what_a_server_says_unasked_is_the_same_whatever_reply_is_waited_for() -> None:
+    said: list[Any] = []
+
+    def reply(command: list[bytes]) -> bytes:
+        return b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n*1\r\n$2\r\n\xff1\r\n" + OK
+
+    async with MisbehavingServer(reply) as server:
+        link = Link(Address(host="127.0.0.1", port=server.port), OPTIONS, on_push=said.append)
+        await link.start(3.0)
+        for decode in (True, False):
+            await link.call("GET", "a", decode=decode)
+        await link.close()
+    assert said == [[b"message", b"c", [b"\xff1"]]] * 2

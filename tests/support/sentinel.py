@@ -62,6 +62,11 @@ class Sentinels:
         """The server that the first sentinel takes for the master."""
         return self._known_to(self.sentinels[0])
 
+    @property
+    def agree(self) -> bool:
+        """Whether all sentinels take the same server for the master."""
+        return len({self._known_to(sentinel) for sentinel in self.sentinels}) == 1
+
     def have_left(self, master: ValkeyProcess) -> bool:
         """Return whether no sentinel takes a server for the master."""
         return all(self._known_to(sentinel) is not master for sentinel in self.sentinels)

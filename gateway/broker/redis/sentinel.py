@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
 from bullmq_proxy.gateway.broker.redis.address import Address, Target
 from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
-from bullmq_proxy.gateway.broker.redis.errors import NotConnected, RedisRefused, understood
+from bullmq_proxy.gateway.broker.redis.errors import NotConnected, RedisRefused, unavailable, understood
 from bullmq_proxy.gateway.broker.redis.link import Link
 from bullmq_proxy.gateway.broker.redis.server import LEFT, Server
 from bullmq_proxy.gateway.errors import GatewayError
@@ -20,6 +20,7 @@ _SWITCH: Final = "+switch-master"
 _ANSWER: Final = 1.0  # s for a sentinel's answer
 _TRUSTED: Final = 1.5  # s in which the master that one sentinel names must be reached, before another one is asked
 _MOST: Final = 100  # sentinels that are remembered
+_DOUBTED: Final = 10.0  # s after a failover, in which a sentinel that names the former master has not heard of it
 _ROTATED: Final = "the master that it names cannot be used: another sentinel is asked"
 
 
@@ -34,7 +35,9 @@ class SentinelServer(Server):
         super().__init__(target.master)
         self._target = target
         self._sentinels = _Sentinels(target)
-        self._master = target.master  # that they have named last
+        self._master: Address | None = None  # that they have named last
+        self._former: Address | None = None  # the one before it
+        self._doubted_until = 0.0  # when who names the former one is believed again
         deadline, silence = min(options.deadline, 3 * _ANSWER), min(options.silence, _ANSWER)
         own = replace(options, name=f"{options.name}:sentinel", backlog=0, deadline=deadline, silence=silence)
         self._watch = Link(self._sentinels, own, setup=self._subscribe, on_push=self._pushed)
@@ -84,16 +87,28 @@ class SentinelServer(Server):
         if not found:
             raise RedisRefused(f"The sentinels of {self.shown} know no master of the name {self._target.name!r}")
         with understood():
-            self._master = self._read(found)
-        return self._master
+            host, port = found
+            if (address := self._named(host, port)) is None:
+                self._watch.leave(_ROTATED)
+                raise unavailable("the sentinels do not agree on the master yet")
+        return address
+
+    def _named(self, host: str, port: str, former: Address | None = None) -> Address | None:
+        """Take note of a master that a sentinel names, `former` being that which it replaces, as far as it says.
+
+        Returns None for the one before the last: that sentinel is late, and a replaced master may still take writes.
+        """
+        address = replace(self._target.master, host=host, port=int(port))
+        if address != self._master:
+            now = self._loop.time()
+            if address == self._former and former != self._master and now < self._doubted_until:
+                return None
+            self._former, self._master, self._doubted_until = self._master, address, now + _DOUBTED
+        return address
 
     def has_left(self, address: Address) -> bool:
         """Return whether the sentinels have named another master since."""
         return address != self._master
-
-    def _read(self, master: Sequence[Any]) -> Address:
-        host, port = master
-        return replace(self._target.master, host=str(host), port=int(port))
 
     def _nobody(self) -> NotConnected:
         what = "no sentinel answers"
@@ -119,17 +134,19 @@ class SentinelServer(Server):
             await ask("SUBSCRIBE", _SWITCH)
         with suppress(GatewayError):
             if found := await ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.name):
-                self._follow(found)
+                self._follow(*found)
 
     def _pushed(self, message: list[Any]) -> None:
         """Take note of a failover: the message is `<name> <old host> <old port> <new host> <new port>`."""
-        words = text_of(message[2]).split() if text_of(message[0]) == "message" else []
+        words = text_of(message[2]).split() if message[0] == b"message" else []
         if len(words) == 5 and words[0] == self._target.name:
-            self._follow(words[3:])
+            former = replace(self._target.master, host=words[1], port=int(words[2]))
+            self._follow(words[3], words[4], former)
 
-    def _follow(self, master: Sequence[Any]) -> None:
-        """Move all links to the master, of which a sentinel has said the host and port."""
-        self._master = self._read(master)
+    def _follow(self, host: str, port: str, former: Address | None = None) -> None:
+        """Move all links to the master that a sentinel names."""
+        if self._named(host, port, former) is None:
+            return
         for link in tuple(self.links):
             if self.has_left(link.leads_to):
                 link.leave(LEFT)

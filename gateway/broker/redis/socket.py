@@ -220,11 +220,16 @@ class _PushReader:
 
     def gets(self, decode: bool) -> Any:
         while isinstance(reply := self._gets(decode), hiredis.PushNotification) and reply[0] not in _ANSWERS:
-            _give(self._on_push, reply)
+            _give(self._on_push, _raw(reply) if decode else reply)
         return reply
 
     def has_data(self) -> bool:
         return self.gets(False) is not False
+
+
+def _raw(push: Any) -> Any:
+    """Return what the server has said unasked in bytes: it was decoded as the reply that is waited for."""
+    return bytes_of(push) if isinstance(push, str) else [*map(_raw, push)] if isinstance(push, list) else push
 
 
 def _give(sink: Sink, reply: Any) -> None:
