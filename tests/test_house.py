@@ -227,6 +227,9 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+MODULES = {module_of(path) for path in sources() if path.stem != "__init__"}
+
+
 def room_of(module: str) -> str | None:
     """The room that a module lives in."""
     while module not in ROOMS:
@@ -249,19 +252,19 @@ def imports_of(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             module = f"{node.module}.".removeprefix(NAMESPACE).rstrip(".")
             names = [f"{module}.{alias.name}".lstrip(".") for alias in node.names]
-            yield from (
-                name if (ROOT / name.replace(".", "/")).with_suffix(".py").exists() else module for name in names
-            )
+            yield from (name if name in MODULES else module for name in names)
 
 
-def imports() -> Iterator[tuple[str, str, str]]:
+@cache
+def imports() -> list[tuple[str, str, str]]:
     """Every import: of which module, the room that this lives in, and what is imported."""
+    found = []
     for path in sources():
         module = module_of(path)
         here = room_of(module)
         assert here is not None, f"{module} is in no room"
-        for name in imports_of(path):
-            yield module, here, name
+        found += [(module, here, name) for name in imports_of(path)]
+    return found
 
 
 def test_a_room_imports_only_rooms_below_it() -> None:

@@ -27,7 +27,7 @@ async def dial(url: str) -> ClientConnection:
     """Connect, however often it takes; the test's own deadline ends it."""
     while True:
         try:
-            OPENED.append(await connect(url, open_timeout=5, ping_interval=None))
+            OPENED.append(await connect(url, open_timeout=5, ping_interval=None, proxy=None))
             return OPENED[-1]
         except (OSError, WebSocketException, TimeoutError):
             await asyncio.sleep(_PAUSE)

@@ -27,7 +27,7 @@ class Client:
     """One WebSocket connection; open within its block."""
 
     def __init__(self, url: str) -> None:
-        self._connect = connect(url, max_size=None)
+        self._connect = connect(url, max_size=None, proxy=None)
         self._socket: ClientConnection
         self._ids = itertools.count(1)
 

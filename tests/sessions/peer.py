@@ -246,7 +246,7 @@ class Gateway:
 
     async def connect(self, path: str, **query: Any) -> Peer:
         socket = await connect(
-            self.url(path, query), compression=None, ping_interval=None, max_size=None, close_timeout=1
+            self.url(path, query), compression=None, ping_interval=None, max_size=None, close_timeout=1, proxy=None
         )
         self._stack.push_async_callback(socket.close)
         return Peer(socket)

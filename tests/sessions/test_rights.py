@@ -98,7 +98,7 @@ async def keyspace(redis: Redis, prefix: str, queue: str) -> dict[bytes, bytes |
 async def status(gateway: Gateway, path: str, **query: Any) -> tuple[int, dict[str, str]]:
     """The HTTP status of a handshake, and the error in its body."""
     try:
-        async with connect(gateway.url(path, query), compression=None, close_timeout=1):
+        async with connect(gateway.url(path, query), compression=None, close_timeout=1, proxy=None):
             return 101, {}
     except InvalidStatus as refused:
         error: dict[str, str] = json.loads(refused.response.body or b"{}")["err"]

