@@ -51,6 +51,7 @@ def examine(resolution: Resolution) -> Iterator[Finding]:
     settings = resolution.settings
     yield Finding("ok", "program", _program())
     yield from _keys(resolution)
+    yield from _tokens(settings)
     for remark in resolution.remarks:
         yield Finding("warn", "configuration", remark)
     yield _port(settings)
@@ -88,6 +89,25 @@ def _keys(resolution: Resolution) -> Iterator[Finding]:
         yield Finding("ok", "keys", f"{len(settings.auth_keys)} that may do everything, {named} with permissions")
     for remark in file.remarks if file else ():
         yield Finding("warn", "keys", f"{remark}: `bullmq-proxy key revoke` takes it away")
+
+
+def _tokens(settings: Settings) -> Iterator[Finding]:
+    if settings.token_keys is None:
+        return
+    from bullmq_proxy.gateway.access.token_source import read_now  # noqa: PLC0415 - it carries asyncio
+
+    try:
+        found = read_now(settings.token_keys)
+    except OSError as error:
+        text = f"token_keys: {settings.token_keys}: {error}: until it answers tokens let nobody in"
+        yield Finding("fail", "tokens", text)
+    except ValueError as error:
+        yield Finding("fail", "tokens", f"token_keys: {error}")
+    else:
+        who = f"{settings.token_issuer} for {settings.token_audience}"
+        yield Finding("ok", "tokens", f"those of {who}, by the keys that sign them: {len(found)}")
+        for remark in found.remarks:
+            yield Finding("warn", "tokens", f"token_keys: {remark}")
 
 
 def _port(settings: Settings) -> Finding:

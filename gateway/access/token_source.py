@@ -154,6 +154,19 @@ class TokenSource:
         self._due = loop.time() + pause
 
 
+def read_now(place: str) -> TokenKeys:
+    """Return the keys of a file or URL, for who starts nothing.
+
+    Raises:
+        OSError: the URL does not answer.
+        ValueError: the keys cannot be used, or a package is missing.
+    """
+    if "://" not in place:
+        return read_token_keys(place)
+    require_library()
+    return parse_keys(fetch(place), place, secrets=False)
+
+
 def fetch(url: str) -> bytes:
     """Return what a URL has, within `TIMEOUT`. Nothing but the URL itself is asked: no redirect is followed.
 

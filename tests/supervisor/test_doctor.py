@@ -13,7 +13,9 @@ from bullmq_proxy.supervisor.doctor import examine
 from bullmq_proxy.supervisor.sources import resolve
 from tests.sessions.peer import Gateway
 from tests.support.keys import entry, write_keys
+from tests.support.ports import free_port
 from tests.support.service import run_here
+from tests.support.tokens import AUDIENCE, ISSUER, SETTINGS, jwk, write_set
 from tests.support.valkey import ValkeyProcess
 
 
@@ -55,6 +57,23 @@ def test_keys(valkey: ValkeyProcess, tmp_path: Path) -> None:
     assert word == "fail"
     assert "chmod 600" in text
     assert found(redis_url=valkey.url, no_auth=True)["keys"][0][0] == "warn"
+
+
+def test_tokens(valkey: ValkeyProcess, tmp_path: Path) -> None:
+    path = write_set(tmp_path / "tokens.json", jwk("EdDSA"), {"kty": "X"})
+    assert found(redis_url=valkey.url, token_keys=path, **SETTINGS)["tokens"] == [
+        ("ok", f"those of {ISSUER} for {AUDIENCE}, by the keys that sign them: 1"),
+        (
+            "warn",
+            f"token_keys: {path}: keys[1] is left out:"
+            " it is for none of HS256, RS256, ES256, EdDSA, by its kty, crv and alg",
+        ),
+    ]
+    (tmp_path / "tokens.json").chmod(0o644)
+    [(word, text)] = found(redis_url=valkey.url, token_keys=path, **SETTINGS)["tokens"]
+    assert (word, "chmod 600" in text) == ("fail", True)
+    [(word, text)] = found(redis_url=valkey.url, token_keys=f"http://127.0.0.1:{free_port()}/", **SETTINGS)["tokens"]
+    assert (word, "Connection refused" in text) == ("fail", True)
 
 
 async def test_a_port_where_a_gateway_serves(valkey: ValkeyProcess, prefix: str) -> None:
