@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -17,8 +18,12 @@ from tests.support.relay import Relay
 from tests.support.service import ROOT, Service
 from tests.support.valkey import ValkeyProcess
 
-# A machine that is busy with the other test processes is no fault of what is tested.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A machine that is busy with the other test processes is no fault of what is tested. Each run makes other examples:
+# CI, for which nobody waits, makes more of them.
+_EXAMPLES = 100 if os.environ.get("CI") else 40
+settings.register_profile(
+    "patient", max_examples=_EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("patient")
 
 
