@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from bullmq_proxy.gateway.broker.redis.socket import RedisSocket, pack_command
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.values.json_text import encode
 from tests.broker.misbehaving import OK, Command, MisbehavingServer
+from tests.support.certificates import make_certificate
 from tests.support.link import OPTIONS as DEFAULTS
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually, stretched
@@ -204,11 +204,8 @@ async def test_a_server_that_lets_in_only_to_close_is_not_hammered() -> None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """A certificate of our own making, and its key."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names]
-    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    return certificate, key
+    certificate = make_certificate(tmp_path, "localhost", also="IP:127.0.0.1")
+    return certificate, certificate.with_suffix(".key")
 
 
 @asynccontextmanager

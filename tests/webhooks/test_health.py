@@ -21,6 +21,7 @@ from bullmq_proxy.gateway import start_proxy
 from bullmq_proxy.gateway.webhooks import breaker
 from bullmq_proxy.gateway.webhooks.breaker import THRESHOLD
 from tests.sessions.peer import until
+from tests.support.certificates import make_certificate
 from tests.support.ports import free_port
 from tests.support.valkey import ValkeyProcess
 from tests.webhooks.conftest import KEY
@@ -118,14 +119,9 @@ class TestAnEndpointThatIsDown:
         assert sorted(job["data"] for job in jobs) == list(range(6))
 
     async def test_a_certificate_that_nobody_vouches_for_is_refused(self, client: Client, tmp_path: Path) -> None:
-        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-        made = await asyncio.create_subprocess_exec(
-            *make, "-keyout", key, "-out", certificate, stderr=asyncio.subprocess.DEVNULL
-        )
-        assert await made.wait() == 0
+        certificate = make_certificate(tmp_path, "localhost")
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, certificate.with_suffix(".key"))
         async with serving(context=context) as secured:
             await client.put("mails", secured.url.replace("http:", "https:"))
             job = await client.state("mails", await client.add("mails"), "failed")
