@@ -22,6 +22,7 @@ _SPECIAL: Final = (
     ipaddress.IPv4Network("168.63.129.16/32"),  # Azure's agents and metadata, at an address of the public network
     ipaddress.IPv4Network("192.0.0.0/24"),  # RFC 6890 §2.2.2; metadata of Oracle's classic cloud at 192.0.0.192
     ipaddress.IPv4Network("192.88.99.0/24"),  # RFC 7526: relays that are no more
+    ipaddress.IPv6Network("3fff::/20"),  # RFC 9637: for documents
     ipaddress.IPv6Network("64:ff9b:1::/48"),  # RFC 8215: IPv4 behind a translator of the local network
 )
 
