@@ -164,6 +164,11 @@ class Settings:
         value_types.optional(_PATH),
         by_default="~/.local/share/bullmq-proxy",
     )
+    pid_file: str | None = option(
+        None,
+        "File for the pid of the supervisor, by which `bullmq-proxy reload` finds it.",
+        value_types.optional(_PATH),
+    )
     valkey_server: str | None = option(
         None,
         "Program of the embedded Valkey: that of a distribution, or redis-server.",

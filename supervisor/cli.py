@@ -25,6 +25,7 @@ from bullmq_proxy.supervisor.activation import adopt, handed_sockets
 from bullmq_proxy.supervisor.key_commands import key
 from bullmq_proxy.supervisor.notify import Notifier
 from bullmq_proxy.supervisor.options import settings_options
+from bullmq_proxy.supervisor.pid_file import hang_up
 from bullmq_proxy.supervisor.reload import Reload
 from bullmq_proxy.supervisor.service import serve as run_service
 from bullmq_proxy.supervisor.slots import StartError
@@ -75,6 +76,19 @@ def config(config: str | None, **flags: Any) -> int:
     keys.open_certificate(resolution.settings)
     for line in described(resolution):
         click.echo(line)
+    return Exit.DONE
+
+
+@commands.command()
+@settings_options
+def reload(config: str | None, **flags: Any) -> int:
+    """Check the settings, and let the service that `pid_file` names put them in force."""
+    resolution = _resolved(config, flags)
+    keys.open_keys_file(keys.with_auth_keys_file(resolution))
+    if resolution.settings.pid_file is None:
+        raise UsageError("pid_file: not set, so nobody knows which service; start it with --pid-file, too")
+    pid = hang_up(resolution.settings.pid_file)
+    click.echo(f"pid {pid} reads its settings again; its log says what has changed", err=True)
     return Exit.DONE
 
 

@@ -12,7 +12,7 @@ from bullmq_proxy.supervisor.keys import open_certificate, require_keys
 from bullmq_proxy.supervisor.sources import UsageError
 
 # What is open, forked or locked already.
-_FOR_GOOD = ("host", "port", "procs", "data_dir", "valkey_server", "keys_file", "balance")
+_FOR_GOOD = ("host", "port", "procs", "data_dir", "valkey_server", "keys_file", "pid_file", "balance")
 
 
 @dataclass(frozen=True, slots=True)

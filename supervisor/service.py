@@ -18,6 +18,7 @@ from bullmq_proxy.supervisor.embedded import EmbeddedValkey
 from bullmq_proxy.supervisor.fleet import GRACE
 from bullmq_proxy.supervisor.master import Master
 from bullmq_proxy.supervisor.notify import Notifier
+from bullmq_proxy.supervisor.pid_file import PidFile
 from bullmq_proxy.supervisor.process import occupy_standard_streams
 from bullmq_proxy.supervisor.reload import Reload
 from bullmq_proxy.supervisor.resources import raise_descriptor_limit
@@ -63,6 +64,8 @@ def serve(
             settings = replace(settings, port=listeners[0].getsockname()[1])
         for listener in listeners:
             stack.enter_context(listener)
+        if settings.pid_file is not None:
+            stack.enter_context(PidFile(settings.pid_file))
         valkey = None
         if settings.redis_url is None:
             assert settings.data_dir is not None, "the command line always fills in a data directory"

@@ -20,7 +20,7 @@ from tests.faults.clients import check_no_job_is_lost
 from tests.faults.test_upgrade import Installed
 from tests.support.keys import entry, write_keys
 from tests.support.ports import free_port
-from tests.support.service import Service
+from tests.support.service import Service, run_here
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import TIMEOUT, eventually, wait_for
 
@@ -92,12 +92,17 @@ def test_no_connection_is_refused_or_reset(service: MakeService) -> None:
 
 
 def test_settings_that_were_changed_are_in_force_afterwards(service: MakeService, tmp_path: Path) -> None:
-    config = tmp_path / "proxy.toml"
+    config, pid_file = tmp_path / "proxy.toml", tmp_path / "proxy.pid"
     config.write_text('auth_keys = ["old"]\nprocs = 1\n')
-    running = service("--config", str(config)).start()
+    reload = ("reload", "--config", str(config), "--pid-file", str(pid_file))
+    running = service("--config", str(config), "--pid-file", str(pid_file)).start()
     [before] = running.shards()
+    config.write_text("procs = [")
+    assert run_here(tmp_path, *reload).returncode == 2
+    assert "SIGHUP" not in running.errors
     config.write_text('auth_keys = ["new"]\nprocs = 3\nmax_message_size = 2048\nlog_level = "debug"\n')
-    hang_up(running, "one shard after the other")
+    assert run_here(tmp_path, *reload).stderr.startswith(f"pid {running.pid} reads its settings again")
+    wait_for(lambda: "one shard after the other" in running.errors, "it does")
     assert "changed: auth_keys, max_message_size, log_level" in running.errors
     assert "procs counts from a restart on" in running.errors
     wait_for(lambda: replaced(running, before), "it is replaced")
@@ -109,6 +114,7 @@ def test_settings_that_were_changed_are_in_force_afterwards(service: MakeService
     refused.value.close()
     assert refused.value.code == 401
     assert running.stop() == 0
+    assert "there is no" in run_here(tmp_path, *reload).stderr
 
 
 @pytest.fixture(scope="module")

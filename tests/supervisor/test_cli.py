@@ -65,6 +65,7 @@ BAD: dict[str, str] = {
 }
 WITHOUT_BAD_VALUE = {
     "data_dir",
+    "pid_file",
     "valkey_server",
     "redis_password_file",
     "auth_keys_file",

@@ -38,6 +38,7 @@ OTHER: dict[str, str] = {
     "max_len_events": "500",
     "queue_links": "3",
     "data_dir": "/data",
+    "pid_file": "/run/bullmq-proxy.pid",
     "valkey_server": "/usr/bin/valkey-server",
     "auth_keys": "k1,k2",
     "auth_keys_file": "/keys",
