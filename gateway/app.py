@@ -13,7 +13,7 @@ from typing import Final, assert_never
 from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.certificates import Certificate
-from bullmq_proxy.gateway.access.grants import Rights
+from bullmq_proxy.gateway.access.grants import EVERYTHING, Rights
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.access.tokens import Tokens
 from bullmq_proxy.gateway.ancestor.session import AncestorSession
@@ -21,6 +21,7 @@ from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
+from bullmq_proxy.gateway.broker.functions.queues import QueuesQuery, get_queues
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
 from bullmq_proxy.gateway.broker.redis.address import Address, Target
 from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
@@ -32,7 +33,9 @@ from bullmq_proxy.gateway.net import files, http
 from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.directory import Directory
 from bullmq_proxy.gateway.net.listener import Listener, Where
+from bullmq_proxy.gateway.queue_metrics import QueueMetrics
 from bullmq_proxy.gateway.redis_url import Kind
+from bullmq_proxy.gateway.rules.shapes import FoundQueue
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.calling import HEAVY_CALLS
 from bullmq_proxy.gateway.sessions.events import EventsSession
@@ -120,6 +123,7 @@ class App:
             shard=identity.slot,
         )
         self._metrics = Metrics(self.broker, self.listener, row)
+        self._queue_metrics = QueueMetrics(self._find_queues)
         self.broker.history = self._metrics.history.show
         # A quarter of what a client may leave unread: replies to what has been read still find room.
         self._call_limits = CallLimits(
@@ -319,6 +323,8 @@ class App:
             case PageEndpoint.READY:
                 return self._ready()
             case PageEndpoint.METRICS:
+                if self.settings.metrics_queues:
+                    return self._whole_metrics()
                 return http.text(self._metrics.page(), http.PROMETHEUS)
             case (
                 PageEndpoint.CLIENT
@@ -330,6 +336,15 @@ class App:
                 return files.file(endpoint.value.path)
             case _:
                 assert_never(endpoint)
+
+    async def _whole_metrics(self) -> http.Page:
+        return http.text(self._metrics.page() + await self._queue_metrics.page(), http.PROMETHEUS)
+
+    async def _find_queues(self) -> list[FoundQueue]:
+        """Return what is in the first queues of the prefix that are found."""
+        most, context = self.settings.metrics_queues, Context(self.broker, Rights(EVERYTHING))
+        query = QueuesQuery(limit=most, counts=True, oldest=True, connected=True)
+        return (await get_queues(self._flows(), query, context=context))["queues"][:most]
 
     async def _ready(self) -> http.Page:
         try:
@@ -389,6 +404,8 @@ def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory, *, o
         max_connection_age=settings.max_connection_age,
         patience=settings.drain_timeout,
         access_log=settings.access_log,
+        metrics_auth=settings.metrics_auth,
+        admin=None if settings.admin_port is None else (settings.admin_host, settings.admin_port),
     )
 
 

@@ -383,6 +383,25 @@ class Settings:
         False, "Log each connection that is opened and closed, and each request.", value_types.boolean, shape="switch"
     )
 
+    # Metrics.
+    metrics_auth: bool = option(
+        False,
+        "Show `/metrics` only to keys that may `observe` all queues.",
+        value_types.boolean,
+        shape="switch",
+    )
+    metrics_queues: int = option(
+        0,
+        "Queues of which `/metrics` shows jobs, age and workers; their names are then there for whoever may read it.",
+        value_types.whole(0, 1000),
+    )
+    admin_port: int | None = option(
+        None,
+        "A port for `/metrics`, `/health` and `/ready` alone; `/metrics` is then on no other one.",
+        value_types.optional(value_types.whole(1, 65535)),
+    )
+    admin_host: str = option("127.0.0.1", "Address to listen on for it.", value_types.host)
+
     def __post_init__(self) -> None:
         for known in options():
             value = known.check(getattr(self, known.name))

@@ -89,6 +89,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.broker.functions",
         "gateway.conformance.rules",
         "gateway.metrics_table",
+        "gateway.queue_metrics",
         "gateway.settings",
         "gateway.webhooks",
         *_GROUND,
@@ -109,6 +110,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.conformance.rules": set(),
     "gateway.conformance": {"gateway.conformance.rules"},  # plays the protocol alone
     "gateway.history": {"gateway.broker.jobs", "gateway.shared_memory", *_GROUND},
+    "gateway.queue_metrics": _GROUND,
     "gateway.metrics_table": {
         "gateway.broker",
         "gateway.broker.functions",
@@ -134,6 +136,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.broker.functions",
         "gateway.metrics",
         "gateway.net",
+        "gateway.queue_metrics",
         "gateway.redis_url",
         "gateway.sessions",
         "gateway.sessions.budget",

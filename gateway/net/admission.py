@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import BaseTransport
 from dataclasses import dataclass
+from typing import Final
 
 from websockets.datastructures import Headers
 
@@ -11,12 +12,18 @@ from bullmq_proxy.gateway.access import certificates
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.credentials import bearer, is_host_allowed, is_origin_allowed, presented_key
+from bullmq_proxy.gateway.access.grants import Permission
+from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.net.unopened import Accepted
 from bullmq_proxy.gateway.value_types import is_loopback
 from bullmq_proxy.gateway.wire.closing import Refusal, RefusedError
 from bullmq_proxy.gateway.wire.connection_options import TOKEN, Limits
+from bullmq_proxy.gateway.wire.endpoints import Endpoint, PageEndpoint
 from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint, WorkersEndpoint
 from bullmq_proxy.gateway.wire.routes import Target
+
+_ON_BOTH: Final = (PageEndpoint.HEALTH, PageEndpoint.READY)
+_OBSERVERS: Final = frozenset({Permission.OBSERVE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +43,8 @@ class Admission:
     ping_interval: float  # s
     ping_timeout: float  # s
     access_log: bool
+    metrics_auth: bool
+    admin: tuple[str, int] | None  # where the pages for those who run the gateway are
     max_connection_age: float = 0.0  # s; 0 for any
     patience: float = 0.0  # s for a connection that is too old to finish what is under way
 
@@ -54,6 +63,19 @@ class Admission:
                 "This host name may not be used here without a key: use localhost, or name it in allowed_hosts",
             )
 
+    def check_port(self, transport: BaseTransport, endpoint: Endpoint) -> None:
+        """Refuse what is on the other port.
+
+        Raises:
+            GatewayError: NOT_FOUND.
+        """
+        if self.admin is None:
+            return
+        here = transport.get_extra_info("sockname")
+        is_admin = isinstance(here, tuple) and here[1] == self.admin[1]
+        if (endpoint not in _ON_BOTH or not is_admin) and (endpoint is PageEndpoint.METRICS) != is_admin:
+            raise GatewayError(ErrorCode.NOT_FOUND, "This is not on this port, but on the other one (admin_port)")
+
     def authenticate(self, target: Target, headers: Headers, client: Accepted) -> Account:
         """Return the account of whoever asks: of the key that is shown, else of the key that a certificate names.
 
@@ -61,6 +83,11 @@ class Admission:
             GatewayError: UNAUTHORIZED, or FORBIDDEN for a page of another origin, or a key of other addresses.
         """
         endpoint = target.endpoint
+        if endpoint is PageEndpoint.METRICS and self.metrics_auth:
+            account = self._account(presented_key(headers, target.token), client)
+            account.rights.grant.check_any_permission(_OBSERVERS, "read the metrics")
+            account.rights.grant.check_all_queues("the metrics are of all")
+            return account
         if endpoint.value.permissions is None:
             return self.authenticator.nobody
         authenticator = self.authenticator

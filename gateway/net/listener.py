@@ -91,6 +91,7 @@ class Listener:
         self._open_calls = open_calls
         self._read_page = read_page
         self._server: asyncio.Server | None = None
+        self._admin: asyncio.Server | None = None
         self._port = 0
         self._others: dict[int, asyncio.Server] = {}  # that accept on the sockets of others, by slot
         self._changing = asyncio.Lock()
@@ -128,6 +129,9 @@ class Listener:
         await admission.authenticator.start()
         self._server = await self._accept_on(where)
         self._port = self._server.sockets[0].getsockname()[1] if isinstance(where, tuple) else 0
+        if admission.admin is not None:  # each shard has a socket of its own there
+            loop = asyncio.get_running_loop()
+            self._admin = await loop.create_server(self._make_front, *admission.admin, reuse_port=True)
         if self._balance is not None:
             self._balance.join(self._make_front)
         keepalive = Keepalive(lambda: self._shared.open, admission.ping_interval, admission.ping_timeout)
@@ -247,6 +251,7 @@ class Listener:
         endpoint = target.endpoint
         if not isinstance(endpoint, SessionEndpoint):
             raise GatewayError(ErrorCode.NOT_FOUND, "No WebSocket has this path")
+        self._admission.check_port(connection.transport, endpoint)
         account = self._admission.authenticate(target, request.headers, connection).of_connection()
         if refusal := handshake.refusal(request):
             return refusal
@@ -284,6 +289,7 @@ class Listener:
         if request.method == "OPTIONS":
             return self._options(request, more)
         target = parse_request(request.method, request.path)
+        admission.check_port(connection.transport, target.endpoint)
         if accepts_json(headers):
             target = replace(target, accepts_json=True)
         if target.endpoint is PageEndpoint.ROOT:
@@ -377,7 +383,7 @@ class Listener:
         self._accepting = False
         if self._balance is not None:
             self._balance.leave()
-        for server in (self._server, *self._others.values()):
+        for server in (self._server, self._admin, *self._others.values()):
             if server is not None:
                 server.close()
 

@@ -15,6 +15,7 @@ from bullmq_proxy.gateway.conformance.rules import Rule
 from bullmq_proxy.gateway.errors import ErrorCode
 from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.metrics_table import METRICS
+from bullmq_proxy.gateway.queue_metrics import QUEUE_METRICS
 from bullmq_proxy.gateway.rules.effects import OF_JOBS, Acting
 from bullmq_proxy.gateway.schema import events_messages
 from bullmq_proxy.gateway.schema.connections import options_of
@@ -99,6 +100,10 @@ def _metrics() -> Iterable[list[str]]:
     for metric in METRICS:
         label = code(metric.label) if metric.label else ", ".join(map(code, re.findall(r"(\w+)=", metric.values[0])))
         yield [code(f"bullmq_proxy_{metric.name}"), metric.kind, label, metric.help]
+
+
+def _queue_metrics() -> Iterable[list[str]]:
+    return ([code(name), meaning] for name, meaning in QUEUE_METRICS.items())
 
 
 def _permissions() -> Iterable[list[str]]:
@@ -193,6 +198,7 @@ TABLES: Final[dict[str, tuple[list[str], Callable[[], Iterable[list[str]]]]]] = 
     "refusals": (["code", "stands for", "error", "the client", "why"], _refusals),
     "log events": (["event", "level", "fields", "sampled", "when"], _log_events),
     "metrics": (["metric", "type", "label", "meaning"], _metrics),
+    "queue metrics": (["metric", "meaning"], _queue_metrics),
     "permissions": (["permission", "functions"], _permissions),
     "acting options": (["option", "of a", "values", "what it does", "permission"], _acting_options),
     "events": (["event", "fields", "meaning"], _events),

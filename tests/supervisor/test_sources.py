@@ -87,6 +87,10 @@ OTHER: dict[str, str] = {
     "log_level": "debug",
     "log_format": "json",
     "access_log": "true",
+    "metrics_auth": "true",
+    "metrics_queues": "20",
+    "admin_port": "9090",
+    "admin_host": "::1",
 }
 VARIABLES = [(name, option.name) for option in options() for name in option.environment]
 
