@@ -35,7 +35,7 @@ TICK: Final = 1.0
 PREFIX: Final = "jwt/"
 """Begins the names of tokens' accounts: no key of a keys file can have such a name, whatever a `sub` says."""
 
-_FORM: Final = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*", re.ASCII)  # an object in base64url, as every header is
+_FORM: Final = re.compile(r"e[w-z][\w-]*\.[\w-]+\.[\w-]*", re.ASCII)  # `{` in base64url, as every header begins
 _LONGEST_NAME: Final = 128
 _SAFE: Final = "!$&'()+,;=@|/~"  # of the rest, `:` is what parts the tokens of locks
 _REQUIRED: Final = ["exp", "iss", "aud", "sub"]

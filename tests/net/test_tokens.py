@@ -127,6 +127,12 @@ class TestLettingIn:
         gateway = await make_gateway(token_keys=write_set(tmp_path / "one.json", jwk("ES256")), keys=(), **SETTINGS)
         assert (await ask(gateway, token(algorithm="ES256", headers={}))).status == 200
 
+    async def test_a_header_may_be_written_with_spaces(self, gateway: Proxy) -> None:
+        head = encoded(b'{ "kid" : "HS256", "alg" : "HS256" }')
+        signed = f"{head}.{token().split('.')[1]}"
+        secret = f"{signed}.{encoded(hmac.digest(signer('HS256'), signed.encode(), 'sha256'))}"
+        assert (await ask(gateway, secret)).status == 200
+
     async def test_keys_are_keys_still(self, gateway: Proxy) -> None:
         assert (await ask(gateway, "key-1")).status == 200
         assert await refused(gateway, "key-2") == "This key is not known"

@@ -20,9 +20,13 @@ SETTINGS: Final[dict[str, Any]] = {"token_issuer": ISSUER, "token_audience": AUD
 EVERYTHING: Final = ("produce", "consume", "observe", "tune", "manage")
 
 
-@cache
 def signer(algorithm: str, name: str = "") -> Any:
     """Return a private key, or a secret; another one for each name."""
+    return _make(algorithm, name)
+
+
+@cache
+def _make(algorithm: str, name: str) -> Any:
     match algorithm:
         case "HS256":
             return secrets.token_bytes(32)
