@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bullmq_proxy.gateway.start_message import PROTOCOL
 from tests.faults.clients import check_no_job_is_lost
 from tests.support.service import ROOT, Service
 from tests.support.waiting import TIMEOUT, eventually, wait_for
@@ -79,11 +80,11 @@ def test_a_shard_that_cannot_serve_under_the_old_supervisor_ends_the_service_onc
     service: MakeService, tmp_path: Path
 ) -> None:
     installed = Installed(tmp_path, service, "--procs", "2")
-    installed.change("gateway/start_message.py", r"PROTOCOL: Final = 3", "PROTOCOL: Final = 4")
+    installed.change("gateway/start_message.py", f"PROTOCOL: Final = {PROTOCOL}", f"PROTOCOL: Final = {PROTOCOL + 1}")
     running = installed.service
     reason = (
         "the installed bullmq-proxy 0.1.0 cannot serve under the running supervisor 0.1.0"
-        " (protocol 4 instead of 3): restart the service"
+        f" (protocol {PROTOCOL + 1} instead of {PROTOCOL}): restart the service"
     )
     first, other = running.shards()
     os.kill(first, signal.SIGKILL)

@@ -20,7 +20,8 @@ _SWITCH: Final = "+switch-master"
 _ANSWER: Final = 1.0  # s for a sentinel's answer
 _TRUSTED: Final = 1.5  # s in which the master that one sentinel names must be reached, before another one is asked
 _MOST: Final = 100  # sentinels that are remembered
-_DOUBTED: Final = 10.0  # s after a failover, in which a sentinel that names the former master has not heard of it
+# s after a failover, in which a sentinel that names the former master is late: they tell each other every 2 s
+_DOUBTED: Final = 3.0
 _ROTATED: Final = "the master that it names cannot be used: another sentinel is asked"
 
 
