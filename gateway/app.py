@@ -127,7 +127,11 @@ class App:
         self.broker.history = self._metrics.history.show
         # A quarter of what a client may leave unread: replies to what has been read still find room.
         self._call_limits = CallLimits(
-            settings.max_in_flight, settings.max_write_buffer // 4, asyncio.Semaphore(HEAVY_CALLS), self._budget
+            settings.max_in_flight,
+            settings.max_write_buffer // 4,
+            asyncio.Semaphore(HEAVY_CALLS),
+            self._budget,
+            audits=settings.audit_log,
         )
         self._draining = False
         self._is_ending = False

@@ -77,6 +77,13 @@ class LogEvent(enum.Enum):
         "%(address)s is refused %(path)s with %(code)d, key %(key)s",
         "a handshake or request was refused, with a status or [its close code](protocol.md#refused-handshakes)",
     )
+    AUDIT = (
+        "managed",
+        _INFO,
+        False,
+        "key %(key)s has called %(function)s on %(queue)s: %(outcome)s",
+        "a function that needs `manage` was called (`audit_log`); `outcome` is `ok`, or the code of the error",
+    )
     SLOW_CONSUMER = (
         "slow_consumer",
         _WARNING,

@@ -379,6 +379,9 @@ class Settings:
     # Logs.
     log_level: str = option("info", "Least severity to log.", value_types.choice("debug", "info", "warning", "error"))
     log_format: str = option("text", "Lines for people or JSON for machines.", value_types.choice("text", "json"))
+    audit_log: bool = option(
+        False, "Log each call of a function that needs `manage`.", value_types.boolean, shape="switch"
+    )
     access_log: bool = option(
         False, "Log each connection that is opened and closed, and each request.", value_types.boolean, shape="switch"
     )

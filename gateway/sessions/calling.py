@@ -14,12 +14,14 @@ from typing import Any, Final
 
 from msgspec import Raw
 
+from bullmq_proxy.gateway.broker.functions import MANAGING
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.held import check_held
 from bullmq_proxy.gateway.broker.functions.table import Function, FunctionTable
 from bullmq_proxy.gateway.broker.redis.errors import of_read
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.sessions.interfaces import CallClient
 from bullmq_proxy.gateway.sessions.results import encoded
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
@@ -63,6 +65,7 @@ class Caller:
 
     __slots__ = (
         "__weakref__",
+        "_audited",
         "_client",
         "_context",
         "_counters",
@@ -107,6 +110,7 @@ class Caller:
         self._counters = context.broker.counters
         self._client = client
         self._limits = limits
+        self._audited: frozenset[str] = MANAGING if limits.audits else frozenset()
         self._turns = limits.budget.turns
         self._under_way = under_way or UnderWay(client, limits)
         self._waiting: deque[_Waiting] = _NONE  # checked, and not started
@@ -358,9 +362,16 @@ class Caller:
             counters.call_errors[result.code] += 1
             if result.code in _REFUSALS:
                 self._client.penalize(size)
+        if fn in self._audited:
+            self._audit(fn, result)
         self._client.reply(id, result)
         self.in_flight -= 1
         self._under_way.end(size)
+
+    def _audit(self, fn: str, result: Any) -> None:
+        outcome = result.code.value if isinstance(result, GatewayError) else "ok"
+        key = self._context.grant.key or "?"
+        LogEvent.AUDIT.log(key=key, function=fn, queue=getattr(self._target, "name", "?"), outcome=outcome)
 
 
 def _is_direct(waiting: _Waiting) -> bool:

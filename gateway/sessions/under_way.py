@@ -25,12 +25,14 @@ class CallLimits:
         size: bytes of their arguments and of answers to jobs, and as many of replies that the client has not read.
         heavy: places for the heavy calls of all connections of the shard.
         budget: of the shard.
+        audits: whether the log has a line for each call of a function that needs `manage`.
     """
 
     calls: int
     size: int
     heavy: asyncio.Semaphore
     budget: Budget
+    audits: bool = False
 
 
 class UnderWay:

@@ -130,3 +130,30 @@ async def test_what_clients_do_wrong_has_lines(make_gateway: MakeGateway, tmp_pa
     worker.abort()
     lost = await eventually(lambda: lines.of(LogEvent.WORKER_LOST), "the loss of the worker is logged")
     assert lost == [{"queue": "q", "jobs": 2}]
+
+
+async def test_what_needs_manage_is_audited_where_that_is_wanted(
+    make_gateway: MakeGateway, tmp_path: Path, lines: Lines
+) -> None:
+    keys = write_keys(tmp_path / "keys.toml", entry("shop", "manage", "produce"))
+    gateway = await make_gateway(keys_file=keys, audit_log=True)
+    async with await RawClient.open(gateway.port, "/queue/mails", "Authorization: Bearer shop") as client:
+        for fn, args in (
+            ("pause", ()),
+            ("add", ("hidden", {"text": "hidden"})),
+            ("removeJob", ("none",)),
+            ("drain", ()),
+        ):
+            await client.ask(fn, *args)
+    async with await RawClient.connect(gateway.port) as client:
+        await client.fetch("POST", "/queue/mails/resume")
+    assert [tuple(line.values()) for line in lines.of(LogEvent.AUDIT)] == [
+        ("shop", "pause", "mails", "ok"),
+        ("shop", "removeJob", "mails", "ok"),
+        ("shop", "drain", "mails", "ok"),
+        ("?", "resume", "mails", "ok"),
+    ]
+    quiet = await make_gateway()
+    async with await RawClient.open(quiet.port, "/queue/mails") as client:
+        await client.ask("pause")
+    assert len(lines.of(LogEvent.AUDIT)) == 4

@@ -77,6 +77,7 @@ WITHOUT_BAD_VALUE = {
     "no_console",
     "access_log",
     "metrics_auth",
+    "audit_log",
     "tls_cert",
     "tls_key",
     "tls_client_ca",

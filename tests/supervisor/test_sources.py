@@ -91,6 +91,7 @@ OTHER: dict[str, str] = {
     "metrics_queues": "20",
     "admin_port": "9090",
     "admin_host": "::1",
+    "audit_log": "true",
 }
 VARIABLES = [(name, option.name) for option in options() for name in option.environment]
 

@@ -6,6 +6,7 @@ encoded as JSON: dicts, lists, numbers, `Raw` for text that goes out as it is st
 
 from typing import Final
 
+from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.broker.functions import (
     adding,
     connections,
@@ -32,6 +33,11 @@ from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 
 SUBSCRIBING: Final = ("on", "off", "renew")
 """The functions of an Events connection."""
+
+MANAGING: Final = frozenset(
+    function.name for table in (TABLE, FLOWS) for function in table if function.permission is Permission.MANAGE
+)
+"""The functions that need `manage`, whoever calls them."""
 
 BY_PATH: Final = {
     shown(endpoint.value.path): functions
