@@ -33,6 +33,7 @@ from bullmq_proxy.gateway.net import files, http
 from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.directory import Directory
 from bullmq_proxy.gateway.net.listener import Listener, Where
+from bullmq_proxy.gateway.net.proxies import TrustedProxies
 from bullmq_proxy.gateway.queue_metrics import QueueMetrics
 from bullmq_proxy.gateway.redis_url import Kind
 from bullmq_proxy.gateway.rules.shapes import FoundQueue
@@ -410,6 +411,8 @@ def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory, *, o
         access_log=settings.access_log,
         metrics_auth=settings.metrics_auth,
         admin=None if settings.admin_port is None else (settings.admin_host, settings.admin_port),
+        proxies=TrustedProxies(settings.trusted_proxies),
+        proxy_protocol=settings.proxy_protocol,
     )
 
 

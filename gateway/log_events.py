@@ -147,6 +147,13 @@ class LogEvent(enum.Enum):
         "%(address)s speaks TLS, which is not spoken on this port (tls_cert)",
         "a client takes the port for one with TLS",
     )
+    PROXY_HEADER = (
+        "proxy_header",
+        _WARNING,
+        True,
+        "%(address)s is in trusted_proxies and does not say whose connection it is: %(reason)s",
+        "a proxy of `proxy_protocol` was closed without an answer",
+    )
     # Jobs
     WORKER_LOST = (
         "worker_lost",

@@ -128,6 +128,20 @@ class Settings:
         "Whether clients need a certificate where tls_client_ca is set; an optional one leaves them their keys.",
         value_types.choice("required", "optional"),
     )
+    trusted_proxies: tuple[str, ...] = option(
+        (),
+        "Address or network of a proxy in front that is believed for whom it speaks; `unix` for Unix sockets.",
+        value_types.many(value_types.proxy),
+        flag="--trusted-proxy",
+        shape="repeat",
+        by_default="nobody",
+    )
+    proxy_protocol: bool = option(
+        False,
+        "Trusted proxies speak the PROXY protocol, version 2, on their connections; nobody else does.",
+        value_types.boolean,
+        shape="switch",
+    )
 
     # Redis and BullMQ.
     redis_url: str | None = option(
@@ -260,7 +274,7 @@ class Settings:
     )
     max_connections_per_address: int | None = option(
         None,
-        "Connections of one client address to a shard; one more is refused with 429. A proxy in front is one address.",
+        "Connections of one client address to a shard; one more is refused with 429. See trusted_proxies.",
         value_types.optional(value_types.whole(1, 10_000_000)),
         by_default="no limit",
     )

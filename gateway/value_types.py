@@ -233,6 +233,11 @@ def _read_place(value: Any) -> str:
         return _read_host(value)
 
 
+def _read_proxy(value: Any) -> str:
+    return value if value == "unix" else str(ipaddress.ip_network(value, strict=False))
+
+
+proxy = ValueType("addresses, networks such as 10.0.0.0/8, or `unix`", "PLACE", _read_proxy, quoted)
 place = ValueType("addresses, networks such as 10.0.0.0/8, or names of hosts", "PLACE", _read_place, quoted)
 
 

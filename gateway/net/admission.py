@@ -14,6 +14,7 @@ from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.credentials import bearer, is_host_allowed, is_origin_allowed, presented_key
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.net.proxies import TrustedProxies
 from bullmq_proxy.gateway.net.unopened import Accepted
 from bullmq_proxy.gateway.value_types import is_loopback
 from bullmq_proxy.gateway.wire.closing import Refusal, RefusedError
@@ -45,6 +46,8 @@ class Admission:
     access_log: bool
     metrics_auth: bool
     admin: tuple[str, int] | None  # where the pages for those who run the gateway are
+    proxies: TrustedProxies
+    proxy_protocol: bool
     max_connection_age: float = 0.0  # s; 0 for any
     patience: float = 0.0  # s for a connection that is too old to finish what is under way
 

@@ -53,6 +53,10 @@ class Front(asyncio.Protocol):
         self.address = sys.intern(str(peer[0])) if isinstance(peer, tuple) else ""
         self._shared.unopened.enter(self)
 
+    def come_from(self, address: str) -> None:
+        """Count the client under its own address, as a proxy tells it."""
+        self._shared.unopened.move(self, address)
+
     def data_received(self, data: bytes) -> None:
         """Collect the request's head."""
         if self._refused:

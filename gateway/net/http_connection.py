@@ -93,7 +93,7 @@ class HttpConnection(RespondingConnection):
     ) -> None:
         """Take a socket over; `request` is the first one, which `begin` then reads."""
         super().__init__(shared, transport)
-        self.address = address
+        self.address = self.peer = address
         self.request = request
         self.session: CallSession | None = None
         self.account: Account | None = None

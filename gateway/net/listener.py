@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from websockets.http11 import Request, Response
@@ -31,9 +32,10 @@ from bullmq_proxy.gateway.net.front import Front
 from bullmq_proxy.gateway.net.http_connection import Admitted, HttpConnection
 from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.net.places import Place
+from bullmq_proxy.gateway.net.proxies import ProxyHeader
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.net.tls import Tls, TlsTransport
-from bullmq_proxy.gateway.net.unopened import Accepted, Unopened
+from bullmq_proxy.gateway.net.unopened import Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.interfaces import CallClient, CallSession, Client, EventClient, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
@@ -131,7 +133,8 @@ class Listener:
         self._port = self._server.sockets[0].getsockname()[1] if isinstance(where, tuple) else 0
         if admission.admin is not None:  # each shard has a socket of its own there
             loop = asyncio.get_running_loop()
-            self._admin = await loop.create_server(self._make_front, *admission.admin, reuse_port=True)
+            front = partial(self._make_front, is_public=False)
+            self._admin = await loop.create_server(front, *admission.admin, reuse_port=True)
         if self._balance is not None:
             self._balance.join(self._make_front)
         keepalive = Keepalive(lambda: self._shared.open, admission.ping_interval, admission.ping_timeout)
@@ -145,7 +148,8 @@ class Listener:
             self._tasks.append(asyncio.create_task(ages.run(), name="ages"))
 
     async def _accept_on(self, where: Where) -> asyncio.Server:
-        loop, front = asyncio.get_running_loop(), self._make_front
+        loop = asyncio.get_running_loop()
+        front: Callable[[], asyncio.Protocol] = self._make_front
         if self._balance is not None:
             front = self._balance.accepted_by(front)
         if isinstance(where, tuple):
@@ -156,9 +160,11 @@ class Listener:
         keep_file: dict[str, Any] = {"cleanup_socket": False}
         return await loop.create_unix_server(front, sock=where, backlog=_BACKLOG, **keep_file)
 
-    def _make_front(self) -> asyncio.Protocol:
+    def _make_front(self, *, is_public: bool = True) -> asyncio.Protocol:
         front = Front(self._shared, self._hand_on)
-        return front if self._tls is None else TlsTransport(self._tls, front)
+        first = front if self._tls is None else TlsTransport(self._tls, front)
+        is_behind_proxies = is_public and self._admission.proxy_protocol
+        return ProxyHeader(self._admission.proxies, front, first) if is_behind_proxies else first
 
     def _hand_on(self, front: Front, request: Request, rest: bytes) -> None:
         """Hand a socket on to a connection that speaks what the first request asks for."""
@@ -170,7 +176,7 @@ class Listener:
         ):
             connection = self._connection(self._shared)
             front.transport.set_protocol(connection)
-            connection.connection_made(front.transport)
+            connection.take(front.transport, front.address)
             connection.begin(request, rest, self._admit)
         else:
             client = self._http_connection(self._shared, self, front.transport, front.address, request)
@@ -277,7 +283,9 @@ class Listener:
         self._refuse_when_draining()
         account.check(endpoint, parameters.queue, parameters.effects)
 
-    def _check_client(self, connection: Accepted, request: Request) -> None:
+    def _check_client(self, connection: Connection | HttpConnection, request: Request) -> None:
+        if not connection.is_lost:
+            self._shared.unopened.move(connection, self._admission.proxies.client(connection.peer, request.headers))
         self._admission.check_host(connection.transport, request.headers)
         self._shared.unopened.check(connection)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -40,6 +39,7 @@ class OpeningConnection(WritingConnection):
 
     Attributes:
         address: of the client; empty on a Unix socket.
+        peer: the address that the connection comes from; it is another one where a proxy names the client.
         request: that it has sent, until it is answered.
         early: what has come before the answer; None once the connection is open.
         protocol: the library's, which reads frames and knows the state, and does no I/O.
@@ -49,20 +49,19 @@ class OpeningConnection(WritingConnection):
     key_name = ""
 
     def __init__(self, shared: Shared) -> None:
-        """Make a connection; `connection_made` and `begin` follow."""
+        """Make a connection; `take` and `begin` follow."""
         super().__init__(shared)
-        self.address = ""
+        self.address = self.peer = ""
         self.request: Request | None = None
         self.early: bytearray | None = bytearray()
         self.protocol = _UNOPENED
         self._is_refused = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the socket over."""
-        self.transport = cast("asyncio.Transport", transport)
+    def take(self, transport: asyncio.Transport, address: str) -> None:
+        """Take the socket over, of a client at an address."""
+        self.transport = transport
         self.transport.set_write_buffer_limits(_WRITE_LIMIT)
-        peer = transport.get_extra_info("peername")
-        self.address = sys.intern(str(peer[0])) if isinstance(peer, tuple) else ""
+        self.address = self.peer = address
         self._shared.unopened.enter(self)
 
     def begin(self, request: Request, early: bytes, admit: Admit) -> None:

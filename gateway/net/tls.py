@@ -74,7 +74,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     _ssl: ssl.SSLObject
 
     def __init__(self, tls: Tls, protocol: asyncio.Protocol) -> None:
-        """Make one for a socket that will be accepted; `protocol` speaks on it."""
+        """Make one for a socket that will be accepted; `protocol` speaks on it, at first the Front."""
         super().__init__()
         self._tls = tls
         self._protocol: Any = protocol
@@ -194,8 +194,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def _refuse(self, why: str) -> None:
         """Hear no more of a client whose handshake failed: it closes, or the time for the head is up."""
         self._is_deaf = True
-        peer = self._socket.get_extra_info("peername")
-        LogEvent.TLS_FAILED.log(address=peer[0] if isinstance(peer, tuple) else "", reason=why)
+        LogEvent.TLS_FAILED.log(address=self._protocol.address or "unix", reason=why)
         if self._socket.can_write_eof():
             self._socket.write_eof()
 

@@ -27,9 +27,8 @@ _RESERVED: Final = 128  # descriptors for all else that has a fixed number: the 
 class Accepted(Protocol):
     """A client that has connected, whatever it speaks."""
 
-    @property
-    def address(self) -> str:
-        """The address of the client."""
+    address: str
+    """The address of the client; empty on a Unix socket."""
 
     @property
     def request(self) -> Request | None:
@@ -96,6 +95,15 @@ class Unopened:
         """Note that the handshake of a connection is answered, or will never be."""
         if self._since.pop(connection, None) is not None:
             _decrease(self._waiting, connection.address)
+
+    def move(self, connection: Accepted, address: str) -> None:
+        """Count a connection under another address: that of the client for which a proxy speaks."""
+        former = connection.address
+        if address != former:
+            connection.address = address
+            for counter in (self._open, self._waiting) if connection in self._since else (self._open,):
+                counter[address] += 1
+                _decrease(counter, former)
 
     def leave(self, connection: Accepted) -> None:
         """Forget a connection that has ended."""

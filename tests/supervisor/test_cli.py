@@ -63,6 +63,7 @@ BAD: dict[str, str] = {
     "min_replicas": "-1",
     "replica_timeout": "0",
     "tls_client_cert": "perhaps",
+    "trusted_proxies": "nginx",
     "log_level": "loud",
     "log_format": "xml",
 }
@@ -79,6 +80,7 @@ WITHOUT_BAD_VALUE = {
     "metrics_auth",
     "audit_log",
     "tls_cert",
+    "proxy_protocol",
     "tls_key",
     "tls_client_ca",
 }

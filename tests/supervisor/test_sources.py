@@ -49,6 +49,8 @@ OTHER: dict[str, str] = {
     "token_leeway": "1",
     "token_lifetime": "1h",
     "tls_cert": "/etc/cert.pem",
+    "trusted_proxies": "10.0.0.0/8",
+    "proxy_protocol": "true",
     "tls_key": "/etc/key.pem",
     "tls_client_ca": "/etc/ca.pem",
     "tls_client_cert": "optional",
