@@ -20,7 +20,7 @@ from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.socket import Sink, future_of
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
 from bullmq_proxy.gateway.rules.ids import check_queue_name, is_reserved
-from bullmq_proxy.gateway.rules.shapes import AddedJob, Job, JobLogs
+from bullmq_proxy.gateway.rules.shapes import Job, JobLogs
 from bullmq_proxy.gateway.values.text import bytes_of
 from bullmq_proxy.gateway.wire.connection_options import Limits
 
@@ -28,6 +28,7 @@ ANCESTOR: Final = FunctionTable()
 
 Status = Literal["waiting", "active", "completed", "failed", "delayed"]
 _AT_ONCE: Final = 50  # jobs that are read in one turn of the loop
+_DUPLICATE: Final = b',"duplicate":true'
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +68,24 @@ class Page(TypedDict):
     length: int
 
 
-@ANCESTOR.direct(PRODUCE, writes=True, packs=True, result=list[AddedJob])
+@ANCESTOR.direct(PRODUCE, writes=True, packs=True, result=list[Job])
 def add_jobs(named: NamedQueue, body: Raw, *, sink: Sink, context: Context) -> Coroutine[Any, Any, None] | None:
     """Add jobs once all of them have been checked."""
     named.check_name()
     texts = read_array(body)
+    sink = partial(_give_in_form, sink)
     if len(texts) > _AT_ONCE:
         return _add_slices(named.queue, texts, sink, context)
     jobs = [read_job(text, place) for place, text in enumerate(texts)]
     return adding.add_bulk(named.queue, jobs, sink=sink, context=context)
+
+
+def _give_in_form(sink: Sink, added: Any) -> None:
+    """Give jobs that were added to `sink`, without saying which of them were there already."""
+    if isinstance(added, bytes) and _DUPLICATE in added:
+        jobs = msgspec.json.decode(added, type=list[dict[str, Raw]])
+        added = msgspec.json.encode([{name: job[name] for name in job if name != "duplicate"} for job in jobs])
+    sink(added)
 
 
 async def _add_slices(queue: Queue, texts: list[Raw], sink: Sink, context: Context) -> None:

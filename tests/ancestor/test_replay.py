@@ -228,6 +228,16 @@ async def test_a_job_with_a_deduplication_is_read_with_both_names_of_its_id(prox
             assert (job["debounceId"], job["deduplicationId"]) == ("once", "once")
 
 
+async def test_a_job_that_was_there_already_looks_like_one_that_was_added(proxy: Gateway) -> None:
+    async with await RawClient.connect(proxy.port) as client:
+        job = {"name": "mail", "data": {"a": 1, "duplicate": True}, "opts": {"jobId": "mine"}}
+        first, second = [
+            json.loads((await client.fetch("POST", JOBS, body=json.dumps([job, JOB]))).body) for _ in range(2)
+        ]
+        assert [each.keys() for each in first] == [each.keys() for each in second]
+        assert second[0]["data"] == job["data"]
+
+
 async def test_a_name_that_the_ancestor_cannot_decode_is_deleted_by_who_asks_for_json(proxy: Gateway) -> None:
     async with await RawClient.connect(proxy.port) as client:
         assert (await client.fetch("POST", WORKERS, body=json.dumps({**WORKER, "queue": "a/b"}))).status == 200
