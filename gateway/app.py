@@ -304,6 +304,7 @@ class App:
                 | CallEndpoint.DRAIN_CONNECTION
                 | CallEndpoint.CLOSE_CONNECTION
                 | CallEndpoint.HISTORY
+                | CallEndpoint.SCALE
                 | CallEndpoint.WHOAMI
             ):
                 return RequestSession(self._flows(), context, client, self._call_limits, FLOWS)

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
         RepeatOptions,
         RetryJobsOptions,
         RetryOptions,
+        Scale,
+        ScaleQuery,
         WaitingChildrenOptions,
     )
 
@@ -769,6 +771,14 @@ class FlowFunctions(Functions):
         meanwhile may be missing.
         """
         return await self._read("getQueues", [], opts)
+
+    async def getScale(self, opts: ScaleQuery) -> Scale:
+        """Return how many jobs of a queue need a worker now, those included that have one, and who works on them.
+
+        Delayed jobs and parents that wait for children are not among them; of a paused queue only the active ones
+        are.
+        """
+        return await self._read("getScale", [opts])
 
 
 class JobFunctions:

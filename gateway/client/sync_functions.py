@@ -55,6 +55,8 @@ if TYPE_CHECKING:
         RepeatOptions,
         RetryJobsOptions,
         RetryOptions,
+        Scale,
+        ScaleQuery,
         WaitingChildrenOptions,
     )
 
@@ -752,6 +754,14 @@ class FlowFunctions(Functions):
         meanwhile may be missing.
         """
         return self._read("getQueues", [], opts)
+
+    def getScale(self, opts: ScaleQuery) -> Scale:
+        """Return how many jobs of a queue need a worker now, those included that have one, and who works on them.
+
+        Delayed jobs and parents that wait for children are not among them; of a paused queue only the active ones
+        are.
+        """
+        return self._read("getScale", [opts])
 
 
 class JobFunctions:

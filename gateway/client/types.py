@@ -634,6 +634,26 @@ class RetryOptions(TypedDict):
     resetAttemptsStarted: NotRequired[bool]
 
 
+class Scale(TypedDict):
+    """How much work a queue has."""
+
+    queue: str
+    value: int
+    """jobs that need a worker now, or have one."""
+    oldest: int | None
+    """milliseconds that the job next in line has waited; null where none waits."""
+    paused: bool
+    """whether it is paused."""
+    workers: int
+    """Worker connections and webhook workers, on all gateways."""
+
+
+class ScaleQuery(TypedDict):
+    """Of which queue."""
+
+    queue: str
+
+
 class SchedulerTemplate(TypedDict):
     """What a job scheduler makes its jobs of; members that are empty are left out."""
 

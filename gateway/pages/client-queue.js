@@ -33,7 +33,7 @@ const QUEUE = {
 };
 const FLOWS = {
   reads: [
-    "getFlow", "getConnections", "whoami", "renew", "getHistory", "getQueues",
+    "getFlow", "getConnections", "whoami", "renew", "getHistory", "getQueues", "getScale",
   ],
   writes: [
     "add", "addBulk", "drainConnection", "closeConnection",

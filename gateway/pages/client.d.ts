@@ -595,6 +595,13 @@ export interface FlowFunctions {
    * may be missing.
    */
   getQueues(opts?: QueuesQuery | null): Promise<FoundQueues>;
+  /**
+   * Return how many jobs of a queue need a worker now, those included that have one, and who works on them.
+   *
+   * Delayed jobs and parents that wait for children are not among them; of a paused queue only the active ones
+   * are.
+   */
+  getScale(opts: ScaleQuery): Promise<Scale>;
 }
 
 /** The members of a job, and the functions for it. */
@@ -1322,6 +1329,24 @@ export interface RetryJobsOptions {
 export interface RetryOptions {
   resetAttemptsMade?: boolean;
   resetAttemptsStarted?: boolean;
+}
+
+/** How much work a queue has. */
+export interface Scale {
+  queue: string;
+  /** jobs that need a worker now, or have one. */
+  value: number;
+  /** milliseconds that the job next in line has waited; null where none waits. */
+  oldest: number | null;
+  /** whether it is paused. */
+  paused: boolean;
+  /** Worker connections and webhook workers, on all gateways. */
+  workers: number;
+}
+
+/** Of which queue. */
+export interface ScaleQuery {
+  queue: string;
 }
 
 /** What a job scheduler makes its jobs of; members that are empty are left out. */

@@ -346,6 +346,23 @@ class History(TypedDict):
     kept: bool
 
 
+class Scale(TypedDict):
+    """How much work a queue has.
+
+    Attributes:
+        value: jobs that need a worker now, or have one.
+        oldest: milliseconds that the job next in line has waited; null where none waits.
+        paused: whether it is paused.
+        workers: Worker connections and webhook workers, on all gateways.
+    """
+
+    queue: str
+    value: int
+    oldest: int | None
+    paused: bool
+    workers: int
+
+
 class Caller(TypedDict):
     """Whoever calls.
 

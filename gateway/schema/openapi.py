@@ -102,6 +102,7 @@ def _operations(apis: dict[SessionEndpoint, Api], schemas: Schemas) -> Iterator[
                 | CallEndpoint.DRAIN_CONNECTION
                 | CallEndpoint.CLOSE_CONNECTION
                 | CallEndpoint.HISTORY
+                | CallEndpoint.SCALE
                 | CallEndpoint.WHOAMI
             ):
                 yield endpoint.value.path, endpoint.value.methods[0].lower(), _named(endpoint, schemas)

@@ -138,7 +138,7 @@ class Caller:
         try:
             rights.check_rate()
             function = self._table[fn]
-            if refusal := self._refusal(function):
+            if not rights.grant.allows_any(function.permissions) and (refusal := self._refusal(function)):
                 raise refusal
             bound = function.bind(args)
         except GatewayError as error:

@@ -28,6 +28,13 @@ class ConnectionsOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleOptions:
+    """What is asked for of the work of a queue, as the argument of `getScale`."""
+
+    queue: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryOptions:
     """What is asked for of the history, as the argument of `getHistory`."""
 

@@ -16,7 +16,7 @@ from bullmq_proxy.gateway.rules.options import KeepJobs
 from bullmq_proxy.gateway.values.numbers import Whole
 from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import nearest
-from bullmq_proxy.gateway.wire.asked_lists import ConnectionsOptions, HistoryOptions, QueuesOptions
+from bullmq_proxy.gateway.wire.asked_lists import ConnectionsOptions, HistoryOptions, QueuesOptions, ScaleOptions
 from bullmq_proxy.gateway.wire.events import ALL, StreamId, Subscription, parse_stream_id
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class EventsOptions:
     last_event_id: StreamId | None
 
 
-Options = WorkerOptions | EventsOptions | QueuesOptions | ConnectionsOptions | HistoryOptions | None
+Options = WorkerOptions | EventsOptions | QueuesOptions | ConnectionsOptions | HistoryOptions | ScaleOptions | None
 """What a connection was opened with; None where its endpoint takes no options."""
 
 

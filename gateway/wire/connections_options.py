@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final, get_args
 
 from bullmq_proxy.gateway.rules.shapes import ConnectionKind
-from bullmq_proxy.gateway.wire.asked_lists import ConnectionsOptions, HistoryOptions
+from bullmq_proxy.gateway.wire.asked_lists import ConnectionsOptions, HistoryOptions, ScaleOptions
 from bullmq_proxy.gateway.wire.connection_options import (
     TOKEN,
     Limits,
@@ -62,3 +62,10 @@ def _read_history(path: Mapping[str, str], query: Mapping[str, str], limits: Lim
 
 
 HISTORY_OPTIONS: Final = OptionSet((_QUEUE, TOKEN), _read_history)
+
+
+def _read_scale(path: Mapping[str, str], query: Mapping[str, str], limits: Limits) -> ScaleOptions:
+    return ScaleOptions(queue=_QUEUE.read(query))
+
+
+SCALE_OPTIONS: Final = OptionSet((_QUEUE, TOKEN), _read_scale)

@@ -17,7 +17,7 @@ from bullmq_proxy.gateway.wire.connection_options import (
     NO_OPTIONS,
     WORKER_OPTIONS,
 )
-from bullmq_proxy.gateway.wire.connections_options import CONNECTIONS_OPTIONS, HISTORY_OPTIONS
+from bullmq_proxy.gateway.wire.connections_options import CONNECTIONS_OPTIONS, HISTORY_OPTIONS, SCALE_OPTIONS
 from bullmq_proxy.gateway.wire.endpoint_rows import Row
 from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint, WorkersEndpoint
 from bullmq_proxy.gateway.wire.queues_options import QUEUES_OPTIONS
@@ -259,6 +259,15 @@ class CallEndpoint(enum.Enum):
         title="History",
         description="What has become of jobs in the last hour, as `getHistory` of flows returns it.",
     )
+    SCALE = Row(
+        methods=_PAGE,
+        paths=("/scale",),
+        permissions=_OBSERVERS,
+        action="see how much work there is",
+        options=SCALE_OPTIONS,
+        title="Scale",
+        description="How many jobs of a queue need a worker, as `getScale` of flows returns it.",
+    )
     WHOAMI = Row(
         methods=_PAGE,
         paths=("/whoami",),
@@ -279,6 +288,7 @@ FUNCTIONS: Final[dict[Endpoint, str]] = {
     CallEndpoint.DRAIN_CONNECTION: "drainConnection",
     CallEndpoint.CLOSE_CONNECTION: "closeConnection",
     CallEndpoint.HISTORY: "getHistory",
+    CallEndpoint.SCALE: "getScale",
     CallEndpoint.WHOAMI: "whoami",
 }
 """The function of flows that is called at an endpoint, where the request does not name it."""

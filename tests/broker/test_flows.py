@@ -93,4 +93,5 @@ def test_what_the_functions_need() -> None:
         "whoami": (None, False),
         "renew": (None, False),
         "getQueues": (Permission.OBSERVE, False),
+        "getScale": (Permission.OBSERVE, False),
     }

@@ -40,6 +40,7 @@ OURS: Final = {
     "getConsumers",
     "getHistory",
     "getQueues",
+    "getScale",
     "renew",
     "whoami",
 }

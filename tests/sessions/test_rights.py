@@ -60,6 +60,7 @@ def flow_arguments(function: Function, queue: str) -> list[Any]:
         "getFlow": [{"queueName": queue, "id": "1"}],
         "getConnections": [{"queue": queue}],
         "getHistory": [{"queue": queue}],
+        "getScale": [{"queue": queue}],
     }
     return known.get(function.name) or example_arguments(function)
 

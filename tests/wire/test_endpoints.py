@@ -111,6 +111,7 @@ class TestRights:
             "DRAIN_CONNECTION": {Permission.MANAGE},
             "CLOSE_CONNECTION": {Permission.MANAGE},
             "HISTORY": {Permission.OBSERVE},
+            "SCALE": {Permission.OBSERVE},
             "WHOAMI": anything,
             "ADD_JOBS": {Permission.PRODUCE},
             "GET_JOBS": {Permission.OBSERVE},

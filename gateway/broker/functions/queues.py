@@ -66,6 +66,15 @@ async def get_queues(producer: Flows, opts: QueuesQuery | None = None, *, contex
     return {"queues": queues, "cursor": cursor}
 
 
+async def look_at(name: str, context: Context) -> FoundQueue:
+    """Return what is in one queue, and who is connected to it; one that is not there is empty."""
+    found: FoundQueue = {"name": name}
+    for ask in (_count, _look):
+        await _ask([found], context.broker.queues, ask)
+    await _find_users([found], context)
+    return found
+
+
 async def _find(prefix: str, query: QueuesQuery, context: Context) -> tuple[Sequence[str], str | None]:
     """Return the names of a page, and where it ends."""
     link = context.broker.link
