@@ -48,6 +48,7 @@ class QueueEvents(Listeners):
         *,
         url: str = URL,
         key: Key | None = None,
+        ca: str | None = None,
         events: Iterable[str] = ("*",),
         lastEventId: str | None = None,
     ) -> None:
@@ -58,6 +59,7 @@ class QueueEvents(Listeners):
             url: of the gateway.
             key: that it knows, or a function, plain or of coroutines, that returns a token each time it is asked; None
                 for a gateway without keys.
+            ca: path of the certificates to trust in place of the system's, where the URL begins with `wss`.
             events: names of those to get; `custom:NAME` for one of a producer's own.
             lastEventId: the events after this one come first; None for those from now on.
         """
@@ -65,7 +67,7 @@ class QueueEvents(Listeners):
         self.name = name
         self.lastEventId = lastEventId
         self._events = ",".join(events)
-        self._link = Link(_Owner(self), url, key, queue_path(name, "/events"), self._query)
+        self._link = Link(_Owner(self), url, key, ca, queue_path(name, "/events"), self._query)
         self._was_open = False
         self._is_open = asyncio.Event()
         self._waiting: deque[Event] = deque()

@@ -98,12 +98,13 @@ class HeldJobs:
         emit: Callable[..., None],
         url: str,
         key: Key | None,
+        ca: str | None,
         path: str,
         options: Mapping[str, Any],
     ) -> None:
         """Prepare a worker's connection; `options` are those of the Worker API, those with a dot as objects."""
         self.held: dict[int, _Held] = {}
-        self.link = Link(self, url, key, path, self._query)
+        self.link = Link(self, url, key, ca, path, self._query)
         self._calls = Calls(self.link)
         self.functions = BoundQueue(self._calls)
         self.confirm = bool(options["confirm"])

@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import random
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -75,13 +76,22 @@ class Link:
         trouble: why there was none at the last try.
     """
 
-    def __init__(self, owner: Owner, url: str, key: Key | None, path: str, query: Callable[[], dict[str, str]]) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        url: str,
+        key: Key | None,
+        ca: str | None,
+        path: str,
+        query: Callable[[], dict[str, str]],
+    ) -> None:
         """Prepare a link.
 
         Args:
             owner: gets what comes.
             url: of the gateway, as `ws://127.0.0.1:8080`.
             key: shown to it, or a function that returns one; None for a gateway without keys.
+            ca: path of the certificates to trust in place of the system's, where the URL begins with `wss`.
             path: on the gateway.
             query: returns the options of the next connection.
         """
@@ -90,6 +100,10 @@ class Link:
         self.trouble: ProxyError = UnreachableError("The gateway has not been asked yet")
         self._owner = owner
         self._url = f"ws{url.rstrip('/')[4:]}" if url.startswith("http") else url.rstrip("/")
+        self._tls: ssl.SSLContext | bool | None = True if self._url.startswith("wss:") else None
+        if self._tls and ca is not None:
+            self._tls = ssl.create_default_context(cafile=ca)
+            self._tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the gateway's own certificate may be named
         self._key = key
         self._was_wrong = False  # the last key that a function has returned
         self._renewing: asyncio.Task[None] | None = None
@@ -177,6 +191,7 @@ class Link:
                 additional_headers={} if key is None else {"Authorization": f"Bearer {key}"},
                 open_timeout=OPEN_TIMEOUT,
                 close_timeout=CLOSE_TIMEOUT,
+                ssl=self._tls,
                 compression=None,
                 max_size=None,
             )

@@ -21,10 +21,10 @@ class Client(Listeners):
     Listeners: `connected`, `disconnected` (why), `error` (why there will be no connection any more).
     """
 
-    def __init__(self, url: str, key: Key | None, path: str) -> None:
+    def __init__(self, url: str, key: Key | None, ca: str | None, path: str) -> None:
         """Prepare a connection to a path of a gateway."""
         super().__init__()
-        self._link = Link(_Owner(self), url, key, path, dict)
+        self._link = Link(_Owner(self), url, key, ca, path, dict)
         self._calls = Calls(self._link)
 
     @property
@@ -80,7 +80,7 @@ class BoundQueue(QueueFunctions):
 class Queue(Client, BoundQueue):
     """A queue: `await Queue("mails").add("welcome", {"to": "ada@example.org"})`."""
 
-    def __init__(self, name: str, *, url: str = URL, key: Key | None = None) -> None:
+    def __init__(self, name: str, *, url: str = URL, key: Key | None = None, ca: str | None = None) -> None:
         """Prepare a queue.
 
         Args:
@@ -88,8 +88,9 @@ class Queue(Client, BoundQueue):
             url: of the gateway.
             key: that it knows, or a function, plain or of coroutines, that returns a token each time it is asked; None
                 for a gateway without keys.
+            ca: path of the certificates to trust in place of the system's, where the URL begins with `wss`.
         """
-        Client.__init__(self, url, key, queue_path(name))
+        Client.__init__(self, url, key, ca, queue_path(name))
         self.name = name
 
 
@@ -98,6 +99,6 @@ class FlowProducer(Client, FlowFunctions):
 
     api = "flows"
 
-    def __init__(self, *, url: str = URL, key: Key | None = None) -> None:
+    def __init__(self, *, url: str = URL, key: Key | None = None, ca: str | None = None) -> None:
         """Prepare a producer; the arguments are those of a queue."""
-        Client.__init__(self, url, key, "/flows")
+        Client.__init__(self, url, key, ca, "/flows")

@@ -68,19 +68,19 @@ class _Closing:
 class Queue(_Closing, _BoundQueue):
     """A queue: `Queue("mails").add("welcome", {"to": "ada@example.org"})`."""
 
-    def __init__(self, name: str, *, url: str = URL, key: Key | None = None) -> None:
+    def __init__(self, name: str, *, url: str = URL, key: Key | None = None, ca: str | None = None) -> None:
         """Prepare a queue; see the one for asyncio."""
         self.name = name
-        self._thread, self._client = LoopThread(), queue.Queue(name, url=url, key=key)
+        self._thread, self._client = LoopThread(), queue.Queue(name, url=url, key=key, ca=ca)
         _BoundQueue.__init__(self, self._thread, self._client)
 
 
 class FlowProducer(_Closing, FlowFunctions):
     """Adds and reads flows, which are trees of jobs; they are shown as JSON."""
 
-    def __init__(self, *, url: str = URL, key: Key | None = None) -> None:
+    def __init__(self, *, url: str = URL, key: Key | None = None, ca: str | None = None) -> None:
         """Prepare a producer; see the one for asyncio."""
-        self._thread, self._client = LoopThread(), queue.FlowProducer(url=url, key=key)
+        self._thread, self._client = LoopThread(), queue.FlowProducer(url=url, key=key, ca=ca)
         FlowFunctions.__init__(self, self._thread, self._client)
 
 
@@ -93,12 +93,13 @@ class QueueEvents(_Closing):
         *,
         url: str = URL,
         key: Key | None = None,
+        ca: str | None = None,
         events: Iterable[str] = ("*",),
         lastEventId: str | None = None,
     ) -> None:
         """Watch a queue from now on; see the one for asyncio."""
         self._thread = LoopThread()
-        watcher = watching.QueueEvents(name, url=url, key=key, events=events, lastEventId=lastEventId)
+        watcher = watching.QueueEvents(name, url=url, key=key, ca=ca, events=events, lastEventId=lastEventId)
         self._client = aiter(watcher)
         try:
             self._thread.run(self._client.start())
@@ -171,13 +172,14 @@ class Worker:
         *,
         url: str = URL,
         key: Key | None = None,
+        ca: str | None = None,
         concurrency: int = 1,
         **options: Unpack[WorkerOptions],
     ) -> None:
         """Prepare a worker; see the one for asyncio."""
         self._handler = handler
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix=f"worker {name}")
-        self._worker = worker.Worker(name, self._handle, url=url, key=key, concurrency=concurrency, **options)
+        self._worker = worker.Worker(name, self._handle, url=url, key=key, ca=ca, concurrency=concurrency, **options)
         self.on, self.off = self._worker.on, self._worker.off
         self._closing: Callable[[], object] | None = None
 

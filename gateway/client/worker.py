@@ -40,6 +40,7 @@ class Worker(Listeners):
         *,
         url: str = URL,
         key: Key | None = None,
+        ca: str | None = None,
         concurrency: int = 1,
         **options: Unpack[WorkerOptions],
     ) -> None:
@@ -51,6 +52,7 @@ class Worker(Listeners):
             url: of the gateway.
             key: that it knows, or a function, plain or of coroutines, that returns a token each time it is asked; None
                 for a gateway without keys.
+            ca: path of the certificates to trust in place of the system's, where the URL begins with `wss`.
             concurrency: how many jobs are processed at a time.
             options: of the connection. `grace` is 10000 by default, `confirm` 1.
         """
@@ -59,7 +61,7 @@ class Worker(Listeners):
         self.concurrency = concurrency
         wanted: dict[str, Any] = {"grace": GRACE, "confirm": 1, **options}
         path = queue_path(name, f"/process/{concurrency}")
-        self._jobs = HeldJobs(handler, self.emit, url, key, path, wanted)
+        self._jobs = HeldJobs(handler, self.emit, url, key, ca, path, wanted)
 
     @property
     def inHand(self) -> int:

@@ -14,8 +14,9 @@ import pytest
 import pytest_asyncio
 
 from bullmq_proxy.gateway import Proxy, log_events
+from bullmq_proxy.gateway.client import Queue, Worker, WorkerJob
 from tests.net.conftest import MakeGateway
-from tests.net.support import CLOSE, TIMEOUT, RawClient, call, frame, handshake, open_connections, request
+from tests.net.support import CLOSE, KEY, TIMEOUT, RawClient, call, frame, handshake, open_connections, request
 from tests.support.certificates import OPENSSL, make_certificate
 from tests.support.keys import entry, write_keys
 from tests.support.waiting import eventually
@@ -132,6 +133,26 @@ class TestConversation:
             for _ in range(2):
                 answer = await client.fetch("POST", "/queue/q/getJob", body=json.dumps([job["id"]]))
                 assert json.loads(answer.body)["ok"]["data"] == big
+
+    async def test_the_python_client_trusts_what_it_is_told(self, secure: Proxy, certificates: Path) -> None:
+        url, ca = f"wss://localhost:{secure.port}", str(certificates / "gateway.pem")
+        done = asyncio.Event()
+
+        async def handle(job: WorkerJob) -> None:
+            done.set()
+
+        async with Queue("q", url=url, key=KEY, ca=ca) as queue, asyncio.timeout(TIMEOUT):
+            worker = Worker("q", handle, url=url, key=KEY, ca=ca)
+            worker.start()
+            await queue.add("a")
+            await done.wait()
+            await worker.close()
+        async with Queue("q", url=url, key=KEY) as queue, asyncio.timeout(TIMEOUT):
+            troubles: asyncio.Queue[object] = asyncio.Queue()
+            queue.on("disconnected", troubles.put_nowait)
+            asking = asyncio.create_task(queue.count())
+            assert "CERTIFICATE_VERIFY_FAILED" in str(await troubles.get())
+            asking.cancel()
 
     async def test_old_versions_and_ciphers_are_refused(
         self, secure: Proxy, trusting: Callable[..., ssl.SSLContext], caplog: pytest.LogCaptureFixture
