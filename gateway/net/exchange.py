@@ -22,7 +22,7 @@ from bullmq_proxy.gateway.wire.routes import AncestorError, MethodNotAllowedErro
 SERVER: Final = f"bullmq-proxy/{__version__}"
 _OK: Final = b"HTTP/1.1 200 OK\r\nDate: %%b\r\nServer: %b\r\nContent-Type: %b\r\nContent-Length: %%d\r\n%%b\r\n"
 _JSON_OK: Final = _OK % (SERVER.encode(), http.JSON.encode())
-_TEXT_OK: Final = _OK % (SERVER.encode(), http.ANCESTOR_TEXT.encode())
+_TEXT_OK: Final = _OK % (SERVER.encode(), http.TEXT.encode())
 _CLOSE: Final = b"Connection: close\r\n"
 
 

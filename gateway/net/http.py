@@ -15,8 +15,7 @@ from bullmq_proxy.gateway.values.json_text import error_json
 from bullmq_proxy.gateway.values.text import bytes_of, printable
 
 JSON: Final = "application/json; charset=utf-8"
-TEXT: Final = "text/plain; charset=utf-8"
-ANCESTOR_TEXT: Final = "text/plain;charset=utf-8"
+TEXT: Final = "text/plain;charset=utf-8"  # without a space, as the ancestor writes it
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Page = bytes | Response
@@ -123,4 +122,4 @@ def refusal(error: GatewayError, status: HTTPStatus | None = None, headers: Mapp
 
 def text_refusal(error: GatewayError, status: HTTPStatus) -> Response:
     """Return a refusal in the ancestor's form: the bare message."""
-    return respond(status, bytes_of(printable(error.message)), ANCESTOR_TEXT, headers_of(status))
+    return respond(status, bytes_of(printable(error.message)), TEXT, headers_of(status))

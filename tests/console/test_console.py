@@ -88,7 +88,7 @@ class TestServing:
         ):
             text = await get(gateway.port, "/", *[accept] if accept else [])
             assert text.body.startswith(b"bullmq-proxy "), accept
-            assert (text.headers["content-type"], text.headers["vary"]) == ("text/plain; charset=utf-8", "Accept")
+            assert (text.headers["content-type"], text.headers["vary"]) == ("text/plain;charset=utf-8", "Accept")
         again = await get(gateway.port, "/", BROWSER, f"If-None-Match: {page.headers['etag']}")
         assert (again.status, again.headers["vary"]) == (304, "Accept")
 

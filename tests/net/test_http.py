@@ -25,7 +25,7 @@ class TestPages:
     async def test_the_root_is_one_line_with_name_and_version(self, gateway: Proxy) -> None:
         answer = await get(gateway.port, "/")
         assert (answer.status, answer.body) == (200, f"bullmq-proxy {__version__}\n".encode())
-        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert answer.headers["content-type"] == "text/plain;charset=utf-8"
 
     async def test_health_says_that_the_process_is_alive(self, gateway: Proxy) -> None:
         answer = await get(gateway.port, "/health")
