@@ -20,7 +20,7 @@ WORKDIR /
 EXPOSE 8080
 
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s \
-  CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/health', timeout=2)"]
+  CMD ["python", "-c", "import os, ssl, urllib.request; tls = 'BULLMQ_PROXY_TLS_CERT' in os.environ; urllib.request.urlopen('http' + 's' * tls + '://127.0.0.1:' + os.environ['PORT'] + '/health', timeout=2, context=ssl._create_unverified_context() if tls else None)"]
 
 # The exec form: signals reach the supervisor, which drains.
 STOPSIGNAL SIGTERM

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -52,6 +53,7 @@ def examine(resolution: Resolution) -> Iterator[Finding]:
     yield Finding("ok", "program", _program())
     yield from _keys(resolution)
     yield from _tokens(settings)
+    yield from _certificate(settings)
     for remark in resolution.remarks:
         yield Finding("warn", "configuration", remark)
     yield _port(settings)
@@ -110,6 +112,19 @@ def _tokens(settings: Settings) -> Iterator[Finding]:
             yield Finding("warn", "tokens", f"token_keys: {remark}")
 
 
+def _certificate(settings: Settings) -> Iterator[Finding]:
+    try:
+        found, remarks = keys.open_certificate(settings)
+    except UsageError as error:
+        yield Finding("fail", "TLS", str(error))
+        return
+    if found is not None:
+        asked = "none" if found.client_ca is None else settings.tls_client_cert
+        yield Finding("ok", "TLS", f"by the certificate in {settings.tls_cert}; certificates of clients: {asked}")
+    for remark in remarks:
+        yield Finding("warn", "TLS", f"{remark}: renew it, and reload the service")
+
+
 def _port(settings: Settings) -> Finding:
     place = authority(settings.host, settings.port)
     try:
@@ -123,7 +138,13 @@ def _port(settings: Settings) -> Finding:
 
 
 def _serves(settings: Settings) -> bool:
-    connection = HTTPConnection(reachable_host(settings.host), settings.port, timeout=_ANSWER)
+    host, port = reachable_host(settings.host), settings.port
+    if settings.tls_cert is None:
+        connection = HTTPConnection(host, port, timeout=_ANSWER)
+    else:  # whatever its names are: who serves is the question
+        unchecked = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
+        connection = HTTPSConnection(host, port, timeout=_ANSWER, context=unchecked)
     try:
         connection.request("GET", "/health")
         return b'"alive"' in connection.getresponse().read(1000)

@@ -12,6 +12,7 @@ from bullmq_proxy.supervisor import doctor
 from bullmq_proxy.supervisor.doctor import examine
 from bullmq_proxy.supervisor.sources import resolve
 from tests.sessions.peer import Gateway
+from tests.support.certificates import OPENSSL, make_certificate
 from tests.support.keys import entry, write_keys
 from tests.support.ports import free_port
 from tests.support.service import run_here
@@ -80,6 +81,21 @@ async def test_a_port_where_a_gateway_serves(valkey: ValkeyProcess, prefix: str)
     async with Gateway(valkey.url, prefix=prefix) as gateway:
         findings = await asyncio.to_thread(found, redis_url=valkey.url, port=str(gateway.port))
     assert findings["port"] == [("ok", f"a gateway serves on 127.0.0.1:{gateway.port} already")]
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
+async def test_a_certificate(valkey: ValkeyProcess, prefix: str, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "gateway", "-nodes", "-days", "3")
+    paths = {"tls_cert": str(certificate), "tls_key": str(certificate.with_suffix(".key"))}
+    async with Gateway(valkey.url, prefix=prefix, **paths) as gateway:
+        findings = await asyncio.to_thread(found, redis_url=valkey.url, port=str(gateway.port), **paths)
+    assert findings["TLS"] == [
+        ("ok", f"by the certificate in {certificate}; certificates of clients: none"),
+        ("warn", f"tls_cert: the certificate in {certificate} ends in 3.0 days: renew it, and reload the service"),
+    ]
+    assert findings["port"] == [("ok", f"a gateway serves on 127.0.0.1:{gateway.port} already")]
+    [(word, text)] = (await asyncio.to_thread(found, redis_url=valkey.url, tls_cert="none"))["TLS"]
+    assert (word, text) == ("fail", "tls_cert: cannot read none: No such file or directory")
 
 
 def test_a_port_that_somebody_else_has(valkey: ValkeyProcess) -> None:
