@@ -67,7 +67,7 @@ public static class Client
             400, 401, 403, 404, 405, 413, 414, 426, 431, 505, 1002, 1003, 1007, 1008, 1009, 4000,
             4500, 4501, 4502, 4503, 4504, 4505
         };
-    static readonly int[] AtOnce = { 1001, 4002, 4003 };
+    static readonly int[] AtOnce = { 1001, 4002, 4003, 4004 };
     static readonly string Url = Environment.GetEnvironmentVariable("BULLMQ_URL");
     static readonly string Key = Environment.GetEnvironmentVariable("BULLMQ_KEY");
     static readonly string Queue = "/queue/" + Uri.EscapeDataString(Environment.GetEnvironmentVariable("BULLMQ_QUEUE"));

@@ -20,7 +20,7 @@ import java.util.concurrent.*;
 public class Client {
     static final Set<Integer> STOP = Set.of(400, 401, 403, 404, 405, 413, 414, 426, 431, 505, 1002, 1003, 1007,
         1008, 1009, 4000, 4500, 4501, 4502, 4503, 4504, 4505);
-    static final Set<Integer> AT_ONCE = Set.of(1001, 4002, 4003);
+    static final Set<Integer> AT_ONCE = Set.of(1001, 4002, 4003, 4004);
     static final long FIRST = 500; // ms
     static final JsonObject END = new JsonObject();
     static final String QUEUE =

@@ -3,7 +3,7 @@
 defmodule Client do
   @stop [400, 401, 403, 404, 405, 413, 414, 426, 431, 505, 1002, 1003, 1007, 1008, 1009, 4000] ++
           Enum.to_list(4500..4505)
-  @at_once [1001, 4002, 4003]
+  @at_once [1001, 4002, 4003, 4004]
   @first_pause 200
 
   # Stays connected; `heard` gets the socket with :open, each message, and :broke, again and again.

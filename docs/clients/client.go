@@ -46,7 +46,7 @@ func connect(path string, err error) (conn *websocket.Conn) {
 			case 400, 401, 403, 404, 405, 413, 414, 426, 431, 505, 1002, 1003, 1007, 1008, 1009, 4000,
 				4500, 4501, 4502, 4503, 4504, 4505:
 				os.Exit(1) // refused for good
-			case 1001, 4002, 4003:
+			case 1001, 4002, 4003, 4004:
 				if pause == first { // at once, then later
 					wait = 0
 				}

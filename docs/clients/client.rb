@@ -8,7 +8,7 @@ require "uri"
 require "websocket/driver"
 
 STOP = [400, 401, 403, 404, 405, 413, 414, 426, 431, 505, 1002, 1003, 1007, 1008, 1009, 4000, *4500..4505]
-AT_ONCE = [1001, 4002, 4003]
+AT_ONCE = [1001, 4002, 4003, 4004]
 FIRST_PAUSE = 0.2 # s
 WebSocket::Driver::Hybi::ERROR_CODES.push(1012, 1013) # it takes codes that it does not know for 1002
 QUEUE = "/queue/#{ERB::Util.url_encode(ENV.fetch("BULLMQ_QUEUE"))}"

@@ -15,7 +15,7 @@ const STOP: [u16; 22] = [
     400, 401, 403, 404, 405, 413, 414, 426, 431, 505, 1002, 1003, 1007, 1008, 1009, 4000, 4500, 4501, 4502, 4503, 4504,
     4505,
 ];
-const AT_ONCE: [u16; 3] = [1001, 4002, 4003];
+const AT_ONCE: [u16; 4] = [1001, 4002, 4003, 4004];
 const FIRST_PAUSE: u64 = 200; // ms
 
 static ENDING: AtomicBool = AtomicBool::new(false); // no new jobs are taken

@@ -107,7 +107,7 @@ class Rule(enum.Enum):
         "failures.md#after-a-refusal",
     )
     WORDS = "words", "it prints what the gateway says about that", "failures.md#after-a-refusal"
-    AT_ONCE = "at-once", "after 1001, 4002 and 4003 it is back within a second", "failures.md#after-a-refusal"
+    AT_ONCE = "at-once", "after 1001, 4002, 4003 and 4004 it is back within a second", "failures.md#after-a-refusal"
     LATER = (
         "later",
         "else it connects again: after a pause of 50 ms or more, and within 10 seconds",
@@ -149,7 +149,7 @@ STOP_STATUSES: Final = (400, 401, 403, 404, 405, 413, 414, 426, 431, 505)
 LATER_STATUSES: Final = (408, 429, 500, 503)
 STOP_CODES: Final = (1002, 1003, 1007, 1008, 1009, 4000, 4500, 4501, 4502, 4503, 4504, 4505)
 LATER_CODES: Final = (1006, 1011, 1012, 1013, 4001, 4506, 4507, 4508, 4509)
-AT_ONCE_CODES: Final = (1001, 4002, 4003)
+AT_ONCE_CODES: Final = (1001, 4002, 4003, 4004)
 """What docs/failures.md says a client does after a status or close code; 1006 is a connection that breaks."""
 
 CODE_OF_STATUS: Final = {

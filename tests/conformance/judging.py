@@ -11,7 +11,7 @@ from bullmq_proxy.gateway.conformance.scenarios import Scenario
 from bullmq_proxy.gateway.conformance.verdicts import OK, UNUSED
 
 SEVERAL: Final = {
-    *("at-once-4002", "at-once-4003", "later-4", "later-5"),
+    *("at-once-4002", "at-once-4003", "at-once-4004", "later-4", "later-5"),
     *(f"stop-{code}" for code in (400, 403, 404, 1002, 1003, 1007, 1008, 1009)),
 }
 FEWER: Final = [scenario for scenario in SCENARIOS if scenario.name not in SEVERAL]
