@@ -46,8 +46,16 @@ def welcome(settings: Settings, place: str, authority: str | None, made_key: str
 def _first_call(url: str) -> str:
     """Return a command for a shell that adds a job; the interpreter is ours, which has what it needs."""
     call = '{"id":1,"data":{"fn":"add","args":["hello"]}}'
-    program = f'from websockets.sync.client import connect; c = connect("{url}"); c.send("""{call}"""); print(c.recv())'
-    return f"{shlex.quote(sys.executable)} -c '{program}'"
+    steps = (
+        "from contextlib import ExitStack",
+        "from websockets.sync.client import connect",
+        "open = ExitStack()",
+        f'c = open.enter_context(connect("{url}"))',
+        f'c.send("""{call}""")',
+        "print(c.recv())",
+        "open.close()",
+    )
+    return f"{shlex.quote(sys.executable)} -c '{'; '.join(steps)}'"
 
 
 def say(lines: Sequence[str]) -> None:

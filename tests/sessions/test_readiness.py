@@ -169,7 +169,7 @@ async def test_the_least_rights_are_enough(
             await queue.call("obliterate", {"force": True})
         flows = await gateway.connect("/flows")
         await flows.call(
-            "add", {"name": "p", "queueName": "q0", "children": [{"name": "c", "queueName": "q1", "data": {}}]}
+            "add", {"name": "p", "queueName": "q2", "children": [{"name": "c", "queueName": "q3", "data": {}}]}
         )
     assert "NOPERM" not in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

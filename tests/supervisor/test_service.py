@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -260,13 +260,21 @@ def connections(running: Service) -> list[int]:
         return [int(count) for count in re.findall(r"_connections\{slot=.*\} (\d+)", page.read().decode())]
 
 
+@pytest.fixture
+def opened(service: MakeService) -> Iterator[ExitStack]:
+    """Ends connections before the service ends."""
+    with ExitStack() as stack:
+        yield stack
+
+
 class TestCrash:
     def test_a_killed_shard_is_back_within_two_seconds_and_gets_its_part_of_the_connections(
-        self, service: MakeService
+        self, service: MakeService, opened: ExitStack
     ) -> None:
         running = service("--procs", "2").start()
         first, second = running.shards()
-        clients = [connect(running.address("/queue/q")) for _ in range(6)]
+        for _ in range(6):
+            opened.enter_context(connect(running.address("/queue/q")))
         wait_for(lambda: connections(running) == [3, 3], "both have as many connections")
         killed_at = time.monotonic()
         os.kill(first, signal.SIGKILL)
@@ -275,10 +283,9 @@ class TestCrash:
         assert second in running.shards()
         assert len(running.shards()) == 2
         assert running.output.count("ws://") == 2  # by itself, and in the first call
-        clients += [connect(running.address("/queue/q")) for _ in range(3)]
+        for _ in range(3):
+            opened.enter_context(connect(running.address("/queue/q")))
         wait_for(lambda: connections(running) == [3, 3], "the new one has got the next ones")
-        for client in clients:
-            client.socket.close()
 
     def test_the_port_never_closes_and_the_jobs_of_a_killed_shard_are_back_with_its_successor(
         self, service: MakeService, prefix: str
