@@ -19,8 +19,8 @@ _UNTAKEN: Final = 64  # sockets that a shard may have to take still: one that ha
 PULSE: Final = 0.5
 """Seconds between two signs of life of a shard, without which nothing is handed on to it."""
 _LATE: Final = 3 * PULSE
-WORD: Final = b"\0"
-"""Something has to be sent with a socket."""
+MOST_HOPS: Final = 3
+"""How often one socket is handed on: shards that accept at the same moment choose the same one, which then hands on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Lines:
         loads.leave()
         loads.weigh(-loads.weight)
         while closes and (taken := self.take(slot, loads)):
-            for each in taken:
+            for each, _ in taken:
                 each.close()
 
     def close(self) -> None:
@@ -80,14 +80,14 @@ class Lines:
         for fd in self.descriptors:
             os.close(fd)
 
-    def take(self, slot: int, loads: Loads, most: int = 1) -> list[socket.socket]:
-        """Return sockets that were handed to a slot, at most so many; none where there are none now."""
+    def take(self, slot: int, loads: Loads, most: int = 1) -> list[tuple[socket.socket, int]]:
+        """Return sockets that were handed to a slot, at most so many, and how often each was handed on."""
         inlet = socket.socket(fileno=self.inlets[slot])
-        taken: list[socket.socket] = []
+        taken: list[tuple[socket.socket, int]] = []
         try:
             while len(taken) < most:
-                _, descriptors, _, _ = socket.recv_fds(inlet, len(WORD), 1)
-                taken.extend(socket.socket(fileno=fd) for fd in descriptors)
+                hops, descriptors, _, _ = socket.recv_fds(inlet, 1, 1)
+                taken.extend((socket.socket(fileno=fd), hops[0]) for fd in descriptors)
                 loads.count_taken()
         except BlockingIOError:
             pass

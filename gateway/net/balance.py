@@ -10,10 +10,9 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final, cast
 
-from bullmq_proxy.gateway.loads import PULSE, WORD, Lines, Loads
+from bullmq_proxy.gateway.loads import MOST_HOPS, PULSE, Lines, Loads
 
 _AT_ONCE: Final = 16  # sockets in one turn of the loop
 
@@ -63,23 +62,29 @@ class Balance:
         """Return what makes the protocols of accepted sockets: each is handed on, or gets one that `make` makes."""
         return lambda: _Accepted(self, make)
 
-    def hand_on(self, transport: asyncio.Transport) -> bool:
-        """Hand a socket that was just accepted on to a shard with less to do; returns whether there was one."""
-        slot = self.loads.lighter()
+    def hand_on(self, descriptor: int, hops: int = 0) -> bool:
+        """Hand a socket on to a shard with less to do; returns whether there was one.
+
+        The caller then closes its own descriptor: the connection lives while another one is open.
+
+        Args:
+            descriptor: of the socket, of which nothing was read.
+            hops: how often it was handed on before.
+        """
+        slot = self.loads.lighter() if hops < MOST_HOPS else None
         if slot is None:
             return False
-        with suppress(OSError):  # its queue is full, or this socket has gone
-            descriptor = transport.get_extra_info("socket").fileno()
-            socket.send_fds(self._outlets[slot], [WORD], [descriptor])
-            self.loads.count_given(slot)
-            transport.abort()  # closes our descriptor alone: the connection lives while another one is open
-            return True
-        return False
+        try:
+            socket.send_fds(self._outlets[slot], [bytes((hops + 1,))], [descriptor])
+        except OSError:  # its queue is full, or this socket has gone
+            return False
+        self.loads.count_given(slot)
+        return True
 
     def _take(self) -> None:
         loop = asyncio.get_running_loop()
-        for taken in self._lines.take(self._slot, self.loads, _AT_ONCE):
-            if self._make is None:
+        for taken, hops in self._lines.take(self._slot, self.loads, _AT_ONCE):
+            if self._make is None or self.hand_on(taken.fileno(), hops):
                 taken.close()
                 continue
             taken.setblocking(False)
@@ -105,7 +110,9 @@ class _Accepted(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hand the socket on, or begin to serve it."""
         accepted = cast("asyncio.Transport", transport)
-        if not self._balance.hand_on(accepted):
+        if self._balance.hand_on(accepted.get_extra_info("socket").fileno()):
+            accepted.abort()
+        else:
             protocol = self._make()
             accepted.set_protocol(protocol)
             protocol.connection_made(accepted)

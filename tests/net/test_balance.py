@@ -70,6 +70,15 @@ async def shards(lines: Lines) -> AsyncIterator[list[Shard]]:
         shard.close()
 
 
+@pytest.fixture
+def clients() -> Iterator[list[asyncio.StreamWriter]]:
+    """Connections, which end with the test."""
+    opened: list[asyncio.StreamWriter] = []
+    yield opened
+    for client in opened:
+        client.close()
+
+
 async def served_by(shard: Shard, clients: list[asyncio.StreamWriter]) -> int:
     """Connect to a shard; the slot of the one that answers, and what was sent at once is not lost."""
     reader, writer = await asyncio.open_connection("127.0.0.1", shard.port)
@@ -81,19 +90,35 @@ async def served_by(shard: Shard, clients: list[asyncio.StreamWriter]) -> int:
     return int(slot)
 
 
-async def test_the_shard_that_has_less_to_do_gets_what_another_one_accepts(shards: list[Shard]) -> None:
-    clients: list[asyncio.StreamWriter] = []
+async def test_the_shard_that_has_less_to_do_gets_what_another_one_accepts(
+    shards: list[Shard], clients: list[asyncio.StreamWriter]
+) -> None:
     assert [await served_by(shards[0], clients) for _ in range(6)] == [0, 1] * 3
     shards[1].balance.loads.weigh(5)  # as a worker with many jobs at a time does
     assert [await served_by(shards[0], clients) for _ in range(5)] == [0] * 5
     assert await served_by(shards[1], clients) == 1
     assert await served_by(shards[1], clients) == 0
-    for client in clients:
-        client.close()
 
 
-async def test_nobody_gets_anything_who_leaves_is_dead_or_stands_still(shards: list[Shard]) -> None:
-    clients: list[asyncio.StreamWriter] = []
+@pytest.mark.parametrize("hops", [1, 3])
+async def test_a_shard_that_got_too_much_hands_on_what_was_handed_to_it(shards: list[Shard], hops: int) -> None:
+    shards[0].balance.loads.weigh(1)  # at the same moment it has accepted one itself
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        socket.send_fds(shards[1].balance._outlets[0], [bytes((hops,))], [theirs.fileno()])
+        shards[1].balance.loads.count_given(0)
+        theirs.close()
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(ours, b"hello")
+        async with asyncio.timeout(5):
+            answer = await loop.sock_recv(ours, 100)
+    assert answer == (b"1:hello" if hops == 1 else b"0:hello")
+
+
+async def test_nobody_gets_anything_who_leaves_is_dead_or_stands_still(
+    shards: list[Shard], clients: list[asyncio.StreamWriter]
+) -> None:
     shards[0].balance.loads.weigh(100)
     assert await served_by(shards[0], clients) == 1
     shards[1].balance.leave()
@@ -102,8 +127,6 @@ async def test_nobody_gets_anything_who_leaves_is_dead_or_stands_still(shards: l
     assert await served_by(shards[0], clients) == 1
     shards[1].close()  # what it was, and the sockets that it has not taken, are forgotten
     assert await served_by(shards[0], clients) == 0
-    for client in clients:
-        client.close()
 
 
 def test_a_shard_that_shows_no_life_or_does_not_take_is_left_alone(
@@ -138,7 +161,7 @@ def test_sockets_wait_for_the_next_shard_of_a_slot_or_are_closed(lines: Lines) -
     for closes in (False, True):
         ours, theirs = socket.socketpair()
         outlet = socket.socket(fileno=lines.outlets[1])
-        socket.send_fds(outlet, [loads.WORD], [theirs.fileno()])
+        socket.send_fds(outlet, [b"\1"], [theirs.fileno()])
         outlet.detach()
         theirs.close()
         loads_of = Loads(lines, 1)
@@ -150,5 +173,5 @@ def test_sockets_wait_for_the_next_shard_of_a_slot_or_are_closed(lines: Lines) -
         ours.settimeout(5)
         if closes:
             assert ours.recv(1) == b""
-        for each in (*taken, ours):
+        for each in (*(each for each, _ in taken), ours):
             each.close()
