@@ -1,4 +1,4 @@
-"""What each shard has to do, for the others to see, and the lines by which they hand on sockets (SCM_RIGHTS, unix(7)).
+"""The load of each shard, for the others to see, and the lines by which they hand on sockets (SCM_RIGHTS, unix(7)).
 
 The supervisor makes them; each shard inherits their descriptors.
 """
@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from bullmq_proxy.gateway.shared_memory import make_memory
 
 _CELL: Final = 8  # bytes
 _SLACK: Final = 20  # one for so many: that much more than another shard's is no reason to hand on
@@ -40,8 +42,7 @@ class Lines:
     @classmethod
     def create(cls, slots: int) -> Lines:
         """Make them; whoever has made them closes them."""
-        memory = os.memfd_create("bullmq-proxy-balance")
-        os.ftruncate(memory, _size(slots))
+        memory = make_memory(_size(slots))
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(slots)]
         for pair in pairs:
             for end in pair:
@@ -106,7 +107,7 @@ def _now() -> int:
 
 
 class Loads:
-    """What each slot's shard has to do, in the shared memory; each number has one shard that writes it."""
+    """The load of each slot's shard, in the shared memory; each number has one shard that writes it."""
 
     def __init__(self, lines: Lines, slot: int) -> None:
         """Map the memory, for the shard of a slot."""
@@ -118,7 +119,7 @@ class Loads:
 
     @property
     def weight(self) -> int:
-        """What this shard has to do."""
+        """The load of this shard."""
         return self._weights[self._slot]
 
     def weigh(self, change: int) -> None:

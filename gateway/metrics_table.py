@@ -26,7 +26,7 @@ FUNCTIONS: Final = tuple(dict.fromkeys([*(each.name for table in (TABLE, FLOWS) 
 
 
 class Shard(Protocol):
-    """What the figures are of.
+    """The shard that the figures are of.
 
     Attributes:
         calls: the counts of each function, in the order of `FUNCTIONS`.

@@ -27,7 +27,7 @@ QUEUE_METRICS: Final = {
 
 
 class QueueMetrics:
-    """What is in the queues."""
+    """The metrics of queues, found at most once in `FRESH`."""
 
     def __init__(self, find: Callable[[], Awaitable[Sequence[FoundQueue]]]) -> None:
         """Make it; `find` asks Redis, and the other gateways."""

@@ -50,6 +50,19 @@ class LayoutError(Exception):
     """The memory was made by a version with another layout."""
 
 
+def make_memory(size: int) -> int:
+    """Return a descriptor of so many bytes, all zero, that processes can map which inherit it."""
+    if sys.platform == "linux":
+        fd = os.memfd_create("bullmq-proxy")
+    else:
+        import tempfile  # noqa: PLC0415 - with all that it imports, each shard would carry it
+
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, size)
+    return fd
+
+
 class SharedMemory:
     """For each slot: connections and calls per key, figures, history, and a count of signs of life.
 
@@ -74,14 +87,7 @@ class SharedMemory:
     @classmethod
     def create(cls, slots: int) -> SharedMemory:
         """Make memory that other processes can attach. The caller closes `fd`; what is mapped stays."""
-        if sys.platform == "linux":
-            fd = os.memfd_create("bullmq-proxy")
-        else:
-            import tempfile  # noqa: PLC0415 - with all that it imports, each shard would carry it
-
-            with tempfile.TemporaryFile() as file:
-                fd = os.dup(file.fileno())
-        os.ftruncate(fd, _size(slots))
+        fd = make_memory(_size(slots))
         os.pwrite(fd, _HEADER.pack(LAYOUT, slots), 0)
         return cls(slots, fd)
 

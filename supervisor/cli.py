@@ -70,10 +70,7 @@ def serve(config: str | None, **flags: Any) -> int:
 @settings_options
 def config(config: str | None, **flags: Any) -> int:
     """Print the settings in force and where each comes from."""
-    resolution = _resolved(config, flags)
-    keys.open_keys_file(keys.with_auth_keys_file(resolution))
-    keys.check_tokens(resolution.settings, whole=True)
-    keys.open_certificate(resolution.settings)
+    resolution = _checked(config, flags)
     for line in described(resolution):
         click.echo(line)
     return Exit.DONE
@@ -83,8 +80,7 @@ def config(config: str | None, **flags: Any) -> int:
 @settings_options
 def reload(config: str | None, **flags: Any) -> int:
     """Check the settings, and let the service that `pid_file` names put them in force."""
-    resolution = _resolved(config, flags)
-    keys.open_keys_file(keys.with_auth_keys_file(resolution))
+    resolution = _checked(config, flags)
     if resolution.settings.pid_file is None:
         raise UsageError("pid_file: not set, so nobody knows which service; start it with --pid-file, too")
     pid = hang_up(resolution.settings.pid_file)
@@ -162,6 +158,15 @@ def described(resolution: Resolution) -> list[str]:
         rows.append((f"# {shown}" if value is None else shown, resolution.places[option.name].words))
     width = max(len(shown) for shown, _ in rows if len(shown) <= 60)
     return [f"{shown:<{width}}  # {words}" for shown, words in rows]
+
+
+def _checked(path: str | None, flags: dict[str, Any]) -> Resolution:
+    """Return the settings once all that they name could be read: keys, those of tokens, the certificate."""
+    resolution = _resolved(path, flags)
+    keys.open_keys_file(keys.with_auth_keys_file(resolution))
+    keys.check_tokens(resolution.settings, whole=True)
+    keys.open_certificate(resolution.settings)
+    return resolution
 
 
 def _resolved(path: str | None, flags: dict[str, Any]) -> Resolution:

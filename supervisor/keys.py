@@ -1,4 +1,4 @@
-"""Who may come in, and whom they meet: configured keys, the keys file and the certificate in, what is in force out.
+"""The keys that let clients in, and the certificate that they meet: configured ones and files in, those in force out.
 
 Without any key the answer depends on the address: a key for this run on loopback, a refusal elsewhere.
 """

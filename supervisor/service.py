@@ -55,7 +55,7 @@ def serve(
     raise_descriptor_limit()
     with ExitStack() as stack:
         notifier = notifier or Notifier()
-        ends = hangup_ends(reloads=any((keys_file, settings.token_keys, certificate)))
+        ends = hangup_ends(reloads=any((keys_file, settings.token_keys, certificate, settings.pid_file)))
         inbox = stack.enter_context(Inbox(STOP if ends else STOP - {signal.SIGHUP}))
         if handed:
             listeners = one_per_slot(handed, settings.procs)

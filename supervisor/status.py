@@ -33,14 +33,14 @@ Figures = Mapping[str, float]
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @of_gateway
 def status(gateway: Gateway, as_json: bool) -> int:
-    """Show whether a gateway is ready, and what each of its shards has done since its start."""
+    """Show whether a gateway is ready, and what each of its slots has done since the service started."""
     ready, why = _readiness(gateway)
-    shards = _shards(gateway)
+    shards, version = _shards(gateway), gateway.page("/health")["version"]
     if as_json:
-        found = {"ready": ready, "version": gateway.page("/health")["version"], "shards": shards}
+        found = {"ready": ready, "version": version, "shards": shards}
         click.echo(json.dumps(found if ready else {**found, "reason": why}, indent=2))
     else:
-        click.echo(f"{gateway.page('/health')['version']}, {'ready' if ready else f'not ready: {why}'}")
+        click.echo(f"{version}, {'ready' if ready else f'not ready: {why}'}")
         show(_table(shards, shards, None))
     return Exit.DONE if ready else Exit.FAILED
 
@@ -94,5 +94,5 @@ def _table(
 def _rates(figures: Figures, before: Figures, seconds: float | None) -> Sequence[str]:
     if seconds is None:
         return [f"{figures.get(name, 0):.0f}" for _, name in _RATES]
-    # A shard that was replaced counts from 0 again.
+    # A service that was started again counts from 0.
     return [f"{max(0.0, figures.get(name, 0) - before.get(name, 0)) / seconds:.0f}/s" for _, name in _RATES]

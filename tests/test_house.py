@@ -94,7 +94,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.webhooks",
         *_GROUND,
     },
-    "gateway.loads": set(),
+    "gateway.loads": {"gateway.shared_memory"},
     "gateway.net": {
         "gateway",
         "gateway.access",

@@ -122,7 +122,7 @@ class Authenticator:
             for of in (*key.digests, _BY_NAME):
                 account = self._accounts[key.name, of] = before.get((key.name, of)) or Account(key, Usage(self._memory))
                 account.change(key)
-        self._by_digest = {of: account for (_, of), account in self._accounts.items()}
+        self._by_digest = {of: account for (_, of), account in self._accounts.items() if of != _BY_NAME}
         for place in before.keys() - self._accounts.keys():
             before[place].revoke()
 

@@ -33,7 +33,7 @@ class CertificateError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """What a listener needs to speak TLS, as PEM: files may change, and shards that start later need the same.
+    """All that a listener needs to speak TLS, as PEM: files may change, and shards that start later need the same.
 
     Attributes:
         chain: the certificate, and those between it and its root.

@@ -33,7 +33,7 @@ LONGEST_RETRY: Final = 60.0
 TIMEOUT: Final = 5.0
 """Seconds for an answer of a URL; a shard waits so long with its start at most."""
 ASKING_RATE: Final = 0.1
-"""How often per second a URL is asked because of ids that are not known, after the first few."""
+"""Questions a second to a URL because of ids that are not known, after the first few."""
 _FIRST_FEW: Final = 4
 _AGAIN: Final = 10.0  # s for which the answer counts that there is no key of an id
 _REMEMBERED: Final = 1000  # ids that were asked for

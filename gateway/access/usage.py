@@ -1,4 +1,4 @@
-"""What the clients of one key use: their open connections, and their calls."""
+"""The use that clients make of one key: their open connections, and their calls."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class OwnCounts:
 
 
 class Usage:
-    """What a key uses, held against its limits."""
+    """The use of a key, held against its limits."""
 
     __slots__ = ("__weakref__", "_bucket", "_counts")
 

@@ -635,7 +635,7 @@ class RetryOptions(TypedDict):
 
 
 class Scale(TypedDict):
-    """How much work a queue has."""
+    """The work of a queue."""
 
     queue: str
     value: int

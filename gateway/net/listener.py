@@ -227,7 +227,7 @@ class Listener:
 
     @property
     def shared(self) -> Shared:
-        """What all its connections share."""
+        """All that its connections share."""
         return self._shared
 
     def kinds(self) -> dict[str, int]:

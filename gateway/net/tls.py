@@ -31,7 +31,7 @@ _PLAIN: Final = GatewayError(ErrorCode.INVALID_MESSAGE, "TLS is spoken on this p
 
 
 class Tls:
-    """What the connections of a listener share that speak TLS.
+    """The part that connections of a listener share which speak TLS.
 
     Attributes:
         context: with the certificate for the next handshakes.

@@ -1331,7 +1331,7 @@ export interface RetryOptions {
   resetAttemptsStarted?: boolean;
 }
 
-/** How much work a queue has. */
+/** The work of a queue. */
 export interface Scale {
   queue: string;
   /** jobs that need a worker now, or have one. */

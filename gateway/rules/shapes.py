@@ -347,7 +347,7 @@ class History(TypedDict):
 
 
 class Scale(TypedDict):
-    """How much work a queue has.
+    """The work of a queue.
 
     Attributes:
         value: jobs that need a worker now, or have one.

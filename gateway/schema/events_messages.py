@@ -139,7 +139,7 @@ class Subscribed(TypedDict):
 
 
 class Renewed(TypedDict):
-    """What the fresh token grants."""
+    """The rights of the fresh token."""
 
     ok: Caller
 

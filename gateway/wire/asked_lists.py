@@ -29,7 +29,7 @@ class ConnectionsOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleOptions:
-    """What is asked for of the work of a queue, as the argument of `getScale`."""
+    """A question for the work of a queue, as the argument of `getScale`."""
 
     queue: str | None
 

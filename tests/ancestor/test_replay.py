@@ -1,4 +1,4 @@
-"""What the ancestor has answered to these requests, as version 1.5.3 and BullMQ 5 do, and that we answer the same."""
+"""The ancestor's answers to these requests, as version 1.5.3 and BullMQ 5 give them, and that ours are the same."""
 
 from __future__ import annotations
 

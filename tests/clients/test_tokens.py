@@ -29,7 +29,7 @@ async def proxy(valkey: ValkeyProcess, prefix: str, tmp_path: Path) -> AsyncIter
 
 
 class Login:
-    """Whoever makes tokens for the clients: the first one is short-lived, the others not, unless they say so."""
+    """A maker of tokens for the clients: the first one is short-lived, the others not, unless they say so."""
 
     def __init__(self, *lifetimes: float) -> None:
         self.asked = 0

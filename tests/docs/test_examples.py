@@ -137,7 +137,7 @@ def served(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def gateway(served: Service) -> Iterator[dict[str, str]]:
-    """What an example has to replace; at the end wait until the gateway has noticed that the test's programs left."""
+    """Texts that an example has to replace; ends when the gateway has noticed that the test's programs left."""
     yield {ADDRESS: f"127.0.0.1:{served.port}"}
 
     def left() -> bool:

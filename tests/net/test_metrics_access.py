@@ -1,4 +1,4 @@
-"""Who may read the metrics, and where; and those of queues, which name them."""
+"""Access to the metrics: by which key and on which port; and those of queues, which name them."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ REASONS = {
     Refusal.UNAVAILABLE: "Redis is not reachable",
     Refusal.STOPPING: "The gateway is shutting down",
 }
-"""How the reason of each refusal begins, as a client sees it."""
+"""The begin of each refusal's reason, as a client sees it."""
 
 
 def shown(refusal: Refusal, seen: tuple[int, str]) -> tuple[int, str]:

@@ -37,7 +37,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_lines_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other tests have logged must not count towards the sampling here."""
+    """Lines of other tests must not count towards the sampling here."""
     monkeypatch.setattr(log_events, "_sampler", log_events._Sampler())
 
 

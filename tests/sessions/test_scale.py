@@ -1,4 +1,4 @@
-"""How much work a queue has, for programs that start and end workers."""
+"""The work of a queue, for programs that start and end workers."""
 
 from __future__ import annotations
 

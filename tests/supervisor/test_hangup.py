@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.keys import entry, write_keys
-from tests.support.service import Service
+from tests.support.service import Service, run_here
 from tests.support.waiting import wait_for
 
 MakeService = Callable[..., Service]
@@ -77,6 +77,16 @@ def test_with_a_keys_file_a_closed_terminal_is_a_reload(
     running = service("--procs", "1", "--keys-file", path, launcher=terminal.launcher).start()
     terminal.close()
     wait_for(lambda: "keys_file: read again" in running.errors, "the keys are read again")
+    assert running.stop() == 0
+
+
+def test_with_a_pid_file_the_command_reloads_a_service_in_a_terminal(
+    service: MakeService, terminal: Terminal, tmp_path: Path
+) -> None:
+    pid_file = str(tmp_path / "pid")
+    running = service("--procs", "1", "--pid-file", pid_file, launcher=terminal.launcher).start()
+    assert run_here(tmp_path, "reload", "--pid-file", pid_file).returncode == 0
+    wait_for(lambda: "one shard after the other is replaced" in running.errors, "it reloads")
     assert running.stop() == 0
 
 

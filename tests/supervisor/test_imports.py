@@ -27,7 +27,7 @@ SHARED = [
     "bullmq_proxy.gateway.shard_process",
     "bullmq_proxy.gateway.start_message",
 ]
-"""What parent and shards have in common."""
+"""Modules that parent and shards have in common."""
 
 _PROGRAM = """
 import importlib, logging, sys

@@ -93,7 +93,7 @@ def test_a_service_speaks_tls_and_takes_a_renewed_certificate(service: MakeServi
 
 
 def of_node(node: str, url: str, key: str, ca: Path) -> str:
-    """What Node's own client hears."""
+    """The answer that Node's own client gets."""
     program = """const [url, key] = process.argv.slice(1), headers = { Authorization: `Bearer ${key}` };
         fetch(url, { headers }).then((answer) => answer.text()).then(console.log);"""
     words = [node, "-e", program, url, key]

@@ -64,7 +64,7 @@ class Sentinels:
 
     @property
     def agree(self) -> bool:
-        """Whether all sentinels take the same server for the master."""
+        """Return whether all sentinels take the same server for the master."""
         return len({self._known_to(sentinel) for sentinel in self.sentinels}) == 1
 
     def have_left(self, master: ValkeyProcess) -> bool:

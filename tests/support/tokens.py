@@ -1,4 +1,4 @@
-"""Whoever makes tokens: keys of each algorithm, the set of their public parts, and tokens signed with them."""
+"""A maker of tokens: keys of each algorithm, the set of their public parts, and tokens signed with them."""
 
 from __future__ import annotations
 

@@ -353,7 +353,7 @@ class TestRights:
 
     async def test_nothing_tells_whether_another_queue_has_a_worker_of_a_name(self, of_keys: Client) -> None:
         async def all_answers() -> list[tuple[int, str]]:
-            """What the manager of `mails` hears on each route about the names `o` and `orders`."""
+            """The answers that the manager of `mails` gets on each route about the names `o` and `orders`."""
             ask = partial(of_keys.ask, key="manager")
             asked = [
                 ("PUT", "/workers/o", WORKER),
