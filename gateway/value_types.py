@@ -245,12 +245,17 @@ def is_loopback(name: str) -> bool:
     """Can only this machine reach the address? A name other than `localhost` is not trusted to say so."""
     if name.lower() == "localhost":
         return True
+    address = parse_address(name)
+    return address is not None and address.is_loopback
+
+
+def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a text is, or None: without the interface of IPv6, and IPv4 that is mapped as IPv4."""
     try:
-        address = ipaddress.ip_address(name)
+        address = ipaddress.ip_address(text.partition("%")[0] if ":" in text else text)
     except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _read_redis_url(value: Any) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Final
 from bullmq_proxy.gateway.access.grants import Grant, Permission
 from bullmq_proxy.gateway.access.private import exposure
 from bullmq_proxy.gateway.shared_memory import COLUMNS
+from bullmq_proxy.gateway.value_types import parse_address
 
 FIELDS: Final = ("hash", "queues", "permissions", "expires", "messages_per_second", "connections", "addresses")
 PERMISSIONS: Final = tuple(permission.value for permission in Permission)
@@ -70,12 +71,8 @@ class Key:
         """Return whether a client at an address may use the key; it is empty on a Unix socket."""
         if not self.addresses:
             return True
-        try:
-            client = ipaddress.ip_address(address.partition("%")[0])  # without the interface of a link-local one
-        except ValueError:
-            return False
-        client = getattr(client, "ipv4_mapped", None) or client
-        return any(client in network for network in self.addresses)
+        client = parse_address(address)
+        return client is not None and any(client in network for network in self.addresses)
 
     def to_json(self) -> dict[str, Any]:
         """Return the key as JSON, for a shard."""

@@ -17,6 +17,7 @@ from websockets.datastructures import Headers
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.net.front import Front
+from bullmq_proxy.gateway.value_types import parse_address
 
 UNIX: Final = "unix"
 """Stands among the trusted proxies for whoever connects by a Unix socket."""
@@ -43,7 +44,7 @@ class TrustedProxies:
         """Return whether an address is that of a trusted proxy; it is empty on a Unix socket."""
         if not address:
             return self._trusts_unix
-        found = _parsed(str(address))
+        found = parse_address(str(address))
         return found is not None and any(found in network for network in self._networks)
 
     def client(self, peer: str, headers: Headers) -> str:
@@ -71,7 +72,7 @@ class TrustedProxies:
 
     def _last_hop(self, peer: str, hops: list[str]) -> str:
         for hop in reversed(hops[-_HOPS:]):
-            address = _parsed(_without_port(hop))
+            address = parse_address(_without_port(hop))
             if address is None:  # `unknown`, or a name that the proxy has made up (RFC 7239 §6)
                 break
             peer = sys.intern(str(address))
@@ -98,14 +99,6 @@ def _without_port(hop: str) -> str:
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
-
-
-def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 class ProxyHeader(asyncio.Protocol):
@@ -182,4 +175,4 @@ def read_header(head: bytes | bytearray) -> tuple[int, str] | None:
         return size, ""
     if size < _FIXED + 2 * length + 4:
         raise ValueError("its PROXY header is too short for its addresses")
-    return size, sys.intern(str(_parsed(str(ipaddress.ip_address(bytes(head[_FIXED : _FIXED + length]))))))
+    return size, sys.intern(str(parse_address(str(ipaddress.ip_address(bytes(head[_FIXED : _FIXED + length]))))))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bullmq_proxy.gateway.settings import MIB, SettingError, Settings, masked, options
+from bullmq_proxy.gateway.value_types import is_loopback
 
 
 class TestDefaults:
@@ -185,3 +186,20 @@ class TestOptions:
             value = getattr(settings, option.name)
             if value is not None and option.shape == "value":
                 assert option.check(option.show(value).strip('"')) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("localhost", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("127.0.0.1%eth0", False),  # only IPv6 has interfaces: this is some other name
+        ("localhost.example.org", False),
+        ("10.0.0.1", False),
+        ("", False),
+    ],
+)
+def test_which_hosts_are_this_machine(name: str, expected: bool) -> None:
+    assert is_loopback(name) is expected
