@@ -13,6 +13,7 @@ import hiredis
 
 from benchmarks.lab.processes import LabError, Process
 from bullmq_proxy.supervisor.embedded import find_server
+from tests.support.ports import free_port
 
 _START: Final = 10.0  # s
 _ANSWER: Final = 30.0  # s
@@ -165,11 +166,3 @@ class Control:
 def _calls(commands: dict[str, str], name: str) -> int:
     """`calls=12,usec=…` of one command."""
     return int(commands.get(f"cmdstat_{name}", "calls=0,").removeprefix("calls=").partition(",")[0])
-
-
-def free_port() -> int:
-    """A port that nobody uses at this moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

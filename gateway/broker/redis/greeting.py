@@ -46,13 +46,14 @@ async def open_socket(address: Address, make: Callable[[], RedisSocket], silence
     loop = asyncio.get_running_loop()
     if address.path is not None:
         return (await loop.create_unix_connection(make, address.path))[1]
+    connected, connection = await _connect(address), None
     try:
-        transport, connection = await loop.create_connection(
+        _notice_silence(connected, silence)
+        _, connection = await loop.create_connection(
             make,
-            address.host,
-            address.port,
+            sock=connected,
             ssl=address.tls,
-            server_hostname=address.server_name if address.tls else None,
+            server_hostname=(address.server_name or address.host) if address.tls else None,
             ssl_handshake_timeout=_TLS_TIMEOUT if address.tls else None,
         )
     except ssl.SSLCertVerificationError as error:
@@ -65,8 +66,37 @@ async def open_socket(address: Address, make: Callable[[], RedisSocket], silence
         if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):  # which only a peer with TLS sends
             raise _tls_refused(error, address) from None
         raise RedisRefused(f"{address.shown} does not speak TLS: write redis:// for rediss://") from None
-    _notice_silence(transport.get_extra_info("socket"), silence)
+    finally:
+        if connection is None:
+            connected.close()
     return connection
+
+
+async def _connect(address: Address) -> socket.socket:
+    """Return a socket that is connected to the first place of a host that can be reached.
+
+    uvloop's `create_connection` forgets its question for a name when it is cancelled, and then complains about the
+    answer that nobody takes; so the name is resolved here.
+    """
+    loop = asyncio.get_running_loop()
+    places = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    problem: OSError | None = None
+    for family, kind, protocol, _, place in places:
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setblocking(False)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(made, place)
+        except OSError as error:
+            made.close()
+            problem = problem or error
+        except BaseException:
+            made.close()
+            raise
+        else:
+            return made
+    assert problem is not None, "getaddrinfo gives one place or raises"
+    raise problem
 
 
 def _tls_refused(alert: ssl.SSLError, address: Address) -> RedisRefused:
