@@ -122,7 +122,11 @@ def schema(form: str | None) -> int:
 
 @commands.command("check-client", context_settings={"allow_interspersed_args": False})
 @click.option(
-    "--role", "roles", multiple=True, type=click.Choice(["worker", "producer"]), help="Judge this role alone."
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice(["worker", "producer", "watcher"]),
+    help="Judge this role alone; can be repeated.",
 )
 @click.option("--rule", "rules", multiple=True, metavar="ID", help="Judge this rule alone; can be repeated.")
 @click.option("--timeout", type=click.FloatRange(0.1, 600), default=5.0, help="Seconds for each step, 5 by default.")

@@ -1,4 +1,4 @@
-// A producer and a worker that connects again: see go.md.
+// A producer, and a worker and a watcher that connect again: see go.md.
 package main
 
 import (
@@ -127,6 +127,25 @@ func call(conn **websocket.Conn, path string, n float64, fn any, args []any) any
 	}
 }
 
+// watch prints the events of one connection until it ends, and returns the options of the next one, which goes on behind them.
+func watch(conn *websocket.Conn, resume string) (string, error) {
+	for {
+		var m message
+		if err := conn.ReadJSON(&m); err != nil {
+			return resume, err
+		}
+		data, _ := m.Data.(object)
+		args, _ := data["args"].([]any)
+		if data["event"] == nil || len(args) == 0 {
+			continue // no event
+		}
+		json.NewEncoder(os.Stdout).Encode(data)
+		if id, is := args[len(args)-1].(string); is { // a gap has none
+			resume = "?lastEventId=" + id
+		}
+	}
+}
+
 func main() {
 	rand.Seed(time.Now().UnixNano()) // Go before 1.20 begins with the same number each time
 	path := "/queue/" + url.PathEscape(os.Getenv("BULLMQ_QUEUE"))
@@ -148,9 +167,14 @@ func main() {
 		inHand.Wait()
 		os.Exit(0)
 	}()
-	for err := error(nil); ; {
+	for err, resume := error(nil), ""; ; {
 		began := time.Now()
-		if err = work(connect(path+"/process/10", err)); time.Since(began) > 10*time.Second {
+		if os.Getenv("BULLMQ_ROLE") == "watcher" {
+			resume, err = watch(connect(path+"/events"+resume, err), resume)
+		} else {
+			err = work(connect(path+"/process/10", err))
+		}
+		if time.Since(began) > 10*time.Second {
 			pause = first // it has worked
 		}
 	}

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from bullmq_proxy.gateway.client.errors import ProxyError
 from bullmq_proxy.gateway.client.link import URL, Key, Link, queue_path
-from bullmq_proxy.gateway.client.listeners import Listeners
+from bullmq_proxy.gateway.client.listeners import Listener, Listeners
 
 MOST_EVENTS: Final = 10_000
 """Events that wait for a loop over them; then no more are read, and the gateway waits, too."""
+_OF_THE_LINK: Final = frozenset({"connected", "disconnected", "error"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Event:
 
 class QueueEvents(Listeners):
     """The events of a queue: for listeners, which get the fields and the id, or for a loop: `async for event in …`.
+
+    Until there is either, those that come are kept for a loop.
 
     Listeners: the names of events; `connected`, `disconnected` (why), `error` (why no more will come).
 
@@ -72,8 +75,18 @@ class QueueEvents(Listeners):
         self._is_open = asyncio.Event()
         self._waiting: deque[Event] = deque()
         self._is_iterated = False
+        self._is_heard = False
         self._came = asyncio.Event()
         self._taken = asyncio.Event()
+
+    def on(self, name: str, listener: Listener) -> Listener:
+        """Call `listener` whenever `name` happens."""
+        if name not in _OF_THE_LINK:
+            self._is_heard = True
+            if not self._is_iterated:
+                self._waiting.clear()
+                self._taken.set()
+        return super().on(name, listener)
 
     async def start(self) -> None:
         """Watch, and wait until events come; a refusal is raised."""
@@ -116,6 +129,10 @@ class QueueEvents(Listeners):
         self._taken.set()
         return self._waiting.popleft()
 
+    @property
+    def _is_kept(self) -> bool:
+        return self._is_iterated or not self._is_heard
+
     def _query(self) -> dict[str, str]:
         resume = {} if self.lastEventId is None else {"lastEventId": self.lastEventId}
         return {"events": self._events, **resume}
@@ -128,8 +145,8 @@ class QueueEvents(Listeners):
         self.emit("connected")
 
     async def _received(self, data: dict[str, Any]) -> None:
-        if "event" not in data:
-            return
+        if "event" not in data or not isinstance(data.get("args"), list) or not data["args"]:
+            return  # a later gateway's affair
         *fields, last = data["args"]
         if data["event"] == "gap":
             await self._deliver(Event("gap", last, None))
@@ -139,10 +156,10 @@ class QueueEvents(Listeners):
 
     async def _deliver(self, event: Event) -> None:
         self.emit(event.name, event.fields, event.id)
-        if self._is_iterated:
-            while len(self._waiting) >= MOST_EVENTS:
-                self._taken.clear()
-                await self._taken.wait()
+        while self._is_kept and len(self._waiting) >= MOST_EVENTS:
+            self._taken.clear()
+            await self._taken.wait()
+        if self._is_kept:
             self._waiting.append(event)
             self._came.set()
 

@@ -7,13 +7,13 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from bullmq_proxy.gateway.conformance import calling, refusing, working
+from bullmq_proxy.gateway.conformance import calling, refusing, watching, working
 from bullmq_proxy.gateway.conformance.play import TIMEOUT, Missing, Over, Play
 from bullmq_proxy.gateway.conformance.rules import Rule
 from bullmq_proxy.gateway.conformance.scenarios import Scenario
 from bullmq_proxy.gateway.conformance.verdicts import Verdicts
 
-SCENARIOS: Final = (*refusing.SCENARIOS, *working.SCENARIOS, *calling.SCENARIOS)
+SCENARIOS: Final = (*refusing.SCENARIOS, *watching.SCENARIOS, *working.SCENARIOS, *calling.SCENARIOS)
 """All of them; those that take longest come first."""
 
 AT_A_TIME: Final = 5
@@ -52,7 +52,7 @@ async def check(
 
 def chosen(roles: Collection[str], wanted: Collection[Rule]) -> list[Scenario]:
     """Return the scenarios of these roles that judge one of the rules that are wanted; without any, all."""
-    ours = [scenario for scenario in SCENARIOS if scenario.role in roles]
+    ours = [played for scenario in SCENARIOS if (played := scenario.played(roles))]
     return [each for each in ours if not wanted or not set(each.rules).isdisjoint(wanted)]
 
 

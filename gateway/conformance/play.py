@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from typing import Any, Final, NoReturn
 from urllib.parse import parse_qsl, quote, unquote
 
 from bullmq_proxy.gateway.conformance.process import KEY, QUEUE, ROLE, URL, Client
-from bullmq_proxy.gateway.conformance.rules import PRODUCER, Rule
+from bullmq_proxy.gateway.conformance.rules import PRODUCER, WATCHER, WORKER, Rule
 from bullmq_proxy.gateway.conformance.session import Job, Session
 from bullmq_proxy.gateway.conformance.socket import SUBPROTOCOL, Opening, Socket, header
 from bullmq_proxy.gateway.conformance.verdicts import Verdicts
@@ -24,6 +25,13 @@ TIMEOUT: Final = 5.0
 """Seconds for each step of a client, unless the caller says otherwise; twice as long for one that has to connect."""
 MOST_TRIES: Final = 6
 """Handshakes within a second that are not too many."""
+
+_RESTS: Final = {
+    PRODUCER: ("", ""),
+    WATCHER: ("/events", "/events"),
+    WORKER: ("/process/CONCURRENCY", "/process/0*[1-9][0-9]*"),
+}
+"""What comes behind a queue's name in the path of each role: for people, and as a pattern."""
 
 
 class Missing(Exception):
@@ -104,24 +112,25 @@ class Play:
         """
         return self.accept(await self.handshake(), jobs)
 
-    def accept(self, opening: Opening, jobs: Sequence[Job] = (), payload: Any = None) -> Session:
+    def accept(
+        self, opening: Opening, jobs: Sequence[Job] = (), first: Callable[[Session], Any] | None = None
+    ) -> Session:
         """Accept a handshake.
 
         Args:
             opening: the handshake.
             jobs: what the `welcome` lists.
-            payload: of a job that comes in one piece with the answer.
+            first: returns a message that comes in one piece with the answer.
         """
         options = dict(parse_qsl(opening.request.path.partition("?")[2], keep_blank_values=True))
         session = Session(opening.socket, options, self.role, self.sessions[-1] if self.sessions else None)
         self.sessions.append(session)
-        first = session.greeting(jobs)
-        if payload is None:
+        greeting = session.greeting(jobs)
+        if first is None:
             opening.accept()
-            session.greet(first)
+            session.greet(greeting)
         else:
-            _, message = session.job(payload)
-            opening.accept([*first, message])
+            opening.accept([*greeting, first(session)])
             session.go_on()
         return session
 
@@ -219,25 +228,18 @@ class Play:
 
     def _look_at_target(self, opening: Opening) -> None:
         path, _, query = opening.request.path.partition("?")
-        wanted = f"/queue/{quote(NAME, safe='')}"
-        head, name, *rest = [*path.removeprefix("/ws").removeprefix("/").split("/"), ""]
-        is_right = head in ("queue", "queues") and "+" not in name and path.isascii() and unquote(name) == NAME
-        if self.role == PRODUCER:
-            is_right = is_right and not any(rest)
-        else:
-            is_right = (
-                is_right and rest[:1] == ["process"] and len(rest) > 1 and rest[1].isdecimal() and int(rest[1]) > 0
-            )
-            wanted += "/process/CONCURRENCY"
-        self.verdicts.judge(Rule.PATH, is_right, f"it asked for {path}, not for {wanted}")
+        shown, rest = _RESTS[self.role]
+        asked = re.fullmatch(rf"(?:/ws)?/queues?/([^/+]*){rest}/?", path)
+        is_right = asked is not None and path.isascii() and unquote(asked[1]) == NAME
+        self.verdicts.judge(Rule.PATH, is_right, f"it asked for {path}, not for /queue/{quote(NAME, safe='')}{shown}")
         headers = opening.request.headers
         offered = [each.strip() for each in header(headers, "Sec-WebSocket-Protocol").split(",")]
-        shown = [
+        keys = [
             header(headers, "Authorization") == f"Bearer {THE_KEY}",
             offered == [SUBPROTOCOL, f"bearer.{THE_KEY}"],
             dict(parse_qsl(query)).get("token") == THE_KEY,
         ]
-        self.verdicts.judge(Rule.KEY, any(shown), "a handshake came without the key")
+        self.verdicts.judge(Rule.KEY, any(keys), "a handshake came without the key")
 
     def _look_back(self) -> None:
         self.verdicts.judge(Rule.SECRET, THE_KEY not in self.client.output, "it printed its key")

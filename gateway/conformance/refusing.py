@@ -6,8 +6,8 @@ import asyncio
 from typing import Final
 
 from bullmq_proxy.gateway.conformance.play import MOST_TRIES, Play, over
-from bullmq_proxy.gateway.conformance.rules import AT_ONCE_CODES, PRODUCER, STOP_CODES, WORKER, Rule
-from bullmq_proxy.gateway.conformance.scenarios import Scenario, Script, right, settled
+from bullmq_proxy.gateway.conformance.rules import AT_ONCE_CODES, PRODUCER, STOP_CODES, WATCHER, WORKER, Rule
+from bullmq_proxy.gateway.conformance.scenarios import Scenario, Script, right, settled, stops
 
 LATER: Final = ((503, 1011, 4508), (500, 4509, 4001), (429, 1012, 4507), (1006, 408, 1013), (4001, 4506, 1012))
 """What happens to each of some clients that come back later, one after the other."""
@@ -41,15 +41,7 @@ def stop(ending: int) -> Script:
     async def script(play: Play) -> None:
         words = f"The kit says {ending}, stop"
         await _end(play, ending, words)
-        with play.judging(Rule.STOP):
-            await play.until(
-                lambda: play.client.ended.is_set() or play.tries > 1, f"after {ending} it neither ended nor connected"
-            )
-            if play.tries > 1:
-                over(f"it connected again after {ending}")
-            if play.client.exit_code == 0:
-                over(f"it ended with exit code 0 after {ending}")
-        play.verdicts.judge(Rule.WORDS, words in play.client.output, f"after {ending} it did not print {words!r}")
+        await stops(play, ending, words)
 
     return script
 
@@ -104,14 +96,14 @@ async def retry_after(play: Play) -> None:
 
 SCENARIOS: Final = (
     *(
-        Scenario(f"later-{n}", WORKER, (Rule.LATER, Rule.GROWTH, Rule.JITTER), later(endings))
+        Scenario(f"later-{n}", WORKER, (Rule.LATER, Rule.GROWTH, Rule.JITTER), later(endings), other=WATCHER)
         for n, endings in enumerate(LATER, 1)
     ),
-    Scenario("retry-after", WORKER, (Rule.RETRY_AFTER,), retry_after),
-    Scenario("storm", WORKER, (Rule.STORM,), storm),
-    *(Scenario(f"at-once-{code}", WORKER, (Rule.AT_ONCE,), at_once(code)) for code in AT_ONCE_CODES),
+    Scenario("retry-after", WORKER, (Rule.RETRY_AFTER,), retry_after, other=WATCHER),
+    Scenario("storm", WORKER, (Rule.STORM,), storm, other=WATCHER),
+    *(Scenario(f"at-once-{code}", WORKER, (Rule.AT_ONCE,), at_once(code), other=WATCHER) for code in AT_ONCE_CODES),
     *(
-        Scenario(f"stop-{ending}", WORKER, (Rule.STOP, Rule.WORDS), stop(ending))
+        Scenario(f"stop-{ending}", WORKER, (Rule.STOP, Rule.WORDS), stop(ending), other=WATCHER)
         for ending in (*STOP_STATUSES, *(code for code in STOP_CODES if code < REFUSED), *STOP_REFUSALS)
     ),
     Scenario("producer-stop", PRODUCER, (Rule.STOP, Rule.WORDS), stop(401), ({"fn": "add", "args": ["kit", {}]},)),

@@ -7,7 +7,8 @@ from typing import Final
 
 WORKER: Final = "worker"
 PRODUCER: Final = "producer"
-ROLES: Final = (WORKER, PRODUCER)
+WATCHER: Final = "watcher"
+ROLES: Final = (WORKER, PRODUCER, WATCHER)
 
 
 class Rule(enum.Enum):
@@ -27,7 +28,7 @@ class Rule(enum.Enum):
     # Every connection
     PATH = (
         "path",
-        "it connects to `/queue/NAME` or `/queue/NAME/process/CONCURRENCY`, the name percent-encoded as UTF-8",
+        "it asks for `/queue/NAME`, `…/process/CONCURRENCY` or `…/events`, the name percent-encoded as UTF-8",
         "protocol.md#connections",
     )
     KEY = (
@@ -46,10 +47,14 @@ class Rule(enum.Enum):
         "it takes a message that comes in one piece with the answer to its handshake: a proxy may put them together",
         "protocol.md#connections",
     )
-    FRAGMENTS = "fragments", "it takes a message in fragments, with a ping between them", "protocol.md#connections"
+    FRAGMENTS = (
+        "fragments",
+        "it takes a message in fragments, empty ones among them, with a ping between them",
+        "protocol.md#connections",
+    )
     LARGE = "large", "it takes a message of 2 MiB", "limits.md"
     TEXT = "text", "texts and numbers are what they were, whatever is in them", "protocol.md#messages"
-    UNKNOWN = "unknown", "it ignores members, types and messages that it does not know", "protocol.md#messages"
+    UNKNOWN = "unknown", "it ignores members, types, events and messages that it does not know", "protocol.md#messages"
     PINGS = "pings", "it answers pings, also while it works", "protocol.md#when-a-connection-ends"
     # Workers
     ANSWER = "answer", "each job gets one final answer, under the id of its message", "protocol.md#what-a-worker-sends"
@@ -143,6 +148,19 @@ class Rule(enum.Enum):
         "protocol.md#error-codes",
     )
     END = "end", "when the last call has its reply it ends with exit code 0", "clients/rules.md#what-the-command-does"
+    # Watchers
+    EVENT = "event", "each event is handed on as it came, in the order in which they come", "protocol.md#events-options"
+    RESUME = (
+        "resume",
+        "it comes back with the id of the last event as `lastEventId`, so that none is lost",
+        "protocol.md#events-options",
+    )
+    ONCE = "once", "no event is handed on twice, however often the connection breaks", "protocol.md#events-options"
+    GAP = (
+        "gap",
+        "a `gap` is handed on, and is no event to go on from: its `to` may be an event that is still to come",
+        "protocol.md#gaps",
+    )
 
 
 STOP_STATUSES: Final = (400, 401, 403, 404, 405, 413, 414, 426, 431, 505)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bullmq_proxy.gateway.conformance.play import Missing, Play
+from bullmq_proxy.gateway.conformance.play import Missing, Play, over
 from bullmq_proxy.gateway.conformance.rules import Rule
 from bullmq_proxy.gateway.conformance.session import Job, Session
 
@@ -26,10 +26,11 @@ class Scenario:
 
     Attributes:
         name: for people.
-        role: of the client.
+        role: of the client, where that is wanted.
         rules: those that it is for, beside those of every scenario.
         script: plays it.
         calls: what a producer has to call.
+        other: a role that it is played in where its own is not wanted.
     """
 
     name: str
@@ -37,6 +38,13 @@ class Scenario:
     rules: tuple[Rule, ...]
     script: Script
     calls: tuple[dict[str, Any], ...] = ()
+    other: str | None = None
+
+    def played(self, roles: Collection[str]) -> Scenario | None:
+        """Return it as it is played to a client of these roles; None if it is for others."""
+        if self.role in roles:
+            return self
+        return replace(self, role=self.other) if self.other is not None and self.other in roles else None
 
     @property
     def input(self) -> str:
@@ -73,9 +81,24 @@ async def right(play: Play, session: Session, job: Job) -> None:
     """
     answer = await play.answered(session, job)
     if "result" not in answer or answer["result"] != job.payload:
-        raise Missing(f"the job {job.shown} with {_short(job.payload)} was answered with {_short(answer)}")
+        raise Missing(f"the job {job.shown} with {short(job.payload)} was answered with {short(answer)}")
 
 
-def _short(value: Any) -> str:
+async def stops(play: Play, ending: int, words: str) -> None:
+    """Judge what a client does after a status or code that means stop."""
+    tries = play.tries
+    with play.judging(Rule.STOP):
+        await play.until(
+            lambda: play.client.ended.is_set() or play.tries > tries, f"after {ending} it neither ended nor connected"
+        )
+        if play.tries > tries:
+            over(f"it connected again after {ending}")
+        if play.client.exit_code == 0:
+            over(f"it ended with exit code 0 after {ending}")
+    play.verdicts.judge(Rule.WORDS, words in play.client.output, f"after {ending} it did not print {words!r}")
+
+
+def short(value: Any) -> str:
+    """Return a value for people."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) < 200 else f"{text[:200]}…"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bullmq_proxy.gateway.conformance.rules import PRODUCER, Rule
+from bullmq_proxy.gateway.conformance.rules import PRODUCER, WORKER, Rule
 from bullmq_proxy.gateway.conformance.socket import Socket
 
 FIRST_PUSH_DELAY: Final = 0.02
@@ -90,7 +90,8 @@ class Session:
         self._role = role
         self._all: list[Job] = []
         self._wrong: list[tuple[Rule, str]] = []
-        self._numbers: Iterator[int] = itertools.count() if before is None else before._numbers
+        # Where jobs are kept their numbers go on.
+        self._numbers: Iterator[int] = before._numbers if before and role == WORKER else itertools.count()
         self._secret = f"kit:{next(_SECRETS)}"
         self._has_predecessor = before is not None
         self._backlog: list[tuple[Any, int, bytes | None]] | None = []
@@ -125,14 +126,14 @@ class Session:
 
     def greeting(self, jobs: Sequence[Job]) -> list[Any]:
         """Return the first messages: the `welcome`, where the client wants one, which lists jobs."""
-        if self._role == PRODUCER or not self.has_grace:
+        if self._role != WORKER or not self.has_grace:
             return []
         for job in jobs:
             self.jobs[_same(job.number)] = job
         listed = [{"jobId": f"job-{job.number}", "number": job.number, "token": f"kit:{job.number}"} for job in jobs]
         grace = int(self.options["grace"])
         data = {"type": "welcome", "consumer": self._secret, "grace": grace, "jobs": listed}
-        return [{"id": next(self._numbers), "data": data}]
+        return [self.numbered(data)]
 
     def greet(self, messages: Sequence[Any]) -> None:
         """Send the first messages a little later, and everything that is sent until then behind them."""
@@ -156,6 +157,10 @@ class Session:
             self._backlog.append((message, pieces, ping))
         else:
             self.socket.send(message, pieces, ping)
+
+    def numbered(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a message under the next number."""
+        return {"id": next(self._numbers), "data": data}
 
     def push(self, payload: Any, *, number: Any = None, pieces: int = 1, ping: bytes | None = None) -> Job:
         """Push a job."""
@@ -212,9 +217,9 @@ class Session:
             self.calls.append(Call(id, str(data["fn"]), args if isinstance(args, list) else []))
         elif "fn" in data or kind in ("pause", "resume"):
             self.send({"id": id, "data": {"ok": None}})
-        elif self._role != PRODUCER and kind in _NOT_FINAL:
+        elif self._role == WORKER and kind in _NOT_FINAL:
             self._heard(id, kind)
-        elif self._role != PRODUCER and (kind in _FINAL or not kind or "result" in data or "err" in data):
+        elif self._role == WORKER and (kind in _FINAL or not kind or "result" in data or "err" in data):
             self._answered(id, data)
 
     def _heard(self, id: Any, kind: str) -> None:

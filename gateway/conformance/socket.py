@@ -174,7 +174,7 @@ class Socket(asyncio.Protocol):
         self._flush()
 
     def send(self, message: Any, pieces: int = 1, ping: bytes | None = None) -> None:
-        """Send a message, in so many fragments, with a ping behind the first one."""
+        """Send a message, in so many fragments and an empty one, with a ping behind the first one."""
         if not self.is_open:
             return
         text = encode(message)
@@ -183,6 +183,8 @@ class Socket(asyncio.Protocol):
             piece, is_last = text[start : start + size], start + size >= len(text)
             if start == 0:
                 self.protocol.send_text(piece, fin=is_last)
+                if not is_last:
+                    self.protocol.send_continuation(b"", fin=False)
                 if ping is not None:
                     self.protocol.send_ping(ping)
             else:

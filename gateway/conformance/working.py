@@ -24,7 +24,7 @@ async def first(play: Play) -> None:
     """Push a job in one piece with the answer to the handshake."""
     opening = await play.handshake()
     with play.judging(Rule.FIRST):
-        session = play.accept(opening, payload={"n": 1})
+        session = play.accept(opening, first=lambda session: session.job({"n": 1})[1])
         await right(play, session, session.last)
 
 

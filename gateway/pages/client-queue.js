@@ -161,10 +161,14 @@ export class BoundQueue {
 }
 addFunctions(BoundQueue, "queue", QUEUE);
 
+const OF_THE_LINK = new Set(["connected", "disconnected", "error"]);
+
 /** The events of a queue, which go on where they were when the connection breaks. */
 export class QueueEvents extends Emitter {
   #wasOpen = false;
-  #waiting = null; // events for a loop, once there is one
+  #waiting = []; // events for a loop; also while there is neither a loop nor a listener
+  #isIterated = false;
+  #isHeard = false;
   #came = () => {};
   #taken = () => {};
 
@@ -189,8 +193,19 @@ export class QueueEvents extends Emitter {
     if (this._link.error) throw errorOf(this._link.error);
   }
 
+  on(name, listener) {
+    if (!OF_THE_LINK.has(name)) {
+      this.#isHeard = true;
+      if (!this.#isIterated) {
+        this.#waiting = [];
+        this.#taken();
+      }
+    }
+    return super.on(name, listener);
+  }
+
   async *[Symbol.asyncIterator]() {
-    this.#waiting ??= [];
+    this.#isIterated = true;
     for (;;) {
       while (this.#waiting.length) {
         yield this.#waiting.shift();
@@ -216,7 +231,7 @@ export class QueueEvents extends Emitter {
         this._emit("connected");
       },
       received: (id, { event, args }) => {
-        if (!event || (this.#isFull && !this._link.restart())) return;
+        if (!event || !args?.length || (this.#isFull && !this._link.restart())) return;
         const last = args.at(-1);
         if (event === "gap") return this.#deliver("gap", last, null);
         this.lastEventId = last;
@@ -233,12 +248,13 @@ export class QueueEvents extends Emitter {
   }
 
   get #isFull() {
-    return this.#waiting?.length >= limits.mostEvents;
+    return this.#waiting.length >= limits.mostEvents;
   }
 
   #deliver(name, fields, id) {
     this._emit(name, fields, id);
-    this.#waiting?.push({ name, fields, id });
+    if (this.#isHeard && !this.#isIterated) return;
+    this.#waiting.push({ name, fields, id });
     this.#came();
   }
 }

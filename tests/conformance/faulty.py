@@ -212,10 +212,45 @@ async def produce() -> None:
     raise SystemExit(1 if FAULT == "ends-with-1" else 0)
 
 
+async def watch() -> None:
+    """Print the events until SIGTERM."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
+    link, last, numbers = Link(""), "", set[int]()
+    while True:
+        shown = last and FAULT != "resume-forgotten"
+        link.path = f"{PATH}/events{f'?lastEventId={last}' if shown else ''}"
+        socket = await link.connect()
+        try:
+            while True:
+                message = json.loads(await socket.recv())
+                data = message["data"]
+                if FAULT == "numbers-once" and message["id"] in numbers:
+                    continue
+                numbers.add(message["id"])
+                if "event" not in data or (not data.get("args") and FAULT != "args-needed"):
+                    continue
+                id, is_gap = data["args"][-1], data["event"] == "gap"
+                if FAULT == "ids-as-texts" and not is_gap and id < last:
+                    continue
+                if not is_gap and not (FAULT == "resumes-from-first" and last):
+                    last = id
+                elif is_gap and FAULT == "gap-for-an-event":
+                    last = id["to"]
+                if not (is_gap and FAULT == "gap-swallowed"):
+                    print(json.dumps(data), flush=True)
+        except ConnectionClosed:
+            await link.pause(socket.close_code or 1006, socket.close_reason or "")
+
+
+async def be(role: str) -> None:
+    """Do what a client of a role does."""
+    await (Worker().run() if role == "worker" else watch() if role == "watcher" else produce())
+
+
 if __name__ == "__main__":
     if FAULT == "key-printed":
         print("connecting with", KEY, file=sys.stderr)
     try:
-        asyncio.run(Worker().run() if os.environ["BULLMQ_ROLE"] == "worker" else produce())
+        asyncio.run(be(os.environ["BULLMQ_ROLE"]))
     except Stopped as stopped:
         raise SystemExit(f"stopped: {stopped}") from None

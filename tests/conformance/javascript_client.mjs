@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const [client, ws] = process.argv.slice(2);
-const { Queue, Worker } = await import(client);
+const { Queue, QueueEvents, Worker } = await import(client);
 const WebSocket = ws && (await import(ws)).WebSocket;
 const { BULLMQ_URL: url, BULLMQ_KEY: key, BULLMQ_QUEUE: name, BULLMQ_ROLE: role } = process.env;
 const here = { url, key, ...(WebSocket && { WebSocket }) };
@@ -39,4 +39,17 @@ async function produce() {
   await queue.close();
 }
 
-await (role === "worker" ? work() : produce());
+async function watch() {
+  const events = new QueueEvents(name, here);
+  process.on("SIGTERM", () => events.close());
+  try {
+    for await (const { name: event, fields, id } of events) {
+      const args = [...(Object.keys(fields).length ? [fields] : []), ...(id ? [id] : [])];
+      console.log(JSON.stringify({ event, args }));
+    }
+  } catch (error) {
+    fail(error);
+  }
+}
+
+await { worker: work, producer: produce, watcher: watch }[role]();

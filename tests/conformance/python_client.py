@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import Any
 
-from bullmq_proxy.gateway.client import ProxyError, Queue, Worker, WorkerJob
+from bullmq_proxy.gateway.client import ProxyError, Queue, QueueEvents, Worker, WorkerJob
 
 HERE: dict[str, Any] = {"url": os.environ["BULLMQ_URL"], "key": os.environ["BULLMQ_KEY"]}
 QUEUE = os.environ["BULLMQ_QUEUE"]
@@ -44,7 +44,15 @@ async def produce() -> None:
                 print(json.dumps({"err": {"code": error.code, "message": str(error)}}), flush=True)
 
 
+async def watch() -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sys.exit)
+    async with QueueEvents(QUEUE, **HERE) as events:
+        async for event in events:
+            args = [event.fields] if event.fields else []
+            print(json.dumps({"event": event.name, "args": [*args, event.id] if event.id else args}), flush=True)
+
+
 try:
-    asyncio.run(work() if os.environ["BULLMQ_ROLE"] == "worker" else produce())
+    asyncio.run({"worker": work, "producer": produce, "watcher": watch}[os.environ["BULLMQ_ROLE"]]())
 except ProxyError as error:
     raise SystemExit(f"{error.code}: {error}") from None

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bullmq_proxy.gateway.conformance import refusing, rules
-from bullmq_proxy.gateway.conformance.check import SCENARIOS, CannotStart, check, rules_of
+from bullmq_proxy.gateway.conformance.check import SCENARIOS, CannotStart, check, chosen, rules_of
 from bullmq_proxy.gateway.conformance.process import VARIABLES
-from bullmq_proxy.gateway.conformance.rules import PRODUCER, WORKER, Rule
+from bullmq_proxy.gateway.conformance.rules import ROLES, WATCHER, WORKER, Rule
 from tests.conformance.conftest import Start
 from tests.conformance.judging import FEWER, broken_rules
 from tests.docs.markdown import FAILURES, section
@@ -58,6 +58,13 @@ FAULTS = {
     "add-not-repeated": (Rule.REPEAT, ["broken-calls"]),
     "all-repeated": (Rule.NO_REPEAT, ["broken-calls"]),
     "ends-with-1": (Rule.END, ["replies"]),
+    "ids-as-texts": (Rule.EVENT, ["events"]),
+    "args-needed": (Rule.UNKNOWN, ["unknown-events"]),
+    "resume-forgotten": (Rule.RESUME, ["resumed"]),
+    "numbers-once": (Rule.RESUME, ["resumed"]),
+    "resumes-from-first": (Rule.ONCE, ["resumed"]),
+    "gap-for-an-event": (Rule.GAP, ["gaps"]),
+    "gap-swallowed": (Rule.GAP, ["gaps"]),
 }
 """Each fault of `faulty.py`, with the rule that is broken by it, and the scenarios that show it."""
 
@@ -128,7 +135,7 @@ class TestTheCommand:
             (("--", "no-such-program"), 1, "no-such-program cannot be started: No such file or directory"),
             (("--", "false"), 1, "it did not connect before it ended with 1; its last words: none"),
             (("--rule", "jiter", "--", "true"), 2, "there is no rule jiter; did you mean jitter?"),
-            (("--role", "watcher", "--", "true"), 2, "'watcher' is not one of 'worker', 'producer'"),
+            (("--role", "looker", "--", "true"), 2, "'looker' is not one of 'worker', 'producer', 'watcher'"),
             ((), 2, "Missing argument 'COMMAND...'"),
         ],
     )
@@ -154,7 +161,15 @@ class TestTables:
 
     def test_each_scenario_has_a_name_of_its_own(self) -> None:
         assert len(NAMED) == len(SCENARIOS)
-        assert {scenario.role for scenario in SCENARIOS} == {WORKER, PRODUCER}
+        assert {scenario.role for scenario in SCENARIOS} == set(ROLES)
+
+    def test_a_watcher_alone_is_judged_by_its_endings_too(self) -> None:
+        endings = [each for each in SCENARIOS if each.other == WATCHER]
+        assert {each.name for each in endings} >= {"later-1", "storm", "retry-after", "at-once-4004", "stop-401"}
+        alone, both = chosen([WATCHER], []), chosen([WORKER, WATCHER], [])
+        assert {each.role for each in alone} == {WATCHER}
+        assert [each.name for each in both if each.role == WATCHER] == ["resumed", "gaps", "unknown-events", "events"]
+        assert len(alone) == len(endings) + 4
 
     def test_what_a_client_does_after_a_refusal_is_what_the_page_says(self) -> None:
         says = {"stops": set[int](), "connects later": set[int](), "connects at once": set[int]()}
