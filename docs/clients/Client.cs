@@ -69,12 +69,18 @@ public static class Client
         };
     static readonly int[] AtOnce = { 1001, 4002, 4003, 4004 };
     static readonly string Url = Environment.GetEnvironmentVariable("BULLMQ_URL");
-    static readonly string Key = Environment.GetEnvironmentVariable("BULLMQ_KEY");
     static readonly string Queue = "/queue/" + Uri.EscapeDataString(Environment.GetEnvironmentVariable("BULLMQ_QUEUE"));
     static readonly HttpClient Http = new HttpClient();
     static readonly Random Chance = new Random();
     static int pause = First, inHand;
     static volatile bool ending; // no new jobs are taken
+
+    // What to show, read before each connection: put here what gets a fresh token.
+    static string Key()
+    {
+        var file = Environment.GetEnvironmentVariable("BULLMQ_KEY_FILE");
+        return file == null ? Environment.GetEnvironmentVariable("BULLMQ_KEY") : File.ReadAllText(file).Trim();
+    }
 
     // Tries until there is a connection; before is the one that has ended, if any.
     static async Task<Link> Connect(string path, Link before)
@@ -89,7 +95,7 @@ public static class Client
         while (true)
         {
             var link = new Link();
-            link.Socket.Options.SetRequestHeader("Authorization", "Bearer " + Key);
+            link.Socket.Options.SetRequestHeader("Authorization", "Bearer " + Key());
             try
             {
                 await link.Socket.ConnectAsync(new Uri(Url + path), CancellationToken.None);
@@ -109,7 +115,7 @@ public static class Client
         try
         {
             var request = new HttpRequestMessage(HttpMethod.Get, "http" + Url.Substring(2) + path);
-            request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", Key);
+            request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", Key());
             var response = await Http.SendAsync(request);
             words = await response.Content.ReadAsStringAsync();
             code = (int)response.StatusCode == 426 ? 1006 : (int)response.StatusCode;

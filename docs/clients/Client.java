@@ -6,6 +6,7 @@ import com.google.gson.JsonObject;
 import com.google.gson.JsonParser;
 import com.google.gson.JsonPrimitive;
 import java.io.BufferedReader;
+import java.io.IOException;
 import java.io.InputStreamReader;
 import java.net.URI;
 import java.net.URLEncoder;
@@ -14,7 +15,10 @@ import java.net.http.WebSocket;
 import java.net.http.WebSocketHandshakeException;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.Set;
+import java.util.UUID;
 import java.util.concurrent.*;
 
 public class Client {
@@ -78,8 +82,14 @@ public class Client {
         }
     }
 
+    /** What to show, read before each connection: put here what gets a fresh token. */
+    static String key() throws IOException {
+        String file = System.getenv("BULLMQ_KEY_FILE");
+        return file == null ? System.getenv("BULLMQ_KEY") : Files.readString(Path.of(file)).strip();
+    }
+
     /** Tries until there is a connection; before is the one that has ended, if any. */
-    static Link connect(String path, Link before) throws InterruptedException {
+    static Link connect(String path, Link before) throws IOException, InterruptedException {
         if (before != null) {
             pause = System.currentTimeMillis() - before.began > 10_000 ? FIRST : pause; // it has worked
             rest(before.code, before.words, 0);
@@ -88,17 +98,13 @@ public class Client {
             Link link = new Link();
             try {
                 link.socket = HttpClient.newHttpClient().newWebSocketBuilder()
-                    .header("Authorization", "Bearer " + System.getenv("BULLMQ_KEY"))
+                    .header("Authorization", "Bearer " + key())
                     .buildAsync(URI.create(System.getenv("BULLMQ_URL") + path), link).join();
                 return link;
             } catch (CompletionException failed) {
-                if (failed.getCause() instanceof WebSocketHandshakeException refused) {
-                    var refusal = refused.getResponse();
-                    long least = refusal.headers().firstValueAsLong("Retry-After").orElse(0);
-                    rest(refusal.statusCode(), String.valueOf(refusal.body()), 1000 * least);
-                } else {
-                    rest(1006, failed.getCause().toString(), 0);
-                }
+                var got = failed.getCause() instanceof WebSocketHandshakeException refused ? refused.getResponse() : null;
+                if (got == null) rest(1006, failed.getCause().toString(), 0);
+                else rest(got.statusCode(), "" + got.body(), 1000 * got.headers().firstValueAsLong("Retry-After").orElse(0));
             }
         }
     }
@@ -128,7 +134,7 @@ public class Client {
         }
     }
 
-    static void work() throws InterruptedException {
+    static void work() throws IOException, InterruptedException {
         Phaser inHand = new Phaser(1);
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
             ending = true;
@@ -160,10 +166,9 @@ public class Client {
         Link link = connect(QUEUE, null);
         var input = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         var output = new java.io.PrintStream(System.out, true, StandardCharsets.UTF_8);
-        int number = 0;
         for (String line; (line = input.readLine()) != null;) {
             JsonObject call = JsonParser.parseString(line).getAsJsonObject();
-            JsonElement id = new JsonPrimitive(++number);
+            JsonElement id = new JsonPrimitive(UUID.randomUUID().toString());
             JsonArray args = call.has("args") ? call.getAsJsonArray("args") : new JsonArray();
             boolean isSafe = call.get("fn").getAsString().equals("add") && args.size() > 2
                 && args.get(2).isJsonObject() && args.get(2).getAsJsonObject().has("jobId");
@@ -180,7 +185,6 @@ public class Client {
     }
 
     public static void main(String[] arguments) throws Exception {
-        if (System.getenv("BULLMQ_ROLE").equals("worker")) work();
-        produce();
+        if (System.getenv("BULLMQ_ROLE").equals("worker")) work(); else produce();
     }
 }

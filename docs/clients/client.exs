@@ -27,16 +27,20 @@ defmodule Client do
     run(path, heard, min(2 * pause, 30_000))
   end
 
+  # What to show, read before each connection: put here what gets a fresh token.
+  defp key(file \\ System.get_env("BULLMQ_KEY_FILE")) do
+    if file, do: String.trim(File.read!(file)), else: System.fetch_env!("BULLMQ_KEY")
+  end
+
   defp open(path) do
     uri = URI.parse(System.fetch_env!("BULLMQ_URL"))
     options = [:binary, active: false, packet: :http_bin, nodelay: true]
     socket = right(:gen_tcp.connect(to_charlist(uri.host), uri.port || 80, options))
-    key = Base.encode64(:crypto.strong_rand_bytes(16))
 
     :gen_tcp.send(socket, [
       ["GET ", path, " HTTP/1.1\r\nHost: ", uri.host, ":#{uri.port || 80}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"],
-      ["Authorization: Bearer ", System.fetch_env!("BULLMQ_KEY"), "\r\nSec-WebSocket-Version: 13\r\n"],
-      ["Sec-WebSocket-Key: ", key, "\r\n\r\n"]
+      ["Authorization: Bearer ", key(), "\r\nSec-WebSocket-Version: 13\r\n"],
+      ["Sec-WebSocket-Key: ", Base.encode64(:crypto.strong_rand_bytes(16)), "\r\n\r\n"]
     ])
 
     {:http_response, _, status, _} = right(:gen_tcp.recv(socket, 0))

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,9 +28,17 @@ var pause = first         // before the next try to connect
 var ending atomic.Bool    // no new jobs are taken
 var inHand sync.WaitGroup // jobs
 
+// key returns what to show, read before each connection: put here what gets a fresh token.
+func key() string {
+	if file := os.Getenv("BULLMQ_KEY_FILE"); file != "" {
+		text, _ := os.ReadFile(file)
+		return strings.TrimSpace(string(text))
+	}
+	return os.Getenv("BULLMQ_KEY")
+}
+
 // connect tries until there is a connection; err is why the one before has ended.
 func connect(path string, err error) (conn *websocket.Conn) {
-	key := http.Header{"Authorization": {"Bearer " + os.Getenv("BULLMQ_KEY")}}
 	for response := (*http.Response)(nil); ; {
 		if err != nil {
 			code, least := 1006, 0
@@ -56,7 +65,8 @@ func connect(path string, err error) (conn *websocket.Conn) {
 				pause *= 2
 			}
 		}
-		if conn, response, err = websocket.DefaultDialer.Dial(os.Getenv("BULLMQ_URL")+path, key); err == nil {
+		shown := http.Header{"Authorization": {"Bearer " + key()}}
+		if conn, response, err = websocket.DefaultDialer.Dial(os.Getenv("BULLMQ_URL")+path, shown); err == nil {
 			return conn
 		}
 	}

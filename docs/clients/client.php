@@ -4,6 +4,13 @@
 $gateway = preg_replace('/^ws/', 'http', getenv('BULLMQ_URL')) . '/queue/' . rawurlencode(getenv('BULLMQ_QUEUE'));
 $ending = false; // no new jobs are taken
 
+/** What to show, read before each request: put here what gets a fresh token. */
+function shownKey(): string
+{
+    $file = getenv('BULLMQ_KEY_FILE');
+    return $file === false ? getenv('BULLMQ_KEY') : trim(file_get_contents($file));
+}
+
 /** Makes a call; tries again what was not carried out, and what is safe to carry out twice. Returns ok or err. */
 function call(string $fn, array $args, bool $isSafe): object
 {
@@ -11,7 +18,7 @@ function call(string $fn, array $args, bool $isSafe): object
     for ($pause = 0.5; ; $pause = min(2 * $pause, 30)) {
         $context = stream_context_create(['http' => [
             'method' => 'POST',
-            'header' => 'Authorization: Bearer ' . getenv('BULLMQ_KEY'),
+            'header' => 'Authorization: Bearer ' . shownKey(),
             'content' => json_encode($args, JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES | JSON_THROW_ON_ERROR),
             'ignore_errors' => true, // the answer also has the words of an error
             'timeout' => 60,

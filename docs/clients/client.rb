@@ -13,6 +13,12 @@ FIRST_PAUSE = 0.2 # s
 WebSocket::Driver::Hybi::ERROR_CODES.push(1012, 1013) # it takes codes that it does not know for 1002
 QUEUE = "/queue/#{ERB::Util.url_encode(ENV.fetch("BULLMQ_QUEUE"))}"
 
+# What to show, read before each connection: put here what gets a fresh token.
+def key
+  file = ENV["BULLMQ_KEY_FILE"]
+  file ? File.read(file).strip : ENV.fetch("BULLMQ_KEY")
+end
+
 # A connection that is made again when it ends.
 class Link
   attr_reader :url # for the driver
@@ -55,7 +61,7 @@ class Link
     code, words, came = 1006, "the connection broke", +""
     @socket = TCPSocket.new(URI(@url).host, URI(@url).port || 80)
     @driver = WebSocket::Driver.client(self, max_length: 2**30)
-    @driver.set_header("Authorization", "Bearer #{ENV.fetch("BULLMQ_KEY")}")
+    @driver.set_header("Authorization", "Bearer #{key}")
     @driver.on(:open) { yield :open }
     @driver.on(:close) { |event| code, words = event.code, event.reason }
     @driver.on(:message) { |event| yield(*JSON.parse(event.data).values_at("id", "data")) }

@@ -8,7 +8,7 @@ use std::io::stdin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use std::{env, process, thread};
+use std::{env, fs, process, thread};
 use websocket::{broke, frame, random, Ended, Link, Writer};
 
 const STOP: [u16; 22] = [
@@ -25,6 +25,11 @@ fn told(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set"))
 }
 
+/// What to show, read before each connection: put here what gets a fresh token.
+fn key() -> String {
+    env::var("BULLMQ_KEY_FILE").map_or_else(|_| told("BULLMQ_KEY"), |file| fs::read_to_string(file).unwrap().trim().into())
+}
+
 fn tell(writer: &Writer, id: &Value, data: Value) {
     frame(writer, 1, json!({"id": id, "data": data}).to_string().as_bytes());
 }
@@ -39,7 +44,7 @@ fn connect(path: &str, mut ended: Option<Ended>, pause: &mut u64) -> Link {
         if let Some(why) = ended.take() {
             rest(why, pause);
         }
-        match Link::open(told("BULLMQ_URL").trim_start_matches("ws://"), path, &told("BULLMQ_KEY")) {
+        match Link::open(told("BULLMQ_URL").trim_start_matches("ws://"), path, &key()) {
             Ok(link) => return link,
             Err(why) => ended = Some(why),
         }

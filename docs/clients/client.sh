@@ -4,10 +4,15 @@
 gateway="http${BULLMQ_URL#ws}/queue/$(printf %s "$BULLMQ_QUEUE" | jq -sRr @uri)"
 token=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n') # whoever knows it can move this worker's jobs
 
+# What to show, read before each request: put here what gets a fresh token.
+key() {
+  if [ -n "$BULLMQ_KEY_FILE" ]; then cat "$BULLMQ_KEY_FILE"; else printf %s "$BULLMQ_KEY"; fi
+}
+
 # Makes a call and prints what is answered. Tries again while curl takes the trouble for one that passes: no connection, 408,
 # 429, 500, 502, 503; pauses grow from 1 s, and Retry-After is kept. The key is in no list of processes.
 call() { # FUNCTION ARGUMENTS TRIES
-  printf 'header = "Authorization: Bearer %s"\n' "$BULLMQ_KEY" |
+  printf 'header = "Authorization: Bearer %s"\n' "$(key)" |
     curl --silent --show-error --config - --retry "$3" --retry-connrefused --retry-max-time 60 --max-time 60 \
       --write-out '\n%{http_code}\n' --data-binary "$2" "$gateway/$1" > "$answer"
   status=$(tail -n 1 "$answer")

@@ -68,7 +68,7 @@ async def _play(
     """Play a scenario; raises CannotStart if the client does not come at all, and has come to no other one."""
     async with places:
         try:
-            async with Play(command, scenario.role, scenario.input, verdicts, timeout) as play:
+            async with Play(command, scenario.role, scenario.input, verdicts, timeout, scenario.has_token) as play:
                 await scenario.script(play)
         except OSError as error:
             raise CannotStart(f"{command[0]} cannot be started: {error.strerror or error}") from error

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import parse_qsl, quote, unquote
 
-from bullmq_proxy.gateway.conformance.process import KEY, QUEUE, ROLE, URL, Client
+from bullmq_proxy.gateway.conformance.process import KEY, KEY_FILE, QUEUE, ROLE, URL, Client
 from bullmq_proxy.gateway.conformance.rules import PRODUCER, WATCHER, WORKER, Rule
 from bullmq_proxy.gateway.conformance.session import Job, Session
 from bullmq_proxy.gateway.conformance.socket import SUBPROTOCOL, Opening, Socket, header
 from bullmq_proxy.gateway.conformance.verdicts import Verdicts
 
 THE_KEY: Final = "kit-3f9a61c0d2"
+OLD_TOKEN, FRESH_TOKEN = "kit.old.8c21e07b", "kit.fresh.51d9f36a"
+_KEYS: Final = frozenset({THE_KEY, OLD_TOKEN, FRESH_TOKEN})
 NAME: Final = "kit é 100%"
 """The queue's name: with a space, a character beyond ASCII, and a percent sign."""
 
@@ -52,8 +56,25 @@ class Play:
         pauses: the seconds before each of its tries to connect, since the end of the connection before.
     """
 
-    def __init__(self, command: Sequence[str], role: str, calls: str, verdicts: Verdicts, timeout: float) -> None:
-        """Prepare a scenario; a producer reads `calls`, and each step has `timeout` seconds."""
+    def __init__(
+        self,
+        command: Sequence[str],
+        role: str,
+        calls: str,
+        verdicts: Verdicts,
+        timeout: float,
+        has_token: bool = False,
+    ) -> None:
+        """Prepare a scenario.
+
+        Args:
+            command: starts the client.
+            role: what the client is asked to be.
+            calls: what a producer reads.
+            verdicts: take what is seen.
+            timeout: seconds for each step.
+            has_token: there is a token in a file, beside the key.
+        """
         self.role = role
         self.verdicts = verdicts
         self._command = command
@@ -65,6 +86,7 @@ class Play:
         self._tries: list[float] = []
         self._sockets: list[Socket] = []
         self._refusal: tuple[int, str, int | None] = (426, "Ask for a WebSocket", None)
+        self._folder = tempfile.TemporaryDirectory(prefix="check-client-") if has_token else None
         self._changed = asyncio.Event()  # set by whatever the client does
         self._last: Socket | None = None
         self._loop = asyncio.get_running_loop()
@@ -73,11 +95,15 @@ class Play:
         self._server = await self._loop.create_server(self._socket, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
         told = {URL: f"ws://127.0.0.1:{port}", KEY: THE_KEY, QUEUE: NAME, ROLE: self.role}
+        if self._folder is not None:
+            told[KEY_FILE] = self.put_token(OLD_TOKEN)
         self.client = Client(self._command, told, self._calls, self._changed)
         try:
             await self.client.start()
         except BaseException:
             self._server.close()
+            if self._folder is not None:
+                self._folder.cleanup()
             raise
         return self
 
@@ -86,6 +112,8 @@ class Play:
         await self.client.close()
         for socket in self._sockets:
             socket.transport.abort()
+        if self._folder is not None:
+            self._folder.cleanup()
         self._look_back()
 
     # What a script does
@@ -138,6 +166,14 @@ class Play:
         """Refuse a handshake, and plain requests after it."""
         self._refusal = status, words, retry_after
         opening.refuse(status, words, retry_after)
+
+    def put_token(self, token: str) -> str:
+        """Put a token where the client finds it, in place of the one before; return the path."""
+        assert self._folder is not None
+        path, new = Path(self._folder.name, "token"), Path(self._folder.name, "new")
+        new.write_text(token)
+        new.replace(path)
+        return str(path)
 
     @contextmanager
     def judging(self, rule: Rule) -> Iterator[None]:
@@ -227,22 +263,16 @@ class Play:
         self._openings.append(opening)
 
     def _look_at_target(self, opening: Opening) -> None:
-        path, _, query = opening.request.path.partition("?")
+        path = opening.request.path.partition("?")[0]
         shown, rest = _RESTS[self.role]
         asked = re.fullmatch(rf"(?:/ws)?/queues?/([^/+]*){rest}/?", path)
         is_right = asked is not None and path.isascii() and unquote(asked[1]) == NAME
         self.verdicts.judge(Rule.PATH, is_right, f"it asked for {path}, not for /queue/{quote(NAME, safe='')}{shown}")
-        headers = opening.request.headers
-        offered = [each.strip() for each in header(headers, "Sec-WebSocket-Protocol").split(",")]
-        keys = [
-            header(headers, "Authorization") == f"Bearer {THE_KEY}",
-            offered == [SUBPROTOCOL, f"bearer.{THE_KEY}"],
-            dict(parse_qsl(query)).get("token") == THE_KEY,
-        ]
-        self.verdicts.judge(Rule.KEY, any(keys), "a handshake came without the key")
+        self.verdicts.judge(Rule.KEY, key_of(opening) in _KEYS, "a handshake came without the key")
 
     def _look_back(self) -> None:
-        self.verdicts.judge(Rule.SECRET, THE_KEY not in self.client.output, "it printed its key")
+        printed = any(key in self.client.output for key in _KEYS)
+        self.verdicts.judge(Rule.SECRET, not printed, "it printed its key")
         busiest = max((sum(0 <= each - at < 1 for each in self._tries) for at in self._tries), default=0)
         self.verdicts.judge(Rule.STORM, busiest <= MOST_TRIES, f"it made {busiest} handshakes within a second")
         if self._tries:
@@ -251,6 +281,18 @@ class Play:
         for session in self.sessions:
             for rule, seen in session.wrong():
                 self.verdicts.judge(rule, seen is None, seen or "")
+
+
+def key_of(opening: Opening) -> str | None:
+    """Return the key that a handshake shows; None if it shows none, or not as is right."""
+    headers, query = opening.request.headers, parse_qsl(opening.request.path.partition("?")[2])
+    scheme, _, shown = header(headers, "Authorization").partition(" ")
+    if scheme == "Bearer":
+        return shown
+    name, _, offered = header(headers, "Sec-WebSocket-Protocol").partition(",")
+    if name.strip() == SUBPROTOCOL and offered.strip().startswith("bearer."):
+        return offered.strip().removeprefix("bearer.")
+    return dict(query).get("token")
 
 
 def over(seen: str) -> NoReturn:

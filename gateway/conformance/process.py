@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-URL, KEY, QUEUE, ROLE = "BULLMQ_URL", "BULLMQ_KEY", "BULLMQ_QUEUE", "BULLMQ_ROLE"
-VARIABLES: Final = (URL, KEY, QUEUE, ROLE)
+URL, KEY, KEY_FILE = "BULLMQ_URL", "BULLMQ_KEY", "BULLMQ_KEY_FILE"
+QUEUE, ROLE = "BULLMQ_QUEUE", "BULLMQ_ROLE"
+VARIABLES: Final = (URL, KEY, KEY_FILE, QUEUE, ROLE)
 """Variables by which a client learns of the gateway, its key and queue, and whether to be a worker or a producer."""
 
 MOST_OUTPUT: Final = 4 * 1024 * 1024

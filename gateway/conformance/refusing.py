@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from bullmq_proxy.gateway.conformance.play import MOST_TRIES, Play, over
+from bullmq_proxy.gateway.conformance.play import FRESH_TOKEN, MOST_TRIES, OLD_TOKEN, Play, key_of, over
+from bullmq_proxy.gateway.conformance.process import KEY_FILE
 from bullmq_proxy.gateway.conformance.rules import AT_ONCE_CODES, PRODUCER, STOP_CODES, WATCHER, WORKER, Rule
 from bullmq_proxy.gateway.conformance.scenarios import Scenario, Script, right, settled, stops
 
@@ -74,6 +75,21 @@ def at_once(code: int) -> Script:
     return script
 
 
+async def fresh_token(play: Play) -> None:
+    """Let a token expire when there is a fresh one."""
+    opening = await play.handshake()
+    if key_of(opening) != OLD_TOKEN:
+        play.verdicts.unused(Rule.FRESH_TOKEN, f"it does without {KEY_FILE}")
+        return
+    with play.judging(Rule.FRESH_TOKEN):
+        session = play.accept(opening)
+        await settled(play)
+        play.put_token(FRESH_TOKEN)
+        session.close(4004, "This token has expired: get a fresh one")
+        if key_of(await play.handshake()) != FRESH_TOKEN:
+            over("it came back without the fresh token")
+
+
 async def storm(play: Play) -> None:
     """Close each connection with 1001 at once, for a second."""
     await _end(play, 1001, "The kit says 1001")
@@ -100,6 +116,7 @@ SCENARIOS: Final = (
         for n, endings in enumerate(LATER, 1)
     ),
     Scenario("retry-after", WORKER, (Rule.RETRY_AFTER,), retry_after, other=WATCHER),
+    Scenario("fresh-token", WORKER, (Rule.FRESH_TOKEN,), fresh_token, has_token=True, other=WATCHER),
     Scenario("storm", WORKER, (Rule.STORM,), storm, other=WATCHER),
     *(Scenario(f"at-once-{code}", WORKER, (Rule.AT_ONCE,), at_once(code), other=WATCHER) for code in AT_ONCE_CODES),
     *(

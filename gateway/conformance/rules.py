@@ -113,6 +113,11 @@ class Rule(enum.Enum):
     )
     WORDS = "words", "it prints what the gateway says about that", "failures.md#after-a-refusal"
     AT_ONCE = "at-once", "after 1001, 4002, 4003 and 4004 it is back within a second", "failures.md#after-a-refusal"
+    FRESH_TOKEN = (
+        "fresh-token",
+        "after 4004 it comes back with the token that is fresh then",
+        "tokens.md#when-a-token-expires",
+    )
     LATER = (
         "later",
         "else it connects again: after a pause of 50 ms or more, and within 10 seconds",

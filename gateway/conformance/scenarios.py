@@ -30,6 +30,7 @@ class Scenario:
         rules: those that it is for, beside those of every scenario.
         script: plays it.
         calls: what a producer has to call.
+        has_token: there is a token in a file, beside the key.
         other: a role that it is played in where its own is not wanted.
     """
 
@@ -38,6 +39,7 @@ class Scenario:
     rules: tuple[Rule, ...]
     script: Script
     calls: tuple[dict[str, Any], ...] = ()
+    has_token: bool = False
     other: str | None = None
 
     def played(self, roles: Collection[str]) -> Scenario | None:

@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -16,12 +17,18 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 FAULT = os.environ.get("FAULT", "")
-KEY = os.environ["BULLMQ_KEY"]
+KEY, KEY_FILE = os.environ["BULLMQ_KEY"], os.environ.get("BULLMQ_KEY_FILE")
+TOKEN = Path(KEY_FILE).read_text() if KEY_FILE else KEY
 PATH = f"/queue/{(quote_plus if FAULT == 'path-of-a-form' else quote)(os.environ['BULLMQ_QUEUE'], safe='')}"
 STOP = {400, 401, 403, 404, 1002, 1003, 1007, 1008, 1009, 4000, *range(4500, 4506)} - (
     {4000} if FAULT == "stays-after-4000" else set()
 )
 PAUSE = 0.5 if FAULT in ("lockstep", "pauses-alike") else 0.15  # s; what a busy machine adds to long ones is little
+
+
+def shown_key() -> str:
+    """Return the key to show, or a token."""
+    return Path(KEY_FILE).read_text() if KEY_FILE and FAULT != "token-kept" else TOKEN
 
 
 class Stopped(Exception):
@@ -38,10 +45,11 @@ class Link:
 
     async def connect(self) -> ClientConnection:
         """Try until there is a connection."""
-        headers = {} if FAULT == "key-unshown" else {"Authorization": f"Bearer {KEY}"}
         size = 2**20 if FAULT == "small-messages" else None
         while True:
             try:
+                key = shown_key()
+                headers = {} if FAULT == "key-unshown" else {"Authorization": f"Bearer {key}"}
                 url = os.environ["BULLMQ_URL"] + self.path
                 self.socket = await connect(
                     url, additional_headers=headers, max_size=size, compression=None, proxy=None
@@ -60,7 +68,7 @@ class Link:
             raise Stopped("" if FAULT == "words-hidden" else f"{code} {words}")
         pause = PAUSE * 2 ** (0 if FAULT == "pauses-alike" else self.tries)
         pause *= random.uniform({"lockstep": 1, "pauses-alike": 0.95}.get(FAULT, 0.6), 1)
-        if code in (1001, 4002, 4003) and (not self.tries or FAULT == "storm"):
+        if code in (1001, 4002, 4003, 4004) and (not self.tries or FAULT == "storm"):
             pause = 1.5 if FAULT == "late-after-1001" else 0
         self.tries += 1
         await asyncio.sleep(max(least, 0 if FAULT == "no-pause" else pause))

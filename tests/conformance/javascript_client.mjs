@@ -1,13 +1,15 @@
 // The JavaScript client, as the conformance kit starts it: `node javascript_client.mjs CLIENT [WS]`, the URLs of client.js and,
 // for a Node without a WebSocket, of the package `ws`.
 
+import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const [client, ws] = process.argv.slice(2);
 const { Queue, QueueEvents, Worker } = await import(client);
 const WebSocket = ws && (await import(ws)).WebSocket;
-const { BULLMQ_URL: url, BULLMQ_KEY: key, BULLMQ_QUEUE: name, BULLMQ_ROLE: role } = process.env;
+const { BULLMQ_URL: url, BULLMQ_KEY, BULLMQ_KEY_FILE, BULLMQ_QUEUE: name, BULLMQ_ROLE: role } = process.env;
+const key = BULLMQ_KEY_FILE ? () => readFile(BULLMQ_KEY_FILE, "utf8") : BULLMQ_KEY;
 const here = { url, key, ...(WebSocket && { WebSocket }) };
 
 function fail({ code, message }) {

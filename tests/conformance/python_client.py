@@ -7,11 +7,18 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from bullmq_proxy.gateway.client import ProxyError, Queue, QueueEvents, Worker, WorkerJob
 
-HERE: dict[str, Any] = {"url": os.environ["BULLMQ_URL"], "key": os.environ["BULLMQ_KEY"]}
+
+def key() -> str:
+    file = os.environ.get("BULLMQ_KEY_FILE")
+    return Path(file).read_text() if file else os.environ["BULLMQ_KEY"]
+
+
+HERE: dict[str, Any] = {"url": os.environ["BULLMQ_URL"], "key": key if "BULLMQ_KEY_FILE" in os.environ else key()}
 QUEUE = os.environ["BULLMQ_QUEUE"]
 
 

@@ -36,13 +36,17 @@ async def gateway(valkey: ValkeyProcess, prefix: str) -> AsyncIterator[Gateway]:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in LANGUAGES])
-async def test_it_adds_jobs_and_works_on_them(name: str, gateway: Gateway) -> None:
+async def test_it_adds_jobs_and_works_on_them(name: str, gateway: Gateway, tmp_path: Path) -> None:
     language = LANGUAGES[name]
     command = await asyncio.to_thread(language.built)
-    told = {"BULLMQ_URL": f"ws://127.0.0.1:{gateway.port}", "BULLMQ_KEY": KEY, "BULLMQ_QUEUE": f"{name} é 100%"}
+    told = {"BULLMQ_URL": f"ws://127.0.0.1:{gateway.port}", "BULLMQ_QUEUE": f"{name} é 100%"}
+
+    key_file = tmp_path / "key"
+    key_file.write_text(f"{KEY}\n")
+    keys = {"producer": {"BULLMQ_KEY": KEY}, "worker": {"BULLMQ_KEY_FILE": str(key_file)}}
 
     async def start(role: str) -> asyncio.subprocess.Process:
-        environment, pipe = {**os.environ, **told, "BULLMQ_ROLE": role}, asyncio.subprocess.PIPE
+        environment, pipe = {**os.environ, **told, **keys[role], "BULLMQ_ROLE": role}, asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
             *command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
         )

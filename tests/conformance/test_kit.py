@@ -52,6 +52,7 @@ FAULTS = {
     "stays-after-4000": (Rule.STOP, ["stop-4000"]),
     "words-hidden": (Rule.WORDS, ["stop-401"]),
     "late-after-1001": (Rule.AT_ONCE, ["at-once-1001"]),
+    "token-kept": (Rule.FRESH_TOKEN, ["fresh-token"]),
     "retry-after-unread": (Rule.RETRY_AFTER, ["retry-after"]),
     "any-reply": (Rule.REPLY, ["replies"]),
     "errors-swallowed": (Rule.ERROR, ["replies"]),
