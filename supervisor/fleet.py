@@ -25,8 +25,8 @@ GRACE = 5.0
 HURRY = 3.0
 # What a shard that stands still gets for writing its stacks and dying, before it is killed.
 ABORT_GRACE = 2.0
-# Time between two looks at the shards' signs of life: a shard gives one each second.
-LOOK = 1.0
+# Time between two looks at the shards' signs of life. A shard gives one each second; this says how old the last one is.
+LOOK = 0.25
 # A shard that takes more memory than it may is not replaced before it has served for so long.
 LEAST_AGE = 60.0
 # Shards of one age are not replaced at one time: the first one goes so much of the age before the last.
@@ -129,7 +129,7 @@ class Fleet:
         self._max_age = max_shard_age
         self._drain_timeout = drain_timeout + GRACE
         self._shard_timeout = shard_timeout
-        self._late = max(LOOK / 2, shard_timeout / 8)
+        self._late = max(2 * LOOK, shard_timeout / 8)
 
     def __repr__(self) -> str:
         used = [slot for slot in self.slots if slot.listener is not None or slot.pid is not None]

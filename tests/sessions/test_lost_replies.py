@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.redis.scripts import script_texts, sha_of
-from tests.sessions.peer import Gateway
+from tests.sessions.peer import Gateway, until
 from tests.support.relay import Relay
 
 
@@ -58,3 +59,21 @@ async def test_an_answer_whose_reply_was_lost_is_confirmed_once_and_touches_no_l
     assert await worker.data() == {"type": "finished", "state": "completed", "jobId": first.id}
     await worker.nothing_more()
     assert (await producer.call("getJob", first.id))["attemptsStarted"] == 2
+
+
+async def test_a_job_whose_holder_vanishes_waits_for_no_reply_on_its_way_back(
+    proxy: Gateway, relay: Relay, redis: Redis
+) -> None:
+    producer, worker = await proxy.queue(), await proxy.worker()
+    await producer.call("add", "work")
+    job = await worker.job()
+    relay.cut_after(sha_of(script_texts()["countVanished"]).encode())
+    worker.vanish()
+
+    async def is_back() -> bool:
+        return await redis.lrange(f"{proxy.prefix}:q:wait", 0, -1) == [job.id]
+
+    await until(is_back, "it is back before the gateway can be told")
+    relay.mend()
+    again = await (await proxy.worker()).job(timeout=10)
+    assert (again.id, again.shown["stalledCounter"]) == (job.id, 1)

@@ -100,14 +100,23 @@ class Settler:
         self._give_back(lease, partial(self._put_last, lease) if last else _log_outcome(lease))
 
     def _give_back(self, lease: Lease, done: Done) -> None:
+        """Count that the holder is gone, and give the job back in the same breath where that cannot be too often.
+
+        Nobody else counts without taking our lock away. Whoever waits for jobs is told of it only once.
+        """
         keys = self._queue.keys(lease.id, f"{lease.id}:lock", "repeat")
         limit = lease.consumer.options.max_stalled_count
+        may_fail = lease.stalled >= limit
         lease.begin_settling()
-        self._queue.scripts["countVanished"].send(keys, [lease.token, limit], partial(self._vanished, lease, done))
+        then = partial(self._vanished, lease, done) if may_fail else partial(_note_count, lease)
+        self._queue.scripts["countVanished"].send(keys, [lease.token, limit], then)
+        if not may_fail:
+            self._settle(lease, self.moves.release(lease), done, is_last=True)
 
     def _vanished(self, lease: Lease, done: Done, reply: Any) -> None:
         """Give the job back even when nothing was counted: the script finds out whether it is still ours."""
-        lease.stalled, fails = reply if isinstance(reply, list) else (lease.stalled, 0)
+        _note_count(lease, reply)
+        fails = isinstance(reply, list) and reply[1]
         too_often = Failed(STALLED_TOO_OFTEN, unrecoverable=True)
         self._settle(
             lease, self.moves.fail(lease, too_often) if fails else self.moves.release(lease), done, is_last=True
@@ -230,6 +239,12 @@ class Settler:
             self._queue.counts.end(outcome.state)
         tell(settlement.done, outcome)
         lease.consumer.ended(lease, reply, fetched=settlement.fetched)
+
+
+def _note_count(lease: Lease, reply: Any) -> None:
+    """Note how often the holders of a job have vanished, as `countVanished` says."""
+    if isinstance(reply, list):
+        lease.stalled = reply[0]
 
 
 def _log_outcome(lease: Lease) -> Done:

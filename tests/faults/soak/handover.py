@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 import os
 import re
@@ -29,6 +30,7 @@ Death = Callable[[Service, ClientConnection, int], None]
 """Takes the gateway, the connection of the worker that dies, and the process id of its shard."""
 
 _LONGEST = 150.0  # s
+_TICK = 0.01  # s
 _WORKER = """
 const { Worker } = require("bullmq");
 const [queue, port] = process.argv.slice(1);
@@ -66,13 +68,23 @@ async def _hands(site: Site, queue: str) -> tuple[ClientConnection, str, int]:
     return holder, id, int(re.findall(rf"shard {token[1]} is ready, pid (\d+)", site.gateways[0].errors)[-1])
 
 
+async def _waits(site: Site, queue: str) -> None:
+    """Wait until somebody waits for a job of a queue in Redis."""
+    waiter = f"bull:{base64.b64encode(queue.encode()).decode()}", "bzpopmin"
+    async with site.redis() as redis, asyncio.timeout(_LONGEST):
+        while True:
+            if waiter in {(client["name"], client["cmd"]) for client in await redis.client_list()}:
+                return
+            await asyncio.sleep(_TICK)
+
+
 async def _handover(site: Site, queue: str, death: Death, *, waits: bool) -> float:
     """Return the seconds from a death on the first gateway to the push elsewhere; without `waits` that dials then."""
     holder, id, shard = await _hands(site, queue)
     where = site.address(1, f"/queue/{queue}/process/1")
     heir = await dial(where) if waits else None
     if heir is not None:
-        await ask(heir, "count")  # who has said something is a worker from then on, and not 20 ms later
+        await _waits(site, queue)
     began = time.monotonic()
     death(site.gateways[0], holder, shard)
     async with asyncio.timeout(_LONGEST):
