@@ -11,29 +11,25 @@ from math import ceil
 from typing import Final, assert_never
 
 from bullmq_proxy.gateway import __version__
-from bullmq_proxy.gateway.access.authenticator import Authenticator
 from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Rights
 from bullmq_proxy.gateway.access.keys_file import Key
-from bullmq_proxy.gateway.access.tokens import Tokens
 from bullmq_proxy.gateway.ancestor.session import AncestorSession
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
+from bullmq_proxy.gateway.broker.functions import TABLES
 from bullmq_proxy.gateway.broker.functions.base import Context
-from bullmq_proxy.gateway.broker.functions.flows import FLOWS
 from bullmq_proxy.gateway.broker.functions.queues import QueuesQuery, get_queues
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
 from bullmq_proxy.gateway.broker.redis.address import Address, Target
-from bullmq_proxy.gateway.broker.redis.command_link import LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import of_read
+from bullmq_proxy.gateway.configured import admission, limits, link_options, tracing_of
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.metrics import Metrics
 from bullmq_proxy.gateway.net import files, http
-from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.directory import Directory
 from bullmq_proxy.gateway.net.listener import Listener, Where
-from bullmq_proxy.gateway.net.proxies import TrustedProxies
 from bullmq_proxy.gateway.queue_metrics import QueueMetrics
 from bullmq_proxy.gateway.redis_url import Kind
 from bullmq_proxy.gateway.rules.shapes import FoundQueue
@@ -52,7 +48,7 @@ from bullmq_proxy.gateway.webhooks.registration import read_configured
 from bullmq_proxy.gateway.webhooks.session import WorkersSession
 from bullmq_proxy.gateway.webhooks.workers import Webhooks
 from bullmq_proxy.gateway.wire.closing import CloseCode
-from bullmq_proxy.gateway.wire.connection_options import EventsOptions, Limits, WorkerOptions
+from bullmq_proxy.gateway.wire.connection_options import EventsOptions, WorkerOptions
 from bullmq_proxy.gateway.wire.endpoints import CallEndpoint, PageEndpoint, RequestEndpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint, WorkersEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters
@@ -61,7 +57,6 @@ from bullmq_proxy.gateway.wire.routes import Target as RequestTarget
 log = logging.getLogger(__name__)
 
 _SHED_PAUSE: Final = 0.01  # s between two times that clients are sent away
-_MAX_BACKLOG_SIZE: Final = 64 * 2**20  # bytes of commands kept while Redis is away
 _READY_TIMEOUT: Final = 2.0  # s that /ready waits for Redis
 _READY_FRESH: Final = 0.5  # s that an answer of Redis counts for: a probe must not become a load
 _ALIVE: Final = encode({"status": "alive", "version": __version__})
@@ -92,6 +87,8 @@ class App:
             certificate: of the listener; None for no TLS.
         """
         self.settings = settings
+        self._tracing = tracing_of(settings, f"{identity.run}-{identity.slot}")
+        self._tables = TABLES if self._tracing is None else self._tracing.tables
         self.broker = Broker(
             where,
             settings.prefix,
@@ -99,6 +96,7 @@ class App:
             identity,
             max_len_events=settings.max_len_events,
             gateway_timeout=settings.gateway_timeout,
+            deliveries=None if self._tracing is None else self._tracing.deliveries,
         )
         on_cluster = isinstance(where, Target) and where.kind is Kind.CLUSTER
         of_webhooks = limits(settings, on_cluster=on_cluster)
@@ -111,7 +109,7 @@ class App:
             self._budget,
             self._open_session,
             self._open_events,
-            self._open_calls,
+            self._open_calls if self._tracing is None else self._open_traced_calls,
             self._read_page,
         )
         if certificate is not None:
@@ -203,6 +201,8 @@ class App:
         await self._jobs_are_back()
         await self.broker.close()
         self._metrics.close()
+        if self._tracing is not None:
+            await self._tracing.close()
         LogEvent.DRAINED.log(jobs=unanswered, seconds=asyncio.get_running_loop().time() - began)
         return in_time
 
@@ -263,14 +263,15 @@ class App:
         limits = self._call_limits
         match endpoint:
             case SessionEndpoint.QUEUE:
-                return QueueSession(broker.queue(parameters.queue), context, client, limits)
+                return QueueSession(broker.queue(parameters.queue), context, client, limits, self._tables.queue)
             case SessionEndpoint.WORKER:
                 assert isinstance(parameters.options, WorkerOptions)
-                return WorkerSession(broker.queue(parameters.queue), parameters.options, context, client, limits)
+                queue, table = broker.queue(parameters.queue), self._tables.queue
+                return WorkerSession(queue, parameters.options, context, client, limits, table)
             case SessionEndpoint.EVENTS:
                 return self._open_events(parameters, client, rights)
             case SessionEndpoint.FLOWS:
-                return QueueSession(self._flows(), context, client, limits, FLOWS)
+                return QueueSession(self._flows(), context, client, limits, self._tables.flows)
             case _:
                 assert_never(endpoint)
 
@@ -295,7 +296,8 @@ class App:
             return WorkersSession(self._webhooks, context, client, self._call_limits)
         match endpoint:
             case CallEndpoint.QUEUE | CallEndpoint.QUEUE_FUNCTION:
-                return RequestSession(broker.queue(parameters.queue), context, client, self._call_limits)
+                queue = broker.queue(parameters.queue)
+                return RequestSession(queue, context, client, self._call_limits, self._tables.queue)
             case (
                 CallEndpoint.FLOWS
                 | CallEndpoint.FLOWS_FUNCTION
@@ -307,9 +309,15 @@ class App:
                 | CallEndpoint.SCALE
                 | CallEndpoint.WHOAMI
             ):
-                return RequestSession(self._flows(), context, client, self._call_limits, FLOWS)
+                return RequestSession(self._flows(), context, client, self._call_limits, self._tables.flows)
             case _:
                 assert_never(endpoint)
+
+    def _open_traced_calls(
+        self, endpoint: RequestEndpoint, parameters: RouteParameters, rights: Rights, client: CallClient
+    ) -> CallSession:
+        assert self._tracing is not None
+        return self._tracing.requests(self._open_calls(endpoint, parameters, rights, client))
 
     def _flows(self) -> Flows:
         return Flows(self.broker.queues, self.settings.max_queue_name)
@@ -373,74 +381,3 @@ class App:
         except TimeoutError:
             raise GatewayError(ErrorCode.TIMEOUT, f"Redis has not answered for {_READY_TIMEOUT:.0f} s") from None
         self._answered_at = now()
-
-
-def link_options(settings: Settings, slot: int) -> LinkOptions:
-    """Return the limits of the links to Redis of the shard in a slot."""
-    return LinkOptions(
-        name=f"bullmq-proxy:{slot}",
-        deadline=settings.redis_timeout,
-        silence=settings.redis_timeout,
-        backlog=settings.redis_backlog,
-        backlog_size=_MAX_BACKLOG_SIZE,
-        backlog_timeout=settings.redis_backlog_timeout,
-        seats=settings.queue_links,
-        min_replicas=settings.min_replicas,
-        replica_timeout=settings.replica_timeout,
-    )
-
-
-def admission(settings: Settings, keys: Iterable[Key], memory: ShardMemory, *, on_cluster: bool = False) -> Admission:
-    """Return the settings of a listener, with its keys; `memory` is where it counts their connections."""
-    return Admission(
-        authenticator=Authenticator(
-            settings.auth_keys, keys, memory, no_auth=settings.no_auth, tokens=tokens_of(settings)
-        ),
-        allowed_origins=settings.allowed_origins,
-        allowed_hosts=tuple(map(str.lower, settings.allowed_hosts)) if settings.no_auth else None,
-        limits=limits(settings, on_cluster=on_cluster),
-        max_message_size=settings.max_message_size,
-        max_write_buffer=settings.max_write_buffer,
-        bad_messages_per_second=settings.bad_messages_per_second,
-        max_connections=settings.max_connections,
-        max_connections_per_address=settings.max_connections_per_address,
-        links=2 * settings.queue_links + settings.procs,  # and the listeners of the other slots
-        ping_interval=settings.ping_interval,
-        ping_timeout=settings.ping_timeout,
-        max_connection_age=settings.max_connection_age,
-        patience=settings.drain_timeout,
-        access_log=settings.access_log,
-        metrics_auth=settings.metrics_auth,
-        admin=None if settings.admin_port is None else (settings.admin_host, settings.admin_port),
-        proxies=TrustedProxies(settings.trusted_proxies),
-        proxy_protocol=settings.proxy_protocol,
-    )
-
-
-def tokens_of(settings: Settings) -> Tokens | None:
-    """Return the tokens that are let in; None where none are.
-
-    Raises:
-        TokenKeysError: the file of the keys that sign them cannot be used, or a package is missing.
-    """
-    if settings.token_keys is None:
-        return None
-    assert settings.token_issuer is not None
-    assert settings.token_audience is not None
-    return Tokens(
-        settings.token_keys,
-        issuer=settings.token_issuer,
-        audience=settings.token_audience,
-        leeway=settings.token_leeway,
-        lifetime=settings.token_lifetime,
-    )
-
-
-def limits(settings: Settings, *, on_cluster: bool = False) -> Limits:
-    """Return the settings that a path is checked against."""
-    return Limits(
-        max_queue_name=settings.max_queue_name,
-        max_concurrency=settings.max_concurrency,
-        min_queue_name=settings.min_queue_name,
-        cluster_prefix=settings.prefix if on_cluster else None,
-    )

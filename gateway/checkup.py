@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from bullmq_proxy.gateway.app import link_options
 from bullmq_proxy.gateway.broker.redis.address import Target
 from bullmq_proxy.gateway.broker.redis.check import check
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
 from bullmq_proxy.gateway.broker.redis.deployment import link_to
 from bullmq_proxy.gateway.broker.redis.scripts import load_scripts, scripts_on
+from bullmq_proxy.gateway.configured import link_options
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.settings import Settings
 

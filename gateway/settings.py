@@ -400,6 +400,14 @@ class Settings:
         False, "Log each connection that is opened and closed, and each request.", value_types.boolean, shape="switch"
     )
 
+    # Traces.
+    tracing: bool = option(
+        False,
+        "Make OpenTelemetry's spans of jobs, and send them where OTEL_EXPORTER_OTLP_ENDPOINT and the like say.",
+        value_types.boolean,
+        shape="switch",
+    )
+
     # Metrics.
     metrics_auth: bool = option(
         False,

@@ -26,6 +26,7 @@ from bullmq_proxy.gateway.memory import Spikes
 from bullmq_proxy.gateway.net.balance import Balance
 from bullmq_proxy.gateway.shared_memory import ShardMemory
 from bullmq_proxy.gateway.start_message import HANDOVER, StartMessage
+from bullmq_proxy.gateway.tracing import extra
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ def load(settings: Mapping[str, Any]) -> None:
     """Import what these settings need beside the gateway, before shards are forked that share it."""
     if settings.get("token_keys") is not None:
         load_library()
+    if settings.get("tracing"):
+        extra.load_library()
 
 
 def run(

@@ -19,6 +19,7 @@ import click
 from bullmq_proxy.gateway import __version__, logs
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.settings import options
+from bullmq_proxy.gateway.tracing.extra import TracingError, require_library
 from bullmq_proxy.supervisor import daily, keys, status
 from bullmq_proxy.supervisor import doctor as examine
 from bullmq_proxy.supervisor.activation import adopt, handed_sockets
@@ -174,7 +175,13 @@ def _checked(path: str | None, flags: dict[str, Any]) -> Resolution:
 
 
 def _resolved(path: str | None, flags: dict[str, Any]) -> Resolution:
-    return resolve(flags, os.environ, load(path) if path else None)
+    resolution = resolve(flags, os.environ, load(path) if path else None)
+    if resolution.settings.tracing:
+        try:
+            require_library(os.environ)
+        except TracingError as error:
+            raise UsageError(f"tracing: {error}") from None
+    return resolution
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

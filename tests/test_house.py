@@ -126,6 +126,26 @@ ROOMS: dict[str, set[str]] = {
         "gateway.shared_memory",
         "gateway.metrics_table",
     },
+    "gateway.tracing.extra": set(),
+    "gateway.tracing": {
+        "gateway",
+        "gateway.broker.consuming",
+        "gateway.broker.functions",
+        "gateway.sessions.interfaces",
+        "gateway.tracing.extra",
+        *_JOBS,
+        *_GROUND,
+    },
+    "gateway.configured": {
+        "gateway.access",
+        "gateway.broker.redis",
+        "gateway.net",
+        "gateway.settings",
+        "gateway.shared_memory",
+        "gateway.tracing",
+        "gateway.tracing.extra",
+        *_GROUND,
+    },
     "gateway.app": {
         "gateway",
         "gateway.access",
@@ -134,6 +154,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.broker",
         "gateway.broker.consuming",
         "gateway.broker.functions",
+        "gateway.configured",
         "gateway.metrics",
         "gateway.net",
         "gateway.queue_metrics",
@@ -147,7 +168,7 @@ ROOMS: dict[str, set[str]] = {
         *_JOBS,
         *_GROUND,
     },
-    "gateway.checkup": {"gateway.app", "gateway.broker.redis", "gateway.errors", "gateway.settings"},
+    "gateway.checkup": {"gateway.configured", "gateway.broker.redis", "gateway.errors", "gateway.settings"},
     "gateway.shard": {
         "gateway.access",
         "gateway.app",
@@ -162,6 +183,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.settings",
         "gateway.shared_memory",
         "gateway.start_message",
+        "gateway.tracing.extra",
         "gateway.wire",
     },
     "gateway.start_message": {"gateway", "gateway.access", "gateway.settings"},
@@ -194,6 +216,7 @@ ROOMS: dict[str, set[str]] = {
         "gateway.settings",
         "gateway.shared_memory",
         "gateway.start_message",
+        "gateway.tracing.extra",
         "gateway.value_types",
     },
 }
@@ -216,6 +239,7 @@ AT_HOME = {
     "uvloop": {"gateway.shard"},
     "click": {"supervisor"},
     "jwt": {"gateway.access"},
+    "opentelemetry": {"gateway.tracing"},
 }
 LONGEST_FILE = 450
 MADE = "Made from the code by `make docs`."

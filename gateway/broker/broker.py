@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from bullmq_proxy.gateway.broker.consuming.feed import Deliveries
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.marker import LONGEST_WAIT
 from bullmq_proxy.gateway.broker.consuming.presence import Presence
@@ -56,6 +57,7 @@ class Broker:
         *,
         max_len_events: int | None = None,
         gateway_timeout: float = 5.0,
+        deliveries: Deliveries | None = None,
     ) -> None:
         """Make a broker; `start` connects it.
 
@@ -66,6 +68,7 @@ class Broker:
             identity: who takes the jobs.
             max_len_events: see `Queues`.
             gateway_timeout: seconds without a sign of life after which another gateway is taken for dead; 0 for never.
+            deliveries: is told of each job that goes out to a client.
         """
         target = Target.of(where) if isinstance(where, Address) else where
         self.link = link_to(target, options, load_scripts)
@@ -96,6 +99,7 @@ class Broker:
             renewer,
             self.recovery,
             self.reach.moved,
+            deliveries,
         )
         self._services: dict[Queue, QueueServices] = {}
         self.link.on_up.append(self._link_is_up)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from bullmq_proxy.gateway.broker.consuming.feed import Feed
+from bullmq_proxy.gateway.broker.consuming.feed import Deliveries, Feed
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
 from bullmq_proxy.gateway.broker.consuming.manual import ManualConsumers
 from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait
@@ -39,6 +39,7 @@ class ShardParts:
         renewer: keeps their locks.
         recovery: finds jobs whose fetch was lost.
         moved: is told of a job, and of its token, that was moved by it although no client of this shard held it.
+        deliveries: is told of each job that goes out to a client.
     """
 
     options: LinkOptions
@@ -50,6 +51,7 @@ class ShardParts:
     renewer: LockRenewer
     recovery: Recovery
     moved: Callable[[str, str], None]
+    deliveries: Deliveries | None
 
 
 class QueueServices:
@@ -100,7 +102,7 @@ class QueueServices:
         shard = self._shard
         waiter = MarkerWait(self.queue, shard.options, shard.worker_seats, shard.sleeping)
         stalled = StalledChecker(self.queue, shard.unchecked)
-        return Feed(self.queue, waiter, stalled, shard.renewer, shard.leases, self._retire)
+        return Feed(self.queue, waiter, stalled, shard.renewer, shard.leases, self._retire, shard.deliveries)
 
     def _make_manual_consumers(self) -> ManualConsumers:
         return ManualConsumers(self.queue, self._shard.leases, self, self._retire)

@@ -97,7 +97,7 @@ def preflight(methods: Sequence[str]) -> Response:
 
 
 _PREFLIGHT: Final = {
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID, traceparent, tracestate",
     "Access-Control-Max-Age": "600",
 }
 

@@ -36,6 +36,8 @@ from bullmq_proxy.gateway.net.proxies import ProxyHeader
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.net.tls import Tls, TlsTransport
 from bullmq_proxy.gateway.net.unopened import Unopened
+from bullmq_proxy.gateway.rules import trace_context
+from bullmq_proxy.gateway.rules.trace_context import PARENT, STATE
 from bullmq_proxy.gateway.sessions.budget import Budget
 from bullmq_proxy.gateway.sessions.interfaces import CallClient, CallSession, Client, EventClient, Session
 from bullmq_proxy.gateway.wire.closing import CloseCode
@@ -298,6 +300,9 @@ class Listener:
             return self._options(request, more)
         target = parse_request(request.method, request.path)
         admission.check_port(connection.transport, target.endpoint)
+        if PARENT in headers:
+            found = {name: ", ".join(headers.get_all(name)) for name in (PARENT, STATE) if name in headers}
+            target = replace(target, trace=trace_context.headers(found))
         if accepts_json(headers):
             target = replace(target, accepts_json=True)
         if target.endpoint is PageEndpoint.ROOT:

@@ -224,7 +224,8 @@ class Prepared(Struct, frozen=True, gc=False):
 class OptionsCache:
     """Prepared options by their JSON text: producers send the same few over and over.
 
-    Checking and packing costs 3.3 µs, a look-up 0.4 µs. Texts that can hardly come again (long ones) are not kept.
+    Checking and packing costs 3.3 µs, a look-up 0.4 µs. Texts that can hardly come again (long ones, and those that
+    carry a trace) are not kept.
     """
 
     _MAX_TEXT = 256
@@ -256,7 +257,7 @@ class OptionsCache:
             prepared.check_size(name, data)
         else:
             prepared = _prepare(text, place, name, data, bulk)
-            if len(key) <= self._MAX_TEXT:
+            if len(key) <= self._MAX_TEXT and b'"telemetry"' not in key:
                 if len(self._prepared) >= self._MAX_ENTRIES:
                     self._prepared.clear()
                 self._prepared[key] = prepared

@@ -15,6 +15,7 @@ from bullmq_proxy.gateway.broker.consuming.leases import ENDED, HELD, Consumer, 
 from bullmq_proxy.gateway.broker.consuming.settling import Outcome
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.base import Context
+from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.socket import Sink
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -65,9 +66,15 @@ class WorkerSession:
     """A client that processes the jobs of one queue."""
 
     def __init__(
-        self, queue: Queue, options: WorkerOptions, context: Context, client: Client, limits: CallLimits
+        self,
+        queue: Queue,
+        options: WorkerOptions,
+        context: Context,
+        client: Client,
+        limits: CallLimits,
+        table: FunctionTable = TABLE,
     ) -> None:
-        """Make a session; `limits` are those of the Queue API requests on this connection."""
+        """Make a session; `limits` are those of the requests on this connection, for functions of `table`."""
         self._broker = context.broker
         self._key = context.grant.key
         self._queue = queue
@@ -76,7 +83,7 @@ class WorkerSession:
         self._loop = asyncio.get_running_loop()
         self._rights = context.rights
         self._under_way = UnderWay(client, limits, _WINDOW)
-        self._caller = Caller(TABLE, queue, context, client, limits, self._under_way)
+        self._caller = Caller(table, queue, context, client, limits, self._under_way)
         self._feed: Feed
         self._consumer: Consumer | None = None
         self._id = ""  # in the roster, once it has a consumer

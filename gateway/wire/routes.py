@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
 from bullmq_proxy.gateway.rules.ids import check_queue_name
+from bullmq_proxy.gateway.rules.trace_context import Headers
 from bullmq_proxy.gateway.values.slots import check_tag
 from bullmq_proxy.gateway.wire.connection_options import ARGS, TOKEN, Limits, Options
 from bullmq_proxy.gateway.wire.endpoint_rows import PathParameter, shown
@@ -28,6 +29,7 @@ class Target:
     query: dict[str, str]
     accepts_json: bool = False  # and nothing else, as the ancestor's clients never do
     prefers_html: bool = False  # as browsers do; looked at where it matters
+    trace: Headers | None = None  # that the request belongs to
 
     @property
     def token(self) -> str | None:

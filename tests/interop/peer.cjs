@@ -20,6 +20,7 @@ const ears = new Map(); // what jobs' ends are waited for with, by queue
 const open = new Map(); // watchers and workers that run, by handle
 let flows; // one producer serves all queues
 let handles = 0;
+let exporter; // of Node's spans, once there are any
 
 const write = message => process.stdout.write(`${JSON.stringify(message)}\n`);
 
@@ -92,6 +93,27 @@ const byHand = {
   },
   waitUntilJobFinished: async (name, id, ttl) => (await jobOf(queueOf(name), id)).waitUntilFinished(earOf(name), ttl),
 };
+
+/** Node's telemetry, and a function that returns the spans that it has made since. */
+function tracing() {
+  const { SpanKind } = require('@opentelemetry/api');
+  const { InMemorySpanExporter, NodeTracerProvider, SimpleSpanProcessor } = require('@opentelemetry/sdk-trace-node');
+  const { BullMQOtel } = require('bullmq-otel');
+  if (!exporter) {
+    exporter = new InMemorySpanExporter();
+    new NodeTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] }).register();
+  }
+  exporter.reset();
+  const spans = () => exporter.getFinishedSpans().map(span => ({
+    trace: span.spanContext().traceId,
+    id: span.spanContext().spanId,
+    parent: span.parentSpanContext?.spanId ?? '',
+    name: span.name,
+    kind: SpanKind[span.kind],
+    attributes: span.attributes,
+  }));
+  return { telemetry: new BullMQOtel({ tracerName: 'interop' }), spans };
+}
 
 const operations = {
   async call({ queue: name, fn, args }) {
@@ -208,6 +230,28 @@ const operations = {
     await worker.waitUntilReady();
     open.set(handle, worker);
     return handle;
+  },
+
+  // With bullmq-otel: what Node's own spans are.
+
+  async tracedAdd({ queue: name, fn, args }) {
+    const { telemetry, spans } = tracing();
+    const queue = new Queue(name, { ...common, telemetry });
+    await queue[fn](...args);
+    await queue.close();
+    return spans();
+  },
+
+  /** Let a worker work on one job, and answer with its spans. */
+  async tracedWork({ queue }) {
+    const { telemetry, spans } = tracing();
+    let ended;
+    const end = new Promise(resolve => (ended = resolve));
+    const worker = new Worker(queue, async () => 'done', { ...common, telemetry });
+    worker.on('completed', ended);
+    await end;
+    await worker.close();
+    return spans();
   },
 
   /** Answered after all notes so far: the pipe keeps their order. */

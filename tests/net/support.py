@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from bullmq_proxy.gateway import Proxy, app
+from bullmq_proxy.gateway import Proxy, configured
 from bullmq_proxy.gateway.access.keys_file import Key
 from bullmq_proxy.gateway.net.admission import Admission
 from bullmq_proxy.gateway.net.connection import Connection
@@ -278,7 +278,7 @@ async def upgrade(port: int, target: str, *headers: str) -> Answer:
 
 def admission(keys: Iterable[Key] = (), **settings: Any) -> Admission:
     """What a listener of its own needs, for these settings."""
-    return app.admission(Settings(**settings), keys, SharedMemory(1).row(0))
+    return configured.admission(Settings(**settings), keys, SharedMemory(1).row(0))
 
 
 def open_connections(proxy: Proxy) -> Collection[Connection]:

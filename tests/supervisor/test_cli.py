@@ -77,6 +77,7 @@ WITHOUT_BAD_VALUE = {
     "no_auth",
     "no_console",
     "access_log",
+    "tracing",
     "metrics_auth",
     "audit_log",
     "tls_cert",

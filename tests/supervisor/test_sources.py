@@ -89,6 +89,7 @@ OTHER: dict[str, str] = {
     "log_level": "debug",
     "log_format": "json",
     "access_log": "true",
+    "tracing": "true",
     "metrics_auth": "true",
     "metrics_queues": "20",
     "admin_port": "9090",

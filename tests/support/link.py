@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from bullmq_proxy.gateway.app import link_options
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
 from bullmq_proxy.gateway.broker.redis.address import Target
+from bullmq_proxy.gateway.configured import link_options
 from bullmq_proxy.gateway.settings import Settings
 
 OPTIONS: Final = link_options(Settings(), slot=0)

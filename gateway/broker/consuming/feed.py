@@ -11,7 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from bullmq_proxy.gateway.broker.consuming.leases import HELD, Consumer, Holder, Lease, Leases, Source
 from bullmq_proxy.gateway.broker.consuming.marker import MarkerWait, milliseconds
@@ -40,6 +40,16 @@ UNREADABLE: Final = "The job cannot be read"
 _Limiter = tuple[int, int] | None
 
 
+class Deliveries(Protocol):
+    """Whoever is told of each job that goes out to a client, and of its end."""
+
+    def holder(self, queue: Queue, holder: Holder, worker: str | None) -> Holder:
+        """Return the holder that is to stand before that of a client, which calls itself `worker`."""
+
+    def settler(self, queue: Queue) -> Settler:
+        """Return what is to end the leases of a queue."""
+
+
 class Feed:
     """Jobs of one queue for all its consumers on this shard."""
 
@@ -51,6 +61,7 @@ class Feed:
         renewer: LockRenewer,
         leases: Leases,
         on_empty: Callable[[Feed], None],
+        deliveries: Deliveries | None = None,
     ) -> None:
         """Make a feed; it starts with its first consumer.
 
@@ -61,9 +72,11 @@ class Feed:
             renewer: keeps the locks of what has been handed out.
             leases: of the shard.
             on_empty: is told when the last consumer has left.
+            deliveries: is told of each job.
         """
         self.queue = queue
-        self.settler = Settler(queue)
+        self.settler = Settler(queue) if deliveries is None else deliveries.settler(queue)
+        self._deliveries = deliveries
         self._activate = queue.scripts["moveToActive"].template(queue.active_keys, (queue.base, HOLE, HOLE))
         self.consumers: set[Consumer] = set()
         self._renewer = renewer
@@ -106,6 +119,8 @@ class Feed:
             taking: whether it gets jobs from now on.
             key: as in `Consumer`.
         """
+        if self._deliveries is not None and not by_hand:
+            holder = self._deliveries.holder(self.queue, holder, options.name)
         consumer = Consumer(self.queue.name, options, self._leases, holder, source or self, by_hand=by_hand, key=key)
         consumer.taking = taking
         self.consumers.add(consumer)

@@ -4,7 +4,7 @@ A row's signature is its validation and its documentation (see `broker/functions
 encoded as JSON: dicts, lists, numbers, `Raw` for text that goes out as it is stored; None where Node has undefined.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.broker.functions import (
@@ -29,6 +29,7 @@ from bullmq_proxy.gateway.broker.functions import (
 )
 from bullmq_proxy.gateway.broker.functions.base import TABLE
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
+from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.wire.endpoint_rows import shown
 from bullmq_proxy.gateway.wire.endpoints import SessionEndpoint
 
@@ -51,11 +52,29 @@ BY_PATH: Final = {
 """The functions of each kind of connection, which those of another kind are told of."""
 TABLE.elsewhere = FLOWS.elsewhere = BY_PATH
 
+
+class Tables(NamedTuple):
+    """The functions that clients of a gateway call.
+
+    Attributes:
+        queue: those of one queue.
+        flows: those of flows, and of what is of no one queue.
+    """
+
+    queue: FunctionTable
+    flows: FunctionTable
+
+
+TABLES: Final = Tables(TABLE, FLOWS)
+"""All of them, as they are."""
+
 __all__ = [
     "BY_PATH",
     "FLOWS",
     "SUBSCRIBING",
     "TABLE",
+    "TABLES",
+    "Tables",
     "adding",
     "connections",
     "consuming",

@@ -88,6 +88,8 @@ async def upsert_job_scheduler(
     iteration = next_iteration(job_scheduler_id, repeat, options, now)
     if iteration is None:
         return None
+    if context.carries and not options.get("telemetry"):  # for the job alone, as in Node: the template stays as it is
+        iteration.options["telemetry"] = {"metadata": context.carries}
     name = job_scheduler_id if template.name is None else template.name
     data = template_data(template.data)
     queue.introduce()

@@ -207,6 +207,13 @@ class FunctionTable:
         assert row.name not in self._functions, row.name
         self._functions[row.name] = row
 
+    def with_rows(self, *rows: Function) -> FunctionTable:
+        """Return a table in which these rows stand in place of those of the same names."""
+        table = FunctionTable()
+        table.elsewhere = self.elsewhere
+        table._functions = {**self._functions, **{row.name: row for row in rows}}
+        return table
+
     def __getitem__(self, name: str) -> Function:
         try:
             return self._functions[name]

@@ -1,0 +1,1 @@
+"""Traces of jobs by OpenTelemetry. Nothing here is imported unless `tracing` is set; `extra` alone can be."""
