@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from bullmq_proxy.gateway import log_events
 from tests.support.ports import free_port
 from tests.support.relay import Relay
 from tests.support.service import ROOT, Service
@@ -36,6 +37,7 @@ def pytest_configure() -> None:
 _FIRST = ("supervisor", "faults", "interop", "benchmarks", "console", "conformance")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that mostly wait: short ones fill the gaps, and nobody waits for a last long one.
 
@@ -78,6 +80,12 @@ def empty_valkey(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if server is not None:
         server.empty()
+
+
+@pytest.fixture(autouse=True)
+def no_lines_yet() -> None:
+    """Let no lines in the log of an earlier test count when those of the next one are sampled."""
+    log_events._sampler = log_events._Sampler()  # type: ignore[misc]
 
 
 @pytest.fixture

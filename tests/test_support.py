@@ -26,6 +26,11 @@ sys.stdin.read()
 """
 
 
+def test_the_tests_of_a_file_share_a_process_and_what_it_has_started(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("loadgroup", False):  # as one of several processes
+        assert request.node.nodeid.endswith("@tests/test_support.py")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux tells them")
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_interrupted_leaves_no_process_behind(tmp_path: Path, signum: signal.Signals) -> None:

@@ -40,9 +40,8 @@ class Lines:
 
 
 @pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Lines:
+def lines(caplog: pytest.LogCaptureFixture) -> Lines:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(log_events, "_sampler", log_events._Sampler())
     return Lines(caplog)
 
 

@@ -75,7 +75,7 @@ if (location.hostname === "127.0.0.1") {
 await Promise.all(Object.entries(requests).map(([name, [url, protocols]]) => new Promise(resolve => {
   const socket = new WebSocket(url, protocols), events = [];
   for (const type of ["open", "message", "error"]) socket[`on${type}`] = () => events.push(type);
-  socket.onclose = ({code, reason, wasClean}) => resolve(told[name] = [code, reason, wasClean, events.join()]);
+  socket.onclose = ({code, reason}) => resolve(told[name] = [code, reason, events.join()]);
 })));
 return told;
 """
@@ -99,8 +99,8 @@ async def test_pages_in_a_browser_see_why(
         for name, (code, reason, *rest) in seen["127.0.0.1"].items():
             refusal = Refusal[name]
             assert shown(refusal, (code, reason)) == (refusal, REASONS[refusal])
-            assert rest == [True, "open"]
-        foreign = [Refusal.ORIGIN, REASONS[Refusal.ORIGIN], True, "open"]
+            assert rest == ["open"]
+        foreign = [Refusal.ORIGIN, REASONS[Refusal.ORIGIN], "open"]
         del seen["localhost"][Refusal.STOPPING.name]
         assert seen["localhost"] == {name: foreign for name in urls if name != Refusal.STOPPING.name}
 

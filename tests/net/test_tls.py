@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bullmq_proxy.gateway import Proxy, log_events
+from bullmq_proxy.gateway import Proxy
 from bullmq_proxy.gateway.client import Queue, Worker, WorkerJob
 from tests.net.conftest import MakeGateway
 from tests.net.support import CLOSE, KEY, TIMEOUT, RawClient, call, frame, handshake, open_connections, request
@@ -33,12 +33,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("gateway", "next", "shop", "stranger"):
         make_certificate(directory, name, "-nodes", also="DNS:localhost,URI:billing")
     return directory
-
-
-@pytest.fixture(autouse=True)
-def no_lines_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines of other tests must not count towards the sampling here."""
-    monkeypatch.setattr(log_events, "_sampler", log_events._Sampler())
 
 
 @pytest.fixture
