@@ -116,7 +116,9 @@ class Admission:
             GatewayError: FORBIDDEN.
         """
         if not self.lets_read(headers):
-            raise RefusedError(Refusal.ORIGIN, "This page's origin is not allowed to connect")
+            raise RefusedError(
+                Refusal.ORIGIN, "This page's origin is not allowed to connect: name it in allowed_origins"
+            )
 
     def lets_read(self, headers: Headers) -> bool:
         """Return whether a page of this origin may read what is answered; what is no page may."""

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import resource
 import sys
-from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
 from bullmq_proxy.gateway.client import Queue, Worker, WorkerJob
 
 AT_ONCE: Final = 200  # adds, each with the wait for its end
+PARTS: Final = 5
+"""Into so many parts the jobs are divided: after each of them the memory is looked at."""
 
 
 async def main(ports: list[str], key: str, jobs: int) -> None:
     """Add jobs, work on them, and print what was seen."""
-    handled: Counter[str] = Counter()
+    handled, ended = (
+        bytearray(jobs),
+        bytearray(jobs),
+    )  # how often each was; no more memory is needed later than at first
+    memory: list[int] = []  # bytes, after each fifth of the jobs
     said = dict.fromkeys(("lost", "cancelled", "failed", "error"), 0)
     completed = 0
 
     async def work(job: WorkerJob) -> Any:
-        handled[job.id] += 1
+        handled[job.data["n"]] += 1
         await asyncio.sleep(random.random() / 200)  # the job's work
         return job.data
 
@@ -31,6 +38,9 @@ async def main(ports: list[str], key: str, jobs: int) -> None:
         completed += 1
         if completed == -(-jobs // 20):
             print("running", flush=True)
+        if completed % max(1, jobs // PARTS) == 0:
+            gc.collect()
+            memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
 
     def count(name: str) -> None:
         said[name] += 1
@@ -45,20 +55,19 @@ async def main(ports: list[str], key: str, jobs: int) -> None:
             worker.on(name, lambda *_, name=name: count(name))
         worker.start()
     numbers = iter(range(jobs))
-    ended: set[int] = set()
     async with Queue("load", url=at(0), key=key) as queue:
 
         async def add() -> None:
             for n in numbers:
                 job = await queue.add("x", {"n": n}, {"jobId": f"j{n}"})
-                ended.add((await job.waitUntilFinished())["n"])
+                ended[(await job.waitUntilFinished())["n"]] = 1
 
         await asyncio.gather(*(add() for _ in range(AT_ONCE)))
         await asyncio.gather(*(worker.close() for worker in workers))
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    twice = sum(runs > 1 for runs in handled.values())
-    seen = {"added": jobs, "ended": len(ended), "handled": len(handled), "twice": twice, "most": most}
-    print(json.dumps({**seen, **said}))
+    twice = sum(runs > 1 for runs in handled)
+    seen = {"added": jobs, "ended": sum(ended), "handled": jobs - handled.count(0), "twice": twice, "most": most}
+    print(json.dumps({**seen, "memory": memory[:PARTS], **said}))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ REASONS = {
     Refusal.BAD_REQUEST: "Expected a whole number from 0 to 60000",
     Refusal.UNAUTHORIZED: "This key is not known",
     Refusal.FORBIDDEN: "The key shop is not for the queue q",
-    Refusal.ORIGIN: "This page's origin is not allowed to connect",
+    Refusal.ORIGIN: "This page's origin is not allowed to connect: name it in allowed_origins",
     Refusal.NOT_FOUND: "No",
     Refusal.VERSION: "bullmq-proxy.v1 is spoken here, and no other version",
     Refusal.LIMIT: "The key small has all its connections open (connections = 1): close one first",
