@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from bullmq_proxy.gateway.rules.options import LONG_NAMES, Prepared
 from bullmq_proxy.gateway.rules.shapes import Job, RawJob
+from bullmq_proxy.gateway.rules.trace_context import cut
 from bullmq_proxy.gateway.values.json_text import UNREADABLE, encode, encode_utf8, json_text, read_json
 from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.values.text import text_of, valid_utf8
@@ -187,11 +188,17 @@ def shown_options(text: bytes | None) -> Raw:
         valid = json_text(text)
         if valid is not None and text.lstrip()[:1] == b"{":
             return valid
+    if text is not None and b'"omc"' not in text and (parts := cut(text)) is not None:
+        return _with_trace(shown_options(parts[1]), parts[0])
     options = long_names(_raw_options(text))
     options.pop("repeatJobKey", None)
     if "backoff" in options:
         _normalize_backoff(options, bytes(options["backoff"]))
     return Raw(encode({"attempts": 0, **options}))
+
+
+def _with_trace(options: Raw, metadata: bytes) -> Raw:
+    return Raw(b'%b,"telemetry":{"metadata":%b}}' % (bytes(options)[:-1], valid_utf8(metadata)))
 
 
 def _normalize_backoff(options: dict[str, Any], backoff: bytes) -> None:

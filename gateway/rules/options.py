@@ -13,6 +13,7 @@ from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.rules.effects import effects_of
 from bullmq_proxy.gateway.rules.ids import is_reserved
+from bullmq_proxy.gateway.rules.trace_context import cut_given
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.numbers import Count, Milliseconds, Whole
 from bullmq_proxy.gateway.values.reading import Reader
@@ -162,6 +163,8 @@ _KNOWN: Final = frozenset(
 )
 _reader: Final[Reader[JobOptions]] = Reader(JobOptions, packed=True)
 _pack: Final = msgspec.msgpack.Encoder().encode
+_TRACE: Final = _pack("tm")
+_ROOMY: Final = range(0x80, 0x8F)  # a map of msgpack with up to 14 members, whose number may be one more
 
 
 def pack(value: Any) -> bytes:
@@ -256,12 +259,26 @@ class OptionsCache:
                 _check_reserved(prepared.job_id)
             prepared.check_size(name, data)
         else:
+            if (parts := cut_given(key)) is not None:
+                rest = self.prepare(Raw(parts[1]), place, name=name, data=data, bulk=bulk)
+                if rest.packed[0] in _ROOMY:
+                    return _with_trace(rest, parts[0])
             prepared = _prepare(text, place, name, data, bulk)
             if len(key) <= self._MAX_TEXT and b'"telemetry"' not in key:
                 if len(self._prepared) >= self._MAX_ENTRIES:
                     self._prepared.clear()
                 self._prepared[key] = prepared
         return prepared
+
+
+def _with_trace(options: Prepared, metadata: bytes) -> Prepared:
+    """Return options that a job has with telemetry metadata, which is JSON text."""
+    packed = options.packed
+    return msgspec.structs.replace(
+        options,
+        packed=bytes((packed[0] + 1,)) + packed[1:] + _TRACE + _pack(msgspec.json.decode(metadata)),
+        shown=b'%b,"telemetry":{"metadata":%b}}' % (options.shown[:-1], metadata),
+    )
 
 
 def _prepare(text: Raw, place: str, name: str, data: Raw, bulk: bool) -> Prepared:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from msgspec import UNSET, Struct
 
 from bullmq_proxy.gateway.rules.jobs import read_options, remembered
+from bullmq_proxy.gateway.rules.trace_context import cut
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER, is_true, number_of
 
 PARENT_FLAGS: Final = ("fpof", "cpof", "idof", "rdof")
@@ -49,6 +50,8 @@ class StoredOptions(Struct, frozen=True):
 @remembered
 def stored_options(text: bytes | None) -> StoredOptions:
     """Read stored options; what is no JSON object counts as none."""
+    if text is not None and (parts := cut(text)) is not None:
+        return stored_options(parts[1])
     options = read_options(text)
     attempts = whole(number_of(options.get("attempts", 0)))
     completed = keep_jobs(options.get("removeOnComplete", UNSET))

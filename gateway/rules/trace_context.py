@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -36,13 +36,41 @@ def headers(carried: object) -> Headers:
     return {PARENT: parent, STATE: state} if isinstance(state, str) and _STATE.fullmatch(state) else {PARENT: parent}
 
 
-def stored_headers(options: bytes | None) -> Headers:
-    """Return the headers that a job carries.
+class Carried(NamedTuple):
+    """What a job carries of a trace.
+
+    Attributes:
+        headers: of the trace.
+        others: what else stands beside them, such as `baggage`.
+        options: of the job, as stored, without them.
+    """
+
+    headers: Headers
+    others: Mapping[str, Any]
+    options: bytes
+
+
+def carried(options: bytes) -> Carried:
+    """Return what a job carries.
 
     Args:
         options: of the job, as stored.
     """
-    return headers(_stored(options))
+    if b'"tm"' not in options:
+        return Carried(NO_HEADERS, {}, options)
+    if (parts := cut(options)) is not None:
+        metadata = _read(read_json(parts[0]))
+        options = parts[1]
+    else:
+        stored = read_json(options)
+        metadata = _read(stored.get("tm")) if isinstance(stored, Mapping) else None
+    found = headers(metadata)
+    others = (
+        {name: value for name, value in metadata.items() if name not in (PARENT, STATE)}
+        if isinstance(metadata, dict)
+        else {}
+    )
+    return Carried(found, others, options)
 
 
 def metadata(carried: Headers) -> str:
@@ -50,12 +78,36 @@ def metadata(carried: Headers) -> str:
     return encode(carried).decode()
 
 
-def _stored(options: bytes | None) -> Any:
-    """Return what the metadata of a stored job says, of whatever kind."""
-    if options is None or b'"tm"' not in options:
+_PLAIN: Final = rb'"[ !#-\[\]-~]*(?:\\["\\/bfnrt][ !#-\[\]-~]*)*"'  # a JSON text that every reader reads alike
+_METADATA: Final = re.compile(rb'"tm":(%b)' % _PLAIN)
+_FIRST: Final = re.compile(rb'\{"telemetry":\{"metadata":(%b)\}(,|(?=\}))' % _PLAIN)
+
+
+def cut(options: bytes) -> tuple[bytes, bytes] | None:
+    """Return the metadata in stored options, JSON text, and the options without it; None unless that is plain to see.
+
+    Jobs that carry traces differ in nothing else, as a rule: who remembers options need read the rest only once.
+    """
+    found = _METADATA.search(options)
+    if found is None or options[:1] != b"{" or options.count(b'"tm"') > 1:
         return None
-    stored = read_json(options)
-    return _read(stored.get("tm")) if isinstance(stored, Mapping) else None
+    start, end = found.span()
+    if options.find(b"{", 1, start) >= 0 or options.find(b"[", 1, start) >= 0:  # it may be in a value of another one
+        return None
+    before, behind = options[:start], options[end:]
+    if behind[:1] == b",":
+        behind = behind[1:]
+    elif before[-1:] == b",":
+        before = before[:-1]
+    return found[1], before + behind
+
+
+def cut_given(options: bytes) -> tuple[bytes, bytes] | None:
+    """Return the same of a producer's options, where `carrying` has written the metadata."""
+    found = _FIRST.match(options)
+    if found is None or options.count(b"telemetry") > 1 or b"\\u" in options:
+        return None
+    return found[1], b"{" + options[found.end() :]
 
 
 def _read(text: Any) -> Any:
@@ -99,18 +151,10 @@ def carrying(options: Raw, metadata: str) -> Raw:
     return Raw(with_member(bytes(options), "telemetry", telemetry))
 
 
-def handed_on(options: bytes, carried: Headers) -> bytes:
-    """Return a job's stored options with the headers of another trace, or span, in place of those that it carries.
-
-    What else its metadata says stays.
-    """
-    before = _stored(options)
-    rest = {name: value for name, value in before.items() if name not in (PARENT, STATE)} if _is_text(before) else {}
-    return with_member(options, "tm", encode(encode({**rest, **carried}).decode()))
-
-
-def _is_text(carried: Any) -> bool:
-    return isinstance(carried, dict)
+def handed_on(carried: Carried, others: Headers) -> bytes:
+    """Return a job's stored options with the headers of another trace, or span, in place of those that it carries."""
+    text = encode(encode({**carried.others, **others}).decode())
+    return with_member(carried.options, "tm", text)
 
 
 def with_member(text: bytes, name: str, value: bytes) -> bytes:

@@ -15,7 +15,7 @@ from bullmq_proxy.gateway.broker.jobs.moves import Move
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash
-from bullmq_proxy.gateway.rules.trace_context import handed_on, stored_headers
+from bullmq_proxy.gateway.rules.trace_context import carried, handed_on
 from bullmq_proxy.gateway.tracing.spans import Tracer, headers_of
 from bullmq_proxy.gateway.values.text import printable
 from bullmq_proxy.gateway.wire.answers import Failed
@@ -46,17 +46,15 @@ class TracedHolder:
 
     def take(self, lease: Lease, fields: Hash) -> None:
         """Begin a span, and hand the job on with its headers."""
-        options = fields.get(b"opts")
+        before = carried(fields.get(b"opts", b"{}"))
         attributes = {
             **self._attributes,
             "bullmq.job.id": printable(lease.id),
             "bullmq.job.name": fields.get(b"name", b"").decode(errors="replace"),
         }
-        span = self._tracer.start(self._name, SpanKind.CONSUMER, attributes, stored_headers(options))
+        span = self._tracer.start(self._name, SpanKind.CONSUMER, attributes, before.headers)
         self._spans[lease] = span
-        if options is not None:
-            fields = {**fields, b"opts": handed_on(options, headers_of(span))}
-        self._holder.take(lease, fields)
+        self._holder.take(lease, {**fields, b"opts": handed_on(before, headers_of(span))})
 
     def cancel(self, lease: Lease, reason: str) -> bool:
         """End the span of a job that is lost."""

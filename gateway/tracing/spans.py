@@ -105,8 +105,7 @@ def headers_of(span: Span) -> Headers:
     """Return the headers by which others go on from a span."""
     context = span.get_span_context()
     parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
-    state = context.trace_state.to_header()
-    return {PARENT: parent, STATE: state} if state else {PARENT: parent}
+    return {PARENT: parent, STATE: state.to_header()} if (state := context.trace_state) else {PARENT: parent}
 
 
 def _context(parent: Headers) -> Context:

@@ -22,7 +22,7 @@ from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash, loaded_job
 from bullmq_proxy.gateway.rules.options import now_ms
 from bullmq_proxy.gateway.rules.shapes import ShownConsumer
-from bullmq_proxy.gateway.rules.trace_context import stored_headers
+from bullmq_proxy.gateway.rules.trace_context import carried
 from bullmq_proxy.gateway.values.json_text import encode
 from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.values.text import text_of
@@ -159,7 +159,10 @@ class Runner:
         job = loaded_job(lease.id, fields, self._queue.qualified)
         body = encode({"job": {**job, "token": lease.token}, "token": lease.token})
         id = signing.message_id(self._queue.qualified, lease.id, parse_int(fields.get(b"timestamp")) or 0)
-        headers = {**signing.headers(self._keys, id, int(time.time()), body), **stored_headers(fields.get(b"opts"))}
+        headers = {
+            **signing.headers(self._keys, id, int(time.time()), body),
+            **carried(fields.get(b"opts", b"")).headers,
+        }
         self._broker.counters.pushed_jobs += 1
         self._requests[lease] = self._sender.send(headers, body, partial(self._answered, lease))
         if self._breaker.state is HALF_OPEN:
