@@ -19,7 +19,7 @@ from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.held import check_held
 from bullmq_proxy.gateway.broker.functions.table import Function, FunctionTable
 from bullmq_proxy.gateway.broker.redis.errors import of_read
-from bullmq_proxy.gateway.broker.redis.socket import Sink
+from bullmq_proxy.gateway.broker.redis.socket import Sink, TwoStepSink
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.sessions.interfaces import CallClient
@@ -230,9 +230,9 @@ class Caller:
         if refusal is not None:
             reply(refusal)
         elif function.direct:
-            turn = [commands]  # empty once it has been given back
-            if (rest := self._run_now(partial(self._end_turn, turn, reply), function, bound)) is not None:
-                self._end_turn(turn, _ignore, None)
+            turn = TwoStepSink(reply, partial(self._turns.give_back, commands))
+            if (rest := self._run_now(turn, function, bound)) is not None:
+                turn.executed()
                 await asyncio.wait((rest,))
         else:
             if function.waits:
@@ -240,11 +240,6 @@ class Caller:
             else:
                 self._start_task(reply, function, bound, size)
             await asyncio.sleep(0)  # the task takes its first step
-
-    def _end_turn(self, turn: list[int], reply: Sink, result: Any) -> None:
-        if turn:
-            self._turns.give_back(turn.pop())
-        reply(result)
 
     async def _wait_for_place(self, function: Function) -> None:
         await self._running.acquire()
@@ -328,8 +323,16 @@ class Caller:
             if function.held:
                 token = bound.pop()
                 await check_held(self._target, bound[0], token, self._context.grant, f"call {function.name} for it")
-            result = await self._run_confirmed(function, bound, provided)
-            reply(await encoded(result))
+            replicas = self._context.broker.replicas
+            if replicas is None or not function.writes or function.waits:
+                reply(await encoded(await function.run(self._target, *bound, **provided)))
+                return
+            # Of those that may take long one adds a job, which waits for the replicas by itself, and one hands out a
+            # job, which does no harm a second time.
+            link = self._target.link
+            since = replicas.mark(link)
+            text = await encoded(await function.run(self._target, *bound, **provided))
+            replicas.confirm(link, self._target.prefix, since, lambda error: reply(error or text))  # its place is free
         except GatewayError as error:
             reply(of_read(error) if not function.writes else error)
         except asyncio.CancelledError:  # the connection is gone or will be, or, for those that wait, the permission is
@@ -337,20 +340,6 @@ class Caller:
         except Exception:
             log.exception("%s failed", function.name)
             reply(_INTERNAL)
-
-    async def _run_confirmed(self, function: Function, bound: list[Any], provided: dict[str, Any]) -> Any:
-        """Run a function; what it has written is to be in replicas, where so many are asked for.
-
-        Of those that may take long one adds a job, which waits for the replicas by itself, and one hands out a job,
-        which does no harm a second time.
-        """
-        replicas = self._context.broker.replicas
-        if replicas is None or not function.writes or function.waits:
-            return await function.run(self._target, *bound, **provided)
-        since = replicas.mark(self._target.link)
-        result = await function.run(self._target, *bound, **provided)
-        await replicas.confirm(self._target.link, self._target.prefix, since)
-        return result
 
     def _reply(self, id: Any, size: int, fn: str, began: float, result: Any) -> None:
         counters, seconds = self._counters, perf_counter() - began
@@ -376,7 +365,3 @@ class Caller:
 
 def _is_direct(waiting: _Waiting) -> bool:
     return waiting[1].direct
-
-
-def _ignore(result: object) -> None:
-    """Expect the reply later."""

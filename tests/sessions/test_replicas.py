@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from redis import Redis
 
+from bullmq_proxy.gateway.turns import WINDOW
 from tests.sessions.peer import Gateway, Peer, Refused, until
 from tests.support.valkey import ValkeyProcess
 from tests.support.waiting import eventually, wait_for
@@ -117,6 +118,27 @@ async def test_what_was_said_on_a_connection_that_broke_is_not_confirmed_on_the_
             servers[1].thaw()
         with pytest.raises(Refused, match="another server may be the master now"):
             await queue.reply(id)
+
+
+async def test_what_waits_for_replicas_keeps_nothing_else_waiting(servers: list[ValkeyProcess], prefix: str) -> None:
+    """Neither a turn, nor one of the four places for the calls of a connection, nor the next slice of a bulk."""
+    async with Gateway(servers[0].url, prefix=prefix, min_replicas=2, replica_timeout=20.0) as gateway:
+        busy, quiet = await gateway.queue(), await gateway.queue("calm")
+        job = (await busy.call("add", "n", {}))["id"]
+        servers[1].freeze()
+        try:
+            await quiet.call("count")  # from now on those who send much take turns
+            calls = [await busy.request("add", "n", {}) for _ in range(WINDOW + 8)]
+            calls.append(await busy.request("addBulk", [{"name": "n"}] * 120))
+            calls += [await busy.request("addJobLog", job, "row") for _ in range(8)]
+
+            with Redis(port=servers[0].port) as redis:
+                await eventually(lambda: redis.llen(f"{prefix}:q:wait") == 1 + WINDOW + 8 + 120, "all are written")
+                await eventually(lambda: redis.llen(f"{prefix}:q:{job}:logs") == 8, "all rows are written")
+        finally:
+            servers[1].thaw()
+        for call in calls:
+            await busy.reply(call)
 
 
 async def _is_up_again(gateway: Gateway) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
@@ -56,13 +56,10 @@ class Flows:
             sink: takes the text.
         """
 
-        def take(outcome: dict[FlowJob, Added] | GatewayError) -> None:
-            if isinstance(outcome, GatewayError):
-                sink(outcome)
-            else:
-                sink(outcome[jobs[0]].error or tuple(added_flow(jobs[0], outcome)))
+        def shown(outcome: dict[FlowJob, Added]) -> Any:
+            return outcome[jobs[0]].error or tuple(added_flow(jobs[0], outcome))
 
-        self._transact(jobs, take)
+        self._transact(jobs, shown, sink)
 
     def add_bulk(self, jobs: list[FlowJob], sink: Sink) -> None:
         """Store several flows in one transaction and give the JSON text of the array to `sink`.
@@ -70,15 +67,12 @@ class Flows:
         A root that BullMQ refuses shows its error beside it, as the other jobs do.
         """
 
-        def take(outcome: dict[FlowJob, Added] | GatewayError) -> None:
-            sink(outcome if isinstance(outcome, GatewayError) else tuple(_array(jobs, outcome)))
-
         if jobs:
-            self._transact(jobs, take)
+            self._transact(jobs, lambda outcome: tuple(_array(jobs, outcome)), sink)
         else:
             sink(b"[]")
 
-    def _transact(self, jobs: list[FlowJob], sink: Sink) -> None:
+    def _transact(self, jobs: list[FlowJob], shown: Callable[[dict[FlowJob, Added]], Any], sink: Sink) -> None:
         queues = {(job.prefix, job.queue): self._queues.get(job.queue, job.prefix) for job in jobs}
         link = queues[jobs[0].prefix, jobs[0].queue].link
         if any(queue.link is not link for queue in queues.values()):
@@ -87,7 +81,11 @@ class Flows:
             queue.introduce()
         if (replicas := self._queues.replicas) is not None:
             sink = partial(replicas.hold, link, jobs[0].prefix, sink)
-        _Transaction(link, jobs, queues, sink).send()
+
+        def take(outcome: dict[FlowJob, Added] | GatewayError) -> None:
+            sink(outcome if isinstance(outcome, GatewayError) else shown(outcome))
+
+        _Transaction(link, jobs, queues, take).send()
 
     async def first_changed(self, jobs: Sequence[FlowJob]) -> FlowJob | None:
         """Return the first of some jobs that is there already and would get another parent, or a further child."""

@@ -19,7 +19,7 @@ from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, Links
 from bullmq_proxy.gateway.broker.redis.errors import is_forgotten, reply_error
 from bullmq_proxy.gateway.broker.redis.replicas import Replicas
 from bullmq_proxy.gateway.broker.redis.scripts import HOLE, Script, scripts_on
-from bullmq_proxy.gateway.broker.redis.socket import Sink, pack_command, packable, resolve
+from bullmq_proxy.gateway.broker.redis.socket import Sink, TwoStepSink, pack_command, packable, resolve
 from bullmq_proxy.gateway.broker.redis.troubles import Troubles
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, finished_error, invalid_arguments
 from bullmq_proxy.gateway.rules.jobs import created_job
@@ -371,6 +371,7 @@ class Bulk:
         self._turns = turns
         self._results: list[Any] = [None] * size
         self._missing = size
+        self._unanswered = 0  # of those that were sent, by Redis
         self._sent = 0
         self._outage: GatewayError | None = None
         self._room: asyncio.Future[None] | None = None  # is waited for, with
@@ -379,10 +380,12 @@ class Bulk:
     def add(self, jobs: list[NewJob]) -> None:
         """Store the next ones; but none once the link has lost one: jobs miss at the end, and not in between."""
         first, self._sent = self._sent, self._sent + len(jobs)
+        self._unanswered += len(jobs)
         for index, job in enumerate(jobs, first):
             if self._outage is None:
-                self._queue.add(job, partial(self._take, index))
+                self._queue.add(job, TwoStepSink(partial(self._take, index), self._executed))
             else:
+                self._executed()
                 self._take(index, self._outage)
 
     async def wait_for(self, most: int) -> None:
@@ -391,20 +394,21 @@ class Bulk:
             self._most, self._room = most, asyncio.get_running_loop().create_future()
             await self._room
 
-    @property
-    def _unanswered(self) -> int:
-        return self._sent - (len(self._results) - self._missing)
+    def _executed(self) -> None:
+        self._unanswered -= 1
+        if self._turns is not None:
+            self._turns.give_back(1)
+        if self._room is not None and self._unanswered <= self._most:
+            resolve(self._room, None)
+            self._room = None
+        if not self._unanswered and self._sent == len(self._results) and isinstance(self._sink, TwoStepSink):
+            self._sink.executed()
 
     def _take(self, index: int, result: Any) -> None:
         self._results[index] = result
         self._missing -= 1
-        if self._turns is not None:
-            self._turns.give_back(1)
         if isinstance(result, GatewayError) and _is_outage(result):
             self._outage = result
-        if self._room is not None and self._unanswered <= self._most:
-            resolve(self._room, None)
-            self._room = None
         if not self._missing:
             self._sink(self._whole())
 

@@ -14,12 +14,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, LinkOptions
 from bullmq_proxy.gateway.broker.redis.errors import reply_error
 from bullmq_proxy.gateway.broker.redis.link import Link
-from bullmq_proxy.gateway.broker.redis.socket import Entry, Sink, pack_command
+from bullmq_proxy.gateway.broker.redis.socket import Entry, Sink, TwoStepSink, pack_command, resolve
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 log = logging.getLogger(__name__)
@@ -59,31 +60,27 @@ class Replicas:
         Args:
             link: that its last reply has come on, in this moment.
             prefix: of the queue's keys.
-            sink: takes the result, or OUTCOME_UNKNOWN.
+            sink: takes the result, or OUTCOME_UNKNOWN; a `TwoStepSink` is told at once that Redis has executed it.
             result: of something that was written; a GatewayError is passed on at once.
         """
         if isinstance(result, GatewayError):
             sink(result)
         else:
+            if isinstance(sink, TwoStepSink):
+                sink.executed()
             self._wait(link.executors(), prefix, lambda error: sink(error or result))
 
     def mark(self, link: CommandLink) -> list[Mark]:
         """Return what `confirm` is to know of the moment before something is written in several steps."""
         return [(each, each.epoch) for each in link.executors()]
 
-    async def confirm(self, link: CommandLink, prefix: str, since: Sequence[Mark]) -> None:
-        """Wait until the replicas have what was written on a link since a `mark`.
-
-        Raises:
-            GatewayError: OUTCOME_UNKNOWN.
-        """
+    def confirm(self, link: CommandLink, prefix: str, since: Sequence[Mark], then: Told) -> None:
+        """Tell `then` when the replicas have what was written on a link since a `mark`."""
         if any(each.epoch != epoch for each, epoch in since):
-            raise _unknown("another server may be the master now")
+            then(_unknown("another server may be the master now"))
+            return
         links = dict.fromkeys((*link.executors(), *(each for each, _ in since)))
-        ended: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
-        self._wait(tuple(links), prefix, lambda error: None if ended.done() else ended.set_result(error))
-        if (error := await ended) is not None:
-            raise error
+        self._wait(tuple(links), prefix, then)
 
     async def probe(self, prefix: str) -> None:
         """Make sure that writes can be confirmed now.
@@ -92,7 +89,10 @@ class Replicas:
             GatewayError: they cannot; the text says why.
         """
         for node in self._masters.nodes:
-            await self.confirm(node, prefix, ())
+            ended: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
+            self.confirm(node, prefix, (), partial(resolve, ended))
+            if (error := await ended) is not None:
+                raise error
 
     def _wait(self, links: Sequence[Link], prefix: str, then: Told) -> None:
         left, worst = len(links), None

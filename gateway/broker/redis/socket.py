@@ -46,6 +46,27 @@ OnPush = Callable[[list[Any]], None]
 """Takes a message that is no reply to a command: its kind, and what belongs to it."""
 
 
+class TwoStepSink:
+    """Takes a reply, and before it the news that Redis has executed what it is for: it may wait for replicas then."""
+
+    __slots__ = ("_executed", "_sink")
+
+    def __init__(self, sink: Callable[[Any], None], executed: Callable[[], None]) -> None:
+        """Make one of both; `executed` is called once, with the reply at the latest."""
+        self._sink = sink
+        self._executed: Callable[[], None] | None = executed
+
+    def executed(self) -> None:
+        """Tell that Redis has done its part."""
+        executed, self._executed = self._executed, None
+        if executed is not None:
+            executed()
+
+    def __call__(self, result: Any) -> None:
+        self.executed()
+        self._sink(result)
+
+
 def pack_command(*args: Any) -> bytes:
     """Write a command in Redis protocol; its words are str, bytes, memoryviews or numbers."""
     try:
