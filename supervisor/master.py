@@ -252,7 +252,8 @@ class Master:
 
     def _start_successor(self) -> None:
         """Let a supervisor of the code that is installed now take over, if that can be done."""
-        reason = obstacle(has_valkey=self._valkey is not None, has_successor=self._successor is not None)
+        has_valkey, has_successor = self._valkey is not None, self._successor is not None
+        reason = obstacle(self._shards.values(), has_valkey=has_valkey, has_successor=has_successor)
         if reason:
             log.error("SIGUSR2: %s", reason)
             return

@@ -9,8 +9,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -158,9 +158,31 @@ def occupy_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
-def _adopts_orphans() -> bool:
-    """Become the parent of processes below this one whose parent ends; returns whether the system can do that."""
+def _adopts_orphans(*, wanted: bool = True) -> bool:
+    """Become the parent of processes below this one whose parent ends, or do not; returns whether the system can."""
     if sys.platform != "linux":
         return False
-    failed: int = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    failed: int = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
     return not failed
+
+
+@contextmanager
+def leaving_orphans() -> Iterator[None]:
+    """Leave processes below this one whose parent ends meanwhile to init; no shard may be one: see `are_own`."""
+    _adopts_orphans(wanted=False)
+    try:
+        yield
+    finally:
+        _adopts_orphans()
+
+
+def are_own(shards: Iterable[ShardProcess]) -> bool:
+    """Return whether each shard is a child of this process by now, and will not become one when its parent ends."""
+    pids = [shard.pid for shard in shards]
+    if sys.platform == "linux":
+        try:
+            for pid in pids:
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+    return len({*pids}) == len(pids)

@@ -6,17 +6,19 @@ this one until it is complete. Then these drain, and this supervisor ends.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.supervisor.activation import FIRST_FD
+from bullmq_proxy.supervisor.process import ShardProcess, are_own, leaving_orphans
 from bullmq_proxy.supervisor.signals import WATCHED
 
 PATIENCE: Final = 120.0
@@ -24,15 +26,24 @@ PATIENCE: Final = 120.0
 
 _VARIABLE: Final = "SUCCESSOR_FD"  # the pipe on which it says that it serves
 _COMPLETE: Final = b"1"
+_PID_BYTES: Final = 4
 
 
-def obstacle(*, has_valkey: bool, has_successor: bool) -> str:
-    """Return why there cannot be a successor now; empty where there can."""
+def obstacle(shards: Iterable[ShardProcess], *, has_valkey: bool, has_successor: bool) -> str:
+    """Return why there cannot be a successor now; empty where there can.
+
+    Args:
+        shards: of the supervisor; init would adopt those that have no process of their own yet.
+        has_valkey: whether the supervisor runs the embedded server.
+        has_successor: whether there is one already that does not serve yet.
+    """
     if has_valkey:
         return "the embedded Valkey belongs to this process: a restart replaces it"
     if os.getpid() == 1:
         return "a container ends with its process 1: replace the container"
-    return "a successor starts already" if has_successor else ""
+    if has_successor:
+        return "a successor starts already"
+    return "" if are_own(shards) else "shards are starting: send it again when they serve"
 
 
 class Successor:
@@ -50,19 +61,25 @@ class Successor:
         """
         self.due = time.monotonic() + PATIENCE
         self._read, write = os.pipe()
-        os.set_blocking(self._read, False)
         # It gets no signal before it can answer: the mask outlives the change of program.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
         try:
-            self.pid = os.fork()
-            if self.pid == 0:
-                _become([*listeners, write], environ)
+            with leaving_orphans():
+                between = os.fork()
+                if between == 0:
+                    _fork_again([*listeners, write], environ)
+                os.waitpid(between, 0)
         except OSError:
             os.close(self._read)
             raise
         finally:
             os.close(write)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pid = os.read(self._read, _PID_BYTES)
+        if not pid:
+            os.close(self._read)
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        self.pid = int.from_bytes(pid)
 
     def fileno(self) -> int:
         """Return the descriptor that can be read when it serves, or has ended."""
@@ -77,11 +94,34 @@ class Successor:
         os.close(self._read)
 
     def give_up(self) -> None:
-        """Listen no more, and make sure that it has ended."""
+        """Make sure that it has ended, and listen no more."""
+        os.set_blocking(self._read, False)
+        try:
+            has_ended = not os.read(self._read, 1)
+        except BlockingIOError:
+            has_ended = False
+        if not has_ended:  # so the pid is still its own
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            os.set_blocking(self._read, True)
+            while os.read(self._read, 1):
+                pass
         self.close()
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+
+
+def _fork_again(handed: Sequence[int], environ: Mapping[str, str]) -> NoReturn:
+    """Become the parent of the successor for a moment: it is a child of init (or of systemd) from then on.
+
+    systemd looks when it hears MAINPID=, which only this supervisor may say: of a main process that is not its child by
+    then it would not see the end, and a stop would kill all processes at once instead of waiting for the drain.
+    """
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(handed, environ)
+        os.write(handed[-1], pid.to_bytes(_PID_BYTES))
+    finally:
+        os._exit(Exit.FAILED)
 
 
 def _become(handed: Sequence[int], environ: Mapping[str, str]) -> NoReturn:

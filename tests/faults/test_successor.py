@@ -42,12 +42,17 @@ def lives(pid: int) -> bool:
     return "serve" in command_of(pid)
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def take_over(running: Service, successors: list[int]) -> None:
     """Send SIGUSR2, and wait until the first supervisor has ended."""
     running.signal(signal.SIGUSR2)
     wait_for(lambda: "starts with pid" in running.errors, "the successor starts")
     [pid] = re.findall(r"a supervisor of the installed code starts with pid (\d+)", running.errors)
     successors.append(int(pid))
+    assert parent(int(pid)) != running.pid, "systemd watches its own children alone"
     assert running.wait(40) == 0
 
 
