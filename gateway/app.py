@@ -197,6 +197,7 @@ class App:
         in_time = await self._close_as_they_end(began + timeout, code)
         unanswered = len(self.broker.leases)
         await self.listener.close(code)
+        self.broker.roster.stop_waiting()
         await self._webhooks.close()
         await self._jobs_are_back()
         await self.broker.close()
@@ -229,6 +230,7 @@ class App:
     async def _close_as_they_end(self, deadline: float, code: CloseCode) -> bool:
         """Close each connection as soon as nothing is under way on it: its client can reconnect elsewhere at once.
 
+        What is kept for clients whose connection is gone stays so: they take it up elsewhere.
         So it is with webhook workers: another shard goes on when the last request of one has been answered.
         """
         while True:
@@ -239,7 +241,7 @@ class App:
                 else:
                     busy = True
             self._webhooks.hand_on()
-            if not busy and self._webhooks.is_idle:
+            if not busy and self._webhooks.is_idle and not self.broker.roster.is_waiting:
                 return True
             if self._hurried or asyncio.get_running_loop().time() >= deadline:
                 return False

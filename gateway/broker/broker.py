@@ -188,7 +188,6 @@ class Broker:
         """Hand out no more jobs; those in hand can still be answered."""
         for services in self._services.values():
             services.stop_fetching()
-        self.roster.stop_waiting()
 
     async def close(self) -> None:
         """Give everything up: feeds and readers first, the command link last."""

@@ -147,7 +147,7 @@ class WorkerSession:
                 self._unchoking = None
                 self._take_back_unread()
             self._gone_at = self._last_heard()
-            grace, is_sent_away = self._grace, self._draining or self._feed.is_stopped
+            grace, is_sent_away = self._grace, self._draining and not self._feed.is_stopped
             if grace is not None and (grace.moved_to or (self._consumer.leases and not is_sent_away)):
                 self._consumer.taking = False
                 grace.begin(self._leave)

@@ -20,6 +20,7 @@ from tests.sessions.peer import Gateway, Job, Peer, both_listen, down, until
 from tests.support.keys import entry, write_keys
 from tests.support.relay import Relay
 from tests.support.valkey import ValkeyProcess
+from tests.support.waiting import TIMEOUT
 
 GRACE = 60_000
 
@@ -318,6 +319,46 @@ async def test_a_client_whose_shard_stops_goes_on_elsewhere_with_its_jobs(
     for id in ("a", "b"):
         job = await queue.call("getJob", id)
         assert (job["attemptsStarted"], job["stalledCounter"]) == (1, 0)
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["before-the-drain", "while-it-drains"])
+async def test_a_client_whose_connection_breaks_when_its_shard_stops_goes_on_elsewhere_with_its_jobs(
+    valkey: ValkeyProcess, prefix: str, there: Gateway, is_first: bool
+) -> None:
+    queue = await there.queue()
+    async with Gateway(valkey.url, prefix=prefix, drain_timeout=TIMEOUT) as stopping:
+        client = await come(stopping)
+        await work(queue, client, "a", "b")
+        if is_first:
+            client.peer.vanish()
+            await is_gone(queue)
+        end = asyncio.create_task(stopping.stop())
+        if not is_first:
+            assert (await client.peer.data())["type"] == "drain"
+            client.peer.vanish()
+        back = await come(there, consumer=client.secret)
+        assert back.jobs == [("a", 1), ("b", 2)]
+        await end
+    for number in (1, 2):
+        await back.again(number).answer(result=1)
+    await queue.until_state("b", "completed")
+    for id in ("a", "b"):
+        job = await queue.call("getJob", id)
+        assert (job["attemptsStarted"], job["stalledCounter"]) == (1, 0)
+
+
+async def test_what_nobody_has_taken_up_goes_back_uncounted_when_the_shard_has_drained(
+    valkey: ValkeyProcess, prefix: str, there: Gateway
+) -> None:
+    queue = await there.queue()
+    async with Gateway(valkey.url, prefix=prefix, drain_timeout=0.1) as stopping:
+        client = await come(stopping)
+        await work(queue, client, "a")
+        client.peer.vanish()
+        await is_gone(queue)
+        await stopping.stop()
+    job = await (await there.worker("q")).job()
+    assert (job.id, job.shown["stalledCounter"]) == ("a", 0)
 
 
 async def test_without_grace_there_is_no_welcome_and_nothing_is_kept(here: Gateway, there: Gateway) -> None:

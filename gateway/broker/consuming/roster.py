@@ -42,6 +42,10 @@ class Worker(Shown, Protocol):
     def stop_waiting(self, *, counted: bool) -> None:
         """Give back at once what is kept for a client that may come back; `counted` as for `Feed.leave`."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it holds nothing."""
+
 
 class Roster:
     """The Worker connections of a shard, and its webhook workers, which are only shown."""
@@ -93,6 +97,11 @@ class Roster:
         away[id] = None
         if len(away) > MOST_AWAY:
             self._workers[next(iter(away))].stop_waiting(counted=True)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is kept for clients that may come back."""
+        return any(not self._workers[id].is_idle for away in self._away.values() for id in away)
 
     def stop_waiting(self) -> None:
         """Keep nothing any more for clients that may come back: the shard goes away."""
