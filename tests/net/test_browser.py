@@ -9,6 +9,7 @@ import pytest
 from tests.net.conftest import MakeGateway
 from tests.net.support import RawClient
 from tests.support.browser import Pages, browsing, find_chromium
+from tests.support.certificates import OPENSSL, make_certificate, public_key
 from tests.support.ports import free_port
 
 CHROMIUM = find_chromium()
@@ -78,3 +79,51 @@ async def test_pages_of_an_allowed_origin_call_and_watch_and_others_do_neither(
         async with await RawClient.connect(gateway.port) as client:
             counts = await client.fetch("GET", "/queue/q/count")
             assert counts.body == b'{"ok":2}'
+
+
+SECURE = """
+const seen = {};
+const told = promise => promise.catch(error => error.name);
+const headers = {"Authorization": "Bearer key-1"};
+for (const port of [TRUSTED, STRANGE]) {
+  const place = `localhost:${port}/queue/q`;
+  seen[port] = [
+    await told(fetch(`https://${place}/add`, {method: "POST", headers, body: '["secret"]'})
+      .then(response => response.json()).then(body => body.ok.name)),
+    await new Promise(resolve => {
+      const source = new EventSource(`https://${place}/events?events=waiting&lastEventId=0-0&token=key-1`);
+      source.onmessage = message => { resolve(JSON.parse(message.data).event); source.close(); };
+      source.onerror = () => { resolve("no stream"); source.close(); };
+    }),
+    await new Promise(resolve => {
+      const socket = new WebSocket(`wss://${place}?token=key-1`);
+      socket.onopen = () => socket.send('{"id":1,"data":{"fn":"count"}}');
+      socket.onmessage = message => resolve(JSON.parse(message.data).data.ok);
+      socket.onerror = () => resolve("refused");
+    }),
+  ];
+}
+return seen;
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing: no page is tried in a browser")
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
+async def test_a_page_speaks_tls_with_a_gateway_whose_certificate_it_trusts(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    assert CHROMIUM is not None
+    ports = {name: free_port() for name in ("trusted", "strange")}
+    script = SECURE.replace("TRUSTED", str(ports["trusted"])).replace("STRANGE", str(ports["strange"]))
+    async with Pages(script) as pages:
+        for name, port in ports.items():
+            certificate = make_certificate(tmp_path, name)
+            tls = {"tls_cert": str(certificate), "tls_key": str(certificate.with_suffix(".key"))}
+            await make_gateway(port=port, allowed_origins=(f"http://127.0.0.1:{pages.port}",), **tls)
+        trust = f"--ignore-certificate-errors-spki-list={public_key(tmp_path / 'trusted.pem')}"
+        async with browsing(CHROMIUM, f"http://127.0.0.1:{pages.port}/", tmp_path / "profile", trust):
+            seen = await pages.seen(1)
+    assert seen["127.0.0.1"] == {
+        str(ports["trusted"]): ["secret", "waiting", 1],
+        str(ports["strange"]): ["TypeError", "no stream", "refused"],
+    }

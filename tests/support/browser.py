@@ -82,11 +82,12 @@ class Pages:
 
 
 @asynccontextmanager
-async def browsing(program: str, url: str, profile: Path) -> AsyncIterator[None]:
+async def browsing(program: str, url: str, profile: Path, *flags: str) -> AsyncIterator[None]:
     """Show a page for as long as the block takes."""
     browser = await asyncio.create_subprocess_exec(
         program,
         *_FLAGS.split(),
+        *flags,
         f"--user-data-dir={profile}",
         url,
         stdin=DEVNULL,

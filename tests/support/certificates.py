@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shutil
 import ssl
 import subprocess
 from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
 
 OPENSSL = shutil.which("openssl")
 """The program, where there is one."""
@@ -20,6 +25,13 @@ def make_certificate(directory: Path, name: str, *options: str, also: str = "DNS
     words = (OPENSSL, "req", "-x509", *key, *subject, *(options or ("-nodes",)), "-out", str(path))
     subprocess.run(words, check=True, capture_output=True)
     return path
+
+
+def public_key(certificate: Path) -> str:
+    """Return the SHA-256 of a certificate's public key, as Chromium's list of keys that it trusts has it."""
+    key = load_pem_x509_certificate(certificate.read_bytes()).public_key()
+    text = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(text).digest()).decode()
 
 
 def demanding(certificate: Path, trusted: Path, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
