@@ -8,6 +8,7 @@ import shutil
 import ssl
 import subprocess
 from pathlib import Path
+from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
@@ -16,11 +17,17 @@ OPENSSL = shutil.which("openssl")
 """The program, where there is one."""
 
 
-def make_certificate(directory: Path, name: str, *options: str, also: str = "DNS:localhost") -> Path:
+P_256: Final = ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+RSA_2048: Final = ("rsa:2048",)
+
+
+def make_certificate(
+    directory: Path, name: str, *options: str, also: str = "DNS:localhost", kind: tuple[str, ...] = P_256
+) -> Path:
     """Make a certificate that vouches for itself, as `NAME.pem`, with its key in `NAME.key`; return its path."""
     assert OPENSSL is not None
     path = directory / f"{name}.pem"
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", str(path.with_suffix(".key")))
+    key = ("-newkey", *kind, "-keyout", str(path.with_suffix(".key")))
     subject = ("-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},{also}")
     words = (OPENSSL, "req", "-x509", *key, *subject, *(options or ("-nodes",)), "-out", str(path))
     subprocess.run(words, check=True, capture_output=True)
