@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,9 @@ from bullmq_proxy.gateway.tracing import extra, spans
 from bullmq_proxy.gateway.tracing.extra import TracingError, exporter
 from tests.sessions.peer import Gateway
 from tests.support.collector import Collector
-from tests.support.ports import free_port
 from tests.support.service import run_here
 from tests.support.valkey import ValkeyProcess
+from tests.support.waiting import eventually
 
 REMEDY = "the packages of OpenTelemetry are missing: pip install 'bullmq-proxy[otel]'"
 
@@ -102,17 +103,19 @@ async def test_none_are_sent_where_the_sampler_takes_none(
     assert collector.spans == []
 
 
-async def test_a_collector_that_is_down_keeps_nobody_waiting(
+async def test_a_collector_that_does_not_answer_keeps_nobody_waiting(
     valkey: ValkeyProcess, prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-    monkeypatch.setattr(spans, "FLUSH_TIMEOUT", 0.1)
-    async with Gateway(valkey.url, prefix=prefix, tracing=True) as gateway:
-        queue = await gateway.queue()
-        for _ in range(3):
-            await queue.call("add", "welcome")
-    assert "tracing: the last spans could not be sent in 0.1 s" in caplog.text
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
+        monkeypatch.setattr(spans, "FLUSH_TIMEOUT", 0.1)
+        async with Gateway(valkey.url, prefix=prefix, tracing=True) as gateway:
+            queue = await gateway.queue()
+            for _ in range(3):
+                await queue.call("add", "welcome")
+        assert "tracing: the last spans could not be sent in 0.1 s" in caplog.text
+        await eventually(lambda: "Failed to export" in caplog.text, "the exporter gives up")
 
 
 def test_what_the_library_says_is_said_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
