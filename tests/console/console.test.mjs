@@ -397,6 +397,14 @@ const tests = {
       assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= 390), `${view} is wider than the screen`);
       await page.setViewportSize(WIDE);
     }
+    await page.setViewportSize(NARROW);
+    await page.goto(`${origin}/${href("axe", "failed")}`);
+    await page.waitForFunction(() => {
+      const [count, tab] = [".count", "[aria-current]"].map((each) => document.querySelector(`.tabs ${each}`));
+      const { left, right } = tab.getBoundingClientRect();
+      return count.textContent && left >= 0 && right <= innerWidth; // in sight, though counts have made the others wider
+    });
+    await page.setViewportSize(WIDE);
     await page.goto(`${origin}/${href("axe")}`);
     await button(page, "Clean").click();
     await dialog(page).waitFor();

@@ -42,8 +42,10 @@ export function queueView(main, session, [name, tab, id]) {
       h("span", { class: "gap" }),
       Object.entries(OTHERS).map(([key, title]) => link(key, title)),
     );
-    tabs.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    showCurrent();
   }
+
+  const showCurrent = () => tabs.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 
   function open(current) {
     showTabs(current);
@@ -91,8 +93,9 @@ export function queueView(main, session, [name, tab, id]) {
   const asked = STATES[tab] || KINDS[tab] ? tab : null;
   if (asked && !(lacks && STATES[asked])) open(asked);
   refresh().then(() => {
-    if (closed || view) return;
-    if (lacks) {
+    if (closed) return;
+    if (view) showCurrent(); // counts have made all of them wider
+    else if (lacks) {
       showTabs(asked);
       put(content, h("p", { class: "card empty" }, `${lacks} to see its jobs.`));
     } else open(FIRST.find((state) => known[state] > 0) ?? "waiting");
