@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -131,13 +131,14 @@ def _errors(ledgers: list[Ledger]) -> Counter[str]:
     return sum((each.errors for each in ledgers), Counter())
 
 
-@contextmanager
-def _change(what: str, ledgers: list[Ledger]) -> Iterator[None]:
-    """Say what a change has cost, while which all queues must go on."""
+@asynccontextmanager
+async def _change(what: str, ledgers: list[Ledger]) -> AsyncIterator[None]:
+    """Wait until all queues go on after a change, and say what it has cost."""
     begun, before = time.monotonic(), _errors(ledgers)
     for each in ledgers:
         each.pause = 0.0
     yield
+    await _go_on(ledgers)
     pause, errors = max(each.pause for each in ledgers), dict(_errors(ledgers) - before)
     print(
         f"{what}: {time.monotonic() - begun:.1f} s, longest pause of a queue {pause:.2f} s, errors {errors}", flush=True
@@ -164,23 +165,21 @@ async def _come_back(node: ClusterNode) -> None:
 async def _strike(cluster: Cluster, slots: range, ledgers: list[Ledger]) -> None:
     """Let all happen, one after the other."""
     for master in cluster.nodes[:_MASTERS]:
-        with _change("a master is killed", ledgers):
+        async with _change("a master is killed", ledgers):
             master.process.kill()
-            await _go_on(ledgers)
-        with _change("it comes back as a replica", ledgers):
+        async with _change("it comes back as a replica", ledgers):
             await _come_back(master)
             await asyncio.to_thread(cluster.settle)
-            await _go_on(ledgers)
     home, joined = cluster.owner(slots[0]), cluster.add_node()
-    for what, change in {
-        "a node joins": lambda: cluster.join(joined),
-        f"{len(slots)} slots move to it": lambda: cluster.move(slots, joined),
-        "and back": lambda: cluster.move(slots, home),
-        "it is removed": lambda: cluster.remove(joined),
-    }.items():
-        with _change(what, ledgers):
-            await asyncio.to_thread(change)
-            await _go_on(ledgers)
+    async with _change("a node joins, with a replica", ledgers):
+        await asyncio.to_thread(cluster.join, joined)
+        replica = cluster.add_replica(joined)
+    for what, to in {f"{len(slots)} slots move to it": joined, "and back": home}.items():
+        async with _change(what, ledgers):
+            await asyncio.to_thread(cluster.move, slots, to)
+    async with _change("they are removed", ledgers):
+        for node in (replica, joined):
+            await asyncio.to_thread(cluster.remove, node)
 
 
 async def _measure(cluster: Cluster, gateway: Service, slots: range, queues: int) -> None:

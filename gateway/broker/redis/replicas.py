@@ -162,7 +162,7 @@ class _Rounds:
         self._asked, self._waiting = self._waiting, []
         key = self._key(self._link, self._prefix)
         if key is None:
-            self._loop.call_soon(self._answered, _unknown("the slots move"))
+            self._loop.call_soon(self._answered, GatewayError(ErrorCode.INTERNAL, "the slots move"))
             return
         write = pack_command("SET", key, b"", "PX", _LEFT)
         wait = pack_command("WAIT", self._least, round(self._timeout * 1000))
