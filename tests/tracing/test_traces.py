@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from redis.asyncio import Redis
 
 from tests.sessions.peer import Gateway, Refused, until
 from tests.support.collector import Collector, Span
@@ -212,6 +213,33 @@ class TestWorkers:
         await queue.call("add", "welcome")
         job = await worker.job()
         await queue.call("moveJobToCompleted", job.id, 1, job.shown["token"])
+        _, consumer = await spans(collector, 2)
+        assert (consumer.status, consumer.attributes.get("bullmq.job.state")) == ("UNSET", None)
+
+    async def test_an_answer_that_comes_too_late_is_an_error(
+        self, proxy: Gateway, collector: Collector, valkey: ValkeyProcess, prefix: str
+    ) -> None:
+        queue, worker = await proxy.queue(), await proxy.worker()
+        await queue.call("add", "welcome")
+        job = await worker.job()
+        async with Redis.from_url(valkey.url) as redis:
+            await redis.delete(f"{prefix}:q:{job.id}:lock")
+        await job.answer(result=1)
+        _, consumer = await spans(collector, 2)
+        assert (consumer.status, consumer.reason) == ("ERROR", f"Missing lock for job {job.id}. moveToFinished")
+
+    async def test_a_job_that_a_client_takes_up_again_leaves_open_how_it_ended(
+        self, proxy: Gateway, collector: Collector
+    ) -> None:
+        queue, worker = await proxy.queue(), await proxy.worker(grace=60_000)
+        secret = (await worker.data())["consumer"]
+        await queue.call("add", "welcome")
+        await worker.job()
+        worker.vanish()
+        again = await proxy.worker(grace=60_000, consumer=secret)
+        [held] = (await again.data())["jobs"]
+        await again.send(held["number"], result=1)
+        await queue.until_state(held["jobId"], "completed")
         _, consumer = await spans(collector, 2)
         assert (consumer.status, consumer.attributes.get("bullmq.job.state")) == ("UNSET", None)
 
