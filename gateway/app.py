@@ -14,6 +14,7 @@ from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.grants import EVERYTHING, Rights
 from bullmq_proxy.gateway.access.keys_file import Key
+from bullmq_proxy.gateway.ancestor.functions import ANCESTOR
 from bullmq_proxy.gateway.ancestor.session import AncestorSession
 from bullmq_proxy.gateway.broker.broker import Broker
 from bullmq_proxy.gateway.broker.consuming.tokens import Identity
@@ -293,7 +294,8 @@ class App:
         broker, context = self.broker, Context(self.broker, rights)
         if isinstance(endpoint, AncestorEndpoint):
             queue, of_path = broker.queue(parameters.queue), limits(self.settings)
-            return AncestorSession(queue, context, client, self._call_limits, of_path=of_path)
+            table = ANCESTOR if self._tracing is None else self._tracing.ancestor
+            return AncestorSession(queue, context, client, self._call_limits, table, of_path=of_path)
         if isinstance(endpoint, WorkersEndpoint):
             return WorkersSession(self._webhooks, context, client, self._call_limits)
         match endpoint:

@@ -129,6 +129,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.tracing.extra": set(),
     "gateway.tracing": {
         "gateway",
+        "gateway.ancestor",
         "gateway.broker.consuming",
         "gateway.broker.functions",
         "gateway.sessions.interfaces",

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from bullmq_proxy.gateway.ancestor.jobs import read_array, read_job, read_json, read_row
 from bullmq_proxy.gateway.broker.functions import adding, reading
+from bullmq_proxy.gateway.broker.functions.adding import BulkJob
 from bullmq_proxy.gateway.broker.functions.base import CONSUME, OBSERVE, PRODUCE, Context, Index, JobType
 from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
@@ -21,6 +22,7 @@ from bullmq_proxy.gateway.broker.redis.socket import Sink, future_of
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
 from bullmq_proxy.gateway.rules.ids import check_queue_name, is_reserved
 from bullmq_proxy.gateway.rules.shapes import Job, JobLogs
+from bullmq_proxy.gateway.rules.trace_context import may_carry
 from bullmq_proxy.gateway.values.text import bytes_of
 from bullmq_proxy.gateway.wire.connection_options import Limits
 
@@ -76,8 +78,13 @@ def add_jobs(named: NamedQueue, body: Raw, *, sink: Sink, context: Context) -> C
     sink = partial(_give_in_form, sink)
     if len(texts) > _AT_ONCE:
         return _add_slices(named.queue, texts, sink, context)
-    jobs = [read_job(text, place) for place, text in enumerate(texts)]
+    jobs = [_read(text, place, context) for place, text in enumerate(texts)]
     return adding.add_bulk(named.queue, jobs, sink=sink, context=context)
+
+
+def _read(text: Raw, place: int, context: Context) -> BulkJob:
+    job = read_job(text, place)
+    return msgspec.structs.replace(job, opts=may_carry(job.opts, context.carries)) if context.carries else job
 
 
 def _give_in_form(sink: Sink, added: Any) -> None:
@@ -91,7 +98,7 @@ def _give_in_form(sink: Sink, added: Any) -> None:
 async def _add_slices(queue: Queue, texts: list[Raw], sink: Sink, context: Context) -> None:
     jobs = []
     for place, text in enumerate(texts):
-        jobs.append(read_job(text, place))
+        jobs.append(_read(text, place, context))
         if not len(jobs) % _AT_ONCE:
             await asyncio.sleep(0)
     rest = adding.add_bulk(queue, jobs, sink=sink, context=context)

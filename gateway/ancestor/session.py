@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from bullmq_proxy.gateway.ancestor.functions import ANCESTOR, NamedQueue
 from bullmq_proxy.gateway.broker.functions.base import Context
+from bullmq_proxy.gateway.broker.functions.table import FunctionTable
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
 from bullmq_proxy.gateway.sessions.call_session import EndsWithCalls
@@ -33,12 +34,19 @@ class AncestorSession(EndsWithCalls):
     """A client of the ancestor's that sends requests for one queue."""
 
     def __init__(
-        self, queue: Queue, context: Context, client: CallClient, limits: CallLimits, *, of_path: Limits
+        self,
+        queue: Queue,
+        context: Context,
+        client: CallClient,
+        limits: CallLimits,
+        table: FunctionTable = ANCESTOR,
+        *,
+        of_path: Limits,
     ) -> None:
-        """Make a session, with the limits of the calls under way and those of the path."""
+        """Make a session, with the limits of the calls under way and those of the path, for functions of `table`."""
         self._client = client
         self._queue = NamedQueue(queue, of_path)
-        self._caller = Caller(ANCESTOR, self._queue, context, client, limits)
+        self._caller = Caller(table, self._queue, context, client, limits)
 
     def requested(self, exchange: Exchange, target: Target, options: Options, body: bytes, *, writes: bool) -> None:
         """Carry one request out."""

@@ -143,6 +143,11 @@ def own_telemetry(options: Raw) -> tuple[Headers, bool]:
     return headers(_read(own.metadata)), not (own.metadata or own.omit_context)
 
 
+def may_carry(options: Raw, metadata: str) -> Raw:
+    """Return a producer's options with telemetry metadata, unless they say something about it themselves."""
+    return carrying(options, metadata) if own_telemetry(options)[1] else options
+
+
 def carrying(options: Raw, metadata: str) -> Raw:
     """Return a producer's options with telemetry metadata; only for those that may carry it, see `own_telemetry`."""
     telemetry = b'{"metadata":%b}' % encode(metadata)

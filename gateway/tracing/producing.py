@@ -17,12 +17,13 @@ import msgspec
 from msgspec import Raw
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
+from bullmq_proxy.gateway.ancestor.functions import ANCESTOR, NamedQueue
 from bullmq_proxy.gateway.broker.functions import FLOWS, TABLE, Tables
 from bullmq_proxy.gateway.broker.functions.adding import BulkJob
 from bullmq_proxy.gateway.broker.functions.base import Context
 from bullmq_proxy.gateway.broker.functions.flows import FlowOptions
 from bullmq_proxy.gateway.broker.functions.schedulers import JobTemplate
-from bullmq_proxy.gateway.broker.functions.table import Function
+from bullmq_proxy.gateway.broker.functions.table import Function, FunctionTable
 from bullmq_proxy.gateway.broker.jobs.flows import Flows
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.redis.socket import Sink
@@ -34,6 +35,7 @@ from bullmq_proxy.gateway.rules.trace_context import (
     NO_HEADERS,
     Headers,
     carrying,
+    may_carry,
     metadata,
     own_telemetry,
 )
@@ -85,6 +87,16 @@ class Producers:
         )
         flows = FLOWS.with_rows(traced(FLOWS["add"], self._add_flow), traced(FLOWS["addBulk"], self._add_bulk_flows))
         return Tables(queue, flows)
+
+    def ancestor(self) -> FunctionTable:
+        """Return the functions of the ancestor's routes, the one that adds jobs with spans."""
+        return ANCESTOR.with_rows(traced(ANCESTOR["addJobs"], self._add_jobs))
+
+    def _add_jobs(self, named: NamedQueue, body: Raw, began: Began, *, sink: Sink, context: Context) -> Rest:
+        name = named.queue.name
+        span = self._start("addBulk", name, name, began, NO_HEADERS, {})
+        context = replace(context, carries=metadata(headers_of(span)))
+        return _run(ANCESTOR["addJobs"], span, _note_nothing, named, body, sink=sink, context=context)
 
     def _add(
         self, queue: Queue, name: str, data: Raw, opts: Raw, began: Began, *, sink: Sink, context: Context
@@ -198,13 +210,13 @@ class _WithHeaders(Sequence[BulkJob]):
         return self._with_headers(self._jobs[place])
 
     def _with_headers(self, job: BulkJob) -> BulkJob:
-        return msgspec.structs.replace(job, opts=_may_carry(job.opts, self._metadata))
+        return msgspec.structs.replace(job, opts=may_carry(job.opts, self._metadata))
 
 
 def _give_headers(flows: Sequence[FlowNode], metadata: str) -> None:
     """Let the jobs of flows carry headers; of more than may be added at a time, which is refused, only the first."""
     for node in islice(_nodes(flows), MOST_ADDED):
-        msgspec.structs.force_setattr(node, "opts", _may_carry(node.opts, metadata))
+        msgspec.structs.force_setattr(node, "opts", may_carry(node.opts, metadata))
 
 
 def _nodes(flows: Sequence[FlowNode]) -> Iterator[FlowNode]:
@@ -215,10 +227,6 @@ def _nodes(flows: Sequence[FlowNode]) -> Iterator[FlowNode]:
             continue
         yield node
         waiting.append(iter(node.children or ()))
-
-
-def _may_carry(opts: Raw, metadata: str) -> Raw:
-    return carrying(opts, metadata) if own_telemetry(opts)[1] else opts
 
 
 # How a call ends

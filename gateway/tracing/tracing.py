@@ -18,13 +18,15 @@ class Tracing:
 
     Attributes:
         tables: the functions that clients call.
+        ancestor: those of the ancestor's routes.
         deliveries: puts spans around the jobs that are handed out.
     """
 
     def __init__(self, instance: str, environ: Mapping[str, str]) -> None:
         """Begin; arguments and errors as those of `Tracer`."""
         self._tracer = Tracer(instance, environ)
-        self.tables = Producers(self._tracer).tables()
+        producers = Producers(self._tracer)
+        self.tables, self.ancestor = producers.tables(), producers.ancestor()
         self.deliveries = Deliveries(self._tracer)
 
     def requests(self, session: CallSession) -> CallSession:

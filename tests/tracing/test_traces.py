@@ -89,6 +89,18 @@ class TestProducers:
         assert {carried(job) for job in jobs[:60]} == {span.context}
         assert carried(jobs[60]) == without_flags(OURS)
 
+    @pytest.mark.parametrize("count", [1, 60])
+    async def test_jobs_by_the_ancestors_route_have_one_span(
+        self, proxy: Gateway, collector: Collector, count: int
+    ) -> None:
+        async with client_of(proxy.port, "key-1") as client:
+            answer = await client.ask("POST", "/queues/mails/jobs", [{"name": "n", "data": {}}] * count)
+        [span] = await spans(collector, 1)
+        assert (span.name, span.kind, span.status) == ("addBulk mails", "PRODUCER", "UNSET")
+        queue = await proxy.queue("mails")
+        for job in answer.json[:: max(1, count - 1)]:
+            assert carried(await queue.call("getJob", job["id"])) == span.context
+
     async def test_a_flow_has_one_span(self, proxy: Gateway, collector: Collector) -> None:
         flows = await proxy.connect("/flows")
         child = {"name": "child", "queueName": "c"}

@@ -49,7 +49,7 @@ class Context:
         broker: of this shard.
         rights: of the caller's key; they can change while the connection is open.
         has_ended: whether the connection is gone: long calls then go on with nothing new.
-        carries: telemetry metadata for the next job of a scheduler; empty for none.
+        carries: telemetry metadata for jobs whose options the function itself makes; empty for none.
     """
 
     broker: Broker
