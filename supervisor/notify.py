@@ -61,8 +61,8 @@ class Notifier:
         return {"NOTIFY_SOCKET": self._address, **watchdog}
 
     def hand_over(self, pid: int) -> None:
-        """Say that another process is the main one from now on."""
-        self._send(MAINPID=str(pid))
+        """Say that another process is the main one from now on; systemd has dropped its signs of life until now."""
+        self._send(MAINPID=str(pid), WATCHDOG="1")
         self._address = None
 
     def next_due(self) -> float | None:

@@ -118,8 +118,9 @@ class EventsSession:
 
     def gap(self, start: StreamId, end: StreamId) -> None:
         """Say that the events between these ids are gone."""
+        self._client.send_event(self._next_number, gap_data(start, end), "")
+        self._next_number += 1
         self._counters.gaps += 1
-        self.deliver(gap_data(start, end), "")
 
     async def wait_writable(self) -> None:
         """Wait until the client has read most of what was sent."""

@@ -56,6 +56,13 @@ class TestReports:
             report(notifier, serving=serving)
         assert ear.heard() == [{"READY": "1", "STATUS": "2 of 2"}, {"STATUS": "1 of 2"}, {"STATUS": "2 of 2"}]
 
+    def test_another_main_process_is_named_with_a_sign_of_life(self, ear: Ear) -> None:
+        """Those of its own are not heard before, and the next one comes after half of the time."""
+        notifier = Notifier(ear.address, watchdog=60.0)
+        notifier.hand_over(4711)
+        report(notifier)
+        assert ear.heard() == [{"MAINPID": "4711", "WATCHDOG": "1"}]
+
     def test_the_end_is_told_once_with_the_time_that_it_may_take(self, ear: Ear) -> None:
         notifier = Notifier(ear.address)
         report(notifier)

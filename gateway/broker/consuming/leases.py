@@ -126,7 +126,7 @@ class Leases:
     Attributes:
         identity: of the shard.
         on_lock_gone: is told the name of a queue in which one of them has lost its lock: its job may still be active.
-        lost: how many ended without an answer, since somebody else has the job.
+        lost: how many ended with no answer stored, since somebody else has the job.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -276,13 +276,17 @@ class Consumer:
 
     def lose(self, lease: Lease, reason: str) -> None:
         """Tell the client that a job is not its any more, and make room for another one."""
-        self._shard_leases.lost += 1
+        self.count_lost()
         is_known = lease.state is not PENDING
         self.lock_is_gone()
         self.end(lease)
         if is_known:
             tell(self.holder.cancel, lease, reason)
         self.ended(lease)
+
+    def count_lost(self) -> None:
+        """Count a lease that ends without an answer, or whose answer comes too late: somebody else has the job."""
+        self._shard_leases.lost += 1
 
     def lock_is_gone(self) -> None:
         """Note that the lock of a lease is not ours any more."""

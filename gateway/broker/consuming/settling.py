@@ -34,6 +34,7 @@ Done = Callable[[Outcome], None]
 
 STALLED_TOO_OFTEN: Final = "job stalled more than allowable limit"  # moveStalledJobsToWait-9.lua
 _MISSING, _NO_LOCK, _NOT_ACTIVE, _PENDING, _OTHER_LOCK, _FAILED_CHILD = -1, -2, -3, -4, -6, -9
+_NOT_OURS: Final = (_MISSING, _NO_LOCK, _NOT_ACTIVE, _OTHER_LOCK)
 _FETCHING: Final = ("moveToFinished", "moveToDelayed")  # the scripts that can fetch the next job
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # s between two tries
 
@@ -184,11 +185,7 @@ class Settler:
         lease = settlement.lease
         if code == _NO_LOCK:
             lease.consumer.lock_is_gone()
-        if (
-            settlement.doubtful
-            and lease.state is not OVERTAKEN
-            and code in (_MISSING, _NO_LOCK, _NOT_ACTIVE, _OTHER_LOCK)
-        ):
+        if settlement.doubtful and lease.state is not OVERTAKEN and code in _NOT_OURS:
             self._find_out(settlement, code)
         elif code in (_PENDING, _FAILED_CHILD):
             # As Node's worker: a job whose children do not allow its answer fails with the reason, for good when a
@@ -196,7 +193,7 @@ class Settler:
             error = self._error(settlement, code)
             self.fail(lease, Failed(error.message, unrecoverable=code == _FAILED_CHILD), settlement.done)
         else:
-            self._end(settlement, self._error(settlement, code))
+            self._end_lost(settlement, code)
 
     def _find_out(self, settlement: _Settlement, code: int) -> None:
         """Find out whether an earlier try whose reply was lost has taken the lock that is not ours any more.
@@ -221,12 +218,20 @@ class Settler:
             attempts, stalled = (parse_int(value) or 0 for value in reply)
             charged = attempts > lease.attempts_made
             succeeded = stalled == lease.stalled and (charged or not settlement.move.charges)
-            self._end(settlement, settlement.move if succeeded else self._error(settlement, code))
+            if succeeded:
+                self._end(settlement, settlement.move)
+            else:
+                self._end_lost(settlement, code)
 
         self._queue.link.send(pack_command("HMGET", self._queue.key(lease.id), "atm", "stc"), found)
 
     def _error(self, settlement: _Settlement, code: int) -> GatewayError:
         return finished_error(code, command=settlement.move.script, job_id=settlement.lease.id, state="active")
+
+    def _end_lost(self, settlement: _Settlement, code: int) -> None:
+        if code in _NOT_OURS:
+            settlement.lease.consumer.count_lost()
+        self._end(settlement, self._error(settlement, code))
 
     def _end(self, settlement: _Settlement, outcome: Outcome, reply: Any = None) -> None:
         lease = settlement.lease
