@@ -35,6 +35,7 @@ async function call(queue, input, print) {
 }
 
 async function watch(events, print) {
+  await events.start(); // what comes between this and the loop is not lost
   for await (const { name: event, fields, id } of events) {
     print({ event, args: [...(Object.keys(fields).length ? [fields] : []), ...(id ? [id] : [])] });
   }
