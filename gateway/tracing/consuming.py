@@ -16,12 +16,9 @@ from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.rules.jobs import Hash
 from bullmq_proxy.gateway.rules.trace_context import carried, handed_on
-from bullmq_proxy.gateway.tracing.spans import Tracer, headers_of
-from bullmq_proxy.gateway.values.text import printable
+from bullmq_proxy.gateway.tracing.spans import Tracer, headers_of, shown
+from bullmq_proxy.gateway.values.text import text_of
 from bullmq_proxy.gateway.wire.answers import Failed
-
-LONGEST_REASON = 1000
-"""Characters of a failure's reason that a span shows."""
 
 
 class TracedHolder:
@@ -38,10 +35,10 @@ class TracedHolder:
         """
         self._holder = holder
         self._tracer = tracer
-        self._name = f"process {printable(queue)}"
-        self._attributes = {"bullmq.queue.name": printable(queue), "bullmq.queue.operation": "process"}
+        self._name = f"process {shown(queue)}"
+        self._attributes = {"bullmq.queue.name": shown(queue), "bullmq.queue.operation": "process"}
         if worker is not None:
-            self._attributes["bullmq.worker.name"] = printable(worker)
+            self._attributes["bullmq.worker.name"] = shown(worker)
         self._spans: dict[Lease, Span] = {}
 
     def take(self, lease: Lease, fields: Hash) -> None:
@@ -49,8 +46,8 @@ class TracedHolder:
         before = carried(fields.get(b"opts", b"{}"))
         attributes = {
             **self._attributes,
-            "bullmq.job.id": printable(lease.id),
-            "bullmq.job.name": fields.get(b"name", b"").decode(errors="replace"),
+            "bullmq.job.id": shown(lease.id),
+            "bullmq.job.name": shown(text_of(fields.get(b"name", b""))),
         }
         span = self._tracer.start(self._name, SpanKind.CONSUMER, attributes, before.headers)
         self._spans[lease] = span
@@ -70,7 +67,7 @@ class TracedHolder:
     def note_failure(self, lease: Lease, reason: str) -> None:
         """Let the span say why the job is not completed."""
         if (span := self._spans.get(lease)) is not None:
-            span.set_status(StatusCode.ERROR, printable(reason[:LONGEST_REASON]))
+            span.set_status(StatusCode.ERROR, shown(reason))
 
     def settled(self, lease: Lease, done: Done, outcome: Outcome) -> None:
         """End the span with what became of the job, unless its client goes on with it."""

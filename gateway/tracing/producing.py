@@ -39,9 +39,8 @@ from bullmq_proxy.gateway.rules.trace_context import (
     metadata,
     own_telemetry,
 )
-from bullmq_proxy.gateway.tracing.spans import Attributes, Tracer, headers_of
+from bullmq_proxy.gateway.tracing.spans import Attributes, Tracer, headers_of, shown
 from bullmq_proxy.gateway.values.json_text import read_json
-from bullmq_proxy.gateway.values.text import printable
 
 MOST_NAMES: Final = 20
 """Names of jobs that the span of a bulk shows."""
@@ -116,7 +115,7 @@ class Producers:
         """Return the span of a job, and its options with the span's headers unless it has its own."""
         own, carries = own_telemetry(opts)
         destination = f"{queue.name}.{name}"
-        span = self._start("add", destination, queue.name, began, own, {"bullmq.job.name": printable(name)})
+        span = self._start("add", destination, queue.name, began, own, {"bullmq.job.name": shown(name)})
         return span, carrying(opts, metadata(headers_of(span))) if carries else opts
 
     def _add_bulk(self, queue: Queue, jobs: Sequence[BulkJob], began: Began, *, sink: Sink, context: Context) -> Rest:
@@ -136,9 +135,7 @@ class Producers:
     ) -> Any:
         name = id if template is None or template.name is None else template.name
         destination = f"{queue.name}.{name}"
-        span = self._start(
-            "add", destination, queue.name, began, NO_HEADERS, {"bullmq.job.scheduler.id": printable(id)}
-        )
+        span = self._start("add", destination, queue.name, began, NO_HEADERS, {"bullmq.job.scheduler.id": shown(id)})
         context = replace(context, carries=metadata(headers_of(span)))
         call = TABLE["upsertJobScheduler"].run(queue, id, repeat, template, context=context)
         return await _wait(span, call, _note_id_of)
@@ -154,7 +151,7 @@ class Producers:
         context: Context,
     ) -> Rest:
         span = self._start(
-            "addFlow", flow.queue_name, flow.queue_name, began, NO_HEADERS, {"bullmq.flow.name": printable(flow.name)}
+            "addFlow", flow.queue_name, flow.queue_name, began, NO_HEADERS, {"bullmq.flow.name": shown(flow.name)}
         )
         _give_headers([flow], metadata(headers_of(span)))
         return _run(FLOWS["add"], span, _note_nothing, producer, flow, opts, sink=sink, context=context)
@@ -170,8 +167,8 @@ class Producers:
         self, operation: str, destination: str, queue: str, began: Began, own: Headers, more: Attributes
     ) -> Span:
         """Begin a span behind the trace that the options name, or that the request belongs to."""
-        attributes = {"bullmq.queue.name": printable(queue), "bullmq.queue.operation": operation, **more}
-        name = f"{operation} {printable(destination)}".rstrip()
+        attributes = {"bullmq.queue.name": shown(queue), "bullmq.queue.operation": operation, **more}
+        name = f"{operation} {shown(destination)}".rstrip()
         return self._tracer.start(name, SpanKind.PRODUCER, attributes, own or began.parent, began.at)
 
 
@@ -184,7 +181,7 @@ def traced(row: Function, run: Callable[..., Any]) -> Function:
 def _many(names: list[str]) -> Attributes:
     return {
         "bullmq.job.bulk.count": len(names),
-        "bullmq.job.bulk.names": [printable(name) for name in names[:MOST_NAMES]],
+        "bullmq.job.bulk.names": [shown(name) for name in names[:MOST_NAMES]],
     }
 
 
@@ -272,7 +269,7 @@ async def _wait(span: Span, call: Coroutine[Any, Any, Any], note: Note) -> Any:
 
 def _fail(span: Span, error: BaseException) -> None:
     message = error.message if isinstance(error, GatewayError) else type(error).__name__
-    span.set_status(StatusCode.ERROR, printable(message))
+    span.set_status(StatusCode.ERROR, shown(message))
     span.end()
 
 
@@ -285,9 +282,9 @@ def _note_id(span: Span, result: tuple[bytes, ...]) -> None:
     if not span.is_recording():
         return
     head = bytes(result[0])
-    span.set_attribute("bullmq.job.id", read_json(head[len(b'{"id":') : head.index(b',"name":')]))
+    span.set_attribute("bullmq.job.id", shown(read_json(head[len(b'{"id":') : head.index(b',"name":')])))
 
 
 def _note_id_of(span: Span, job: AddedJob | None) -> None:
     if job is not None:
-        span.set_attribute("bullmq.job.id", job["id"])
+        span.set_attribute("bullmq.job.id", shown(str(job["id"])))

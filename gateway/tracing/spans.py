@@ -31,11 +31,15 @@ from opentelemetry.trace import (
 from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.rules.trace_context import PARENT, STATE, Headers
 from bullmq_proxy.gateway.tracing.extra import exporter
+from bullmq_proxy.gateway.values.text import printable
 
 log = logging.getLogger(__name__)
 
 FLUSH_TIMEOUT: Final = 2.0
 """Seconds that a shard which ends waits for its last spans to be sent."""
+
+LONGEST_TEXT: Final = 1000
+"""Characters of each name, id and reason that a span shows."""
 
 _NOTHING: Final = Context()
 _PARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
@@ -99,6 +103,11 @@ def _tell(loop: asyncio.AbstractEventLoop, closed: asyncio.Event) -> None:
     """Set an event of a loop that may be gone."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(closed.set)
+
+
+def shown(text: str) -> str:
+    """Return a text of a client's, or of Redis, as a span may show it."""
+    return printable(text[:LONGEST_TEXT])
 
 
 def headers_of(span: Span) -> Headers:

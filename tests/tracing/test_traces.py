@@ -77,6 +77,14 @@ class TestProducers:
         assert (without_flags(telemetry["traceparent"]), telemetry["tracestate"]) == (first.context, "a=b")
         assert (second.trace == TRACE, second.parent) == (False, "")
 
+    async def test_long_names_are_cut(self, proxy: Gateway, collector: Collector) -> None:
+        queue, worker = await proxy.queue(), await proxy.worker()
+        await queue.call("add", "n" * 5000)
+        await (await worker.job()).answer(err={"message": "m" * 5000})
+        producer, consumer = await spans(collector, 2)
+        assert (producer.name, producer.attributes["bullmq.job.name"]) == ("add q." + "n" * 998, "n" * 1000)
+        assert (consumer.attributes["bullmq.job.name"], consumer.reason) == ("n" * 1000, "m" * 1000)
+
     async def test_a_bulk_has_one_span(self, proxy: Gateway, collector: Collector) -> None:
         queue = await proxy.queue()
         own = {"telemetry": {"metadata": json.dumps({"traceparent": OURS})}}
