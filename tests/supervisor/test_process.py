@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from bullmq_proxy.gateway.settings import Settings
 from bullmq_proxy.supervisor import process
-from bullmq_proxy.supervisor.process import ShardProcess
+from bullmq_proxy.supervisor.process import ShardProcess, are_own
+from bullmq_proxy.supervisor.successor import obstacle
 
 
 @pytest.fixture
@@ -91,3 +94,16 @@ def test_what_is_said_to_a_dead_shard_is_forgotten(pair: tuple[ShardProcess, soc
     end.close()
     shard.send({"event": "keys", "keys": []})
     assert not shard.has_unsent
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each shard is forked by the supervisor")
+def test_no_successor_starts_before_each_shard_is_a_child_of_its_own(pair: tuple[ShardProcess, socket.socket]) -> None:
+    """init would adopt the others, and nobody would see their end."""
+    shard, _ = pair
+    reason = "shards are starting: send it again when they serve"
+    assert obstacle([shard], has_valkey=False, has_successor=False) == reason, "it is no child yet"
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:
+        shard.pid = child.pid
+        assert are_own([shard])
+        assert obstacle([shard], has_valkey=False, has_successor=False) == ""
+        assert obstacle([shard, shard], has_valkey=False, has_successor=False) == reason, "one is not forked yet"
