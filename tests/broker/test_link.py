@@ -260,13 +260,6 @@ async def test_replies_come_in_the_order_of_the_commands(valkey: ValkeyProcess, 
         await link.call("DEL", prefix, *(f"{prefix}:{n}" for n in range(1000)))
 
 
-async def test_what_is_collected_in_one_turn_of_the_loop_leaves_in_one_write() -> None:
-    async with MisbehavingServer(lambda command: b":1\r\n") as server, connected(local(server)) as link:
-        before = len(server.chunks)
-        assert await asyncio.gather(*(link.call("INCR", "x") for _ in range(500))) == [1] * 500
-        assert len(server.chunks) - before == 1
-
-
 async def test_replies_that_arrive_in_pieces_are_put_together() -> None:
     pieces = iter([b"$5\r\nhe", b"llo\r\n*2\r\n:", b"1\r\n$-1\r\n"])
     async with MisbehavingServer(lambda command: next(pieces)) as server, connected(local(server)) as link:

@@ -1,7 +1,7 @@
 """The pipelined link: one connection to Redis that carries the commands of everybody in this shard.
 
-redis-py's asyncio client waits for each reply before it sends the next command. This link writes all commands of one
-turn of the loop with one `write`, and matches the replies in order. It manages its connection: AUTH, SELECT, name,
+redis-py's asyncio client waits for each reply before it sends the next command. This link writes the commands of one
+turn of the loop together, and matches the replies in order. It manages its connection: AUTH, SELECT, name,
 reconnect, a deadline, and a bounded backlog while Redis is away. It never sends a command twice that may have been
 executed; what a server has refused for being no master goes to the one that is.
 """
@@ -37,6 +37,7 @@ from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
 log = logging.getLogger(__name__)
 
+BURST: Final = 16  # commands that are written at once: Redis begins with them while more are read
 _CONNECT_TIMEOUT: Final = 5.0  # s, for TCP and TLS; the handshake has the link's own deadline
 _SHORTEST_PAUSE: Final = 0.05  # s between two attempts to connect
 _LONGEST_PAUSE: Final = 2.0  # s
@@ -60,11 +61,7 @@ class Link:
     """
 
     def __init__(
-        self,
-        server: Server | Address,
-        options: LinkOptions,
-        setup: Setup | None = None,
-        on_push: OnPush | None = None,
+        self, server: Server | Address, options: LinkOptions, setup: Setup | None = None, on_push: OnPush | None = None
     ) -> None:
         """Make a link; `start` connects it. `on_push` takes what the server says unasked, if `setup` asks for it."""
         self.server = Server(server) if isinstance(server, Address) else server
@@ -225,6 +222,8 @@ class Link:
             self._chunks += command
         else:
             self._chunks.append(command)
+        if len(self._out) == BURST:
+            self._flush()
 
     def _is_full(self, size: int) -> bool:
         return len(self._out) >= self._options.backlog or self._size + size > self._options.backlog_size
@@ -238,7 +237,7 @@ class Link:
         if connection is None or not self._out:
             return
         out, chunks = self._take_out()
-        connection.transport.write(b"".join(chunks))
+        connection.write(b"".join(chunks))
         connection.pending.extend(out)
 
     def _take_out(self) -> tuple[list[Entry], list[Chunk]]:

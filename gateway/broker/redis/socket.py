@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -133,9 +134,12 @@ class RedisSocket(asyncio.Protocol):
         self._reader: Any = reader if on_push is None else _PushReader(reader, on_push)
         self._swallowed = 0  # replies before the one that counts, of the command in front
         self._first_error: Exception | None = None  # among those
+        self._descriptor: int | None = None  # None where what is written must be encrypted
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        if transport.get_extra_info("sslcontext") is None:
+            self._descriptor = transport.get_extra_info("socket").fileno()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, ssl.SSLError):
@@ -193,6 +197,15 @@ class RedisSocket(asyncio.Protocol):
         """Return whether a command was not executed, and somebody sends it again."""
         word = refusal(reply)
         return bool(word) and self.on_refused is not None and self.on_refused(self, entry, word, reply)
+
+    def write(self, data: bytes) -> None:
+        """Write at once, while uvloop's transport would write at the end of the loop's turn."""
+        sent, transport = 0, self.transport
+        if self._descriptor is not None and not transport.get_write_buffer_size() and not transport.is_closing():
+            with suppress(OSError):  # the transport has it, too
+                sent = os.write(self._descriptor, data)
+        if sent < len(data):
+            transport.write(data[sent:])
 
     def take_back_unsent(self) -> None:
         """Let the system not go on to send what has not arrived when this is closed.
