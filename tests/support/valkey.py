@@ -54,7 +54,7 @@ class ValkeyProcess:
         self._conf = conf
         self._users = users
         # pytest's directories are too deep for a socket's path.
-        self._short = Path(tempfile.mkdtemp(prefix="valkey-"))
+        self._short = Path(tempfile.mkdtemp(prefix="redis-"))
         self._socket = self._short / "s"
         self.port = free_port() if tcp else 0
         self.relay = None if relays is None else relays.before(self)
