@@ -8,7 +8,7 @@ ENV HOST=0.0.0.0 \
     REDIS_HOST=redis \
     PYTHONUNBUFFERED=1
 
-RUN useradd --system --no-create-home --shell /usr/sbin/nologin proxy
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin proxy
 
 WORKDIR /src
 COPY . .
