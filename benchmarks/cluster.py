@@ -37,7 +37,7 @@ _SERVERS: Final = ("single", 1, 2, 3)
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run has shown: adds per second, and microseconds of processor time for each add."""
+    """Figures of one run: adds per second, and microseconds of processor time for each add."""
 
     per_second: float
     shards: float

@@ -39,7 +39,7 @@ _LONGEST: Final = 90.0  # s for what is under way at the end: BullMQ's own check
 
 @dataclass
 class Ledger:
-    """What the clients of one queue know of its jobs.
+    """Jobs of one queue as its clients know them.
 
     Attributes:
         tried: when each id was sent.

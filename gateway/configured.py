@@ -1,4 +1,4 @@
-"""What the settings say, as the parts of a gateway want to hear it."""
+"""Make the options of a gateway's parts from its settings."""
 
 from __future__ import annotations
 

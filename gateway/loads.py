@@ -22,7 +22,7 @@ PULSE: Final = 0.5
 """Seconds between two signs of life of a shard, without which nothing is handed on to it."""
 _LATE: Final = 3 * PULSE
 MOST_HOPS: Final = 3
-"""How often one socket is handed on: shards that accept at the same moment choose the same one, which then hands on."""
+"""Times that one socket is handed on at most: shards that accept at one moment choose the same one, which hands on."""
 
 
 @dataclass(frozen=True, slots=True)

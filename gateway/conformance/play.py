@@ -35,7 +35,7 @@ _RESTS: Final = {
     WATCHER: ("/events", "/events"),
     WORKER: ("/process/CONCURRENCY", "/process/0*[1-9][0-9]*"),
 }
-"""What comes behind a queue's name in the path of each role: for people, and as a pattern."""
+"""The end of each role's path, behind the queue's name: for people, and as a pattern."""
 
 
 class Missing(Exception):

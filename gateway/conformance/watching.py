@@ -17,13 +17,13 @@ IDS: Final = tuple(f"1700000000000-{n}" for n in (8, 9, 10, 11, 100, 101))
 LATER_ID: Final = "1700000009000-0"
 """The id of the oldest event that is left after a gap."""
 UNKNOWN: Final = "kit-"
-"""What names of events begin with that no client knows: whether it hands them on is its own affair."""
+"""Prefix of events that no client knows; it may hand them on or not."""
 
 Event = Mapping[str, Any]
 
 
 class Watched:
-    """What a watcher was sent, and what it has printed of it."""
+    """Events that a watcher was sent, beside those that it has printed."""
 
     def __init__(self, play: Play) -> None:
         self._play = play
@@ -40,7 +40,7 @@ class Watched:
 
     @property
     def printed(self) -> list[Event]:
-        """What the client has printed, without what it does not know, and without gaps that are told again.
+        """Return the events that the client has printed, without unknown ones, and without gaps that are told again.
 
         Raises:
             Missing: a line is no event.

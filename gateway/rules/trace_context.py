@@ -37,7 +37,7 @@ def headers(carried: object) -> Headers:
 
 
 class Carried(NamedTuple):
-    """What a job carries of a trace.
+    """The part of a trace that a job carries.
 
     Attributes:
         headers: of the trace.

@@ -54,7 +54,7 @@ Note = Callable[[Span, Any], None]
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """When a call was taken, in ns since 1970, and the trace that its request belongs to."""
+    """The time at which a call was taken, in ns since 1970, and the trace of its request."""
 
     at: int
     parent: Headers

@@ -1,4 +1,4 @@
-"""When commands leave: together at the end of a turn of the loop, and a burst of them at once."""
+"""Commands leave together at the end of a turn of the loop, and a burst of them at once."""
 
 from __future__ import annotations
 

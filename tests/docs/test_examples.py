@@ -31,7 +31,7 @@ ADDRESS = "127.0.0.1:8080"
 SUFFIX = {"python": "py", "js": "mjs"}
 DOCS = ROOT / "docs"
 CLIENT = {"./client.js": (ROOT / "gateway" / "pages" / "client.js").as_uri()}
-"""Where the client of the JavaScript examples is."""
+"""The place of the client that the JavaScript examples import."""
 
 NODE = shutil.which("node")
 

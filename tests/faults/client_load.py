@@ -36,7 +36,7 @@ PAUSES = {"cut": (1.1, 1.6), "stop": (2.0, 4.0), "kill": (2.0, 4.0), "gateway": 
 AWAY = (0.1, 1.5)
 """Seconds for which Redis is away."""
 MOST_GROWTH = 1.2
-"""What a client may use after the last fifth of the jobs, to what it uses after the first."""
+"""Most memory of a client after the last fifth of the jobs, as a ratio to that after the first."""
 CLIENTS = ROOT / "tests" / "clients"
 
 

@@ -1,4 +1,4 @@
-"""What a job carries of a trace, written into options without reading what else they say."""
+"""Traces that jobs carry, written into options without reading the rest of them."""
 
 from __future__ import annotations
 

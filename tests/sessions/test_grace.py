@@ -301,6 +301,19 @@ async def test_a_job_goes_back_whose_client_is_refused_before_redis_says_that_it
         await queue.until_state("a", "waiting")
 
 
+async def goes_on(there: Gateway, secret: str, queue: Peer, end: asyncio.Task[None]) -> None:
+    """Let a client take its two jobs up elsewhere and answer them while its shard ends; neither was given back."""
+    back = await come(there, consumer=secret)
+    assert back.jobs == [("a", 1), ("b", 2)]
+    await end
+    for number in (1, 2):
+        await back.again(number).answer(result=1)
+    await queue.until_state("b", "completed")
+    for id in ("a", "b"):
+        job = await queue.call("getJob", id)
+        assert (job["attemptsStarted"], job["stalledCounter"]) == (1, 0)
+
+
 async def test_a_client_whose_shard_stops_goes_on_elsewhere_with_its_jobs(
     valkey: ValkeyProcess, prefix: str, there: Gateway
 ) -> None:
@@ -310,15 +323,7 @@ async def test_a_client_whose_shard_stops_goes_on_elsewhere_with_its_jobs(
         await work(queue, client, "a", "b")
         end = asyncio.create_task(stopping.stop())
         assert (await client.peer.data())["type"] == "drain"
-        back = await come(there, consumer=client.secret)
-        assert back.jobs == [("a", 1), ("b", 2)]
-        await end
-    for number in (1, 2):
-        await back.again(number).answer(result=1)
-    await queue.until_state("b", "completed")
-    for id in ("a", "b"):
-        job = await queue.call("getJob", id)
-        assert (job["attemptsStarted"], job["stalledCounter"]) == (1, 0)
+        await goes_on(there, client.secret, queue, end)
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["before-the-drain", "while-it-drains"])
@@ -336,15 +341,7 @@ async def test_a_client_whose_connection_breaks_when_its_shard_stops_goes_on_els
         if not is_first:
             assert (await client.peer.data())["type"] == "drain"
             client.peer.vanish()
-        back = await come(there, consumer=client.secret)
-        assert back.jobs == [("a", 1), ("b", 2)]
-        await end
-    for number in (1, 2):
-        await back.again(number).answer(result=1)
-    await queue.until_state("b", "completed")
-    for id in ("a", "b"):
-        job = await queue.call("getJob", id)
-        assert (job["attemptsStarted"], job["stalledCounter"]) == (1, 0)
+        await goes_on(there, client.secret, queue, end)
 
 
 async def test_what_nobody_has_taken_up_goes_back_uncounted_when_the_shard_has_drained(

@@ -41,7 +41,7 @@ _Limiter = tuple[int, int] | None
 
 
 class Deliveries(Protocol):
-    """Whoever is told of each job that goes out to a client, and of its end."""
+    """Told of each job that goes out to a client, and of its end."""
 
     def holder(self, queue: Queue, holder: Holder, worker: str | None) -> Holder:
         """Return the holder that is to stand before that of a client, which calls itself `worker`."""
