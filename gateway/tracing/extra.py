@@ -1,4 +1,4 @@
-"""Requirements of tracing beside the gateway: the packages of the extra `otel`, and variables that can be understood."""
+"""Requirements of tracing: the packages of the extra `otel`, and variables that can be understood."""
 
 from __future__ import annotations
 
