@@ -219,10 +219,8 @@ async def test_fetching_a_job(limiter: tuple[int, int] | None) -> None:
     await theirs.scripts.moveToActive("token", {"lockDuration": 30_000, "limiter": LIMITER if limiter else None})
     tracker = Tracker(Link(Address(), OPTIONS), OPTIONS)
     seats = Seats(1, lambda link: tracker)
-    waiter = MarkerWait(ours.queue, OPTIONS, seats, SafetyNet(ours.link, 5.0))
-    feed = Feed(
-        ours.queue, waiter, StalledChecker(ours.queue, SafetyNet(ours.link, 5.0)), LockRenewer(), ours.leases, _nothing
-    )
+    waiter = MarkerWait(ours.queue, OPTIONS, seats, SafetyNet(5.0))
+    feed = Feed(ours.queue, waiter, StalledChecker(ours.queue, SafetyNet(5.0)), LockRenewer(), ours.leases, _nothing)
     consumer = feed.join(ours.options, ours)
     their_keys, their_args = theirs.calls["moveToActive"]
     our_keys, our_args = ours.sent("moveToActive")
@@ -350,7 +348,7 @@ async def test_renewing_locks() -> None:
 async def test_looking_for_stalled_jobs() -> None:
     theirs, ours = Theirs(), Ours(max_stalled_count=2, stalled_interval=5000)
     theirs.scripts.moveStalledJobsToWait(2, 5000)
-    checker = StalledChecker(ours.queue, SafetyNet(ours.link, 5.0))
+    checker = StalledChecker(ours.queue, SafetyNet(5.0))
     checker.join(ours.consumer)
     checker.close()
     their_keys, their_args = theirs.calls["moveStalledJobsToWait"]
@@ -402,7 +400,7 @@ def add(ours: Ours, opts: dict[str, Any]) -> None:
         (lambda ours: ours.settler.release(ours.lease, _nothing), "moveJobFromActiveToWait"),
         (lambda ours: ours.settler.wait_children(ours.lease, _nothing), "moveToWaitingChildren"),
         (
-            lambda ours: StalledChecker(ours.queue, SafetyNet(ours.link, 5.0)).join(ours.consumer),
+            lambda ours: StalledChecker(ours.queue, SafetyNet(5.0)).join(ours.consumer),
             "moveStalledJobsToWait",
         ),
         (lambda ours: ours.queue.scripts["moveToActive"].run(ours.queue.active_keys, []), "moveToActive"),

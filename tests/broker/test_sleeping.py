@@ -275,10 +275,7 @@ async def test_a_sleeping_watcher_hears_large_events_and_the_shared_connection_d
 
 
 class Asleep:
-    """A sleeper that suspects one key."""
-
-    def __init__(self, key: str) -> None:
-        self.suspects = [key]
+    def __init__(self) -> None:
         self.woken = 0
 
     def wake_up(self) -> None:
@@ -288,10 +285,10 @@ class Asleep:
 async def test_the_net_wakes_exactly_those_who_have_jobs_without_a_marker(
     broker: Broker, redis: Redis, prefix: str
 ) -> None:
-    net = SafetyNet(broker.link, period=0.02)
-    sleepers = [Asleep(f"{prefix}:{number}") for number in range(600)]
-    for sleeper in sleepers:
-        net.add(sleeper)
+    net = SafetyNet(period=0.02)
+    sleepers = [Asleep() for _ in range(600)]
+    for number, sleeper in enumerate(sleepers):
+        net.add(sleeper, broker.queue("q").link, [f"{prefix}:{number}"])
     await redis.set(f"{prefix}:7", 1)
     await redis.set(f"{prefix}:599", 1)
     await eventually(lambda: sleepers[7].woken and sleepers[599].woken, "both are found")
@@ -303,7 +300,7 @@ async def test_the_check_for_stalled_jobs_runs_only_where_there_may_be_some(
     broker: Broker, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stalled, "CHECK_PERIOD", 0.01)
-    net = SafetyNet(broker.link, period=0.02)
+    net = SafetyNet(period=0.02)
     queue = broker.queue("q")
     checker = StalledChecker(queue, net)
     consumer = Consumer("q", WorkerOptions(stalled_interval=20), broker.leases, cast(Holder, None), None)
@@ -336,8 +333,8 @@ async def test_a_job_without_a_marker_is_fetched_when_the_net_finds_it(broker: B
         pipe.hset(queue.key("1"), mapping={"name": "n", "data": "{}", "opts": "{}", "timestamp": "1"})
         pipe.lpush(queue.key("wait"), "1")
         await pipe.execute()
-    waiter = next(iter(broker._parts.sleeping._idle))
-    assert queue.key("wait") in waiter.suspects
+    ((waiter, suspects),) = broker._parts.sleeping._idle.items()
+    assert queue.key("wait").encode() in suspects.words
     waiter.wake_up()
     await worker.has(1)
 

@@ -357,7 +357,7 @@ async def test_a_finished_job_sweeps_a_few_hundred_others_away_and_the_next_one_
 
 
 async def test_every_check_for_stalled_jobs_takes_place(broker: Broker, redis: Redis) -> None:
-    checker = StalledChecker(broker.queue("q"), SafetyNet(broker.link, 10.0))
+    checker = StalledChecker(broker.queue("q"), SafetyNet(10.0))
     consumer = Consumer("q", WorkerOptions(stalled_interval=20), broker.leases, cast(Holder, None), None)
     await redis.config_resetstat()
     checker.join(consumer)

@@ -55,7 +55,6 @@ class MarkerWait:
         self._shown_on: Tracker | None = None  # as one that sleeps
         self._woken = False
         self._until = 0
-        self.suspects: list[str] = []  # while it sleeps: the keys that stand for jobs to fetch
         self.popped = False  # a marker was taken; for the feed to unset when it has made use of it
 
     async def wait(self, until: int) -> int:
@@ -156,8 +155,8 @@ class MarkerWait:
         tracker = self._show()
         self._woken = False
         # A delayed job whose time is known needs no further look.
-        self.suspects = self._queue.keys("wait", "prioritized", *(() if self._until else ("delayed",)))
-        self._net.add(self)
+        jobs = self._queue.keys("wait", "prioritized", *(() if self._until else ("delayed",)))
+        self._net.add(self, self._queue.link, jobs)
         try:
             while not self._woken and not (tracker := self._show()).is_refused:
                 change = self._change = tracker.expect(self._key, self._queue.link)

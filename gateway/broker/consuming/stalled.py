@@ -42,7 +42,6 @@ class StalledChecker:
 
     def __init__(self, queue: Queue, net: SafetyNet) -> None:
         """Make a checker of `queue`; `net` is that of the shard's checkers."""
-        self.suspects = queue.keys("active", "stalled")
         self._queue = queue
         self._net = net
         self._loop = asyncio.get_running_loop()
@@ -77,7 +76,7 @@ class StalledChecker:
             self._interval = interval
             self._due = 0.0
             if not self._checks_always:
-                self._net.add(self)
+                self._net.add(self, self._queue.link, self._queue.keys("active", "stalled"))
             self._check()
 
     def close(self) -> None:

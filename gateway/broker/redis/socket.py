@@ -76,6 +76,11 @@ def pack_command(*args: Any) -> bytes:
         return pack_command(*(bytes_of(arg) if isinstance(arg, str) else arg for arg in args))
 
 
+def pack_words(*words: Any) -> bytes:
+    """Write words of a command as `pack_command` does, without the head that says how many there are."""
+    return pack_command(*words).partition(b"\r\n")[2]
+
+
 def packable(words: Iterable[Chunk]) -> list[bytes | memoryview]:
     """Make payloads fit for `pack_command`, which does not know `Raw`."""
     return [word if isinstance(word, bytes) else memoryview(word) for word in words]
