@@ -55,6 +55,7 @@ class Connection(SendingConnection):
         self.account = self.place = None
         self.heard = True  # anything at all since the last look of the keepalive
         self.heard_at = self.loop.time()  # at the look that has last found something
+        self.quiet_looks = 0  # since then, at which nothing was found
         self.stuck_at = 0  # unread bytes at the keepalive's last look, while the connection is not read
         self.pinged: dict[Connection, None] | None = None  # those that the keepalive has pinged with this one
         self._owed = 0  # bytes of the current frame that the library's parser has not seen yet

@@ -11,15 +11,18 @@ from bullmq_proxy.gateway.net import frames
 from bullmq_proxy.gateway.net.connection import Connection
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
+_QUIET_LOOKS: Final = 3  # of the keepalive, two in an interval, until a client without work is pinged
 _SLICE: Final = 50  # connections between two turns of the loop: a ping takes some 10 us
 
 
 class Keepalive:
     """Pings connections that have gone quiet, and closes those that stay so.
 
-    A dead peer is found after `interval` + `timeout` at the latest: quiet for half an interval is noted, quiet for the
-    other half is pinged, quiet for `timeout` more is closed with 4003. Half-way there it is pinged once more: one ping,
-    or its pong, may get lost in a proxy or a client that is just busy.
+    A dead peer is found after `interval` + `timeout` at the latest if it has work, a job in hand or a call without a
+    reply: quiet for half an interval is noted, quiet for the other half is pinged, quiet for `timeout` more is closed
+    with 4003. Half-way there it is pinged once more: one ping, or its pong, may get lost in a proxy or a client that is
+    just busy. Nobody waits for one without work, which is pinged at every second interval: with thousands of idle
+    connections the pings are most of what a gateway does. One that is given a job meanwhile is pinged at the next look.
     """
 
     def __init__(self, connections: Callable[[], Collection[Connection]], interval: float, timeout: float) -> None:
@@ -40,12 +43,14 @@ class Keepalive:
             if connection.heard:
                 connection.heard = False
                 connection.heard_at = connection.loop.time()
-                connection.stuck_at = 0
+                connection.quiet_looks = connection.stuck_at = 0
                 connection.forget_ping()
             elif connection.is_reading_paused:
                 _look_at_held(connection)
             elif connection.pinged is None:
-                pinged.add(connection)
+                connection.quiet_looks += 1
+                if connection.quiet_looks >= _QUIET_LOOKS or not connection.is_idle:
+                    pinged.add(connection)
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
                 if pinged:

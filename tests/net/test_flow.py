@@ -220,6 +220,31 @@ class TestPeersThatAreGone:
                 client.send(payload, PONG)
             assert await client.ask("count") == {"ok": 0}
 
+    async def test_one_with_a_call_under_way_is_pinged_twice_as_often(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(ping_interval=0.1, ping_timeout=0.5)
+        async with (
+            await RawClient.open(gateway.port, "/queue/q") as idle,
+            await RawClient.open(gateway.port, "/queue/q") as busy,
+        ):
+            busy.send(call(1, "addAndWait", "job", {}))
+            pings = 0
+
+            async def answer() -> None:
+                nonlocal pings
+                while True:
+                    opcode, payload = await busy.read()
+                    if opcode == PING:
+                        pings += 1
+                        busy.send(payload, PONG)
+
+            async with asyncio.TaskGroup() as group:
+                answering = group.create_task(answer())
+                for _ in range(4):
+                    _, payload = await idle.read()
+                    idle.send(payload, PONG)
+                answering.cancel()
+            assert pings >= 6
+
     async def test_a_pong_counts_for_its_own_ping_only(self, make_gateway: MakeGateway) -> None:
         """With a timeout longer than the interval, the end of an older ping's time must not judge a younger ping."""
         gateway = await make_gateway(ping_interval=0.1, ping_timeout=0.5)
