@@ -356,9 +356,7 @@ class Settings:
         "A gateway on this Redis that is silent longer than this is taken for dead, and its jobs are given back.",
         value_types.duration(2, 86_400, or_never=True),  # each shard gives a sign of life each second
     )
-    ping_interval: float = option(
-        20.0, "Silence until a ping; twice that without work.", value_types.duration(0.01, 3600)
-    )
+    ping_interval: float = option(20.0, "Silence until a ping; twice that if idle.", value_types.duration(0.01, 3600))
     ping_timeout: float = option(
         20.0, "A client that does not answer a ping in this time is closed with 4003.", value_types.duration(0.01, 3600)
     )
