@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import json
 import logging
 import os
@@ -62,6 +63,7 @@ def _serve(controls: Sequence[socket.socket]) -> int:
         return Exit.DONE
     messages = [json.loads(line) for line, _ in received]
     _configure_logs(messages[0])
+    gc.disable()  # until `tune`: imports leave next to nothing that it could free, and it took a tenth of their time
     from bullmq_proxy.gateway import shard  # noqa: PLC0415 - an error of a library's import is logged as a shard's
     from bullmq_proxy.gateway.memory import die_first, tune  # noqa: PLC0415
 
