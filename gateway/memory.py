@@ -26,10 +26,10 @@ _STEADY: Final = 2**20  # bytes of growth between two looks that do not count
 def tune() -> None:
     """Tune the garbage collector and malloc, once everything is imported.
 
-    What is loaded now stays, so the collector, which was off until now, never looks at it. What comes later frees itself:
-    the collector is for the cycles of references that libraries make in errors, and looks at everything after 5 million
-    new objects that stay; that saves 1 to 3 us per add and job. glibc returns each large block to the system at once and clears the
-    pages of the next one: that took 4 of 6 ms for a payload of 1 MB.
+    What is loaded now stays, so the collector, which was off until now, never looks at it. What comes later frees
+    itself: the collector is for the cycles of references that libraries make in errors, and looks at everything after 5
+    million new objects that stay; that saves 1 to 3 us per add and job. glibc returns each large block to the system at
+    once and clears the pages of the next one: that took 4 of 6 ms for a payload of 1 MB.
     """
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)

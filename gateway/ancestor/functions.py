@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from bullmq_proxy.gateway.ancestor.jobs import read_array, read_job, read_json, read_row
 from bullmq_proxy.gateway.broker.functions import adding, reading
@@ -33,8 +32,7 @@ _AT_ONCE: Final = 50  # jobs that are read in one turn of the loop
 _DUPLICATE: Final = b',"duplicate":true'
 
 
-@dataclass(frozen=True, slots=True)
-class NamedQueue:
+class NamedQueue(Struct, frozen=True):
     """A queue whose name is still to be checked.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
+
+from msgspec import Struct
 
 from bullmq_proxy.gateway.broker.consuming.feed import Deliveries, Feed
 from bullmq_proxy.gateway.broker.consuming.leases import Leases
@@ -25,8 +26,7 @@ from bullmq_proxy.gateway.broker.watching.job_waits import JobWaits
 _Service = TypeVar("_Service", Feed, ManualConsumers, EventReader, JobWaits)
 
 
-@dataclass(frozen=True, slots=True)
-class ShardParts:
+class ShardParts(Struct, frozen=True):
     """What all queues of a shard share.
 
     Attributes:

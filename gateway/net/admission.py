@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from asyncio import BaseTransport
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 from websockets.datastructures import Headers
 
 from bullmq_proxy.gateway.access import certificates
@@ -27,8 +27,7 @@ _ON_BOTH: Final = (PageEndpoint.HEALTH, PageEndpoint.READY)
 _OBSERVERS: Final = frozenset({Permission.OBSERVE})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admission(Struct, frozen=True, kw_only=True):
     """The settings of a listener: who is let in, and the limits of a connection."""
 
     authenticator: Authenticator

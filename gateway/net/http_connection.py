@@ -10,10 +10,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
+from msgspec import Struct
 from websockets.http11 import Request, Response
 
 from bullmq_proxy.gateway.access.accounts import Account
@@ -42,8 +42,7 @@ Scope = tuple[type[Endpoint], str, Account]
 """What a session is of: a kind of endpoints, the name of the queue, empty for none, and the account of the key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """A request that is let in.
 
     Attributes:

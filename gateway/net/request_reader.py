@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Generic, Protocol, TypeVar
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from msgspec import Struct
 from websockets.http11 import Request, Response
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
@@ -31,8 +31,7 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE
 _DIGITS: Final = 7  # of the length of a request that is taken whole: it has come in one piece
 
 
-@dataclass(slots=True)
-class Arrived(Generic[T]):
+class Arrived(Struct, Generic[T]):
     """A request that has come as a whole.
 
     Attributes:

@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec import Struct, field
 
 from bullmq_proxy.gateway.net.ends import END_CODES
 from bullmq_proxy.gateway.net.places import KINDS, Place, Places
@@ -68,8 +69,7 @@ def _numbers() -> Iterator[int]:
         yield number
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(Struct, frozen=True):
     """What all connections of a listener share.
 
     Attributes:
@@ -78,8 +78,8 @@ class Shared:
         bad_messages_per_second: of one connection; see `Connection.penalize`.
         budget: of the shard, to which bytes count that were read and are no whole message yet.
         unopened: connections whose handshake is not answered yet.
-        open: those whose handshake is answered, and that nobody has begun to close, by age; and their places.
         unfinished: those with bytes that were read and are to be taken in the next turn of the loop, or one in each.
+        open: those whose handshake is answered, and that nobody has begun to close, by age; and their places.
         long: those in the middle of a long message, each of which reads once when it is its turn.
         partial: those with a message that is not whole, and the loop time of its last bytes, the oldest one first.
         unread: those whose clients leave output unread, and how many bytes of it.
@@ -97,9 +97,9 @@ class Shared:
     bad_messages_per_second: int
     budget: Budget
     unopened: Unopened
+    unfinished: Unfinished
     max_unread: int = UNREAD
     open: dict[Connection, Place] = field(default_factory=dict)
-    unfinished: Unfinished = field(init=False)
     long: dict[Socket, None] = field(default_factory=dict)
     partial: OrderedDict[Socket, float] = field(default_factory=OrderedDict)
     unread: dict[Unread, int] = field(default_factory=dict)
@@ -110,10 +110,6 @@ class Shared:
     refusals: Refusals = field(default_factory=Refusals)
     ends: dict[int, int] = field(default_factory=lambda: dict.fromkeys(END_CODES, 0))
     kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS.values(), 0))
-
-    def __post_init__(self) -> None:
-        """Make what needs the budget."""
-        object.__setattr__(self, "unfinished", Unfinished(self.budget.turns))
 
     @property
     def turn(self) -> float:

@@ -18,8 +18,9 @@ import math
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from bullmq_proxy.gateway.errors import invalid_arguments
 
@@ -77,8 +78,7 @@ _HASH: Final = re.compile(r"H(?:\(([0-9]+)-([0-9]+)\))?(?:/([0-9]+))?")
 _FREE: Final = re.compile(r"H\([0-9]+-[0-9]+\)|H/[0-9]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(Struct, frozen=True):
     """A parsed pattern. Numbers are sorted; Sunday is 0 (a 7 in `weekdays` never matches by itself)."""
 
     seconds: tuple[int, ...]

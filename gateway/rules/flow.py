@@ -7,11 +7,10 @@ import uuid
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 from bullmq_proxy.gateway.errors import GatewayError, invalid_arguments
 from bullmq_proxy.gateway.rules.ids import check_queue_name
@@ -49,8 +48,7 @@ Defaults = Mapping[str, JobOptions]
 _NONE_YET: Final = Prepared(packed=b"", shown=b"")
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class FlowJob:
+class FlowJob(Struct, eq=False, weakref=True):
     """A checked node: one job to add.
 
     Attributes:
@@ -225,8 +223,7 @@ _string: Final[Reader[str]] = Reader(str, packed=True)
 # What comes back
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
+class Added(Struct, frozen=True):
     """What became of one job of a flow.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from bullmq_proxy.gateway.sessions.budget import MESSAGE_OVERHEAD, Budget
 from bullmq_proxy.gateway.sessions.interfaces import CallClient
@@ -15,8 +16,7 @@ _SMALL: Final = 2**14  # bytes of each of its messages, at most
 _LONG_AGO: Final = -2  # a period in which nothing was
 
 
-@dataclass(frozen=True, slots=True)
-class CallLimits:
+class CallLimits(Struct, frozen=True):
     """How much of one connection may be under way; beyond it the socket is not read until half of it is done.
 
     Attributes:

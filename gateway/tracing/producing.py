@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from typing import Any, Final, overload
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
+from msgspec.structs import asdict, replace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from bullmq_proxy.gateway.ancestor.functions import ANCESTOR, NamedQueue
@@ -52,18 +52,15 @@ Rest = Coroutine[Any, Any, None] | None
 Note = Callable[[Span, Any], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Began:
+class Began(Struct, frozen=True):
     """The time at which a call was taken, in ns since 1970, and the trace of its request."""
 
     at: int
     parent: Headers
 
 
-class TracedFunction(Function):
+class TracedFunction(Function, frozen=True):
     """A function of the table whose `run` gets one argument more, behind the bound ones: how the call began."""
-
-    __slots__ = ()
 
     def bind(self, args: Sequence[Raw]) -> list[Any]:
         """Check and convert the arguments, right when the call is taken."""
@@ -174,7 +171,7 @@ class Producers:
 
 def traced(row: Function, run: Callable[..., Any]) -> Function:
     """Return a row of the table with another way to run it."""
-    values = {field.name: getattr(row, field.name) for field in fields(row)}
+    values = asdict(row)
     return TracedFunction(**{**values, "run": run})
 
 

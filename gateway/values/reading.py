@@ -14,12 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
-from msgspec import Raw, inspect
+from msgspec import Raw, Struct, field, inspect
 
 from bullmq_proxy.gateway.values.json_text import SURROGATE, UNREADABLE
 from bullmq_proxy.gateway.values.text import in_half_pairs
@@ -27,8 +26,7 @@ from bullmq_proxy.gateway.values.text import in_half_pairs
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Shape:
+class Shape(Struct):
     """What a type takes, as far as the second look needs to know it.
 
     Attributes:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import email.utils
 import math
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from bullmq_proxy.gateway.values.json_text import encode, json_text
 from bullmq_proxy.gateway.wire.answers import Failed
@@ -20,8 +19,7 @@ SHORTEST_DELAY, LONGEST_DELAY = 100, 3_600_000
 """Milliseconds by which a `Retry-After` can delay a job."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """An answer of an endpoint.
 
     Attributes:
@@ -37,8 +35,7 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
+class NoAnswer(Struct, frozen=True):
     """Why there is no answer.
 
     Attributes:
@@ -50,34 +47,29 @@ class NoAnswer:
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(Struct, frozen=True):
     """The job is done; `result` is JSON text."""
 
     result: Raw
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """The endpoint will end the job by its token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """The job failed, and the endpoint is there."""
 
     failure: Failed
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(Struct, frozen=True):
     """The endpoint wants to be left alone for so many milliseconds."""
 
     delay: int
 
 
-@dataclass(frozen=True, slots=True)
-class Down:
+class Down(Struct, frozen=True):
     """The job failed, and nothing would go better there now; `cause` is for the log: no text of the endpoint."""
 
     failure: Failed

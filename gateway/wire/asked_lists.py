@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from bullmq_proxy.gateway.rules.shapes import ConnectionKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueuesOptions:
+class QueuesOptions(Struct, frozen=True, kw_only=True):
     """What is asked for of the list of queues, as the argument of `getQueues`."""
 
     cursor: str | None
@@ -18,8 +17,7 @@ class QueuesOptions:
     connected: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionsOptions:
+class ConnectionsOptions(Struct, frozen=True, kw_only=True):
     """What is asked for of the list of connections, as the argument of `getConnections`."""
 
     queue: str | None
@@ -27,15 +25,13 @@ class ConnectionsOptions:
     limit: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScaleOptions:
+class ScaleOptions(Struct, frozen=True, kw_only=True):
     """A question for the work of a queue, as the argument of `getScale`."""
 
     queue: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryOptions:
+class HistoryOptions(Struct, frozen=True, kw_only=True):
     """What is asked for of the history, as the argument of `getHistory`."""
 
     queue: str | None

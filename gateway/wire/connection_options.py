@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar, cast, get_args
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from bullmq_proxy.gateway.access.grants import TUNERS, Effect
 from bullmq_proxy.gateway.errors import invalid_arguments
@@ -27,8 +26,7 @@ LONGEST_LOCK: Final = 86_400_000  # ms; a day
 _DAY: Final = 86_400_000  # ms
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(Struct, frozen=True, kw_only=True):
     """The settings that a path is checked against."""
 
     max_queue_name: int  # characters
@@ -41,8 +39,7 @@ Overrun = Literal["fail", "release"]
 """What becomes of a job that has run for too long."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOptions:
+class WorkerOptions(Struct, frozen=True, kw_only=True):
     """The options of a Worker connection, BullMQ's names and defaults. Times in milliseconds."""
 
     concurrency: int = 1
@@ -62,8 +59,7 @@ class WorkerOptions:
     confirm: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventsOptions:
+class EventsOptions(Struct, frozen=True, kw_only=True):
     """The options of an Events connection; without `last_event_id` only new events are sent."""
 
     subscription: Subscription
@@ -74,8 +70,7 @@ Options = WorkerOptions | EventsOptions | QueuesOptions | ConnectionsOptions | H
 """What a connection was opened with; None where its endpoint takes no options."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryOption(Generic[T]):
+class QueryOption(Struct, Generic[T], frozen=True, kw_only=True):
     """One option of the query string.
 
     Attributes:
@@ -375,8 +370,7 @@ def _read_nothing(path: Mapping[str, str], query: Mapping[str, str], limits: Lim
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class OptionSet:
+class OptionSet(Struct, frozen=True):
     """The options that one kind of connection takes; any other name is refused.
 
     Attributes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from functools import reduce
 from typing import Final
+
+from msgspec import Struct
 
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.wire.connection_options import OptionSet
@@ -23,8 +24,7 @@ class PathParameter(enum.StrEnum):
     CONNECTION = "connection"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(Struct, frozen=True, kw_only=True):
     """What the table says of an endpoint.
 
     Attributes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
-from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bullmq_proxy.gateway.access.grants import Effect
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
@@ -20,8 +22,7 @@ from bullmq_proxy.gateway.wire.endpoints import ENDPOINTS, OPENED, CallEndpoint,
 from bullmq_proxy.gateway.wire.guest_endpoints import AncestorEndpoint, WorkersEndpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A request target taken apart but not yet checked: enough to know whether a key is needed, and which one came."""
 
     endpoint: Endpoint
@@ -65,8 +66,7 @@ class Target:
         return error if self.in_json else AncestorError(error)
 
 
-@dataclass(frozen=True, slots=True)
-class RouteParameters:
+class RouteParameters(Struct, frozen=True):
     """The checked parameters of a target.
 
     Attributes:

@@ -6,11 +6,11 @@ import asyncio
 import base64
 import gc
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.broker import Broker

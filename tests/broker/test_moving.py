@@ -7,12 +7,12 @@ import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import force_setattr
 
 from bullmq_proxy.gateway.sessions.budget import MESSAGE_OVERHEAD, Budget
 from bullmq_proxy.gateway.sessions.interfaces import Client
@@ -198,7 +199,7 @@ class TestUnreadOutput:
         ):
             await filler.ask("add", "a", "x" * 900_000)
             shared = next(iter(open_connections(gateway)))._shared
-            object.__setattr__(shared, "max_unread", 2_000_000)
+            force_setattr(shared, "max_unread", 2_000_000)
             slow.stop_reading()
             for _ in range(30):
                 slow.write(frame(call(1, "getJob", "1")))

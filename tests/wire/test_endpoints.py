@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
 from itertools import combinations
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.access.authenticator import Authenticator
@@ -44,12 +44,12 @@ def account(*permissions: Permission) -> Account:
 
 class TestRows:
     def test_no_column_has_a_default(self) -> None:
-        assert all(column.default is MISSING and column.default_factory is MISSING for column in fields(Row))
+        assert Row.__struct_defaults__ == ()
 
-    @pytest.mark.parametrize("missing", [column.name for column in fields(Row)])
+    @pytest.mark.parametrize("missing", Row.__struct_fields__)
     def test_a_row_without_one_of_the_columns_cannot_be_made(self, missing: str) -> None:
         whole = SessionEndpoint.QUEUE.value
-        columns: dict[str, Any] = {column.name: getattr(whole, column.name) for column in fields(Row)}
+        columns = asdict(whole)
         assert Row(**columns) == whole
         del columns[missing]
         with pytest.raises(TypeError, match=missing):
@@ -76,7 +76,7 @@ class TestRows:
 
 def replaced(row: Row, **changes: Any) -> Row:
     """A row with other columns."""
-    return Row(**{column.name: getattr(row, column.name) for column in fields(Row)} | changes)
+    return Row(**asdict(row) | changes)
 
 
 class TestPaths:

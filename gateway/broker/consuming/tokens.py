@@ -7,8 +7,9 @@ each consumer, and says nothing about the machine.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 ANY_KEY: Final = "*"
 """In place of a key's name: whoever shows the token holds the job. No key has this name."""
@@ -22,8 +23,7 @@ def new_run() -> str:
     return secrets.token_hex(8)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """One shard process, as written into each of its locks: a successor in the slot knows its predecessor's.
 
     Attributes:

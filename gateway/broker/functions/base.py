@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
@@ -41,8 +40,7 @@ class Arguments(Struct, forbid_unknown_fields=True, rename="camel", frozen=True)
     """The base of option objects; unknown names are refused."""
 
 
-@dataclass(slots=True)
-class Context:
+class Context(Struct):
     """What a function of one connection can ask for beside its queue, by a keyword argument `context`.
 
     Attributes:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from bullmq_proxy.gateway.access.grants import Permission
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError, invalid_arguments
@@ -22,8 +21,7 @@ from bullmq_proxy.gateway.values.reading import Reader
 from bullmq_proxy.gateway.values.validation import nearest, read_again, reader_of, shortened
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """One parameter of a function.
 
     Attributes:
@@ -41,8 +39,7 @@ class Parameter:
     reader: Reader[Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(Struct, frozen=True):
     """One row of the table.
 
     Attributes:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from bullmq_proxy.gateway.access.grants import Grant
 from bullmq_proxy.gateway.broker.jobs.add_if_absent import AddIfAbsent
@@ -164,8 +163,7 @@ class Flows:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class JobRef:
+class JobRef(Struct, frozen=True):
     """Where a job lies; `id` as it was asked for."""
 
     prefix: str
@@ -183,8 +181,7 @@ class JobRef:
         return f"{self.qualified}:{self.id}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(Struct, frozen=True):
     """A job that is to be read, and its place among its parent's children."""
 
     spot: JobRef

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.jobs.replies import Reply
@@ -67,8 +66,7 @@ async def _sizes(queue: Queue, types: Sequence[str]) -> list[int]:
     return sizes
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """A range: from `first` on, `stop` not included, at most `most` entries of it."""
 
     first: int

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bullmq_proxy.gateway.broker.redis.errors import RedisRefused
 from bullmq_proxy.gateway.redis_url import Kind, parse
@@ -16,8 +18,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class Address(Struct, frozen=True, kw_only=True):
     """One Redis or Valkey server. `repr` and `shown` never hold the password.
 
     Attributes:
@@ -38,11 +39,14 @@ class Address:
     path: str | None = None
     db: int = 0
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     password_file: str | None = None
-    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
     server_name: str | None = None
     certfile: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Address({self.shown})"
 
     @property
     def shown(self) -> str:
@@ -98,8 +102,7 @@ class Address:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(Struct, frozen=True, kw_only=True):
     """What a URL stands for: a server, a master that sentinels know, or a cluster.
 
     Attributes:

@@ -14,11 +14,10 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
 from bullmq_proxy.gateway.broker.redis.tracker import Tracker
@@ -58,8 +57,7 @@ class _Message(Struct, frozen=True, omit_defaults=True):
     left: int = 0
 
 
-@dataclass(slots=True)
-class Answers:
+class Answers(Struct):
     """The answers to one question.
 
     Attributes:

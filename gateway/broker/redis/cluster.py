@@ -8,8 +8,9 @@ import random
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from bullmq_proxy.gateway.broker.redis.address import Address, Target
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, LinkOptions

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
 
 from bullmq_proxy.gateway.broker.redis.socket import Chunk, OnPush, Setup, Sink
 from bullmq_proxy.gateway.errors import GatewayError
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from bullmq_proxy.gateway.broker.redis.link import Link
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkOptions:
+class LinkOptions(Struct, frozen=True, kw_only=True):
     """The limits of a shard's links.
 
     Attributes:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import hiredis
+from msgspec.structs import replace
 
 from bullmq_proxy.gateway.broker.redis.cluster import Cluster
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink, LinkOptions
