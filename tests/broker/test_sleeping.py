@@ -293,6 +293,12 @@ async def test_the_net_wakes_exactly_those_who_have_jobs_without_a_marker(
     await redis.set(f"{prefix}:599", 1)
     await eventually(lambda: sleepers[7].woken and sleepers[599].woken, "both are found")
     assert [n for n, sleeper in enumerate(sleepers) if sleeper.woken] == [7, 599]
+    for sleeper in sleepers[:599]:
+        net.discard(sleeper)
+    net.add(sleepers[7], broker.queue("q").link, [f"{prefix}:7"])
+    before = sleepers[7].woken, sleepers[599].woken
+    await eventually(lambda: sleepers[7].woken > before[0] and sleepers[599].woken > before[1], "both are found again")
+    assert len(net._groups) == 1 and sum(sleeper.woken > 0 for sleeper in sleepers) == 2
     net.close()
 
 
@@ -333,8 +339,8 @@ async def test_a_job_without_a_marker_is_fetched_when_the_net_finds_it(broker: B
         pipe.hset(queue.key("1"), mapping={"name": "n", "data": "{}", "opts": "{}", "timestamp": "1"})
         pipe.lpush(queue.key("wait"), "1")
         await pipe.execute()
-    ((waiter, suspects),) = broker._parts.sleeping._idle.items()
-    assert queue.key("wait").encode() in suspects.words
+    ((waiter, group),) = broker._parts.sleeping._idle.items()
+    assert queue.key("wait").encode() in group.members[waiter].words
     waiter.wake_up()
     await worker.has(1)
 

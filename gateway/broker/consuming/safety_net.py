@@ -7,9 +7,8 @@ core.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import deque
 from functools import partial
-from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
 from bullmq_proxy.gateway.broker.redis.command_link import CommandLink
@@ -26,11 +25,33 @@ class Idle(Protocol):
 
 
 class _Suspects(NamedTuple):
-    """The keys that stand for something to do, should they exist; packed once, for they are asked for over and over."""
+    """The keys that stand for something to do for somebody, should they exist."""
 
+    idle: Idle
     link: CommandLink
     number: int
     words: bytes
+
+
+class _Group:
+    """Those who are looked after together, by commands that stay the same while nobody joins or leaves."""
+
+    def __init__(self) -> None:
+        self.members: dict[Idle, _Suspects] = {}
+        self._commands: list[tuple[CommandLink, list[_Suspects], bytes]] = []  # on a cluster, one for each slot
+
+    def changed(self) -> None:
+        """Forget the commands."""
+        self._commands.clear()
+
+    def commands(self) -> list[tuple[CommandLink, list[_Suspects], bytes]]:
+        """Return the commands, for whom they ask, and the links that they go by."""
+        if not self._commands:
+            together: dict[CommandLink, list[_Suspects]] = {}
+            for suspects in self.members.values():
+                together.setdefault(suspects.link, []).append(suspects)
+            self._commands = [(link, some, _pack(some)) for link, some in together.items()]
+        return self._commands
 
 
 class SafetyNet:
@@ -40,19 +61,27 @@ class SafetyNet:
         """Make the net; it looks after each of them once in `period` seconds."""
         self._period = period
         self._loop = asyncio.get_running_loop()
-        # Who was looked after last stands last. A dict would search its beginning through all that have moved.
-        self._idle: OrderedDict[Idle, _Suspects] = OrderedDict()
+        self._groups: deque[_Group] = deque()  # the one that was looked after last stands last
+        self._idle: dict[Idle, _Group] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, idle: Idle, link: CommandLink, keys: list[str]) -> None:
         """Look after somebody: wake it up when one of `keys` exists, which is asked by `link`."""
-        self._idle[idle] = _Suspects(link, len(keys), pack_words(*keys))
+        self.discard(idle)
+        if not self._groups or len(self._groups[-1].members) >= _AT_A_TIME:
+            self._groups.append(_Group())
+        group = self._idle[idle] = self._groups[-1]
+        group.members[idle] = _Suspects(idle, link, len(keys), pack_words(*keys))
+        group.changed()
         if self._timer is None:
             self._timer = self._loop.call_later(self._period, self._look_on)
 
     def discard(self, idle: Idle) -> None:
         """Let one go that is idle no more."""
-        self._idle.pop(idle, None)
+        group = self._idle.pop(idle, None)
+        if group is not None:
+            del group.members[idle]
+            group.changed()
 
     def close(self) -> None:
         """Look no more."""
@@ -60,34 +89,37 @@ class SafetyNet:
             self._timer.cancel()
 
     def _look_on(self) -> None:
-        """Look after the next ones: all of them once in a period, in equal steps."""
+        """Look after the next group: all of them once in a period, in equal steps."""
         self._timer = None
-        some = list(islice(self._idle.items(), _AT_A_TIME))
-        if not some:
+        if not self._idle:
+            self._groups.clear()
             return
-        self._timer = self._loop.call_later(self._period * len(some) / len(self._idle), self._look_on)
-        together: dict[CommandLink, list[tuple[Idle, _Suspects]]] = {}  # on a cluster, those of each slot
-        for entry in some:
-            self._idle.move_to_end(entry[0])
-            together.setdefault(entry[1].link, []).append(entry)
-        for link, theirs in together.items():
+        self._timer = self._loop.call_later(self._period / len(self._groups), self._look_on)
+        group = self._groups.popleft()
+        if self._groups and len(group.members) + len(self._groups[0].members) <= _AT_A_TIME:
+            group.members |= self._groups.popleft().members
+            self._idle.update(dict.fromkeys(group.members, group))
+            group.changed()
+        self._groups.append(group)
+        for link, some, command in group.commands():
             if link.is_up:
-                self._look_after(link, theirs)
+                link.send(command, partial(self._looked, link, some))
 
-    def _look_after(self, link: CommandLink, some: list[tuple[Idle, _Suspects]]) -> None:
-        number = sum([suspects.number for _, suspects in some])
-        words = b"".join([suspects.words for _, suspects in some])
-        link.send(b"*%d\r\n$6\r\nEXISTS\r\n%b" % (1 + number, words), partial(self._looked, link, some))
-
-    def _looked(self, link: CommandLink, some: list[tuple[Idle, _Suspects]], found: Any) -> None:
+    def _looked(self, link: CommandLink, some: list[_Suspects], found: Any) -> None:
         """Search the halves for whose keys they are."""
         if isinstance(found, Exception) or not found:
             return
         if len(some) == 1:
-            ((idle, suspects),) = some
-            if self._idle.get(idle) is suspects:
-                idle.wake_up()
+            group = self._idle.get(some[0].idle)
+            if group is not None and group.members[some[0].idle] is some[0]:
+                some[0].idle.wake_up()
             return
         half = len(some) // 2
-        self._look_after(link, some[:half])
-        self._look_after(link, some[half:])
+        for part in (some[:half], some[half:]):
+            link.send(_pack(part), partial(self._looked, link, part))
+
+
+def _pack(some: list[_Suspects]) -> bytes:
+    """Ask how many of their keys exist."""
+    number = sum([suspects.number for suspects in some])
+    return b"*%d\r\n$6\r\nEXISTS\r\n%b" % (1 + number, b"".join([suspects.words for suspects in some]))
