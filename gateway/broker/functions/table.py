@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from functools import cache, cached_property
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import Raw, Struct
@@ -39,7 +40,7 @@ class Parameter(Struct, frozen=True):
     reader: Reader[Any] | None
 
 
-class Function(Struct, frozen=True):
+class Function(Struct, frozen=True, dict=True):
     """One row of the table.
 
     Attributes:
@@ -69,7 +70,6 @@ class Function(Struct, frozen=True):
     held: bool
     writes: bool
     signature: str
-    doc: str
     direct: bool
     waits: bool
     heavy: bool
@@ -80,7 +80,16 @@ class Function(Struct, frozen=True):
     example: Sequence[Any]
     run: Callable[..., Any]
     _least: int  # arguments that must be given
-    _known: frozenset[str]  # names of options
+
+    @property
+    def doc(self) -> str:
+        """The docstring."""
+        return inspect.getdoc(self.run) or ""
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        """The names of options; found when a call is refused first."""
+        return frozenset(option for parameter in self.parameters for option in _option_names(parameter.type))
 
     @property
     def needs(self) -> str:
@@ -170,10 +179,11 @@ class FunctionTable:
         """
 
         def enter(run: Run) -> Run:
-            result = get_type_hints(run, include_extras=True)["return"]
+            signature = inspect.signature(run, eval_str=True)
             self._enter(
                 _row(
                     run,
+                    signature,
                     permission,
                     writes=writes,
                     name=name,
@@ -181,7 +191,7 @@ class FunctionTable:
                     heavy=heavy,
                     held=held,
                     packs=packs,
-                    result=result,
+                    result=signature.return_annotation,
                     example=example,
                 )
             )
@@ -195,7 +205,12 @@ class FunctionTable:
         """Enter a plain function that gives its result, of the type `result`, to the keyword argument `sink`."""
 
         def enter(run: Run) -> Run:
-            self._enter(_row(run, permission, writes=writes, packs=packs, result=result, direct=True, example=example))
+            signature = inspect.signature(run, eval_str=True)
+            self._enter(
+                _row(
+                    run, signature, permission, writes=writes, packs=packs, result=result, direct=True, example=example
+                )
+            )
             return run
 
         return enter
@@ -243,6 +258,7 @@ def camel_case(name: str) -> str:
 
 def _row(
     run: Callable[..., Any],
+    signature: inspect.Signature,
     permission: Permission | None,
     *,
     writes: bool,
@@ -255,10 +271,9 @@ def _row(
     direct: bool = False,
     example: Sequence[Any] = (),
 ) -> Function:
-    hints = get_type_hints(run, include_extras=True)
-    taken = list(inspect.signature(run).parameters.values())[1:]  # the first one is the queue
+    taken = list(signature.parameters.values())[1:]  # the first one is the queue
     given = [parameter for parameter in taken if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
-    parameters = tuple(_parameter(parameter, hints[parameter.name], packed=packs) for parameter in given)
+    parameters = tuple(_parameter(parameter, packed=packs) for parameter in given)
     if held:
         parameters += (_TOKEN,)
     name = name or camel_case(run.__name__)
@@ -269,7 +284,6 @@ def _row(
         held=held,
         writes=writes,
         signature=f"{name}({', '.join([*map(_shown, given), *(['token?'] if held else [])])})",
-        doc=inspect.getdoc(run) or "",
         direct=direct,
         waits=waits,
         heavy=heavy,
@@ -280,10 +294,10 @@ def _row(
         example=example,
         run=run,
         _least=sum(parameter.required for parameter in parameters),
-        _known=frozenset(option for parameter in parameters for option in _option_names(parameter.type)),
     )
 
 
+@cache
 def _enough(permission: Permission | None, *, held: bool) -> frozenset[Permission]:
     """Return the permissions of which a key must have one."""
     if permission is None:
@@ -291,7 +305,8 @@ def _enough(permission: Permission | None, *, held: bool) -> frozenset[Permissio
     return frozenset({permission, Permission.MANAGE} if held else {permission})
 
 
-def _parameter(parameter: inspect.Parameter, hint: Any, *, packed: bool) -> Parameter:
+def _parameter(parameter: inspect.Parameter, *, packed: bool) -> Parameter:
+    hint = parameter.annotation
     missing = parameter.default is inspect.Parameter.empty
     return Parameter(
         name=camel_case(parameter.name),
