@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis.asyncio
+import uvloop
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -79,10 +82,54 @@ async def test_one_key_needs_no_list(valkey: ValkeyProcess, prefix: str) -> None
             await connect(address, additional_headers={"Authorization": "Bearer o"})
 
 
-async def test_a_redis_that_is_not_there_fails_the_start(port: int) -> None:
-    proxy = start_proxy(f"redis://127.0.0.1:{port}", ["key"], port=0, redis_start_timeout=0.3)
-    with pytest.raises(GatewayError, match="cannot be reached"):
-        await proxy.start()
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run])  # shards run on uvloop
+@pytest.mark.parametrize(
+    ("url", "answer", "problem"),
+    [
+        ("redis://me:secret@{closed}", b"", "redis://{closed}/0 cannot be reached: Connection refused"),
+        ("redis://no.such.host.invalid", b"", "redis://no.such.host.invalid:6379/0 cannot be reached: "),
+        ("unix:///no/such/socket", b"", "unix:/no/such/socket cannot be reached: No such file or directory"),
+        (
+            "redis://{open}",
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "redis://{open}/0 does not answer as Redis does: it is no Redis server",
+        ),
+        (
+            "redis://{open}",
+            b"\x15\x03\x01\x00\x02\x02\x46",  # an alert
+            "redis://{open}/0 does not answer as Redis does: it wants TLS: write rediss://",
+        ),
+        (
+            "rediss://{open}",
+            b"-ERR unknown command\r\n",
+            "rediss://{open}/0 does not speak TLS: write redis:// for rediss://",
+        ),
+        (
+            "redis://{open}",
+            b"",
+            "cannot be reached: it closes the connection at once (if it wants TLS, write rediss://",
+        ),
+    ],
+    ids=["closed", "no host", "no socket", "web", "tls", "plain", "curt"],
+)
+def test_a_redis_that_cannot_be_used_fails_the_start(
+    run: Callable[[Coroutine[Any, Any, None]], None], port: int, url: str, answer: bytes, problem: str
+) -> None:
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        writer.write(answer)
+        writer.close()
+
+    async def start() -> None:
+        async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+            places = {"closed": f"127.0.0.1:{port}", "open": f"127.0.0.1:{server.sockets[0].getsockname()[1]}"}
+            proxy = start_proxy(url.format(**places), ["key"], port=0, redis_start_timeout=0.3)
+            with pytest.raises(GatewayError) as failed:
+                await proxy.start()
+        assert problem.format(**places) in str(failed.value)
+        assert "secret" not in str(failed.value)
+
+    run(start())
 
 
 async def test_keys_with_permissions_come_from_a_file(valkey: ValkeyProcess, prefix: str, tmp_path: Path) -> None:

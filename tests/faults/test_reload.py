@@ -58,7 +58,7 @@ def check_no_connection_is_refused_or_reset(running: Service, strike: Callable[[
     request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
     def ask() -> None:
-        while not over.wait(0.001):  # without a pause it would slow the start of the shards that it waits for
+        while not over.wait(0.005):  # without a pause it would slow the start of the shards that it waits for
             try:
                 with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
                     client.sendall(request)

@@ -28,9 +28,9 @@ class Installed:
     def __init__(self, place: Path, service: MakeService, *arguments: str) -> None:
         self._place = place / "bullmq_proxy"
         for folder in ("gateway", "supervisor"):
-            shutil.copytree(
-                ROOT / folder, self._place / folder, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True
-            )
+            # With what is compiled already, except what is being compiled right now.
+            ignored = shutil.ignore_patterns("*.pyc.*")
+            shutil.copytree(ROOT / folder, self._place / folder, ignore=ignored, symlinks=True)
         self.service = service(*arguments, env={"PYTHONPATH": str(place)}).start()
 
     def change(self, file: str, old: str, new: str) -> None:
