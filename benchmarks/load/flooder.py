@@ -2,11 +2,14 @@
 
 Each of them connects, sends what its kind has as fast as the socket takes it, reads and forgets what comes back, and
 connects again when it is closed. It ends by itself after so many seconds, and when its stdin closes.
+
+It has the lowest priority: as one on another machine would, it takes time from others only by what it sends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -170,5 +173,7 @@ async def _until_nobody_wants_it(run: Callable[[], Awaitable[None]], seconds: fl
 if __name__ == "__main__":
     import uvloop
 
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     port, key, kind, seconds = sys.argv[1:]
     uvloop.run(_until_nobody_wants_it(Flooder(FLOODS[kind], int(port), key).run, float(seconds)))
