@@ -10,8 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from bullmq_proxy.gateway.shared_memory import make_memory
 
@@ -25,8 +24,7 @@ MOST_HOPS: Final = 3
 """Times that one socket is handed on at most: shards that accept at one moment choose the same one, which hands on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
+class Lines(NamedTuple):
     """Descriptors by which shards hand on sockets.
 
     Attributes:

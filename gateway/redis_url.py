@@ -8,9 +8,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 WANTED: Final = (
@@ -61,8 +60,7 @@ _OF_KIND: Final = {
 _DATABASE: Final = re.compile(r"\d{1,9}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedisUrl:
+class RedisUrl(NamedTuple):
     """What a URL says. `repr` never holds a password.
 
     Attributes:
@@ -84,8 +82,11 @@ class RedisUrl:
     name: str = ""
     db: int = 0
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
+    password: str | None = None
+    parameters: Mapping[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"RedisUrl({self.kind}, {self.hosts or self.path})"
 
 
 def parse(url: str) -> RedisUrl:

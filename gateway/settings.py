@@ -6,9 +6,9 @@ that embeds the gateway. Nothing below reads `os.environ` or a file.
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from bullmq_proxy.gateway import value_types
@@ -29,8 +29,7 @@ class SettingError(ValueError):
         self.problem = problem
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class Option(NamedTuple):
     """What flags, environment, file and help need to know about one field of `Settings`."""
 
     help: str
@@ -440,7 +439,7 @@ class Settings:
 
 def _named(found: Field[Any]) -> Option:
     known: Option = found.metadata["option"]
-    return replace(known, name=found.name, flag=known.flag or "--" + found.name.replace("_", "-"))
+    return known._replace(name=found.name, flag=known.flag or "--" + found.name.replace("_", "-"))
 
 
 @cache

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bullmq_proxy.gateway import __version__
 from bullmq_proxy.gateway.access.certificates import Certificate
@@ -35,8 +34,7 @@ class IncompatibleError(Exception):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartMessage:
+class StartMessage(NamedTuple):
     """All that a new shard needs.
 
     Attributes:

@@ -10,8 +10,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from bullmq_proxy.gateway.redis_url import WANTED as WANTED_REDIS_URL
@@ -27,8 +26,7 @@ class InvalidValueError(ValueError):
         self.value = value
 
 
-@dataclass(frozen=True, slots=True)
-class ValueType:
+class ValueType(NamedTuple):
     """How to read a value, and how to speak about it.
 
     `read` raises ValueError, TypeError or OverflowError for what it cannot use. `show` writes the value as it

@@ -7,11 +7,11 @@ import platform
 import resource
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from bullmq_proxy import gateway
 from bullmq_proxy.gateway.access.private import exposure
@@ -32,8 +32,7 @@ _APART: Final = 1.0  # s between two clocks: delays and locks are counted by bot
 _ANSWER: Final = 3.0  # s
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the report.
 
     Attributes:

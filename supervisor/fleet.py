@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bullmq_proxy.gateway.exits import Exit
 from bullmq_proxy.gateway.start_message import HANDOVER
@@ -41,8 +41,7 @@ APART = 0.1
 SAME_REQUEST = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(NamedTuple):
     """Fork a shard for the slot, to serve a listener, then tell the fleet `started`.
 
     Attributes:
@@ -55,8 +54,7 @@ class Spawn:
     must_reach_redis: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(NamedTuple):
     """Send the signal to the shard's process, and say why, if there is something to be said."""
 
     pid: int
@@ -64,8 +62,7 @@ class Signal:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Retire:
+class Retire(NamedTuple):
     """Tell the slot's shard that another one serves in its place, so that it leaves."""
 
     pid: int
@@ -75,8 +72,7 @@ class Retire:
 Action = Spawn | Signal | Retire
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How the service ends: its exit code, and the reason when it is not a request."""
 
     code: Exit

@@ -9,7 +9,6 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -76,7 +75,7 @@ def rotate(path: str, name: str, secret: str | None, show: Show | None) -> None:
         written = listed if len(digests) == 1 else f"[{listed}]"
         begin, end = _table(text, name)
         after = _HASH.sub(lambda found: found["begin"] + written, text[begin:end], count=1)
-        wanted = [replace(each, digests=digests) if each is key else each for each in keys]
+        wanted = [each._replace(digests=digests) if each is key else each for each in keys]
         return _checked(text[:begin] + after + text[end:], wanted, path, f"hash = {written}")
 
     _edit(path, change, show)

@@ -5,40 +5,35 @@ Values stay text here: `sources.resolve` checks them, so that a bad flag and a b
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import cache
 
 import click
 
 from bullmq_proxy.gateway.settings import Option, Settings, options
 from bullmq_proxy.supervisor.sources import CONFIG_VARIABLE
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def settings_options(command: F) -> F:
-    """Decorate a command with one flag per setting, and with --config."""
-    for option in reversed(options()):
-        command = _click_option(option)(command)
-    config = click.option(
-        "--config",
+@cache
+def _all() -> tuple[click.Parameter, ...]:
+    config = click.Option(
+        ["--config"],
         metavar="FILE",
         envvar=CONFIG_VARIABLE,
         help=f"TOML file whose keys are the long names with underscores.  [env: {CONFIG_VARIABLE}]",
     )
-    return config(command)
+    return config, *map(_click_option, options())
 
 
-def _click_option(option: Option) -> Callable[[F], F]:
+def settings_options() -> list[click.Parameter]:
+    """Return the parameters of a command: --config, and one flag per setting."""
+    return [*_all()]
+
+
+def _click_option(option: Option) -> click.Option:
+    names = [option.flag, option.name]
     if option.shape == "switch":
-        return click.option(option.flag, option.name, is_flag=True, default=None, help=_help(option))
-    return click.option(
-        option.flag,
-        option.name,
-        multiple=option.shape == "repeat",
-        metavar=option.value_type.metavar,
-        help=_help(option),
-    )
+        return click.Option(names, is_flag=True, default=None, help=_help(option))
+    return click.Option(names, multiple=option.shape == "repeat", metavar=option.value_type.metavar, help=_help(option))
 
 
 def _help(option: Option) -> str:

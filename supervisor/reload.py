@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from bullmq_proxy.gateway.access.certificates import Certificate
 from bullmq_proxy.gateway.access.keys_file import KeysFile
@@ -15,8 +16,7 @@ from bullmq_proxy.supervisor.sources import UsageError
 _FOR_GOOD = ("host", "port", "procs", "data_dir", "valkey_server", "keys_file", "pid_file", "balance")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """The findings of a reload.
 
     Attributes:

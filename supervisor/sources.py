@@ -9,12 +9,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from bullmq_proxy.gateway.access.private import exposure
@@ -36,8 +34,7 @@ class Level(IntEnum):
     DEFAULT, FILE, ENVIRONMENT, FLAG = range(4)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a value was found, in words for the user."""
 
     level: Level
@@ -47,8 +44,7 @@ class Place:
 DEFAULT = Place(Level.DEFAULT, "default")
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigFile:
+class ConfigFile(NamedTuple):
     """A parsed configuration file.
 
     Attributes:
@@ -62,24 +58,24 @@ class ConfigFile:
     exposed: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(NamedTuple):
     """The settings in force, and where each of them comes from."""
 
     settings: Settings
     places: Mapping[str, Place]
-    remarks: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = ()
     """For the log: on what was given but is not in force, and on secrets that others can read."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     value: Any
     place: Place
 
 
 def load(path: str) -> ConfigFile:
     """Read and parse the configuration file."""
+    import tomllib  # noqa: PLC0415 - few have such a file
+
     try:
         return ConfigFile(path, tomllib.loads(Path(path).read_text(encoding="utf-8")), exposure(os.stat(path), path))
     except OSError as error:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import ssl
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import IO, Any, Final, NamedTuple, NoReturn
 
 from bullmq_proxy.gateway.access.keys_file import KeysError, read_file
 from bullmq_proxy.gateway.access.private import exposure
@@ -31,8 +29,7 @@ class CertificateError(Exception):
     """A certificate cannot be used; one line that names the setting, the file and the remedy."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
+class Certificate(NamedTuple):
     """All that a listener needs to speak TLS, as PEM: files may change, and shards that start later need the same.
 
     Attributes:
@@ -43,13 +40,16 @@ class Certificate:
     """
 
     chain: str
-    key: str = field(repr=False)
+    key: str
     client_ca: str | None
     clients_need_one: bool
 
+    def __repr__(self) -> str:
+        return f"Certificate({self.chain!r})"
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON, for a shard."""
-        return {name: getattr(self, name) for name in ("chain", "key", "client_ca", "clients_need_one")}
+        return self._asdict()
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Certificate:
@@ -191,12 +191,19 @@ def names(shown: Mapping[str, Any] | None) -> list[str]:
 @contextmanager
 def _at_path(text: str) -> Iterator[str]:
     """Yield a path at which OpenSSL, which takes certificates from files alone, reads a text."""
-    is_linux = hasattr(os, "memfd_create")  # elsewhere it is a file without a name
-    with os.fdopen(os.memfd_create("pem"), "w+b") if is_linux else tempfile.TemporaryFile() as file:
+    with _nameless() as file:
         file.write(text.encode())
         file.flush()
         file.seek(0)
         yield f"/dev/fd/{file.fileno()}"
+
+
+def _nameless() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("pem"), "w+b")
+    import tempfile  # noqa: PLC0415 - Linux does without
+
+    return tempfile.TemporaryFile()
 
 
 def _ask_nobody() -> NoReturn:

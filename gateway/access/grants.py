@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
 
@@ -24,8 +24,7 @@ TUNERS: Final = frozenset({Permission.TUNE, Permission.MANAGE})
 MANAGERS: Final = frozenset({Permission.MANAGE})
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(NamedTuple):
     """What an option does to the jobs of others: it needs a permission of its own, beside that of the function.
 
     Attributes:

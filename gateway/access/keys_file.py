@@ -14,10 +14,8 @@ import os
 import re
 import stat
 import time
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bullmq_proxy.gateway.access.grants import Grant, Permission
 from bullmq_proxy.gateway.access.private import exposure
@@ -43,8 +41,7 @@ class KeysError(Exception):
     """A keys file cannot be used; one line that says where and what to do. Never holds secrets or hashes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class Key(NamedTuple):
     """One key of the file.
 
     Attributes:
@@ -59,13 +56,16 @@ class Key:
     """
 
     name: str
-    digests: tuple[bytes, ...] = field(repr=False)
+    digests: tuple[bytes, ...]
     grant: Grant
     expires: float | None = None
     messages_per_second: float | None = None
     connections: int | None = None
     addresses: tuple[Network, ...] = ()
     column: int = 0
+
+    def __repr__(self) -> str:
+        return f"Key({self.name!r}, {self.grant})"
 
     def admits(self, address: str) -> bool:
         """Return whether a client at an address may use the key; it is empty on a Unix socket."""
@@ -148,7 +148,7 @@ class KeysFile:
         now = time.time()
         expired = (key.name for key in keys if key.expires is not None and key.expires <= now)
         self._columns, self.remarks = columns, tuple(f"{self.path}: key {name} has expired" for name in expired)
-        self.keys = tuple(replace(key, column=columns[key.name]) for key in keys)
+        self.keys = tuple(key._replace(column=columns[key.name]) for key in keys)
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result]:
@@ -192,6 +192,8 @@ def parse(text: str, path: str) -> tuple[Key, ...]:
     Raises:
         KeysError: naming file, key and field.
     """
+    import tomllib  # noqa: PLC0415 - shards get the keys as JSON
+
     try:
         whole = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: endless numbers and brackets

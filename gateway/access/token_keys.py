@@ -11,8 +11,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bullmq_proxy.gateway.access.keys_file import KeysError, read_file
 from bullmq_proxy.gateway.access.private import exposure
@@ -47,8 +46,7 @@ class _UnusableKeyError(Exception):
     """One key of a set is not for us."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenKey:
+class TokenKey(NamedTuple):
     """A key that verifies tokens.
 
     Attributes:
@@ -58,7 +56,7 @@ class TokenKey:
     """
 
     algorithm: str
-    verifier: PyJWK = field(repr=False)
+    verifier: PyJWK
     fingerprint: bytes
 
 

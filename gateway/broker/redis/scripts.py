@@ -75,7 +75,6 @@ def script_texts() -> dict[str, str]:
 
 
 @cache
-@cache
 def sha_of(text: str) -> str:
     """Return the hash by which Redis knows a script."""
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
