@@ -53,12 +53,13 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.mark.timeout(INSTALL_TIMEOUT)
 def test_a_wheel_lives_beside_supervisord_and_beside_a_program_with_a_folder_named_gateway(tmp_path: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path)
+    build = "import sys, setuptools.build_meta as backend; backend.build_wheel(sys.argv[1])"  # as pip does
+    run(sys.executable, "-c", build, tmp_path, cwd=ROOT)
     [wheel] = tmp_path.glob("bullmq_proxy-*.whl")
     run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=tmp_path)
     bin = tmp_path / "env" / "bin"
-    run(*pip, "--python", bin / "python", "install", "--no-compile", "--no-deps", wheel, "supervisor", cwd=tmp_path)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", bin / "python"]
+    run(*pip, "install", "--no-compile", "--no-deps", wheel, "supervisor", cwd=tmp_path)
     # The dependencies are those of this environment.
     [packages] = (tmp_path / "env").glob("lib/*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -68,10 +69,12 @@ def test_a_wheel_lives_beside_supervisord_and_beside_a_program_with_a_folder_nam
     assert run(bin / "supervisord", "--version", cwd=tmp_path)[0].isdigit()
     assert bullmq_proxy.gateway.__version__ in run(bin / "bullmq-proxy", "--version", cwd=tmp_path)
     program = (
-        "import gateway, supervisor.supervisord, bullmq_proxy.gateway as ours; print(gateway.mine, ours.start_proxy)"
+        "import gateway, supervisor.supervisord, bullmq_proxy.gateway as ours\n"
+        "print(gateway.mine, ours.start_proxy)\n"
+        "print(ours.__file__)\n"
     )
-    assert run(bin / "python", "-c", program, cwd=tmp_path).startswith("True <function start_proxy")
-    files = run(bin / "python", "-c", "import bullmq_proxy.gateway as ours; print(ours.__file__)", cwd=tmp_path)
+    seen, files = run(bin / "python", "-c", program, cwd=tmp_path).splitlines()
+    assert seen.startswith("True <function start_proxy")
     assert Path(files).is_relative_to(packages)
     ours, installed = ROOT / "gateway" / "pages", Path(files).parent / "pages"
     assert {path.relative_to(installed) for path in installed.rglob("*.*")} == {

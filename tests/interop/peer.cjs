@@ -14,6 +14,7 @@ const {
 
 const common = { connection: JSON.parse(process.argv[2]), prefix: process.argv[3] };
 const redis = new Redis(common.connection);
+const shared = { ...common, connection: redis }; // where a connection of its own, with all scripts, would cost the most
 const queues = new Map();
 const hands = new Map(); // workers that fetch nothing by themselves, by queue
 const ears = new Map(); // what jobs' ends are waited for with, by queue
@@ -29,8 +30,8 @@ function made(map, name, make) {
   return map.get(name);
 }
 
-const queueOf = name => made(queues, name, () => new Queue(name, { ...common, connection: redis }));
-const handOf = name => made(hands, name, () => new Worker(name, undefined, { ...common, autorun: false }));
+const queueOf = name => made(queues, name, () => new Queue(name, shared));
+const handOf = name => made(hands, name, () => new Worker(name, undefined, { ...shared, autorun: false }));
 
 /** The job, or for a missing one what a program holds that loaded it before it was removed. */
 async function jobOf(queue, id) {
@@ -87,7 +88,7 @@ const byHand = {
   moveJobToFailed: async (name, id, err, token, fetchNext) =>
     (await jobOf(handOf(name), id)).moveToFailed(given(err), token, fetchNext),
   publishEvent: async (name, event, maxEvents) => {
-    const producer = new QueueEventsProducer(name, common);
+    const producer = new QueueEventsProducer(name, shared);
     await producer.publishEvent(event, maxEvents);
     await producer.close();
   },
@@ -126,7 +127,7 @@ const operations = {
 
   /** Marks a queue of another prefix with Node's version. */
   async meet({ queue: name, prefix }) {
-    const queue = new Queue(name, { ...common, prefix });
+    const queue = new Queue(name, { ...shared, prefix });
     await queue.count();
     await queue.close();
   },
