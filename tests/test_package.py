@@ -58,8 +58,8 @@ def test_a_wheel_lives_beside_supervisord_and_beside_a_program_with_a_folder_nam
     [wheel] = tmp_path.glob("bullmq_proxy-*.whl")
     run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=tmp_path)
     bin = tmp_path / "env" / "bin"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", bin / "python"]
-    run(*pip, "install", "--no-compile", "--no-deps", wheel, "supervisor", cwd=tmp_path)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    run(*pip, "--python", bin / "python", "install", "--no-compile", "--no-deps", wheel, "supervisor", cwd=tmp_path)
     # The dependencies are those of this environment.
     [packages] = (tmp_path / "env").glob("lib/*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")

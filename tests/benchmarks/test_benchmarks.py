@@ -24,6 +24,7 @@ from benchmarks.silence import calls_of
 from benchmarks.svg import chart
 from bullmq_proxy.gateway.broker.functions import TABLE
 from bullmq_proxy.gateway.broker.functions.flows import FLOWS
+from tests.benchmarks.test_work_per_operation import BOUNDS, check_work
 from tests.support.service import ROOT
 from tests.support.waiting import TIMEOUT
 
@@ -69,6 +70,8 @@ def test_gateway_and_raw_do_the_same_work(name: str) -> None:
     for peer, run in runs.items():
         _assert_sane(run, is_proxy=peer == "gateway")
         assert run.p50_ms is not None and run.p99_ms is not None and 0 < run.p50_ms <= run.p99_ms
+    if name in BOUNDS:
+        check_work(name, runs["gateway"])
 
 
 @pytest.mark.parametrize("name", ["add-8x32", "process-4x50"])
@@ -82,6 +85,7 @@ def test_several_processes_are_compared_with_one(name: str) -> None:
     assert "gateway / one-shard: throughput" in lines
     assert "raw-procs / raw: throughput" in lines
     assert "gateway / raw-procs" not in lines
+    check_work(name, runs["one-shard"])
 
 
 def test_adds_by_http_are_counted_as_those_by_websocket() -> None:

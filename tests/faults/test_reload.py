@@ -127,6 +127,7 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Servi
         yield running, config
 
 
+@pytest.mark.xdist_group("configured")
 @pytest.mark.parametrize(
     ("text", "problem"),
     [("procs = [", "is not valid TOML"), ("max_message_size = 1\n", "max_message_size"), ("wings = 2\n", "wings")],

@@ -45,11 +45,16 @@ def error_line(text: str) -> str:
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of three shards with a data directory, for tests that leave it as it is."""
     home = tmp_path_factory.mktemp("standing")
-    with Service(home, "--procs", "3", "--data-dir", str(home / "data")) as running:
+    limits = ("sh", "-c", 'ulimit -Sn 256 && ulimit -Hn 4096 && exec "$0" "$@"')
+    with Service(home, "--procs", "3", "--data-dir", str(home / "data"), launcher=limits) as running:
         yield running
 
 
+beside_standing = pytest.mark.xdist_group("standing")  # one service for all of them
+
+
 class TestStart:
+    @beside_standing
     def test_it_prints_one_url_with_a_key_for_this_run(self, standing: Service) -> None:
         running = standing
         url = urlsplit(running.url)
@@ -59,20 +64,22 @@ class TestStart:
         assert f"\nFor people: http://127.0.0.1:{running.port}/\n" in running.output
         assert health(running) == 200
 
+    @beside_standing
     def test_the_first_call_that_it_prints_can_be_pasted_into_a_shell(self, standing: Service) -> None:
         command = standing.output.splitlines()[-1]
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, timeout=10)
         assert json.loads(done.stdout)["data"]["ok"]["name"] == "hello"
 
+    @beside_standing
     def test_each_process_may_have_all_descriptors_and_shards_go_before_the_valkey_when_memory_is_short(
-        self, service: MakeService
+        self, standing: Service
     ) -> None:
-        limits = ("sh", "-c", 'ulimit -Sn 256 && ulimit -Hn 4096 && exec "$0" "$@"')
-        running = service("--procs", "1", launcher=limits).start()
-        for pid in (running.pid, *running.shards()):
+        for pid in (standing.pid, *standing.shards()):
             assert re.search(r"Max open files +4096 +4096", Path(f"/proc/{pid}/limits").read_text())
-        [shard], [server] = ([Path(f"/proc/{pid}/oom_score_adj")] for [pid] in (running.shards(), running.servers()))
-        assert int(shard.read_text()) > int(server.read_text())
+        *shards, server = (
+            int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in standing.shards() + standing.servers()
+        )
+        assert min(shards) > server
 
     def test_it_uses_the_redis_it_is_given_and_says_once_what_is_dangerous_about_it(
         self, service: MakeService, valkey: ValkeyProcess
@@ -87,6 +94,7 @@ class TestStart:
         running.stop()
         assert "hunter2" not in running.output + running.errors
 
+    @beside_standing
     def test_it_forks_as_many_shards_as_it_is_told(self, standing: Service) -> None:
         assert len(standing.shards()) == 3
 
@@ -134,6 +142,7 @@ class TestStart:
 class TestFailedStart:
     """Exit code 1 and one line."""
 
+    @beside_standing
     def test_the_port_is_taken_by_another_instance(self, standing: Service, tmp_path: Path) -> None:
         result = run_cli(tmp_path, "serve", "--port", str(standing.port))
         assert result.returncode == 1
@@ -141,6 +150,7 @@ class TestFailedStart:
             f"cannot listen on 127.0.0.1:{standing.port}: the port is taken by another process"
         )
 
+    @beside_standing
     def test_the_data_directory_is_in_use(self, standing: Service, tmp_path: Path) -> None:
         result = run_cli(tmp_path, "serve", "--port", "0", "--data-dir", str(standing.home / "data"))
         assert result.returncode == 1
