@@ -157,9 +157,9 @@ _PARENT_FLAGS: Final = (
 )
 
 _KNOWN: Final = frozenset(
-    field.encode_name
+    name
     for struct in (JobOptions, KeepJobs, Backoff, Deduplication, Parent, Telemetry)
-    for field in msgspec.structs.fields(struct)
+    for name in struct.__struct_encode_fields__
 )
 _reader: Final[Reader[JobOptions]] = Reader(JobOptions, packed=True)
 _pack: Final = msgspec.msgpack.Encoder().encode
