@@ -26,8 +26,6 @@ from typing import Any, Final, NoReturn
 
 from bullmq_proxy.gateway import logs
 from bullmq_proxy.gateway.exits import Exit
-from bullmq_proxy.gateway.shared_memory import LayoutError, SharedMemory
-from bullmq_proxy.gateway.start_message import IncompatibleError, StartMessage
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +67,8 @@ def _serve(controls: Sequence[socket.socket]) -> int:
     _put_off("importlib.metadata")  # websockets imports it, and uses it where it is no release: 10 ms
     from bullmq_proxy.gateway import shard  # noqa: PLC0415 - an error of a library's import is logged as a shard's
     from bullmq_proxy.gateway.memory import die_first, tune  # noqa: PLC0415
+    from bullmq_proxy.gateway.shared_memory import LayoutError, SharedMemory  # noqa: PLC0415
+    from bullmq_proxy.gateway.start_message import IncompatibleError, StartMessage  # noqa: PLC0415
 
     die_first()
     shard.load(messages[0]["settings"])
