@@ -11,12 +11,10 @@ import importlib.util
 import logging
 import os
 import platform
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Self
@@ -84,6 +82,8 @@ class EmbeddedValkey:
     def __enter__(self) -> Self:
         self._data.acquire()
         if len(os.fsencode(self._socket)) > LONGEST_SOCKET_PATH:
+            import tempfile  # noqa: PLC0415 - few have so long a path
+
             self._socket_dir = Path(tempfile.mkdtemp(prefix="bullmq-proxy-"))
             self._socket = self._socket_dir / "valkey.sock"
         return self
@@ -166,6 +166,8 @@ class EmbeddedValkey:
             self._keeper.close()
             self._keeper = None
         if self._socket_dir is not None:
+            import shutil  # noqa: PLC0415 - as above
+
             shutil.rmtree(self._socket_dir, ignore_errors=True)
         self._data.close()
 
