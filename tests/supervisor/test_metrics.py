@@ -9,7 +9,7 @@ import signal
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -43,14 +43,24 @@ def asked(service: Service, target: str, method: str = "GET", body: Any = None) 
         return json.load(answer)["ok"]
 
 
-def test_every_page_has_all_shards_and_every_shard_reaches_all_connections(service: Callable[..., Service]) -> None:
-    running = service("--procs", str(SHARDS)).start()
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service for tests that leave its shards as they are."""
+    with Service(tmp_path_factory.mktemp("standing"), "--procs", str(SHARDS)) as running:
+        yield running
+
+
+@pytest.mark.xdist_group("metrics")  # one service for both
+def test_every_page_has_all_shards_and_every_shard_reaches_all_connections(standing: Service) -> None:
+    running, before = standing, sum(figures(standing, "calls_begun_total").values())
     with ExitStack() as stack:
         sockets = [stack.enter_context(connect(running.address("/queue/q"))) for _ in range(8 * SHARDS)]
         for socket in sockets:
             socket.send(json.dumps({"id": 1, "data": {"fn": "getJobCounts", "args": []}}))
             assert "ok" in json.loads(socket.recv(timeout=TIMEOUT))["data"]
-        wait_for(lambda: sum(figures(running, "calls_begun_total").values()) == len(sockets), "all calls are seen")
+        wait_for(
+            lambda: sum(figures(running, "calls_begun_total").values()) == before + len(sockets), "all calls are seen"
+        )
         assert sum(figures(running, "connections").values()) == len(sockets)
         seen = {tuple(figures(running, "connections").items()) for _ in range(8 * SHARDS)}
         shown = asked(running, "connections?kind=queue")["connections"]
@@ -93,9 +103,9 @@ def _added(service: Service) -> list[int]:
     return [sum(asked(service, target)["added"]) for target in ("history?queue=mails", "history")]
 
 
-def test_the_lag_of_a_shard_that_stands_still_grows(service: Callable[..., Service]) -> None:
-    running = service("--procs", "2").start()
-    still = running.shards()[0]
+@pytest.mark.xdist_group("metrics")
+def test_the_lag_of_a_shard_that_stands_still_grows(standing: Service) -> None:
+    running, still = standing, standing.shards()[0]
     os.kill(still, signal.SIGSTOP)
     try:
         wait_for(lambda: max(_lag(running)) > 1, "its sibling shows the lag")
@@ -105,7 +115,7 @@ def test_the_lag_of_a_shard_that_stands_still_grows(service: Callable[..., Servi
 
 
 def _lag(running: Service) -> list[float]:
-    """The lag of both, if it is not the one that stands still who is asked."""
+    """The lag of all, if it is not the one that stands still who is asked."""
     try:
         return list(figures(running, "event_loop_lag_seconds", timeout=0.5).values())
     except OSError:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -73,6 +74,34 @@ def site(service: MakeService, tmp_path: Path) -> Iterator[Callable[..., Site]]:
         yield start
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Path]]:
+    """A service of two shards, which tests give keys of their own; its shards stay."""
+    home = tmp_path_factory.mktemp("shared")
+    path = home / "keys.toml"
+    with Service(home / "service", "--procs", "2", "--keys-file", write_keys(path, entry("first", *ALL))) as running:
+        yield running, path
+        assert running.stop() == 0
+
+
+@pytest.fixture
+def shared_site(shared: tuple[Service, Path]) -> Iterator[Callable[..., Site]]:
+    """Give the shared service a key, which may do everything; returns when all shards know it."""
+    service, path = shared
+    with ExitStack() as opened:
+
+        def become(key: str = "shop", **fields: Any) -> Site:
+            site, mark = Site(service, path, opened), f"mark-{uuid.uuid4().hex}"
+            site.become(entry(key, *ALL, **fields), entry(mark, *ALL))
+            wait_for(lambda: {site.status(mark) for _ in range(16)} == {101}, "both shards have read it")
+            return site
+
+        yield become
+
+
+on_shared = pytest.mark.xdist_group("shared keys")  # one service for all of them
+
+
 def ask(socket: ClientConnection, fn: str, *args: Any) -> dict[str, Any]:
     socket.send(json.dumps({"id": 1, "data": {"fn": fn, "args": args}}))
     data: dict[str, Any] = json.loads(socket.recv(10))["data"]
@@ -89,8 +118,9 @@ def closed_with(socket: ClientConnection) -> int:
 
 
 class TestReload:
-    def test_every_shard_takes_the_new_keys_over_and_goes_on(self, site: Callable[..., Site]) -> None:
-        here = site("--procs", "2")
+    @on_shared
+    def test_every_shard_takes_the_new_keys_over_and_goes_on(self, shared_site: Callable[..., Site]) -> None:
+        here = shared_site()
         shards = here.service.shards()
         clients = here.connect_everywhere("shop", 2)
         here.become(entry("store", *ALL))
@@ -98,10 +128,10 @@ class TestReload:
         assert {here.status("store") for _ in range(8)} == {101}
         assert {here.status("shop") for _ in range(8)} == {401}
         assert here.service.shards() == shards
-        assert here.service.stop() == 0
 
-    def test_open_connections_have_the_new_rights(self, site: Callable[..., Site]) -> None:
-        here = site("--procs", "2")
+    @on_shared
+    def test_open_connections_have_the_new_rights(self, shared_site: Callable[..., Site]) -> None:
+        here = shared_site()
         clients = here.connect_everywhere("shop", 2)
         here.become(entry("shop", "observe"))
 
@@ -111,8 +141,9 @@ class TestReload:
         wait_for(all_refuse, "no connection may pause any more")
         assert all("ok" in ask(client, "count") for client in clients)
 
-    def test_a_file_that_cannot_be_used_is_logged_and_changes_nothing(self, site: Callable[..., Site]) -> None:
-        here = site("--procs", "1")
+    @on_shared
+    def test_a_file_that_cannot_be_used_is_logged_and_changes_nothing(self, shared_site: Callable[..., Site]) -> None:
+        here = shared_site()
         client = here.open("shop")
         here.path.write_text("[keys.shop]\n")
         here.hang_up("the keys that were read before stay in force")
@@ -127,8 +158,9 @@ class TestReload:
         wait_for(lambda: here.service.errors.count(" is ready") == 2, "the new shard is ready")
         assert (here.status("store"), here.status("shop")) == (101, 401)
 
-    def test_a_list_longer_than_a_socket_holds_arrives_whole(self, site: Callable[..., Site]) -> None:
-        here = site("--procs", "2")
+    @on_shared
+    def test_a_list_longer_than_a_socket_holds_arrives_whole(self, shared_site: Callable[..., Site]) -> None:
+        here = shared_site()
         patterns = [f"{'x' * 60}-{number}" for number in range(8)]
         here.become(*(entry(f"k{number}", *ALL, queues=["q", *patterns]) for number in range(1000)))
         wait_for(lambda: {here.status("k999") for _ in range(8)} == {101}, "all shards know the last key")
@@ -161,12 +193,13 @@ class TestReload:
 class TestLimits:
     """Over two shards."""
 
-    def test_connections_of_a_key_are_counted_over_all_shards(self, site: Callable[..., Site]) -> None:
-        here = site("--procs", "2", connections=5)
-        clients = [here.open("shop") for _ in range(5)]
-        assert {here.status("shop") for _ in range(10)} == {429}
+    @on_shared
+    def test_connections_of_a_key_are_counted_over_all_shards(self, shared_site: Callable[..., Site]) -> None:
+        here = shared_site("five", connections=5)
+        clients = [here.open("five") for _ in range(5)]
+        assert {here.status("five") for _ in range(10)} == {429}
         clients[0].close()
-        wait_for(lambda: here.status("shop") == 101, "there is a place again")
+        wait_for(lambda: here.status("five") == 101, "there is a place again")
 
     def test_those_of_a_killed_shard_do_not_count_any_more(self, site: Callable[..., Site]) -> None:
         here = site("--procs", "2", connections=16)
@@ -180,11 +213,12 @@ class TestLimits:
             here.open("shop")
         assert here.status("shop") == 429
 
-    def test_calls_of_a_key_are_counted_over_all_shards(self, site: Callable[..., Site]) -> None:
-        here = site("--procs", "2", messages_per_second=50)
-        clients = here.connect_everywhere("shop", 2)
+    @on_shared
+    def test_calls_of_a_key_are_counted_over_all_shards(self, shared_site: Callable[..., Site]) -> None:
+        here = shared_site("slow", messages_per_second=50)
+        clients = here.connect_everywhere("slow", 2)
         made, started = 0, time.monotonic()
-        while (elapsed := time.monotonic() - started) < 2:
+        while (elapsed := time.monotonic() - started) < 1:
             for client in clients:
                 made += "ok" in ask(client, "count")
         # A full bucket in the beginning, and what comes back in the time: not twice that for two shards.

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -50,6 +50,17 @@ def answers(socket: ClientConnection) -> bool:
     return bool(json.loads(socket.recv(timeout=TIMEOUT))["data"] == {"ok": 0})
 
 
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of two shards with a watch over them, for tests that leave it as it is."""
+    with Service(tmp_path_factory.mktemp("watched"), "--procs", "2", "--shard-timeout", f"{WATCH:g}") as running:
+        yield running
+        assert running.stop() == 0
+
+
+on_watched = pytest.mark.xdist_group("watched")  # one service for all of them
+
+
 def test_a_shard_gives_a_sign_of_life_with_its_figures_and_its_successor_begins_at_zero() -> None:
     memory = SharedMemory(2)
     for _ in range(3):
@@ -73,35 +84,35 @@ def test_a_loop_that_hangs_shows_where_and_is_replaced(service: MakeService, tmp
     assert other in running.shards()
 
 
-def test_shards_that_stood_still_with_the_supervisor_are_left_alone(service: MakeService) -> None:
+@on_watched
+def test_shards_that_stood_still_with_the_supervisor_are_left_alone(watched: Service) -> None:
     """As when the machine is suspended, or its container stopped."""
-    running = service("--procs", "2", "--shard-timeout", f"{WATCH:g}").start()
-    shards = running.shards()
+    shards = watched.shards()
     for pid in shards:
         os.kill(pid, signal.SIGSTOP)
     let_pass(1.2)  # it has looked and seen no sign of life
-    running.signal(signal.SIGSTOP)
+    watched.signal(signal.SIGSTOP)
     let_pass(WATCH)
-    running.signal(signal.SIGCONT)
+    watched.signal(signal.SIGCONT)
     let_pass(0.3)  # it has looked again
     for pid in shards:
         os.kill(pid, signal.SIGCONT)
     let_pass(WATCH + 1)
-    assert running.shards() == shards
-    assert "stood still" not in running.errors
+    assert watched.shards() == shards
+    assert "stood still" not in watched.errors
 
 
-def test_a_supervisor_that_stood_still_finds_its_shards_well(service: MakeService) -> None:
-    running = service("--procs", "2", "--shard-timeout", f"{WATCH:g}").start()
-    shards = running.shards()
-    with connect(running.address("/queue/q")) as socket:
-        running.signal(signal.SIGSTOP)
+@on_watched
+def test_a_supervisor_that_stood_still_finds_its_shards_well(watched: Service) -> None:
+    shards = watched.shards()
+    with connect(watched.address("/queue/q")) as socket:
+        watched.signal(signal.SIGSTOP)
         let_pass(WATCH + 2)
-        running.signal(signal.SIGCONT)
+        watched.signal(signal.SIGCONT)
         let_pass(WATCH + 2)
         assert answers(socket)
-    assert running.shards() == shards
-    assert "stood still" not in running.errors
+    assert watched.shards() == shards
+    assert "stood still" not in watched.errors
 
 
 def test_without_a_timeout_a_stopped_shard_is_left_alone(service: MakeService) -> None:
@@ -115,21 +126,24 @@ def test_without_a_timeout_a_stopped_shard_is_left_alone(service: MakeService) -
     assert running.shards() == [shard]
 
 
-def test_sigusr1_shows_the_stacks_of_all_processes_and_disturbs_nobody(service: MakeService) -> None:
-    running = service("--procs", "2").start()
-    before = running.shards() + running.servers()
+@on_watched
+def test_sigusr1_shows_the_stacks_of_all_processes_and_disturbs_nobody(watched: Service) -> None:
+    before, logged = watched.shards() + watched.servers(), len(watched.errors)
+
+    def told() -> str:
+        return watched.errors[logged:]
+
     with ExitStack() as stack:
-        sockets = [stack.enter_context(connect(running.address("/queue/q"))) for _ in range(12)]
-        running.signal(signal.SIGUSR1)
-        wait_for(lambda: running.errors.count("(most recent call first)") >= 3, "three processes show their stacks")
-        wait_for(lambda: running.errors.count(" in _serve\n") == 2, "two of them are shards")
+        sockets = [stack.enter_context(connect(watched.address("/queue/q"))) for _ in range(12)]
+        watched.signal(signal.SIGUSR1)
+        wait_for(lambda: told().count("(most recent call first)") >= 3, "three processes show their stacks")
+        wait_for(lambda: told().count(" in _serve\n") == 2, "two of them are shards")
         assert all(map(answers, sockets))
-    own, first, second = re.split(r".*stacks of shard \d: SIGUSR1 to pid \d+\n", running.errors)
+    own, first, second = re.split(r".*stacks of shard \d: SIGUSR1 to pid \d+\n", told())
     assert re.search(r"master\.py\", line \d+ in run\n", own)
     for shard in (first, second):
         assert re.search(r"shard\.py\", line \d+ in run\n", shard)
-    assert running.shards() + running.servers() == before
-    assert running.stop() == 0
+    assert watched.shards() + watched.servers() == before
 
 
 def test_sigusr1_to_all_processes_does_not_end_the_valkey_either(service: MakeService) -> None:
