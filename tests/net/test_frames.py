@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Final
 
 import pytest
 
@@ -12,6 +13,40 @@ from tests.net.conftest import MakeGateway, Open
 from tests.net.support import BINARY, CLOSE, CONT, PING, PONG, TEXT, RawClient, call, frame, handshake, upgrade
 
 PATHS = ["/queue/q", "/queue/q/events", "/queue/q/process/1"]
+
+BROKEN: Final = {
+    "binary": (frame(b"\x00\x01", BINARY), 1003),
+    "binary in fragments": (frame(b"\x00", BINARY, fin=False) + frame(b"", CONT), 1003),
+    "no UTF-8": (frame(b'{"id":"\xff"}'), 1007),
+    "a surrogate in UTF-8": (frame(b"\xed\xa0\x80"), 1007),
+    "no UTF-8 over two fragments": (frame(b"\xc3", fin=False) + frame(b"(", CONT), 1007),
+    "a reason that is no UTF-8": (frame(b"\x03\xe8\xff", CLOSE), 1007),
+    "too long": (frame("x" * (2**20 + 1)), 1009),
+    "the head of a giant frame": (b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff", 1009),
+    "too long over two fragments": (frame("x" * 2**19, fin=False) + frame("x" * (2**19 + 1), CONT), 1009),
+    "compressed": (frame("x", rsv=4), 1002),
+    "RSV2": (frame("x", rsv=2), 1002),
+    "RSV3": (frame("x", rsv=1), 1002),
+    "no mask": (frame("x", mask=False), 1002),
+    "a reserved data frame": (frame("x", 0x3), 1002),
+    "a reserved control frame": (frame("x", 0xB), 1002),
+    "a fragment of nothing": (frame("x", CONT), 1002),
+    "a message within a message": (frame("x", fin=False) + frame("y"), 1002),
+    "a long ping": (frame("x" * 126, PING), 1002),
+    "a ping in fragments": (frame("x", PING, fin=False), 1002),
+    "half a close code": (frame(b"\x03", CLOSE), 1002),
+    **{
+        f"close code {code}": (frame(code.to_bytes(2, "big"), CLOSE), 1002)
+        for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
+    },
+    "a long close frame": (frame(b"x" * 126, CLOSE), 1002),
+    "a ping without a mask": (frame("x", PING, mask=False), 1002),
+    "a ping that is compressed": (frame("x", PING, rsv=4), 1002),
+    "a length with its highest bit set": (b"\x81\xff" + b"\xff" * 8 + b"\0\0\0\0", 1009),
+    "the last reserved data frame": (frame("x", 0x7), 1002),
+    "the last reserved control frame": (frame("x", 0xF), 1002),
+}
+"""What breaks the protocol, and the code of the close that answers it."""
 
 
 class TestMessages:
@@ -97,51 +132,13 @@ class TestCloseCodes:
     """The same on each kind of connection."""
 
     @pytest.mark.parametrize("target", PATHS)
-    @pytest.mark.parametrize(
-        ("bytes_sent", "code"),
-        [
-            pytest.param(frame(b"\x00\x01", BINARY), 1003, id="binary"),
-            pytest.param(frame(b"\x00", BINARY, fin=False) + frame(b"", CONT), 1003, id="binary in fragments"),
-            pytest.param(frame(b'{"id":"\xff"}'), 1007, id="no UTF-8"),
-            pytest.param(frame(b"\xed\xa0\x80"), 1007, id="a surrogate in UTF-8"),
-            pytest.param(frame(b"\xc3", fin=False) + frame(b"(", CONT), 1007, id="no UTF-8 over two fragments"),
-            pytest.param(frame(b"\x03\xe8\xff", CLOSE), 1007, id="a reason that is no UTF-8"),
-            pytest.param(frame("x" * (2**20 + 1)), 1009, id="too long"),
-            pytest.param(b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff", 1009, id="the head of a giant frame"),
-            pytest.param(
-                frame("x" * 2**19, fin=False) + frame("x" * (2**19 + 1), CONT), 1009, id="too long over two fragments"
-            ),
-            pytest.param(frame("x", rsv=4), 1002, id="compressed"),
-            pytest.param(frame("x", rsv=2), 1002, id="RSV2"),
-            pytest.param(frame("x", rsv=1), 1002, id="RSV3"),
-            pytest.param(frame("x", mask=False), 1002, id="no mask"),
-            pytest.param(frame("x", 0x3), 1002, id="a reserved data frame"),
-            pytest.param(frame("x", 0xB), 1002, id="a reserved control frame"),
-            pytest.param(frame("x", CONT), 1002, id="a fragment of nothing"),
-            pytest.param(frame("x", fin=False) + frame("y"), 1002, id="a message within a message"),
-            pytest.param(frame("x" * 126, PING), 1002, id="a long ping"),
-            pytest.param(frame("x", PING, fin=False), 1002, id="a ping in fragments"),
-            pytest.param(frame(b"\x03", CLOSE), 1002, id="half a close code"),
-            *(
-                pytest.param(frame(code.to_bytes(2, "big"), CLOSE), 1002, id=f"close code {code}")
-                for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
-            ),
-            pytest.param(frame(b"x" * 126, CLOSE), 1002, id="a long close frame"),
-            pytest.param(frame("x", PING, mask=False), 1002, id="a ping without a mask"),
-            pytest.param(frame("x", PING, rsv=4), 1002, id="a ping that is compressed"),
-            pytest.param(b"\x81\xff" + b"\xff" * 8 + b"\0\0\0\0", 1009, id="a length with its highest bit set"),
-            pytest.param(frame("x", 0x7), 1002, id="the last reserved data frame"),
-            pytest.param(frame("x", 0xF), 1002, id="the last reserved control frame"),
-        ],
-    )
-    async def test_what_breaks_the_protocol_closes(
-        self, open_socket: Open, target: str, bytes_sent: bytes, code: int
-    ) -> None:
-        client = await open_socket(target)
-        client.write(bytes_sent)
-        got, reason = await client.closed()
-        assert got == code
-        assert ".py" not in reason
+    async def test_what_breaks_the_protocol_closes(self, gateway: Proxy, target: str) -> None:
+        for name, (bytes_sent, code) in BROKEN.items():
+            async with await RawClient.open(gateway.port, target) as client:
+                client.write(bytes_sent)
+                got, reason = await client.closed()
+                assert got == code, name
+                assert ".py" not in reason, name
 
     @pytest.mark.parametrize("target", PATHS)
     @pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe8bye", b"\x0f\xa0", b"\x13\x87"])

@@ -126,10 +126,10 @@ async def outcomes(peer: Peer, calls: list[tuple[Function, list[Any]]], *, all_a
     return found
 
 
-@pytest.mark.parametrize("function", [*TABLE, *FLOWS], ids=lambda function: function.name)
-def test_there_are_arguments_for_every_function(function: Function) -> None:
-    args = flow_arguments(function, OWN) if function in list(FLOWS) else example_arguments(function)
-    function.bind([Raw(msgspec.json.encode(argument)) for argument in args])
+def test_there_are_arguments_for_every_function() -> None:
+    for function in [*TABLE, *FLOWS]:
+        args = flow_arguments(function, OWN) if function in list(FLOWS) else example_arguments(function)
+        function.bind([Raw(msgspec.json.encode(argument)) for argument in args])
 
 
 class TestCalls:
