@@ -96,6 +96,17 @@ async def fill(redis: Redis, base: str) -> None:
     await pipe.execute()
 
 
+async def fill_both(redis: Redis, theirs: str, ours: str) -> None:
+    """Two queues with the same jobs."""
+    await fill(redis, theirs)
+    copy = """
+    for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
+      redis.call('COPY', key, ARGV[2] .. string.sub(key, #ARGV[1] + 1))
+    end
+    """
+    await redis.eval(copy, 0, theirs, ours)
+
+
 @pytest.mark.usefixtures("small_slices")
 @pytest.mark.parametrize("limit", [0, 1, 7, 30])
 @pytest.mark.parametrize("state", STATES)
@@ -105,8 +116,7 @@ async def test_cleaning_in_slices_is_cleaning_at_once(
     before = NOW + 4
     monkeypatch.setattr("bullmq_proxy.gateway.broker.functions.managing.now_ms", lambda: before)
     theirs, ours = f"{prefix}:theirs:", f"{prefix}:ours:"
-    for base in (theirs, ours):
-        await fill(redis, base)
+    await fill_both(redis, theirs, ours)
     keys = [f"{theirs}{state}", f"{theirs}events", f"{theirs}repeat"]
     text = script_texts()["cleanJobsInSet"]
     removed: list[str] = []
@@ -126,8 +136,8 @@ async def test_cleaning_in_slices_is_cleaning_at_once(
 @pytest.mark.parametrize("delayed", [False, True])
 async def test_draining_in_slices_is_draining_at_once(broker: Broker, redis: Redis, prefix: str, delayed: bool) -> None:
     theirs, ours = f"{prefix}:theirs:", f"{prefix}:ours:"
+    await fill_both(redis, theirs, ours)
     for base in (theirs, ours):
-        await fill(redis, base)
         for state in ("wait", "paused"):  # BullMQ's script takes other jobs out of a list than it removes
             await redis.ltrim(f"{base}{state}", 0, 18)
     keys = [f"{theirs}{name}" for name in ("wait", "paused", "delayed", "prioritized", "repeat")]

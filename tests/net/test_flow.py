@@ -262,7 +262,7 @@ class TestPeersThatAreGone:
         gateway = await make_gateway(ping_interval=0.2, ping_timeout=0.5)
         async with await RawClient.open(gateway.port, "/queue/q") as client:
             loop = asyncio.get_running_loop()
-            spoke, end = loop.time(), loop.time() + 1.5
+            spoke, end = loop.time(), loop.time() + 0.9  # four times the interval, and more
             while loop.time() < end:
                 silence, spoke = loop.time() - spoke, loop.time()
                 client.send(call(1, "count"))

@@ -54,27 +54,26 @@ async def sent_bytes(redis: Redis) -> int:
     return total
 
 
-@pytest.mark.parametrize(("fn", "args"), [*READERS, ("getJob", ["j1"])])
-async def test_a_value_that_is_too_large_is_refused_and_stays_in_redis(
-    queue: Peer, redis: Redis, prefix: str, fn: str, args: list[Any]
-) -> None:
+async def test_a_value_that_is_too_large_is_refused_and_stays_in_redis(queue: Peer, redis: Redis, prefix: str) -> None:
     await redis.eval(FILL, 1, f"{prefix}:q:", 1, 17 * MIB)
-    before = await sent_bytes(redis)
-    code, message = await queue.refusal(fn, *args)
-    assert await sent_bytes(redis) - before < MIB
-    assert (code, message[:40]) == ("INVALID_ARGUMENTS", "The reply would have more than 16 MiB: " + message[39])
+    for fn, args in [*READERS, ("getJob", ["j1"])]:
+        before = await sent_bytes(redis)
+        code, message = await queue.refusal(fn, *args)
+        assert await sent_bytes(redis) - before < MIB, (fn, args)
+        assert code == "INVALID_ARGUMENTS", (fn, args)
+        assert message.startswith("The reply would have more than 16 MiB: "), (fn, args)
     await redis.flushdb()
 
 
-@pytest.mark.parametrize(("fn", "args"), READERS)
 async def test_entries_that_are_too_large_together_are_refused_on_the_way(
-    queue: Peer, redis: Redis, prefix: str, fn: str, args: list[Any]
+    queue: Peer, redis: Redis, prefix: str
 ) -> None:
     await redis.eval(FILL, 1, f"{prefix}:q:", 24, MIB)
-    before = await sent_bytes(redis)
-    code, message = await queue.refusal(fn, *args)
-    assert await sent_bytes(redis) - before < 17 * MIB
-    assert (code, "ask for" in message) == ("INVALID_ARGUMENTS", True)
+    for fn, args in READERS:
+        before = await sent_bytes(redis)
+        code, message = await queue.refusal(fn, *args)
+        assert await sent_bytes(redis) - before < 17 * MIB, (fn, args)
+        assert (code, "ask for" in message) == ("INVALID_ARGUMENTS", True), (fn, args)
     await redis.flushdb()
 
 
