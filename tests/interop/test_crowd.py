@@ -20,7 +20,7 @@ from tests.interop.peer import Peer
 from tests.support.service import Service
 from tests.support.valkey import ValkeyProcess
 
-OPERATIONS = 1_600  # of all clients together
+OPERATIONS = 1_000  # of all clients together
 # Where a job can be, and the key's kind.
 PLACES = {
     "wait": "list",

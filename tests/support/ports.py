@@ -20,7 +20,8 @@ def free_port() -> int:
 
     A port that a socket had a moment ago may be another's when it is used: many run tests beside each other.
     """
-    for port in random.sample(_PORTS, len(_PORTS)):
+    for _ in _PORTS:
+        port = random.choice(_PORTS)
         if port not in _OURS and _claim(port):
             _OURS.add(port)
             with socket.socket() as sock:
