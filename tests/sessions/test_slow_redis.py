@@ -17,11 +17,9 @@ async def test_answers_before_a_frozen_redis_hold_only_so_much(server: ValkeyPro
     worker = await frail.worker()
     job = await worker.job()
     server.freeze()
-    message = json.dumps({"id": job.number, "data": {"type": "progress", "progress": 50}})
-    writer = worker.socket.transport
+    thousand = frame(json.dumps({"id": job.number, "data": {"type": "progress", "progress": 50}})) * 1000
     for _ in range(100):
-        for _ in range(1000):
-            writer.write(frame(message))
+        worker.socket.transport.write(thousand)
         await asyncio.sleep(0)
     assert frail._proxy._app is not None
     budget = frail._proxy._app._budget
