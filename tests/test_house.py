@@ -268,8 +268,13 @@ def room_of(module: str) -> str | None:
 
 
 @cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def nodes_of(path: Path) -> list[ast.AST]:
-    return list(ast.walk(ast.parse(path.read_text())))
+    return list(ast.walk(tree_of(path)))
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -329,7 +334,7 @@ def _is_in(module: str, rooms: set[str]) -> bool:
 
 def test_a_file_says_what_lives_in_it_and_fits_in_the_head() -> None:
     texts = {module_of(path): path.read_text() for path in sources()}
-    assert [module for module, text in texts.items() if not ast.get_docstring(ast.parse(text))] == []
+    assert [module_of(path) for path in sources() if not ast.get_docstring(tree_of(path))] == []
     written = {module: text.count("\n") for module, text in texts.items() if MADE not in text}
     assert {module: lines for module, lines in written.items() if lines > LONGEST_FILE} == {}
 

@@ -89,17 +89,19 @@ async def test_the_list_of_queues_has_those_of_all_nodes(cluster: Cluster, prefi
     async with Gateway(cluster.url, prefix=prefix) as gateway:
         flows = await gateway.connect("/flows")
         found: set[str] = set()
-        page = {"cursor": None}
-        for _ in range(3):  # nodes
+        page, pages = {"cursor": None}, 0
+        while (page["cursor"] is not None or not pages) and pages < len(cluster.nodes):
+            pages += 1
             of_each = {"counts": True, "oldest": True, "connected": True}
             page = await flows.call("getQueues", {**of_each, "limit": 1, "cursor": page["cursor"]})
             names_of_node = {queue["name"] for queue in page["queues"]}
-            assert {(queue["oldest"], queue["paused"], queue["workers"]) for queue in page["queues"]} == {
+            assert {(queue["oldest"], queue["paused"], queue["workers"]) for queue in page["queues"]} <= {
                 (None, False, 0)
             }
-            assert names_of_node and not names_of_node & found
+            assert not names_of_node & found
             found |= names_of_node
         assert (found, page["cursor"]) == (all_names, None)
+        assert pages >= 3, "one for each master, of which other tests may have made more"
 
 
 async def test_a_queue_without_a_hash_tag_is_refused_when_the_connection_opens(cluster: Cluster, prefix: str) -> None:

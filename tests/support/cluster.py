@@ -42,6 +42,7 @@ class ClusterNode:
                 *extra_args,
             ],
         ).start()
+        self._redis: Any = Redis(port=self.process.port, decode_responses=True, socket_timeout=10)
         self.id = str(self("CLUSTER", "MYID"))
 
     @property
@@ -51,8 +52,12 @@ class ClusterNode:
 
     def __call__(self, *command: Any) -> Any:
         """Send a command to this node."""
-        with Redis(port=self.process.port, decode_responses=True, socket_timeout=10) as redis:
-            return redis.execute_command(*command)
+        return self._redis.execute_command(*command)
+
+    def close(self) -> None:
+        """End it if it runs."""
+        self._redis.close()
+        self.process.close()
 
 
 class Cluster:
@@ -113,7 +118,7 @@ class Cluster:
         for other in self.nodes:
             if other.process.is_running:
                 other("CLUSTER", "FORGET", node.id)
-        node.process.close()
+        node.close()
 
     def add_replica(self, master: ClusterNode) -> ClusterNode:
         """Add a replica and wait until it follows its master."""
@@ -171,7 +176,7 @@ class Cluster:
     def close(self) -> None:
         """Stop all nodes."""
         for node in self.nodes:
-            node.process.close()
+            node.close()
 
     def __enter__(self) -> Cluster:
         try:
