@@ -125,13 +125,13 @@ def _streams(watchers: int, window: int) -> Scenario:
 def _idle(kind: str, count: int, *, default: bool = False) -> Scenario:
     return Scenario(
         name=f"idle-{kind}-{count}",
-        about=f"{count} {kind} connections that only answer pings, which come every 2 s (by default every 20 s)",
+        about=f"{count} {kind} connections that only answer pings, which come every 2 s (by default every 40 s)",
         unit="ping",
         load=Load(kind="idle", idle=kind, connections=count),
         # A QueueEvents or Worker is one Redis connection of its own, and half a megabyte: 10,000 are no idle matter.
         peers=PROXIES if count <= 1000 or kind == "queue" else ("gateway",),
         default=default,
-        flags=("--ping-interval", "2"),
+        flags=("--ping-interval", "1"),  # of clients with work
         least_duration=4.0,  # two rounds of pings
     )
 
@@ -144,7 +144,7 @@ def _sleep(count: int, *flags: str, name: str = "") -> Scenario:
         load=Load(kind="sleep", queues=count),
         peers=("gateway",),
         flags=flags,
-        least_duration=40.0,  # two rounds of pings, and more than one of the checks for stalled jobs
+        least_duration=40.0,  # a round of pings, and more than one of the checks for stalled jobs
     )
 
 

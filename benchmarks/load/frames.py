@@ -6,7 +6,6 @@ import struct
 from typing import Final
 
 _TEXT: Final = 0x81
-_PONG: Final = b"\x8a\x80\0\0\0\0"
 _TEXT_OPCODE, _CLOSE_OPCODE, _PING_OPCODE = 0x1, 0x8, 0x9
 
 
@@ -22,9 +21,9 @@ def frame(message: bytes) -> bytes:
     return head + b"\0\0\0\0" + message
 
 
-def pong() -> bytes:
-    """The answer to a ping without data."""
-    return _PONG
+def pong(payload: bytes) -> bytes:
+    """The answer to a ping: a pong with the same payload (RFC 6455 §5.5.3), masked with the key 0."""
+    return bytes((0x8A, 0x80 | len(payload))) + b"\0\0\0\0" + payload
 
 
 class Splitter:
@@ -36,7 +35,7 @@ class Splitter:
         self._pieces: list[bytes] = []
         self._missing = 0  # bytes without which there is no next frame
         self.closed: bytes | None = None  # what a close frame held
-        self.pings = 0  # seen and not yet taken by the owner
+        self.pings: list[bytes] = []  # what they held that were seen and not yet taken by the owner
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads of the text frames that are complete now."""
@@ -70,7 +69,7 @@ class Splitter:
             if opcode == _TEXT_OPCODE:
                 messages.append(data[start:end])
             elif opcode == _PING_OPCODE:
-                self.pings += 1
+                self.pings.append(data[start:end])
             elif opcode == _CLOSE_OPCODE:
                 self.closed = data[start:end]
             position = end

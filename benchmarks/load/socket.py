@@ -78,10 +78,10 @@ class Socket(asyncio.Protocol):
         return f"closed with {int.from_bytes(closed[:2], 'big')} {closed[2:].decode(errors='replace')}"
 
     def _answer_pings(self) -> None:
-        count, self._splitter.pings = self._splitter.pings, 0
-        self.transport.write(pong() * count)
+        pings, self._splitter.pings = self._splitter.pings, []
+        self.transport.write(b"".join(map(pong, pings)))
         if self.on_ping is not None:
-            self.on_ping(count)
+            self.on_ping(len(pings))
 
 
 async def connect(port: int, path: str, key: str, on_messages: OnMessages, *, small: bool = False) -> Socket:

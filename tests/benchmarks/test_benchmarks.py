@@ -228,7 +228,7 @@ def test_the_splitter_finds_frames_however_they_are_cut(step: int) -> None:
     for start in range(0, len(stream), step):
         found += splitter.feed(stream[start : start + step])
     assert [len(message) for message in found] == list(sizes)
-    assert splitter.pings == len(sizes) - 1
+    assert len(splitter.pings) == len(sizes) - 1
 
 
 def _server_frame(message: bytes) -> bytes:

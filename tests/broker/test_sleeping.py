@@ -360,6 +360,23 @@ async def test_changes_that_a_lost_connection_has_missed_are_found(broker: Broke
         await listener.hears_of(number)
 
 
+async def test_a_queue_that_has_no_events_yet_is_asked_once_what_was_missed(
+    broker: Broker, redis: Redis, prefix: str
+) -> None:
+    listener = Listener()
+    reader = broker.services(broker.queue("q")).event_reader()
+    await reader.join(listener)
+    await redis.config_resetstat()
+
+    await eventually(lambda: broker._tracker.is_up, "it sleeps")
+    await redis.client_kill_filter(_id=await tracker_of(redis, prefix))
+    async with asyncio.timeout(5):
+        while "cmdstat_xinfo|stream" not in await redis.info("commandstats"):
+            pass
+    await eventually(lambda: not reader._was_away, "it reads on", PROMPT)
+    assert (await redis.info("commandstats"))["cmdstat_xinfo|stream"]["calls"] == 1
+
+
 async def test_a_marker_whose_reply_was_lost_costs_no_job(relay: Relay, redis: Redis, prefix: str) -> None:
     async with shard(relay.url, prefix) as broker:
         worker = Worker(broker)

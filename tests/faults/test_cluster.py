@@ -311,7 +311,8 @@ async def test_a_master_dies_and_its_replica_takes_its_place(cluster: Cluster, p
     async with Gateway(cluster.url, prefix=prefix, queue_links=1) as gateway:
         async with load(gateway, name) as jobs, load(gateway, other) as others:
             assert await gateway.ready() == (200, "")
-            owner(cluster, prefix, name).process.kill()
+            master = owner(cluster, prefix, name)
+            master.process.kill()
             await until(partial(_is, gateway, 503), "it is not ready while a master is missing")
             await others.goes_on()
             begun = time.monotonic()
@@ -320,6 +321,7 @@ async def test_a_master_dies_and_its_replica_takes_its_place(cluster: Cluster, p
         assert not jobs.refused["REDIS_UNAVAILABLE"]
         assert not others.refused
         await until(partial(_is, gateway, 200), "it is ready when a replica has its place")
+    cluster.restore(master)  # for other tests; a server ends with the thread that starts it
 
 
 async def _is(gateway: Gateway, status: int) -> bool:

@@ -140,6 +140,14 @@ class Cluster:
         """Wait until all nodes agree that all is well."""
         wait_for(lambda: all("cluster_state:ok" in node("CLUSTER", "INFO") for node in self.nodes), "the cluster is ok")
 
+    def restore(self, node: ClusterNode) -> None:
+        """Start a master that was killed, and give it back the slots that its replica has taken over."""
+        node.process.start()
+        wait_for(lambda: node("INFO", "replication").get("master_link_status") == "up", "it follows who took over")
+        node("CLUSTER", "FAILOVER")
+        wait_for(lambda: node("ROLE")[0] == "master", "it leads")
+        self.settle()
+
     def replica(self, master: ClusterNode) -> ClusterNode:
         """Return a replica of a master."""
         [_, _, [[_, port, _], *_]] = master("ROLE")

@@ -105,7 +105,8 @@ class MarkerWait:
     async def _block(self) -> Any:
         """Return the score of a marker, or None when the time is up.
 
-        An idle Redis looks at the timeouts of blocked clients only ten times a second; our own timer is exact.
+        An idle Redis looks at the timeouts of blocked clients only ten times a second; our own timer is exact, where a
+        job is due then.
         """
         link = self._open()
         try:
@@ -116,7 +117,7 @@ class MarkerWait:
         seconds = self._seconds()
         popped = link.call("BZPOPMIN", self._key, f"{seconds:.3f}", decode=False)
         try:
-            await asyncio.wait((popped,), timeout=seconds)
+            await asyncio.wait((popped,), timeout=seconds if self._until else None)
             if not popped.done():
                 self._unblock()
             marker = await popped

@@ -51,6 +51,7 @@ OF_SLOTS: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
 """The words among them that a cluster has for a single slot."""
 _SCRIPT: Final = "user_script"  # in the errors that a script raises; in those of rights, too, that end one
 _RIGHTS: Final = ("NOPERM", "ACL failure")
+_NO_KEY: Final = "ERR no such key"  # of XINFO, for instance
 
 # What clients are not told: the address of another node, and the gateway's name there.
 _ELSEWHERE: Final = re.compile(r"^(MOVED|ASK) .*", re.DOTALL)
@@ -146,7 +147,7 @@ def reply_error(error: Exception) -> GatewayError:
     if "WRONGTYPE" in text:  # the client has named a key of another type, such as one of BullMQ's own
         return CommandRefused(ErrorCode.CONFLICT, text[:300], for_good=True)
     is_of_script = _SCRIPT in text and not any(word in text for word in _RIGHTS)
-    return CommandRefused(ErrorCode.INTERNAL, text[:300], for_good=is_of_script)
+    return CommandRefused(ErrorCode.INTERNAL, text[:300], for_good=is_of_script or text.startswith(_NO_KEY))
 
 
 def of_read(error: GatewayError) -> GatewayError:
