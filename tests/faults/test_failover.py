@@ -39,9 +39,10 @@ async def test_a_failover_by_hand_is_heard_of_by_nobody(sentinels: Sentinels, pr
     async with Gateway(sentinels.url, prefix=prefix, queue_links=1) as gateway:
         async with load(gateway) as jobs, load(gateway, "sleeping"):
             before = sentinels.master
-            await asyncio.to_thread(sentinels.fail_over)
-            await eventually(lambda: sentinels.master is not before, "the sentinels have another master")
-            await jobs.goes_on()
+            with sentinels.writes_paused():
+                await asyncio.to_thread(sentinels.fail_over)
+                await eventually(lambda: sentinels.master is not before, "the sentinels have another master")
+                await jobs.goes_on()
         assert not jobs.refused["REDIS_UNAVAILABLE"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from tests.support.waiting import wait_for
 NAME = "mymaster"
 DOWN_AFTER = 500
 """Milliseconds after which a sentinel thinks that the master is down."""
+
+_PAUSE = 60_000  # ms in which a master writes nothing at most
 
 
 class Sentinels:
@@ -75,6 +79,21 @@ class Sentinels:
         with Redis(port=sentinel.port) as redis:
             _, port = redis.sentinel_get_master_addr_by_name(NAME)
         return next(server for server in self.servers if server.shown_port == port)
+
+    @contextmanager
+    def writes_paused(self) -> Iterator[None]:
+        """Let the master write nothing, and its replicas have all that it has confirmed, which a failover may lose."""
+        with Redis(port=self.master.port, decode_responses=True) as redis:
+            redis.client_pause(_PAUSE, all=False)
+            written = redis.info("replication")["master_repl_offset"]
+
+            def have_all() -> bool:
+                replicas = [each for name, each in redis.info("replication").items() if name.startswith("slave")]
+                return all(replica["offset"] >= written for replica in replicas)
+
+            wait_for(have_all, "the replicas have all")
+            yield
+            redis.client_unpause()  # else it would not take the sentinels' order to follow the other one
 
     def fail_over(self) -> None:
         """Let a replica take the master's place while the master lives."""
