@@ -35,7 +35,7 @@ class Splitter:
         self._pieces: list[bytes] = []
         self._missing = 0  # bytes without which there is no next frame
         self.closed: bytes | None = None  # what a close frame held
-        self.pings: list[bytes] = []  # what they held that were seen and not yet taken by the owner
+        self.pings: list[bytes] = []  # payloads of those that the owner has not taken yet
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads of the text frames that are complete now."""

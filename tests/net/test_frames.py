@@ -46,7 +46,7 @@ BROKEN: Final = {
     "the last reserved data frame": (frame("x", 0x7), 1002),
     "the last reserved control frame": (frame("x", 0xF), 1002),
 }
-"""What breaks the protocol, and the code of the close that answers it."""
+"""Bytes that break the protocol, and the code of the close that answers them."""
 
 
 class TestMessages:

@@ -172,7 +172,7 @@ class TestFailedStart:
         self.check_refusal(result, "password")
 
     def check_refusal(self, result: subprocess.CompletedProcess[str], problem: str) -> None:
-        """What else can be wrong with a Redis is in tests/test_embed.py: all of it ends alike."""
+        """End with one line; tests/test_embed.py has all else that can be wrong with a Redis."""
         assert result.returncode == 1
         assert problem in error_line(result.stderr)
         assert error_line(result.stderr).endswith("; the address is that of --redis-url, or REDIS_URL")
