@@ -67,7 +67,7 @@ class LogEvent(enum.Enum):
         "request",
         _INFO,
         False,
-        "%(address)s %(method)s %(path)s, key %(key)s: %(status)d after %(seconds).3f s",
+        "%(address)s %(method)s %(path)s, key %(key)s: %(status)d after %(seconds).6f s",
         "a request has its response (`access_log`)",
     )
     REFUSED = (

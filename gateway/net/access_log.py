@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from msgspec import Raw
@@ -28,7 +29,7 @@ class LoggedConnection(Connection):
 
     def opened(self) -> None:
         """Log who has connected to what."""
-        self._opened_at = self.loop.time()
+        self._opened_at = time.perf_counter()
         self._fields = self.described()
         LogEvent.OPENED.log(**self._fields)
         super().opened()
@@ -48,7 +49,7 @@ class LoggedConnection(Connection):
             LogEvent.CLOSED.log(
                 **self._fields,
                 code=self.end_code,
-                seconds=self.loop.time() - self._opened_at,
+                seconds=time.perf_counter() - self._opened_at,
                 received=self._received,
                 sent=self._sent,
             )
@@ -65,7 +66,7 @@ class LoggedHttpConnection(HttpConnection):
 
     def _start(self, exchange: Exchange, what: Admitted | Response, arrived: Arrived[Admitted]) -> None:
         path, key = (what.path, what.account.rights.grant.key) if isinstance(what, Admitted) else ("?", "")
-        self._begun[exchange] = self.loop.time(), arrived.method, path, key
+        self._begun[exchange] = time.perf_counter(), arrived.method, path, key
         super()._start(exchange, what, arrived)
 
     def finished(self, exchange: Exchange) -> None:
@@ -78,6 +79,6 @@ class LoggedHttpConnection(HttpConnection):
             path=path,
             key=key or "?",
             status=int(bytes(exchange.response[0][9:12])),
-            seconds=self.loop.time() - since,
+            seconds=time.perf_counter() - since,
         )
         super().finished(exchange)

@@ -93,6 +93,7 @@ async def test_the_access_log_has_connections_and_requests(make_gateway: MakeGat
     async with await RawClient.connect(gateway.port) as client:
         await client.fetch("GET", "/queue/q/count?token=hidden")
         await client.fetch("POST", "/queue/q/nonsense", body="[]")
+    assert all(each["seconds"] > 0 for each in lines.of(LogEvent.REQUESTED))  # the loop's clock has only milliseconds
     requests = [(each["method"], each["path"], each["status"]) for each in lines.of(LogEvent.REQUESTED)]
     assert requests == [("GET", "/queue/q/count", 200), ("POST", "/queue/q/nonsense", 404)]
 
