@@ -1,43 +1,76 @@
-"""Turns before Redis: the clients that send much share a small window while others, who send little, are heard.
+"""Turns: those who have much to do share a small window before Redis, and turns of the loop, while others are heard.
 
-All commands of a shard stand in one line before Redis, and a round trip of a job comes by there several times. So what
-lies in this line decides how long everybody waits. While nobody else is heard those who send much may fill it, which
-takes the fewest turns of the loop for each command.
+All commands of a shard stand in one line before Redis, and all its clients in one before the loop; a round trip of a
+job comes by there several times. So what lies in these lines decides how long everybody waits. While nobody else is
+heard those who have much to do may fill them, which takes the fewest turns of the loop for each command.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from itertools import islice
+from time import perf_counter
 from typing import Final
 
-WINDOW: Final = 32
-"""Commands that all who send much have under way at a time, while others are heard: Redis needs about 1 ms for them."""
+from bullmq_proxy.gateway.flushing import flush_now
+
+WINDOW: Final = 5
+"""Commands that all who send much have under way at a time, while others are heard, before a Redis without delay."""
+
+LARGEST_WINDOW: Final = 64
+"""Commands, however long the way to Redis is. A call that counts as so many is a long one: others are alone after it,
+for as long as it took."""
 
 COMMAND_SIZE: Final = 2048
 """Bytes of a call that count as one command more."""
 
+SLICE: Final = 0.0001
+"""Seconds that one of them goes on in a turn of the loop."""
+
+_COMMAND: Final = 0.0001  # s of a round trip for which there is one command more
+_ROUND_TRIPS: Final = 4  # the shortest of so many counts: the others have waited in the line
+
 
 class Turns:
-    """The window of a shard.
+    """The turns of a shard.
 
     Attributes:
         are_taken: whether those who send much take turns, since somebody who sends little was heard lately.
         period: counts seconds, by which connections know what was lately.
         running: commands that have their turn.
+        unfinished: who goes on in one of the next turns of the loop.
+        window: commands that all who send much have under way at a time.
     """
 
-    __slots__ = ("_line", "_quiet_in", "are_taken", "period", "running")
+    __slots__ = (
+        "_line",
+        "_long_since",
+        "_quiet_in",
+        "_rests",
+        "_round_trips",
+        "are_taken",
+        "period",
+        "running",
+        "unfinished",
+        "window",
+    )
 
     def __init__(self) -> None:
-        """Make the window of a shard in which nobody has been heard."""
+        """Make those of a shard in which nobody has been heard."""
         self.are_taken = False
         self.period = 0
         self.running = 0
+        self.unfinished = Unfinished(self)
+        self.window = WINDOW
         self._quiet_in = -1
+        self._long_since = 0.0  # perf_counter time at which a long command was sent
+        self._rests = False  # after a long one
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._round_trips: deque[float] = deque(maxlen=_ROUND_TRIPS)
 
     def tick(self) -> None:
         """Begin another period; turns end when nobody who sends little was heard in the last one."""
@@ -50,10 +83,17 @@ class Turns:
         self._quiet_in = self.period
         self.are_taken = True
 
+    def note_round_trip(self, seconds: float) -> None:
+        """Note how long Redis took to answer one command: the longer the way, the more commands keep it busy."""
+        self._round_trips.append(seconds)
+        self.window = min(WINDOW + int(min(self._round_trips) / _COMMAND), LARGEST_WINDOW)
+
+    # Before Redis
+
     async def take(self, commands: int) -> None:
         """Wait for the turn of so many commands; who takes them gives back each when it has its reply."""
         if not self.are_taken or (not self._line and self._fits(commands)):
-            self.running += commands
+            self._grant(commands)
             return
         turn = asyncio.get_running_loop().create_future()
         self._line.append((commands, turn))
@@ -76,17 +116,87 @@ class Turns:
             self.give_back(commands)
 
     def give_back(self, commands: int) -> None:
-        """Let others have their turn."""
+        """Let others have their turn, after a while if it was a long one."""
         self.running -= commands
-        if self._line:
+        if commands >= LARGEST_WINDOW and self.are_taken:
+            self._rests = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(perf_counter() - self._long_since, self._end_rest)
+        elif self._line:
             self._serve()
 
+    def _end_rest(self) -> None:
+        self._rests = False
+        self._serve()
+
+    def share(self, entries: int, per_command: int = 1) -> int:
+        """Return how many entries to send at once, at most `entries`: what fits into the window while turns are taken.
+
+        Args:
+            entries: for one turn of the loop while no turns are taken.
+            per_command: how many of them take Redis as long as a command.
+        """
+        return min(entries, self.window * per_command) if self.are_taken else entries
+
+    def _grant(self, commands: int) -> None:
+        self.running += commands
+        if commands >= LARGEST_WINDOW:
+            self._long_since = perf_counter()
+
     def _fits(self, commands: int) -> bool:
-        return not self.running or self.running + commands <= WINDOW
+        return not self._rests and (not self.running or self.running + commands <= self.window)
 
     def _serve(self) -> None:
         while self._line and (not self.are_taken or self._fits(self._line[0][0])):
             commands, turn = self._line.popleft()
             if not turn.done():
-                self.running += commands
+                self._grant(commands)
                 turn.set_result(None)
+
+    # Of the loop
+
+    async def next(self) -> None:
+        """Let others have the loop; while turns are taken, go on when it is the turn of this one."""
+        if not self.are_taken:
+            await asyncio.sleep(0)
+            return
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self.unfinished.add(turn, partial(_begin, turn))
+        await turn
+        flush_now(loop)
+
+
+def _begin(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+class Unfinished(dict[object, Callable[[], None]]):
+    """Those who go on in one of the next turns of the loop, and how; while turns are taken one goes on in each."""
+
+    def __init__(self, turns: Turns) -> None:
+        """Make an empty one."""
+        super().__init__()
+        self._turns = turns
+        self._is_due = False
+
+    def add(self, who: object, go_on: Callable[[], None]) -> None:
+        """Let somebody go on soon."""
+        self[who] = go_on
+        self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._go_on, loop)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._is_due = False
+        flush_now(loop)
+        for who in list(islice(self, 1 if self._turns.are_taken else None)):
+            if (go_on := self.pop(who, None)) is not None:
+                go_on()
+        if self:
+            self._go_on_soon()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import Coroutine
 from functools import partial
@@ -98,7 +97,7 @@ async def _add_slices(queue: Queue, texts: list[Raw], sink: Sink, context: Conte
     for place, text in enumerate(texts):
         jobs.append(_read(text, place, context))
         if not len(jobs) % _AT_ONCE:
-            await asyncio.sleep(0)
+            await queue.turns.next()
     rest = adding.add_bulk(queue, jobs, sink=sink, context=context)
     if rest is not None:
         await rest

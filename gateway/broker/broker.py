@@ -83,7 +83,14 @@ class Broker:
         self.history: Callable[[str | None], History]
         renewer = LockRenewer()
         self.presence = Presence(
-            prefix, own, scripts_on(own)["showLife"], self.leases, renewer, self.queue, gateway_timeout
+            prefix,
+            own,
+            scripts_on(own)["showLife"],
+            self.leases,
+            renewer,
+            self.queue,
+            self.queues.turns,
+            gateway_timeout,
         )
         self._tracker = tracker = Tracker(own, options, tracks=isinstance(self.link, Link))
         trackers = Trackers(self.link, options, tracker)

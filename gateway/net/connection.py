@@ -119,8 +119,10 @@ class Connection(SendingConnection):
     def data_received(self, data: bytes) -> None:
         """Bytes from the socket."""
         self.heard = True
-        if self._close_code == CloseCode.POLICY:
-            return  # it may go on with what it was closed for
+        if self._end is not None and self._close_code not in _TAKING_LATE_MESSAGES:
+            self._read_slowly()  # it may go on with what it was closed for
+            if self._close_code == CloseCode.POLICY:
+                return
         if self.early is not None:
             self.receive_early(data)
             return
@@ -212,7 +214,7 @@ class Connection(SendingConnection):
         self._take_rest_soon()
 
     def _take_rest_soon(self) -> None:
-        self._shared.unfinished.add(self)
+        self._shared.unfinished.add(self, self.take_rest)
 
     def read_on(self) -> None:
         """Read from the socket again, unless something else forbids it."""

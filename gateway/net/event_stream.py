@@ -11,6 +11,7 @@ from websockets.http11 import Request
 
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.flushing import flush_soon
 from bullmq_proxy.gateway.net.dates import date
 from bullmq_proxy.gateway.net.exchange import SERVER, refusal, with_lines
 from bullmq_proxy.gateway.net.places import Place
@@ -84,7 +85,7 @@ class EventStream(RespondingConnection):
         if not self.is_open:
             return
         if not self._out:
-            self.loop.call_soon(self._flush)
+            flush_soon(self.loop, self._flush)
         self._out.extend(parts)
         self._out_size += sum(map(len, parts))
         self._since = self.loop.time()
@@ -100,6 +101,10 @@ class EventStream(RespondingConnection):
         return True
 
     # The end
+
+    def data_received(self, data: bytes) -> None:
+        """Forget what the client sends: nothing is heard of it."""
+        self._read_slowly()
 
     def look(self, now: float) -> None:
         """Send a comment in a silence; `now` in loop time."""

@@ -129,8 +129,8 @@ class HttpConnection(RespondingConnection):
     def data_received(self, data: bytes) -> None:
         """Bytes from the socket."""
         if self._reader.is_deaf:
-            return
-        if self._rest:
+            self._drop()
+        elif self._rest:
             self._rest += data
         else:
             self._take(data)
@@ -355,13 +355,8 @@ class HttpConnection(RespondingConnection):
             self._reading_paused = False
             self._go_on_soon()
 
-    def pause_socket(self) -> None:
-        """Read no more from the socket."""
-        if not self.transport.is_closing():
-            self.transport.pause_reading()
-
     def _go_on_soon(self) -> None:
-        self._shared.unfinished.add(self)
+        self._shared.unfinished.add(self, self.take_rest)
 
     def take_rest(self) -> None:
         """Begin what has come, and go on with what has been read."""

@@ -33,7 +33,7 @@ from bullmq_proxy.gateway.net.http_connection import Admitted, HttpConnection
 from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.net.places import Place
 from bullmq_proxy.gateway.net.proxies import ProxyHeader
-from bullmq_proxy.gateway.net.shared import Shared, Unfinished
+from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.net.tls import Tls, TlsTransport
 from bullmq_proxy.gateway.net.unopened import Unopened
 from bullmq_proxy.gateway.rules import trace_context
@@ -106,7 +106,7 @@ class Listener:
             admission.bad_messages_per_second,
             budget,
             Unopened(admission.max_connections, admission.max_connections_per_address, admission.links),
-            Unfinished(budget.turns),
+            budget.turns.unfinished,
         )
         logs = admission.access_log
         self._connection = LoggedConnection if logs else Connection

@@ -139,20 +139,11 @@ class OpeningConnection(WritingConnection):
         """Keep frames for the time when the handshake is answered; drop what comes after a refusal."""
         assert self.early is not None
         if self._is_refused:
+            self._read_slowly()
             return
         self.early += data
         if len(self.early) > opening.HEAD_LIMIT:
             self.pause_socket()
-
-    def pause_socket(self) -> None:
-        """Read no more from the socket."""
-        if not self.transport.is_closing():
-            self.transport.pause_reading()
-
-    def resume_socket(self) -> None:
-        """Read from the socket again."""
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
 
     def send_data(self) -> None:
         """Write what the library's protocol has to say; last of all it ends our half of the connection."""

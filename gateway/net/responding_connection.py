@@ -12,6 +12,7 @@ from websockets.http11 import Response
 
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.errors import GatewayError
+from bullmq_proxy.gateway.flushing import flush_soon
 from bullmq_proxy.gateway.net.exchange import Exchange, refusal
 from bullmq_proxy.gateway.net.sending_connection import LARGE
 from bullmq_proxy.gateway.net.shared import Shared
@@ -84,7 +85,7 @@ class RespondingConnection(WritingConnection):
             assert first.response is not None
             self._held -= first.size
             if not self._out:
-                self.loop.call_soon(self._flush)
+                flush_soon(self.loop, self._flush)
             self._out.extend(first.response)
             self._out_size += first.size
             self._ending = first.is_last
@@ -124,6 +125,11 @@ class RespondingConnection(WritingConnection):
         elif not self.transport.is_closing():
             self.transport.write_eof()
             self.transport.resume_reading()
+
+    def _drop(self) -> None:
+        """Forget what comes when nothing more is heard."""
+        if self._ending:
+            self._read_slowly()
 
     @property
     def is_open(self) -> bool:

@@ -9,6 +9,7 @@ from msgspec import Raw
 from websockets.protocol import State
 
 from bullmq_proxy.gateway.access.accounts import Account
+from bullmq_proxy.gateway.flushing import flush_soon
 from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.net import frames
 from bullmq_proxy.gateway.net.ends import BROKEN
@@ -51,7 +52,7 @@ class SendingConnection(OpeningConnection):
         if self.protocol.state is not _OPEN:
             return
         if not self._out:
-            self.loop.call_soon(self._flush)
+            flush_soon(self.loop, self._flush)
         length = sum(map(len, parts)) if len(parts) > 1 else len(parts[0])
         self._out.append(frames.text_header(length))
         self._out.extend(parts)
@@ -75,7 +76,7 @@ class SendingConnection(OpeningConnection):
     def answer_ping(self, payload: bytes) -> None:
         """Answer the last ping of each turn of the loop: a flood gets few pongs, which RFC 6455 §5.5.3 allows."""
         if not self._out and not self._pong:
-            self.loop.call_soon(self._flush)
+            flush_soon(self.loop, self._flush)
         self._pong = frames.pong(payload)
 
     def _flush(self) -> None:

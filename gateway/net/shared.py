@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct, field
@@ -16,7 +15,7 @@ from bullmq_proxy.gateway.net.places import KINDS, Place, Places
 from bullmq_proxy.gateway.net.refusals import Refusals
 from bullmq_proxy.gateway.net.unopened import Unopened
 from bullmq_proxy.gateway.sessions.budget import Budget
-from bullmq_proxy.gateway.turns import Turns
+from bullmq_proxy.gateway.turns import SLICE, Unfinished
 from bullmq_proxy.gateway.wire.closing import CloseCode
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from bullmq_proxy.gateway.net.http_connection import HttpConnection
 
 _TURN: Final = 0.001  # s that all connections together may take in one turn of the loop, before others get theirs
-_SHARED_TURN: Final = 0.0003  # s of one connection while turns are taken: the others have none in that turn of the loop
 _SHORTEST_TURN: Final = 0.00005  # s of one connection, however many there are
 _LOOK: Final = 1.0  # s between two looks for those who do not get on
 _STALE: Final = 5.0  # s in which a message that is not whole must get on then
@@ -115,7 +113,7 @@ class Shared(Struct, frozen=True):
     def turn(self) -> float:
         """The seconds that one connection may take in one turn of the loop."""
         if self.budget.turns.are_taken:
-            return _SHARED_TURN
+            return SLICE
         return max(_TURN / (len(self.unfinished) or 1), _SHORTEST_TURN)
 
     def opened(self, connection: Connection, place: Place) -> None:
@@ -170,32 +168,6 @@ class Shared(Struct, frozen=True):
             slowest = max(self.unread, key=self.unread.__getitem__)
             del self.unread[slowest]
             slowest.close_as_slow()
-
-
-class Unfinished(dict[Socket, None]):
-    """Connections with bytes that were read and not taken yet."""
-
-    def __init__(self, turns: Turns) -> None:
-        """Make an empty one; while `turns` are taken one connection goes on in each turn of the loop."""
-        super().__init__()
-        self._turns = turns
-        self._is_due = False
-
-    def add(self, connection: Socket) -> None:
-        """Let a connection go on soon."""
-        self[connection] = None
-        if not self._is_due:
-            self._is_due = True
-            asyncio.get_running_loop().call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        self._is_due = False
-        for connection in list(islice(self, 1 if self._turns.are_taken else None)):
-            if connection in self:
-                del self[connection]
-                connection.take_rest()
-        if self:
-            self.add(next(iter(self)))
 
 
 class PartialMessage:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from bullmq_proxy.gateway.net.shared import Shared
+
+_PAUSE_AT_END: Final = 0.1  # s between two reads of what a client sends whose connection ends, and is not looked at
 
 
 class WritingConnection(asyncio.Protocol):
@@ -30,6 +33,25 @@ class WritingConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         """Write what is to be sent."""
+
+    def pause_socket(self) -> None:
+        """Read no more from the socket."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_socket(self) -> None:
+        """Read from the socket again."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def read_on(self) -> None:
+        """Read from the socket again, unless something else forbids it."""
+        self.resume_socket()
+
+    def _read_slowly(self) -> None:
+        """Read nothing for a while: what comes now is of a client that sends on although its connection ends."""
+        self.pause_socket()
+        self.loop.call_later(_PAUSE_AT_END, self.read_on)
 
     @property
     def _is_behind(self) -> bool:

@@ -325,13 +325,13 @@ class Caller:
                 await check_held(self._target, bound[0], token, self._context.grant, f"call {function.name} for it")
             replicas = self._context.broker.replicas
             if replicas is None or not function.writes or function.waits:
-                reply(await encoded(await function.run(self._target, *bound, **provided)))
+                reply(await encoded(await function.run(self._target, *bound, **provided), self._turns))
                 return
             # Of those that may take long one adds a job, which waits for the replicas by itself, and one hands out a
             # job, which does no harm a second time.
             link = self._target.link
             since = replicas.mark(link)
-            text = await encoded(await function.run(self._target, *bound, **provided))
+            text = await encoded(await function.run(self._target, *bound, **provided), self._turns)
             replicas.confirm(link, self._target.prefix, since, lambda error: reply(error or text))  # its place is free
         except GatewayError as error:
             reply(of_read(error) if not function.writes else error)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
+from bullmq_proxy.gateway.turns import SLICE, Turns
 from bullmq_proxy.gateway.values.json_text import encode
 
 _SLICE: Final = 100  # entries that are written between two looks at the clock
-_TURN: Final = 0.0005  # s of that in one turn of the loop
+_TURN: Final = 0.0005  # s of that in one turn of the loop while no turns are taken
 
 
-async def encoded(result: Any) -> bytes | tuple[bytes, ...]:
+async def encoded(result: Any, turns: Turns) -> bytes | tuple[bytes, ...]:
     """Write a result as JSON, in parts where it is long."""
     if not _is_long(result):
         return encode(result)
@@ -22,8 +22,8 @@ async def encoded(result: Any) -> bytes | tuple[bytes, ...]:
     for part in _parts(result):
         parts.append(part)
         if time.perf_counter() > end:
-            await asyncio.sleep(0)
-            end = time.perf_counter() + _TURN
+            await turns.next()
+            end = time.perf_counter() + (SLICE if turns.are_taken else _TURN)
     return tuple(parts)
 
 

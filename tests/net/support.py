@@ -150,6 +150,11 @@ class RawClient:
         self.request(method, target, *headers, body=body)
         return await self.answer(to_head=method == "HEAD")
 
+    async def status(self) -> int:
+        """The status of the response that begins; the rest of it stays to be read."""
+        async with asyncio.timeout(TIMEOUT):
+            return int((await self._reader.readline()).split()[1])
+
     async def answer(self, *, to_head: bool = False) -> Answer:
         """The response to a request; that to HEAD has no body."""
         async with asyncio.timeout(TIMEOUT):

@@ -14,7 +14,21 @@ from bullmq_proxy.gateway.sessions.budget import MESSAGE_OVERHEAD, Budget
 from bullmq_proxy.gateway.sessions.interfaces import Client
 from bullmq_proxy.gateway.sessions.under_way import CallLimits, UnderWay
 from tests.net.conftest import MakeGateway
-from tests.net.support import CONT, PING, PONG, RawClient, call, frame, open_connections, upgrade
+from tests.net.support import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    PONG,
+    TEXT,
+    RawClient,
+    call,
+    frame,
+    handshake,
+    open_connections,
+    request,
+    upgrade,
+)
 from tests.sessions.peer import until
 from tests.support.keys import entry, write_keys
 
@@ -31,6 +45,10 @@ FEW = 20  # a second
 
 
 class TestMessagesThatAreNoSuccessfulCalls:
+    @pytest.fixture(autouse=True)
+    def _wait_for_nobody_for_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bullmq_proxy.gateway.net.connection._POLICY_TIMEOUT", 0.1)
+
     @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
     async def test_ten_seconds_worth_at_once_is_let_through(self, make_gateway: MakeGateway, bad: bytes) -> None:
         gateway = await make_gateway(bad_messages_per_second=FEW)
@@ -71,6 +89,47 @@ class TestMessagesThatAreNoSuccessfulCalls:
         async with await RawClient.open(gateway.port, "/queue/q") as client:
             client.write(b"".join(frame(call(n, "getJob", "none")) for n in range(500)))
             assert len(await client.messages(500)) == 500
+
+
+async def is_read_slowly(client: RawClient) -> None:
+    """Send more than the kernel keeps, and see that the gateway does not take it."""
+    client.write(frame("x" * 1000) * 2**14)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await client.writer.drain()
+    client.abort()
+
+
+class TestAClientThatIsNotHeardAnyMore:
+    """One that sends on is read slowly: else it would keep the shard and the kernel busy until its time has come."""
+
+    async def test_after_a_close_frame(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway(bad_messages_per_second=FEW, max_message_size=1024)
+        for what, code in (
+            (frame("{", TEXT) * (FEW * 11), 1008),
+            (frame("x", BINARY), 1003),
+            (frame(b"\xff", TEXT), 1007),
+            (frame("x" * 2048, TEXT), 1009),
+        ):
+            async with await RawClient.open(gateway.port, "/queue/q") as client:
+                client.write(what)
+                frames = [await client.read()]
+                while frames[-1][0] != CLOSE:
+                    frames.append(await client.read())
+                assert int.from_bytes(frames[-1][1][:2], "big") == code
+                await is_read_slowly(client)
+
+    async def test_after_a_response_or_while_it_listens(self, make_gateway: MakeGateway) -> None:
+        gateway = await make_gateway()
+        for asked, status in (
+            (handshake("/nowhere"), 404),
+            (request("GET", "/health", "Connection: close"), 200),
+            (request("GET", "/queue/q/events", "Accept: text/event-stream"), 200),
+        ):
+            async with await RawClient.connect(gateway.port) as client:
+                client.write(asked)
+                assert await client.status() == status
+                await is_read_slowly(client)
 
 
 class _Socket:
@@ -170,6 +229,7 @@ class TestLongMessages:
     ) -> None:
         monkeypatch.setattr("bullmq_proxy.gateway.net.shared._STALE", 0.0)
         monkeypatch.setattr("bullmq_proxy.gateway.net.shared._LOOK", 0.02)
+        monkeypatch.setattr("bullmq_proxy.gateway.net.sending_connection._CLOSE_TIMEOUT", 0.1)
         gateway = await make_gateway()
         whole = frame(call(1, "add", "a", "x" * 500_000))
         async with (

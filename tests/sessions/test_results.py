@@ -9,6 +9,7 @@ import pytest
 from msgspec import Raw
 
 from bullmq_proxy.gateway.sessions.results import encoded
+from bullmq_proxy.gateway.turns import Turns
 
 
 @pytest.mark.parametrize(
@@ -26,10 +27,10 @@ from bullmq_proxy.gateway.sessions.results import encoded
     ],
 )
 async def test_the_text_is_that_of_one_piece(result: Any) -> None:
-    text = await encoded(result)
+    text = await encoded(result, Turns())
     assert json.loads(text if isinstance(text, bytes) else b"".join(text)) == result
 
 
 async def test_what_is_text_already_stays_as_it_is() -> None:
-    text = await encoded([Raw(b'{"a" : 1}')] * 250)
+    text = await encoded([Raw(b'{"a" : 1}')] * 250, Turns())
     assert b"".join(text) == b"[" + b",".join([b'{"a" : 1}'] * 250) + b"]"  # type: ignore[arg-type]

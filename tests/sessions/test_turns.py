@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
 
-from bullmq_proxy.gateway.turns import COMMAND_SIZE, WINDOW, Turns
+from bullmq_proxy.gateway.flushing import flush_soon
+from bullmq_proxy.gateway.turns import COMMAND_SIZE, LARGEST_WINDOW, WINDOW, Turns
 from tests.net.support import call, frame
 from tests.sessions.peer import Gateway, Peer, until
 
@@ -67,6 +70,37 @@ class TestTheWindow:
         await last
         assert turns.running == WINDOW
 
+    async def test_the_window_grows_with_the_way_to_redis(self) -> None:
+        turns = Turns()
+        for milliseconds, window in ((0.05, 5), (2, 5), (2, 5), (2, 5), (2, 25), (30, 25), (1, 15)):
+            turns.note_round_trip(milliseconds / 1000 + 1e-6)
+            assert turns.window == window, milliseconds
+        for _ in range(4):
+            turns.note_round_trip(30)
+        assert turns.window == LARGEST_WINDOW
+
+    async def test_what_is_sent_at_once_fits_into_the_window(self) -> None:
+        turns = Turns()
+        assert (turns.share(50), turns.share(50, 2)) == (50, 50)
+        turns.hear_quiet()
+        assert (turns.share(50), turns.share(50, 2), turns.share(3)) == (WINDOW, 2 * WINDOW, 3)
+
+    async def test_after_a_long_call_others_are_alone_for_as_long_as_it_took(self) -> None:
+        turns = Turns()
+        turns.hear_quiet()
+        began = time.perf_counter()
+        await turns.take(LARGEST_WINDOW)
+        next_one = asyncio.create_task(turns.take(1))
+        _, pending = await asyncio.wait((next_one,), timeout=0.03)
+        assert pending
+        turns.give_back(LARGEST_WINDOW)
+        ended = time.perf_counter()
+        took = ended - began
+        await next_one
+        assert time.perf_counter() - ended > took - 0.003  # uvloop's timers have whole milliseconds
+        turns.give_back(1)
+        assert turns.running == 0
+
     async def test_turns_end_when_nobody_quiet_was_heard_for_a_period(self) -> None:
         turns = Turns()
         turns.tick()
@@ -79,6 +113,45 @@ class TestTheWindow:
         turns.tick()
         await waiting
         assert not turns.are_taken
+
+
+class TestTheLoop:
+    async def test_one_goes_on_in_each_turn_and_what_was_sent_before_leaves_first(self) -> None:
+        turns, loop, order = Turns(), asyncio.get_running_loop(), list[str]()
+        turns.hear_quiet()
+        sent, flushed = list[int](), list[int]()
+
+        async def go_on(name: str) -> None:
+            await turns.next()
+            assert flushed == sent
+            order.append(name)
+
+        tasks = [asyncio.create_task(go_on(name)) for name in "abc"]
+        while len(order) < len(tasks):
+            sent.append(len(sent))
+            flush_soon(loop, partial(flushed.append, sent[-1]))
+            before = len(order)
+            await asyncio.sleep(0)
+            assert len(order) <= before + 1
+        await asyncio.gather(*tasks)
+        assert order == ["a", "b", "c"]
+
+    async def test_who_is_gone_holds_nobody_up(self) -> None:
+        turns = Turns()
+        turns.hear_quiet()
+        gone, waiting = (asyncio.create_task(turns.next()) for _ in range(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await waiting
+
+    async def test_a_flush_that_fails_is_reported_and_holds_up_no_other(self) -> None:
+        loop, reported, done = asyncio.get_running_loop(), list[Any](), list[int]()
+        loop.set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+        flush_soon(loop, lambda: done.append(1 // 0))
+        flush_soon(loop, lambda: done.append(1))
+        await asyncio.sleep(0)
+        loop.set_exception_handler(None)
+        assert (done, [type(each) for each in reported]) == ([1], [ZeroDivisionError])
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from bullmq_proxy.gateway.broker.redis.socket import pack_command
 from bullmq_proxy.gateway.broker.tasks import Tasks
 from bullmq_proxy.gateway.errors import GatewayError
 from bullmq_proxy.gateway.log_events import LogEvent
+from bullmq_proxy.gateway.turns import Turns
 from bullmq_proxy.gateway.values.histogram import CALLS, Histogram
 from bullmq_proxy.gateway.values.numbers import parse_int
 from bullmq_proxy.gateway.values.text import text_of
@@ -59,6 +60,7 @@ class Presence:
         leases: Leases,
         renewer: LockRenewer,
         queue: Callable[[str], Queue],
+        turns: Turns,
         timeout: float,
     ) -> None:
         """Make it; it begins when `link_is_up` is called.
@@ -70,6 +72,7 @@ class Presence:
             leases: of the shard.
             renewer: of their locks.
             queue: gives the queue of a name.
+            turns: are told how long the way to Redis is.
             timeout: seconds without a sign after which a shard of another gateway is taken for dead; 0 for never.
         """
         self.latency = Histogram(CALLS)
@@ -83,6 +86,7 @@ class Presence:
         self._own = leases.identity
         self._renewer = renewer
         self._queue = queue
+        self._turns = turns
         self._patience = round(timeout / PERIOD)  # looks
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -145,7 +149,9 @@ class Presence:
         self._asked = False
         if self._closed:
             return
-        self.latency.add(time.perf_counter() - self._asked_at)
+        seconds = time.perf_counter() - self._asked_at
+        self.latency.add(seconds)
+        self._turns.note_round_trip(seconds)
         if isinstance(reply, Exception):
             self._note(reply)
             return

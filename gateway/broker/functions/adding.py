@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
@@ -79,16 +78,17 @@ def add_bulk(queue: Queue, jobs: list[BulkJob], *, sink: Sink, context: Context)
 
 async def _add_slices(queue: Queue, jobs: list[BulkJob], sink: Sink, context: Context) -> None:
     slices, parents = [], dict[str, None]()
-    for first in range(0, len(jobs), _AT_ONCE):
-        checked, theirs = _checked(queue, jobs[first : first + _AT_ONCE], first, context)
+    size = queue.turns.share(_AT_ONCE)
+    for first in range(0, len(jobs), size):
+        checked, theirs = _checked(queue, jobs[first : first + size], first, context)
         slices.append(checked)
         parents.update(dict.fromkeys(theirs))
-        await asyncio.sleep(0)
+        await queue.turns.next()
     await check_all_held(queue.link, list(parents), context.grant, GIVE_CHILD)
     bulk = Bulk(queue, len(jobs), sink, queue.turns)
     for some in slices:
-        await asyncio.sleep(0)
-        await bulk.wait_for(_AT_ONCE)  # Redis has one slice to do while the next one is made, and no more
+        await queue.turns.next()
+        await bulk.wait_for(size)  # Redis has one slice to do while the next one is made, and no more
         await queue.turns.take(len(some))
         bulk.add(some)
 

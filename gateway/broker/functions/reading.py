@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Annotated, Final, cast
 
@@ -91,7 +90,7 @@ async def get_ranges(
         ordered = ids if wanted[type] or not asc or type not in LISTS else ids[::-1]
         for first in range(0, len(ordered), _SLICE):
             found.update(dict.fromkeys(map(text_of, ordered[first : first + _SLICE])))
-            await asyncio.sleep(0)
+            await queue.turns.next()
     return list(found)
 
 

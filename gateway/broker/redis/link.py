@@ -34,6 +34,7 @@ from bullmq_proxy.gateway.broker.redis.socket import (
 )
 from bullmq_proxy.gateway.broker.redis.stale import take_reads
 from bullmq_proxy.gateway.errors import ErrorCode, GatewayError
+from bullmq_proxy.gateway.flushing import flush_soon
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +217,7 @@ class Link:
                 return
             self._size += size
         elif not self._out:
-            self._loop.call_soon(self._flush)
+            flush_soon(self._loop, self._flush)
         self._out.append((sink, decode, replies, command, route))
         if isinstance(command, list):
             self._chunks += command
