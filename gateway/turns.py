@@ -40,6 +40,7 @@ class Turns:
 
     Attributes:
         are_taken: whether those who send much take turns, since somebody who sends little was heard lately.
+        last_quiet: who was heard last of those who send little.
         period: counts seconds, by which connections know what was lately.
         running: commands that have their turn.
         unfinished: who goes on in one of the next turns of the loop.
@@ -53,6 +54,7 @@ class Turns:
         "_rests",
         "_round_trips",
         "are_taken",
+        "last_quiet",
         "period",
         "running",
         "unfinished",
@@ -66,6 +68,7 @@ class Turns:
         self.running = 0
         self.unfinished = Unfinished(self)
         self.window = WINDOW
+        self.last_quiet: object = None
         self._quiet_in = -1
         self._long_since = 0.0  # perf_counter time at which a long command was sent
         self._rests = False  # after a long one
@@ -75,13 +78,23 @@ class Turns:
     def tick(self) -> None:
         """Begin another period; turns end when nobody who sends little was heard in the last one."""
         self.are_taken = self._quiet_in == self.period
+        if not self.are_taken:
+            self.last_quiet = None
         self.period += 1
         self._serve()
 
-    def hear_quiet(self) -> None:
+    def hear_quiet(self, who: object) -> None:
         """Note that somebody is heard who sends little."""
+        self.last_quiet = who
         self._quiet_in = self.period
         self.are_taken = True
+
+    def forget_quiet(self) -> None:
+        """Take no turns until somebody else is heard: the last one sends much now."""
+        self.last_quiet = None
+        self._quiet_in = -1
+        self.are_taken = False
+        self._serve()
 
     def note_round_trip(self, seconds: float) -> None:
         """Note how long Redis took to answer one command: the longer the way, the more commands keep it busy."""

@@ -88,6 +88,8 @@ class UnderWay:
         budget.size += size
         if self._messages - self.patient > _FEW or size > _SMALL:
             self._busy_in = self._turns.period
+            if self._turns.last_quiet is self:  # it was quiet until now, and is no reason for itself to take turns
+                self._turns.forget_quiet()
         # Written out, as `end` is: each call comes by here.
         if not self._paused and (
             self._messages - self.patient >= limits.calls
@@ -109,7 +111,7 @@ class UnderWay:
         if not self._size:
             budget.busy -= 1
             if self._busy_in < self._turns.period - 1:
-                self._turns.hear_quiet()
+                self._turns.hear_quiet(self)
         budget.size -= size
         if budget.is_waited_for:
             budget.let_in()

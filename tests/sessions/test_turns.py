@@ -28,7 +28,7 @@ class TestTheWindow:
 
     async def test_who_waits_goes_on_in_order_as_the_others_give_back(self) -> None:
         turns = Turns()
-        turns.hear_quiet()
+        turns.hear_quiet(self)
         await turns.take(WINDOW)
         order: list[int] = []
 
@@ -48,7 +48,7 @@ class TestTheWindow:
 
     async def test_what_is_larger_than_the_window_goes_alone(self) -> None:
         turns = Turns()
-        turns.hear_quiet()
+        turns.hear_quiet(self)
         await turns.take(100 * WINDOW)
         second = asyncio.create_task(turns.take(1))
         await asyncio.sleep(0)
@@ -58,7 +58,7 @@ class TestTheWindow:
 
     async def test_who_is_gone_keeps_nobody_waiting(self) -> None:
         turns = Turns()
-        turns.hear_quiet()
+        turns.hear_quiet(self)
         await turns.take(WINDOW)
         gone, granted, last = (asyncio.create_task(turns.take(WINDOW)) for _ in range(3))
         await asyncio.sleep(0)
@@ -82,12 +82,12 @@ class TestTheWindow:
     async def test_what_is_sent_at_once_fits_into_the_window(self) -> None:
         turns = Turns()
         assert (turns.share(50), turns.share(50, 2)) == (50, 50)
-        turns.hear_quiet()
+        turns.hear_quiet(self)
         assert (turns.share(50), turns.share(50, 2), turns.share(3)) == (WINDOW, 2 * WINDOW, 3)
 
     async def test_after_a_long_call_others_are_alone_for_as_long_as_it_took(self) -> None:
         turns = Turns()
-        turns.hear_quiet()
+        turns.hear_quiet(self)
         began = time.perf_counter()
         await turns.take(LARGEST_WINDOW)
         next_one = asyncio.create_task(turns.take(1))
@@ -105,7 +105,7 @@ class TestTheWindow:
         turns = Turns()
         turns.tick()
         assert not turns.are_taken
-        turns.hear_quiet()
+        turns.hear_quiet(self)
         turns.tick()
         await turns.take(WINDOW)
         waiting = asyncio.create_task(turns.take(WINDOW))
@@ -118,7 +118,7 @@ class TestTheWindow:
 class TestTheLoop:
     async def test_one_goes_on_in_each_turn_and_what_was_sent_before_leaves_first(self) -> None:
         turns, loop, order = Turns(), asyncio.get_running_loop(), list[str]()
-        turns.hear_quiet()
+        turns.hear_quiet(self)
         sent, flushed = list[int](), list[int]()
 
         async def go_on(name: str) -> None:
@@ -138,7 +138,7 @@ class TestTheLoop:
 
     async def test_who_is_gone_holds_nobody_up(self) -> None:
         turns = Turns()
-        turns.hear_quiet()
+        turns.hear_quiet(self)
         gone, waiting = (asyncio.create_task(turns.next()) for _ in range(2))
         await asyncio.sleep(0)
         gone.cancel()
@@ -178,6 +178,16 @@ async def replies(peer: Peer, count: int) -> list[dict[str, Any]]:
 
 
 class TestAConnection:
+    async def test_one_that_was_quiet_itself_takes_no_turns(self, proxy: Gateway) -> None:
+        assert proxy._proxy._app is not None
+        turns = proxy._proxy._app.broker.queues.turns
+        peer = await proxy.queue()
+        await peer.call("count")
+        assert turns.are_taken
+        peer.socket.transport.write(b"".join(frame(call(n, "add", "a")) for n in range(MANY)))
+        await replies(peer, MANY)
+        assert not turns.are_taken
+
     async def test_calls_keep_their_order(self, proxy: Gateway, turns: Turns) -> None:
         peer = await proxy.queue()
         calls = [("add", str(n)) if n % 50 else ("count",) for n in range(MANY)]
