@@ -26,6 +26,7 @@ class Readings:
     redis_cpu: float
     client_cpu: float
     work: Work
+    done: int  # operations that Redis has counted between the readings, or 0
     before: Memory  # of the proxy, before any client
     during: Memory  # with all clients connected, at the end of the run
     redis_connections: int
@@ -71,7 +72,7 @@ def figures(readings: Readings, *, has_proxy: bool) -> Run:
     outcome, work = readings.outcome, readings.work
     latency = Histogram(outcome.latency)
 
-    operations = outcome.operations + outcome.before
+    operations = readings.done or outcome.operations + outcome.before
 
     def per_operation(value: float, scale: float = 1.0) -> float | None:
         return value * scale / operations if operations else None

@@ -162,11 +162,13 @@ class _Runner:
     def _measured(self, clients: list[Process], proxy: Proxy, before: Memory, task: Task) -> Readings:
         """Let the clients measure, with a reading of everything right before and right after."""
         forget_peak(proxy.shards)
-        first = self._reading(clients, proxy)
+        queue = f"{PREFIX}:{task.queue}"
+        first = self._reading(clients, proxy, queue)
         for client in clients:
             client.tell("go")
         outcomes = [Outcome.from_members(_expect(client, "done", 2 * task.duration + _GRACE)) for client in clients]
-        last = self._reading(clients, proxy)
+        last = self._reading(clients, proxy, queue)
+        work = last.work - first.work
         change = {name: last.cpu[name] - first.cpu[name] for name in last.cpu}
         return Readings(
             outcome=reduce(add, outcomes),
@@ -175,21 +177,22 @@ class _Runner:
             parent_cpu=change["parent"],
             redis_cpu=change["redis"],
             client_cpu=change["client"],
-            work=last.work - first.work,
+            work=work,
+            done={"add": work.added, "process": work.completed}.get(task.load.kind, 0),
             before=before,
             during=memory(proxy.shards),
             redis_connections=self._valkey.clients(),
             connections=_connections(task.load),
         )
 
-    def _reading(self, clients: list[Process], proxy: Proxy) -> _Reading:
+    def _reading(self, clients: list[Process], proxy: Proxy, queue: str) -> _Reading:
         cpu = {
             "proxy": cpu_seconds(proxy.shards),
             "parent": cpu_seconds(proxy.parents),
             "redis": cpu_seconds((self._valkey.pid,)),
             "client": cpu_seconds(client.pid for client in clients),
         }
-        return _Reading(time.monotonic(), cpu, self._valkey.work())
+        return _Reading(time.monotonic(), cpu, self._valkey.work(queue))
 
 
 @dataclass(frozen=True, slots=True)

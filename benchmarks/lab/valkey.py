@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,20 +22,20 @@ _CLIENTS: Final = 15_000  # more than the largest scenario opens
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Counters of the server. Commands count those inside scripts, too; `scripts` are EVALSHA, EVAL and EXEC."""
+    """Counters of the server. Commands count those inside scripts, too; `scripts` are EVALSHA, EVAL and EXEC.
+
+    `added` and `completed` are jobs, by the queue itself: the client counts at another moment.
+    """
 
     commands: int = 0
     scripts: int = 0
     reads: int = 0
     writes: int = 0
+    added: int = 0
+    completed: int = 0
 
     def __sub__(self, other: Work) -> Work:
-        return Work(
-            self.commands - other.commands,
-            self.scripts - other.scripts,
-            self.reads - other.reads,
-            self.writes - other.writes,
-        )
+        return Work(*(getattr(self, each.name) - getattr(other, each.name) for each in fields(self)))
 
 
 class Valkey:
@@ -87,18 +87,25 @@ class Valkey:
 
     def info(self, section: str) -> dict[str, str]:
         """One section of INFO."""
-        lines = self._control.ask("INFO", section).decode().splitlines()
-        return dict(line.split(":", 1) for line in lines if ":" in line)
+        return _members(self._control.ask("INFO", section))
 
-    def work(self) -> Work:
-        """What it has done since its start."""
-        stats = self.info("stats")
-        commands = self.info("commandstats")
+    def work(self, queue: str) -> Work:
+        """What it has done since its start, and in the queue whose keys begin with `queue`, all read at one moment."""
+        asked: tuple[tuple[Any, ...], ...] = (
+            ("INFO", "stats", "commandstats"),
+            ("GET", f"{queue}:id"),
+            ("ZCARD", f"{queue}:completed"),
+        )
+        self._control.tell(b"".join(hiredis.pack_command(words) for words in asked))
+        info, added, completed = (self._control.reply() for _ in asked)
+        stats = _members(info)
         return Work(
             commands=int(stats["total_commands_processed"]),
-            scripts=sum(_calls(commands, name) for name in ("evalsha", "eval", "exec")),
+            scripts=sum(_calls(stats, name) for name in ("evalsha", "eval", "exec")),
             reads=int(stats.get("total_reads_processed", 0)),
             writes=int(stats.get("total_writes_processed", 0)),
+            added=int(added or 0),
+            completed=completed,
         )
 
     def clients(self) -> int:
@@ -161,6 +168,11 @@ class Control:
     def close(self) -> None:
         """Disconnect."""
         self._socket.close()
+
+
+def _members(info: bytes) -> dict[str, str]:
+    """What INFO says, by name."""
+    return dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
 
 
 def _calls(commands: dict[str, str], name: str) -> int:
