@@ -321,7 +321,8 @@ test("a worker that closes waits for jobs, and gives the others back", async () 
   const other = work(queue, async () => (again.resolve(), await new Promise(() => {})));
   await again.promise;
   await other.close(1);
-  const [job] = await queue.getWaiting();
+  let job;
+  while (!job) [job] = await queue.getWaiting();
   assert.deepEqual([job.name, job.attemptsMade, job.stalledCounter], ["later", 0, 0]);
 });
 

@@ -24,7 +24,7 @@ NAMED = {scenario.name: scenario for scenario in SCENARIOS}
 LATER = ["later-1", "later-2", "later-3"]
 TIMEOUT = 3.0  # s for a step of a client with a fault
 AT_A_TIME = 20  # clients with faults
-LOOKS = 4
+LOOKS = 12
 
 FAULTS = {
     "key-printed": (Rule.SECRET, ["first"]),

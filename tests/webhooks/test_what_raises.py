@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,11 +47,13 @@ def raising_at(place: int) -> Iterator[list[str]]:
             sys.settrace(None)
             raise Boom(called[-1])
 
+    gc.disable()  # its callbacks are called wherever it collects
     sys.settrace(trace)
     try:
         yield called
     finally:
         sys.settrace(None)
+        gc.enable()
 
 
 def _has_settled(frame: FrameType | None) -> bool:
