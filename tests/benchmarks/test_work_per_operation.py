@@ -57,12 +57,18 @@ def check_work(name: str, run: Run | None = None) -> None:
     """Fail if an operation costs more than it may, in `run`, or in one that is made here."""
     run = run or _run(name)
     assert run.redis_connections <= BOUNDS[name].connections
-    assert not _excess(run, BOUNDS[name])
+    assert not _excess(run, BOUNDS[name], _under_way(name))
 
 
-def _excess(run: Run, bound: Bound) -> dict[str, float | None]:
+def _under_way(name: str) -> int:
+    """The most operations that may have begun and not ended at a reading."""
+    load = SCENARIO[name].load
+    return load.workers * load.concurrency or load.connections * load.window * max(load.bulk, 1)
+
+
+def _excess(run: Run, bound: Bound, under_way: int) -> dict[str, float | None]:
     """What a run cost more than it may."""
-    beside = _A_SECOND / run.per_second
+    slack, beside = _SLACK * (1 + under_way / run.operations), _A_SECOND / run.per_second
     allowed = {
         "commands_per_op": bound.commands,
         "scripts_per_op": bound.scripts,
@@ -70,7 +76,7 @@ def _excess(run: Run, bound: Bound) -> dict[str, float | None]:
         "writes_per_op": bound.transfers,
     }
     counted = {name: getattr(run, name) for name in allowed}
-    return {name: count for name, count in counted.items() if count is None or count > allowed[name] * _SLACK + beside}
+    return {name: count for name, count in counted.items() if count is None or count > allowed[name] * slack + beside}
 
 
 def test_events_cost_redis_the_same_however_many_watch() -> None:

@@ -291,7 +291,11 @@ async def test_text_that_is_not_utf8_goes_back_as_the_bytes_that_it_was(valkey: 
     ],
 )
 async def test_a_server_that_cannot_serve_now_is_unavailable(error: str) -> None:
-    async with MisbehavingServer(lambda command: f"-{error}\r\n".encode()) as server, connected(local(server)) as link:
+    impatient = replace(OPTIONS, backlog_timeout=0.2)
+    async with (
+        MisbehavingServer(lambda command: f"-{error}\r\n".encode()) as server,
+        connected(local(server), impatient) as link,
+    ):
         assert await code_of(link.call("SET", "a", "b")) is ErrorCode.REDIS_UNAVAILABLE
 
 

@@ -32,6 +32,12 @@ def redis_server(tmp_path: Path) -> Iterator[ValkeyProcess]:
         yield server
 
 
+@pytest.fixture
+def service(redis_server: ValkeyProcess, service: MakeService) -> MakeService:
+    """Make services that end before their Redis does."""
+    return service
+
+
 def gateway(service: MakeService, redis_server: ValkeyProcess) -> Service:
     flags = ("--no-auth", "--procs", "1", "--redis-url", redis_server.url, "--gateway-timeout", f"{TIMEOUT:g}s")
     return service(*flags).start()

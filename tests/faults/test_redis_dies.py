@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,18 @@ MakeService = Callable[..., Service]
 JOBS = 300
 
 
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[ValkeyProcess]:
+    with ValkeyProcess(tmp_path / "valkey", extra_args=("--appendfsync", "always")) as server:
+        yield server
+
+
+@pytest.fixture
+def service(redis_server: ValkeyProcess, service: MakeService) -> MakeService:
+    """Make services that end before their Redis does."""
+    return service
+
+
 async def under_load(running: Service, accident: Callable[[], None]) -> tuple[list[Producer], list[Worker]]:
     """Let an accident happen under load, and wait until every job is completed."""
     producers = [Producer(running.address("/queue/load"), f"p{n}", JOBS // 3) for n in range(3)]
@@ -33,32 +45,32 @@ async def under_load(running: Service, accident: Callable[[], None]) -> tuple[li
     return producers, workers
 
 
-async def test_a_killed_redis_loses_no_job(service: MakeService, tmp_path: Path) -> None:
-    with ValkeyProcess(tmp_path / "valkey", extra_args=("--appendfsync", "always")) as valkey:
-        running = service("--procs", "2", "--no-auth", "--redis-url", valkey.url).start()
+async def test_a_killed_redis_loses_no_job(service: MakeService, redis_server: ValkeyProcess) -> None:
+    running = service("--procs", "2", "--no-auth", "--redis-url", redis_server.url).start()
 
-        def accident() -> None:
-            valkey.kill()
-            valkey.start()
+    def accident() -> None:
+        redis_server.kill()
+        redis_server.start()
 
-        producers, workers = await under_load(running, accident)
-        assert sum(len(producer.confirmed) for producer in producers) == JOBS
-        assert not [code for worker in workers for code in worker.closes], "workers stay connected"
+    producers, workers = await under_load(running, accident)
+    assert sum(len(producer.confirmed) for producer in producers) == JOBS
+    assert not [code for worker in workers for code in worker.closes], "workers stay connected"
 
 
-async def test_a_frozen_redis_is_taken_for_dead_and_found_again(service: MakeService, tmp_path: Path) -> None:
-    with ValkeyProcess(tmp_path / "valkey") as valkey:
-        running = service("--procs", "1", "--no-auth", "--redis-url", valkey.url, "--redis-timeout", "1").start()
+async def test_a_frozen_redis_is_taken_for_dead_and_found_again(
+    service: MakeService, redis_server: ValkeyProcess
+) -> None:
+    running = service("--procs", "1", "--no-auth", "--redis-url", redis_server.url, "--redis-timeout", "1").start()
 
-        def accident() -> None:
-            valkey.freeze()
-            try:
-                deadline = asyncio.run(_logged(running, "no reply for"))
-                assert deadline
-            finally:
-                valkey.thaw()
+    def accident() -> None:
+        redis_server.freeze()
+        try:
+            deadline = asyncio.run(_logged(running, "no reply for"))
+            assert deadline
+        finally:
+            redis_server.thaw()
 
-        await under_load(running, accident)
+    await under_load(running, accident)
 
 
 async def _logged(running: Service, text: str) -> bool:
