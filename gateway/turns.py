@@ -48,6 +48,7 @@ class Turns:
     """
 
     __slots__ = (
+        "_is_one",
         "_line",
         "_long_since",
         "_quiet_in",
@@ -69,6 +70,7 @@ class Turns:
         self.unfinished = Unfinished(self)
         self.window = WINDOW
         self.last_quiet: object = None
+        self._is_one = False  # since turns began
         self._quiet_in = -1
         self._long_since = 0.0  # perf_counter time at which a long command was sent
         self._rests = False  # after a long one
@@ -85,16 +87,19 @@ class Turns:
 
     def hear_quiet(self, who: object) -> None:
         """Note that somebody is heard who sends little."""
-        self.last_quiet = who
+        if self.last_quiet is not who:
+            self._is_one = self.last_quiet is None
+            self.last_quiet = who
         self._quiet_in = self.period
         self.are_taken = True
 
     def forget_quiet(self) -> None:
-        """Take no turns until somebody else is heard: the last one sends much now."""
-        self.last_quiet = None
-        self._quiet_in = -1
-        self.are_taken = False
-        self._serve()
+        """Take no turns because of the last one, which sends much now, if it was the only one."""
+        if self._is_one:
+            self.last_quiet = None
+            self._quiet_in = -1
+            self.are_taken = False
+            self._serve()
 
     def note_round_trip(self, seconds: float) -> None:
         """Note how long Redis took to answer one command: the longer the way, the more commands keep it busy."""

@@ -101,6 +101,18 @@ class TestTheWindow:
         turns.give_back(1)
         assert turns.running == 0
 
+    async def test_one_that_sends_much_all_at_once_ends_no_turns_of_others(self) -> None:
+        turns = Turns()
+        for who in ("a", "b", "b"):
+            turns.hear_quiet(who)
+        turns.forget_quiet()
+        assert turns.are_taken
+        for _ in range(2):
+            turns.tick()
+        turns.hear_quiet("b")
+        turns.forget_quiet()
+        assert not turns.are_taken
+
     async def test_turns_end_when_nobody_quiet_was_heard_for_a_period(self) -> None:
         turns = Turns()
         turns.tick()
