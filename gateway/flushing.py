@@ -17,8 +17,8 @@ def flush_soon(loop: asyncio.AbstractEventLoop, flush: Callable[[], None]) -> No
     """Call `flush` when this turn of the loop ends."""
     flushes = _FLUSHES.get(loop)
     if flushes is None:
-        _FLUSHES[loop] = [flush]
         loop.call_soon(flush_now, loop)
+        _FLUSHES[loop] = [flush]
     else:
         flushes.append(flush)
 

@@ -22,8 +22,10 @@ WINDOW: Final = 5
 """Commands that all who send much have under way at a time, while others are heard, before a Redis without delay."""
 
 LARGEST_WINDOW: Final = 64
-"""Commands, however long the way to Redis is. A call that counts as so many is a long one: others are alone after it,
-for as long as it took."""
+"""Commands, however long the way to Redis is. A call that counts as more is a long one, and followed by a rest."""
+
+LONGEST_REST: Final = 0.05
+"""Seconds after a long call in which none of them sends commands; else as many as the call took."""
 
 COMMAND_SIZE: Final = 2048
 """Bytes of a call that count as one command more."""
@@ -32,6 +34,7 @@ SLICE: Final = 0.0001
 """Seconds that one of them goes on in a turn of the loop."""
 
 _COMMAND: Final = 0.0001  # s of a round trip for which there is one command more
+_LONG_AGO: Final = -2  # a period
 _ROUND_TRIPS: Final = 4  # the shortest of so many counts: the others have waited in the line
 
 
@@ -48,9 +51,9 @@ class Turns:
     """
 
     __slots__ = (
-        "_is_one",
         "_line",
         "_long_since",
+        "_other_in",
         "_quiet_in",
         "_rests",
         "_round_trips",
@@ -70,10 +73,10 @@ class Turns:
         self.unfinished = Unfinished(self)
         self.window = WINDOW
         self.last_quiet: object = None
-        self._is_one = False  # since turns began
-        self._quiet_in = -1
+        self._quiet_in = _LONG_AGO  # the last period in which it was heard
+        self._other_in = _LONG_AGO  # the last one in which another one was
         self._long_since = 0.0  # perf_counter time at which a long command was sent
-        self._rests = False  # after a long one
+        self._rests = 0  # after long ones
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._round_trips: deque[float] = deque(maxlen=_ROUND_TRIPS)
 
@@ -88,16 +91,16 @@ class Turns:
     def hear_quiet(self, who: object) -> None:
         """Note that somebody is heard who sends little."""
         if self.last_quiet is not who:
-            self._is_one = self.last_quiet is None
+            self._other_in = self._quiet_in
             self.last_quiet = who
         self._quiet_in = self.period
         self.are_taken = True
 
     def forget_quiet(self) -> None:
         """Take no turns because of the last one, which sends much now, if it was the only one."""
-        if self._is_one:
+        if self._other_in < self.period - 1:
             self.last_quiet = None
-            self._quiet_in = -1
+            self._quiet_in = _LONG_AGO
             self.are_taken = False
             self._serve()
 
@@ -136,15 +139,15 @@ class Turns:
     def give_back(self, commands: int) -> None:
         """Let others have their turn, after a while if it was a long one."""
         self.running -= commands
-        if commands >= LARGEST_WINDOW and self.are_taken:
-            self._rests = True
-            loop = asyncio.get_running_loop()
-            loop.call_later(perf_counter() - self._long_since, self._end_rest)
+        if commands > LARGEST_WINDOW and self.are_taken:
+            self._rests += 1
+            rest = min(perf_counter() - self._long_since, LONGEST_REST)
+            asyncio.get_running_loop().call_later(rest, self._end_rest)
         elif self._line:
             self._serve()
 
     def _end_rest(self) -> None:
-        self._rests = False
+        self._rests -= 1
         self._serve()
 
     def share(self, entries: int, per_command: int = 1) -> int:
@@ -158,7 +161,7 @@ class Turns:
 
     def _grant(self, commands: int) -> None:
         self.running += commands
-        if commands >= LARGEST_WINDOW:
+        if commands > LARGEST_WINDOW:
             self._long_since = perf_counter()
 
     def _fits(self, commands: int) -> bool:
@@ -173,8 +176,8 @@ class Turns:
 
     # Of the loop
 
-    async def next(self) -> None:
-        """Let others have the loop; while turns are taken, go on when it is the turn of this one."""
+    async def wait_for_slice(self) -> None:
+        """Let others have the loop; while turns are taken, wait for a turn of it in which nobody else goes on."""
         if not self.are_taken:
             await asyncio.sleep(0)
             return
@@ -213,8 +216,10 @@ class Unfinished(dict[object, Callable[[], None]]):
     def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
         self._is_due = False
         flush_now(loop)
-        for who in list(islice(self, 1 if self._turns.are_taken else None)):
-            if (go_on := self.pop(who, None)) is not None:
-                go_on()
-        if self:
-            self._go_on_soon()
+        try:
+            for who in list(islice(self, 1 if self._turns.are_taken else None)):
+                if (go_on := self.pop(who, None)) is not None:
+                    go_on()
+        finally:
+            if self:
+                self._go_on_soon()

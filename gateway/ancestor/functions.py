@@ -97,7 +97,7 @@ async def _add_slices(queue: Queue, texts: list[Raw], sink: Sink, context: Conte
     for place, text in enumerate(texts):
         jobs.append(_read(text, place, context))
         if not len(jobs) % _AT_ONCE:
-            await queue.turns.next()
+            await queue.turns.wait_for_slice()
     rest = adding.add_bulk(queue, jobs, sink=sink, context=context)
     if rest is not None:
         await rest

@@ -120,7 +120,7 @@ class Connection(SendingConnection):
         """Bytes from the socket."""
         self.heard = True
         if self._end is not None and self._close_code not in _TAKING_LATE_MESSAGES:
-            self._read_slowly()  # it may go on with what it was closed for
+            self._pause_for_a_while()  # it may go on with what it was closed for
             if self._close_code == CloseCode.POLICY:
                 return
         if self.early is not None:

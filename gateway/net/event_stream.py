@@ -104,7 +104,7 @@ class EventStream(RespondingConnection):
 
     def data_received(self, data: bytes) -> None:
         """Forget what the client sends: nothing is heard of it."""
-        self._read_slowly()
+        self._pause_for_a_while()
 
     def look(self, now: float) -> None:
         """Send a comment in a silence; `now` in loop time."""

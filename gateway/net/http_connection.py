@@ -129,7 +129,7 @@ class HttpConnection(RespondingConnection):
     def data_received(self, data: bytes) -> None:
         """Bytes from the socket."""
         if self._reader.is_deaf:
-            self._drop()
+            self._drop(len(data))
         elif self._rest:
             self._rest += data
         else:
@@ -367,13 +367,15 @@ class HttpConnection(RespondingConnection):
 
     def read_on(self) -> None:
         """Go on with what has been read, and then with reading, unless something forbids it."""
-        if self.is_lost or self._is_held_up:
+        if self._ending:
+            self.resume_socket()  # to learn of its end
+        if self.is_lost or self._ending or self._is_held_up:
             return
         rest, self._rest = self._rest, b""
         if rest:
             self._take(rest)
-        if not self._rest and not self._is_held_up and not self.transport.is_closing():
-            self.transport.resume_reading()
+        if not self._rest and not self._is_held_up:
+            self.resume_socket()
 
     @property
     def is_reading_paused(self) -> bool:

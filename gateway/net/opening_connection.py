@@ -139,7 +139,7 @@ class OpeningConnection(WritingConnection):
         """Keep frames for the time when the handshake is answered; drop what comes after a refusal."""
         assert self.early is not None
         if self._is_refused:
-            self._read_slowly()
+            self._pause_for_a_while()
             return
         self.early += data
         if len(self.early) > opening.HEAD_LIMIT:

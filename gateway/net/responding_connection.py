@@ -21,6 +21,8 @@ from bullmq_proxy.gateway.net.writing_connection import WritingConnection
 LINGER: Final = 5.0
 """Seconds in which a client reads its last response, and closes."""
 
+_DROPPED: Final = 16 * 2**20  # bytes behind the last request that are read as fast as they come
+
 
 class RespondingConnection(WritingConnection):
     """A connection that can respond and close.
@@ -42,6 +44,7 @@ class RespondingConnection(WritingConnection):
         self._out: list[bytes | Raw] = []
         self._out_size = 0
         self._since = self.loop.time()  # that the client is to do something
+        self._dropped = 0  # bytes behind the last request
         self._ending = False  # the last response is on its way
         self._is_half_closed = False  # by the client
         self._abort: asyncio.TimerHandle | None = None
@@ -126,10 +129,11 @@ class RespondingConnection(WritingConnection):
             self.transport.write_eof()
             self.transport.resume_reading()
 
-    def _drop(self) -> None:
-        """Forget what comes when nothing more is heard."""
-        if self._ending:
-            self._read_slowly()
+    def _drop(self, size: int) -> None:
+        """Forget what comes when nothing more is heard; a client may send a long body before it reads its refusal."""
+        self._dropped += size
+        if self._ending and self._dropped > _DROPPED:
+            self._pause_for_a_while()
 
     @property
     def is_open(self) -> bool:

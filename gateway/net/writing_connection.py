@@ -7,7 +7,7 @@ from typing import Final
 
 from bullmq_proxy.gateway.net.shared import Shared
 
-_PAUSE_AT_END: Final = 0.1  # s between two reads of what a client sends whose connection ends, and is not looked at
+_PAUSE: Final = 0.1  # s between two reads of a client that sends on although nothing more is heard of it
 
 
 class WritingConnection(asyncio.Protocol):
@@ -28,6 +28,7 @@ class WritingConnection(asyncio.Protocol):
         self.is_lost = False
         self.number = next(shared.numbers)
         self._shared = shared
+        self._pause: asyncio.TimerHandle | None = None  # in which the socket is not read
         self._writing_paused = False
         self._writable: list[asyncio.Future[None]] = []  # those who wait for a client that reads
 
@@ -40,18 +41,23 @@ class WritingConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_socket(self) -> None:
-        """Read from the socket again."""
-        if not self.transport.is_closing():
+        """Read from the socket again, unless it has a pause."""
+        if self._pause is None and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def read_on(self) -> None:
         """Read from the socket again, unless something else forbids it."""
         self.resume_socket()
 
-    def _read_slowly(self) -> None:
-        """Read nothing for a while: what comes now is of a client that sends on although its connection ends."""
-        self.pause_socket()
-        self.loop.call_later(_PAUSE_AT_END, self.read_on)
+    def _pause_for_a_while(self) -> None:
+        """Read nothing for a while of a client that sends on although nothing more is heard of it."""
+        if self._pause is None:
+            self.pause_socket()
+            self._pause = self.loop.call_later(_PAUSE, self._end_pause)
+
+    def _end_pause(self) -> None:
+        self._pause = None
+        self.read_on()
 
     @property
     def _is_behind(self) -> bool:

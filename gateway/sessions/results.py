@@ -22,7 +22,7 @@ async def encoded(result: Any, turns: Turns) -> bytes | tuple[bytes, ...]:
     for part in _parts(result):
         parts.append(part)
         if time.perf_counter() > end:
-            await turns.next()
+            await turns.wait_for_slice()
             end = time.perf_counter() + (SLICE if turns.are_taken else _TURN)
     return tuple(parts)
 

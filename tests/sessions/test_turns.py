@@ -89,11 +89,11 @@ class TestTheWindow:
         turns = Turns()
         turns.hear_quiet(self)
         began = time.perf_counter()
-        await turns.take(LARGEST_WINDOW)
+        await turns.take(LARGEST_WINDOW + 1)
         next_one = asyncio.create_task(turns.take(1))
         _, pending = await asyncio.wait((next_one,), timeout=0.03)
         assert pending
-        turns.give_back(LARGEST_WINDOW)
+        turns.give_back(LARGEST_WINDOW + 1)
         ended = time.perf_counter()
         took = ended - began
         await next_one
@@ -134,7 +134,7 @@ class TestTheLoop:
         sent, flushed = list[int](), list[int]()
 
         async def go_on(name: str) -> None:
-            await turns.next()
+            await turns.wait_for_slice()
             assert flushed == sent
             order.append(name)
 
@@ -151,7 +151,7 @@ class TestTheLoop:
     async def test_who_is_gone_holds_nobody_up(self) -> None:
         turns = Turns()
         turns.hear_quiet(self)
-        gone, waiting = (asyncio.create_task(turns.next()) for _ in range(2))
+        gone, waiting = (asyncio.create_task(turns.wait_for_slice()) for _ in range(2))
         await asyncio.sleep(0)
         gone.cancel()
         await waiting

@@ -151,10 +151,10 @@ class Presence:
             return
         seconds = time.perf_counter() - self._asked_at
         self.latency.add(seconds)
-        self._turns.note_round_trip(seconds)
         if isinstance(reply, Exception):
             self._note(reply)
             return
+        self._turns.note_round_trip(seconds)
         if self._trouble:
             LogEvent.WRITES_TAKEN.log()
             self._trouble = ""

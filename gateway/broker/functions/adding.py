@@ -67,7 +67,7 @@ def add_bulk(queue: Queue, jobs: list[BulkJob], *, sink: Sink, context: Context)
     """
     if len(jobs) > 1:
         context.rights.check_rate(jobs=len(jobs) - 1)
-    if len(jobs) > _AT_ONCE:
+    if len(jobs) > queue.turns.share(_AT_ONCE):
         return _add_slices(queue, jobs, sink, context)
     checked, parents = _checked(queue, jobs, 0, context)
     if parents:
@@ -77,17 +77,19 @@ def add_bulk(queue: Queue, jobs: list[BulkJob], *, sink: Sink, context: Context)
 
 
 async def _add_slices(queue: Queue, jobs: list[BulkJob], sink: Sink, context: Context) -> None:
-    slices, parents = [], dict[str, None]()
-    size = queue.turns.share(_AT_ONCE)
-    for first in range(0, len(jobs), size):
-        checked, theirs = _checked(queue, jobs[first : first + size], first, context)
-        slices.append(checked)
+    checked, parents = list[NewJob](), dict[str, None]()
+    while len(checked) < len(jobs):
+        first = len(checked)
+        some, theirs = _checked(queue, jobs[first : first + queue.turns.share(_AT_ONCE)], first, context)
+        checked += some
         parents.update(dict.fromkeys(theirs))
-        await queue.turns.next()
+        await queue.turns.wait_for_slice()
     await check_all_held(queue.link, list(parents), context.grant, GIVE_CHILD)
-    bulk = Bulk(queue, len(jobs), sink, queue.turns)
-    for some in slices:
-        await queue.turns.next()
+    bulk, first = Bulk(queue, len(jobs), sink, queue.turns), 0
+    while first < len(jobs):
+        size = queue.turns.share(_AT_ONCE)
+        some, first = checked[first : first + size], first + size
+        await queue.turns.wait_for_slice()
         await bulk.wait_for(size)  # Redis has one slice to do while the next one is made, and no more
         await queue.turns.take(len(some))
         bulk.add(some)

@@ -90,7 +90,7 @@ async def get_ranges(
         ordered = ids if wanted[type] or not asc or type not in LISTS else ids[::-1]
         for first in range(0, len(ordered), _SLICE):
             found.update(dict.fromkeys(map(text_of, ordered[first : first + _SLICE])))
-            await queue.turns.next()
+            await queue.turns.wait_for_slice()
     return list(found)
 
 

@@ -17,7 +17,7 @@ LISTS: Final = ("wait", "active", "paused")
 """Types that Redis has as lists, the oldest job last."""
 
 _IDS: Final = 1000  # ids that one call of a script reads
-_PER_COMMAND: Final = 50  # ids that take Redis as long as a command, and their texts longer
+_ID_COMMANDS: Final = 5  # that take Redis as long
 _BACKFILL: Final = 5  # getJobs-1.lua: ranges that it looks at to make up for ids whose hash is gone
 BY_RANGE: Final = "ask for fewer, by `start` and `end`"
 """What a client does about a reply that is too large."""
@@ -91,14 +91,12 @@ def _window_of_jobs(start: int, end: int, size: int) -> Window:
 
 
 async def _pages(queue: Queue, type: str, window: Window, *, asc: bool) -> AsyncIterator[list[bytes]]:
-    first = window.first if window.most else window.stop
-    while first < window.stop:
-        count = min(queue.turns.share(_IDS, _PER_COMMAND), window.stop - first)
-        args = [first, first + count - 1, "1" if asc else "0", type]
-        async with queue.turns.of(1 + count // _PER_COMMAND):
+    for first in range(window.first, window.stop if window.most else 0, _IDS):
+        last = min(first + _IDS, window.stop) - 1
+        args = [first, last, "1" if asc else "0", type]
+        async with queue.turns.of(_ID_COMMANDS):
             [ids] = await queue.scripts["getRanges"].run(queue.keys(""), args)
         yield ids[::-1] if asc and type in LISTS else ids
-        first += count
 
 
 class _Jobs:

@@ -79,7 +79,7 @@ class Reply:
         while at < len(names):
             page = names[at : at + self._turns.share(_PAGE, _PER_COMMAND)]
             most = most or (_PAGE_BYTES if self._has_place else _SMALL)
-            async with self._turns.of(1 + len(page) // _PER_COMMAND):
+            async with self._turns.of(-(-len(page) // _PER_COMMAND)):
                 size, *entries = await self._scripts[script].run([key], [most, *page])
             if not entries:  # the first one is too large for a page
                 await self._admit(size)
