@@ -97,7 +97,7 @@ class Turns:
         self.are_taken = True
 
     def forget_quiet(self) -> None:
-        """Take no turns because of the last one, which sends much now, if it was the only one."""
+        """Take no turns because of the last one, which sends much now, or is gone, if it was the only one."""
         if self._other_in < self.period - 1:
             self.last_quiet = None
             self._quiet_in = _LONG_AGO

@@ -165,5 +165,7 @@ class UnderWay:
 
     def close(self) -> None:
         """Wait for nothing any more: the connection is gone."""
+        if self._turns.last_quiet is self:
+            self._turns.forget_quiet()
         if self._resuming is not None:
             self._resuming.cancel()

@@ -200,6 +200,19 @@ class TestAConnection:
         await replies(peer, MANY)
         assert not turns.are_taken
 
+    async def test_one_that_is_gone_takes_no_turns(self, proxy: Gateway) -> None:
+        assert proxy._proxy._app is not None
+        turns = proxy._proxy._app.broker.queues.turns
+        peer = await proxy.queue()
+        await peer.call("count")
+        assert turns.are_taken
+        await peer.socket.close()
+
+        async def are_over() -> bool:
+            return not turns.are_taken
+
+        await until(are_over, "nobody takes turns any more", 0.5)
+
     async def test_calls_keep_their_order(self, proxy: Gateway, turns: Turns) -> None:
         peer = await proxy.queue()
         calls = [("add", str(n)) if n % 50 else ("count",) for n in range(MANY)]
