@@ -71,7 +71,7 @@ class Relay:
         self.let_go()
         self.go_on()
         self.hang_up()
-        if self._serving:
+        while self._serving:  # those that end TLS have begun others
             await asyncio.wait(self._serving)
             await asyncio.sleep(0)  # aborted sockets are closed in the next turn of the loop
         await self._server.wait_closed()
@@ -175,9 +175,11 @@ class Relay:
                 incoming.write(data)
 
         self._open.add(writer)
+        ends = [writer]
         try:
             await done(tls.do_handshake)
             plain_reader, plain_writer = await asyncio.open_connection("127.0.0.1", self.port)
+            ends.append(plain_writer)
 
             async def forward() -> None:
                 with suppress(EOFError):
@@ -200,7 +202,8 @@ class Relay:
                 pass
         finally:
             self._open.discard(writer)
-            writer.transport.abort()
+            for end in ends:
+                end.transport.abort()
 
     async def _forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
