@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 _CHUNK = 65536
+_ACCEPTING = 5  # turns of the loop from accept until a connection is served, and can be ended
 _TLS_BEGINS = b"\x16"  # the first byte of a handshake
 
 
@@ -68,6 +69,9 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        self._refusing = True
+        for _ in range(_ACCEPTING):
+            await asyncio.sleep(0)
         self.let_go()
         self.go_on()
         self.hang_up()
