@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 _CHUNK = 65536
-_ACCEPTING = 5  # turns of the loop from accept until a connection is served, and can be ended
+_ACCEPTING = 20  # turns of the loop from accept until a connection is served, and can be ended
 _TLS_BEGINS = b"\x16"  # the first byte of a handshake
 
 
@@ -70,13 +70,14 @@ class Relay:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         self._refusing = True
-        for _ in range(_ACCEPTING):
+        for _turn in range(_ACCEPTING):
             await asyncio.sleep(0)
         self.let_go()
         self.go_on()
         self.hang_up()
         while self._serving:  # those that end TLS have begun others
-            await asyncio.wait(self._serving)
+            self.hang_up()
+            await asyncio.wait(self._serving, timeout=0.05)
             await asyncio.sleep(0)  # aborted sockets are closed in the next turn of the loop
         await self._server.wait_closed()
 
