@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Protocol
 
 _CHUNK = 65536
-_ACCEPTING = 20  # turns of the loop from accept until a connection is served, and can be ended
 _TLS_BEGINS = b"\x16"  # the first byte of a handshake
 
 
@@ -69,9 +68,6 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        self._refusing = True
-        for _turn in range(_ACCEPTING):
-            await asyncio.sleep(0)
         self.let_go()
         self.go_on()
         self.hang_up()
