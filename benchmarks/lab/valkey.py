@@ -90,7 +90,7 @@ class Valkey:
         return _members(self._control.ask("INFO", section))
 
     def work(self, queue: str) -> Work:
-        """What it has done since its start, and in the queue whose keys begin with `queue`, all read at one moment."""
+        """Read its counters, and those of the queue whose keys begin with `queue`, all at one moment."""
         asked: tuple[tuple[Any, ...], ...] = (
             ("INFO", "stats", "commandstats"),
             ("GET", f"{queue}:id"),
@@ -171,7 +171,7 @@ class Control:
 
 
 def _members(info: bytes) -> dict[str, str]:
-    """What INFO says, by name."""
+    """Return the members of an INFO, by name."""
     return dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
 
 

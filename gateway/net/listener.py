@@ -106,7 +106,6 @@ class Listener:
             admission.bad_messages_per_second,
             budget,
             Unopened(admission.max_connections, admission.max_connections_per_address, admission.links),
-            budget.turns.unfinished,
         )
         logs = admission.access_log
         self._connection = LoggedConnection if logs else Connection

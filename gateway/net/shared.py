@@ -41,9 +41,6 @@ class Socket(Protocol):
     def read_on(self) -> None:
         """Read again, unless something else forbids it."""
 
-    def take_rest(self) -> None:
-        """Go on with what has been read."""
-
     @property
     def is_reading_paused(self) -> bool:
         """Whether the socket is not read, so that nothing can be heard from the client."""
@@ -76,7 +73,6 @@ class Shared(Struct, frozen=True):
         bad_messages_per_second: of one connection; see `Connection.penalize`.
         budget: of the shard, to which bytes count that were read and are no whole message yet.
         unopened: connections whose handshake is not answered yet.
-        unfinished: those with bytes that were read and are to be taken in the next turn of the loop, or one in each.
         open: those whose handshake is answered, and that nobody has begun to close, by age; and their places.
         long: those in the middle of a long message, each of which reads once when it is its turn.
         partial: those with a message that is not whole, and the loop time of its last bytes, the oldest one first.
@@ -95,7 +91,6 @@ class Shared(Struct, frozen=True):
     bad_messages_per_second: int
     budget: Budget
     unopened: Unopened
-    unfinished: Unfinished
     max_unread: int = UNREAD
     open: dict[Connection, Place] = field(default_factory=dict)
     long: dict[Socket, None] = field(default_factory=dict)
@@ -108,6 +103,11 @@ class Shared(Struct, frozen=True):
     refusals: Refusals = field(default_factory=Refusals)
     ends: dict[int, int] = field(default_factory=lambda: dict.fromkeys(END_CODES, 0))
     kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS.values(), 0))
+
+    @property
+    def unfinished(self) -> Unfinished:
+        """Those with bytes that were read, and are to be taken in one of the next turns of the loop."""
+        return self.budget.turns.unfinished
 
     @property
     def turn(self) -> float:

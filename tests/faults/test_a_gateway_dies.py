@@ -8,8 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,18 +23,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at proces
 
 MakeService = Callable[..., Service]
 TIMEOUT = 2.0
-
-
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[ValkeyProcess]:
-    with ValkeyProcess(tmp_path / "valkey", extra_args=("--appendfsync", "always")) as server:
-        yield server
-
-
-@pytest.fixture
-def service(redis_server: ValkeyProcess, service: MakeService) -> MakeService:
-    """Make services that end before their Redis does."""
-    return service
 
 
 def gateway(service: MakeService, redis_server: ValkeyProcess) -> Service:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -18,18 +17,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at proces
 
 MakeService = Callable[..., Service]
 JOBS = 300
-
-
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[ValkeyProcess]:
-    with ValkeyProcess(tmp_path / "valkey", extra_args=("--appendfsync", "always")) as server:
-        yield server
-
-
-@pytest.fixture
-def service(redis_server: ValkeyProcess, service: MakeService) -> MakeService:
-    """Make services that end before their Redis does."""
-    return service
 
 
 async def under_load(running: Service, accident: Callable[[], None]) -> tuple[list[Producer], list[Worker]]:

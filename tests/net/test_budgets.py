@@ -91,15 +91,15 @@ class TestMessagesThatAreNoSuccessfulCalls:
             assert len(await client.messages(500)) == 500
 
 
-SENT = (frame("x" * 1000) * 2**14, frame("") * 2**21)
-"""Long frames, and short ones, of which there are many in what is read at once."""
+SENT = (frame("x" * 1000) * 2**14, frame("x" * 100) * 2**17)
+"""Long frames, and short ones, with which what is read at once is more than one turn's work."""
 
 
 async def is_read_slowly(client: RawClient, sent: bytes) -> None:
     """Send more than the kernel keeps, and see that the gateway does not take it."""
     client.write(sent)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
+        async with asyncio.timeout(0.5):
             await client.writer.drain()
     client.abort()
 
@@ -134,6 +134,15 @@ class TestAClientThatIsNotHeardAnyMore:
                 client.write(asked)
                 assert await client.status() == status
                 await is_read_slowly(client, SENT[0] * 2)
+
+    async def test_but_who_sends_a_body_before_it_reads_gets_its_refusal_at_once(
+        self, make_gateway: MakeGateway
+    ) -> None:
+        gateway = await make_gateway()
+        async with await RawClient.connect(gateway.port) as client, asyncio.timeout(2):
+            client.request("POST", "/queue/q/add", body=b"x" * 15 * 2**20)
+            await client.writer.drain()
+            assert (await client.answer()).status == 413
 
 
 class _Socket:

@@ -15,6 +15,9 @@ from bullmq_proxy.gateway.flushing import flush_soon
 from bullmq_proxy.gateway.turns import COMMAND_SIZE, LARGEST_WINDOW, WINDOW, Turns
 from tests.net.support import call, frame
 from tests.sessions.peer import Gateway, Peer, until
+from tests.support.relay import Relay
+from tests.support.valkey import ValkeyProcess
+from tests.support.waiting import TIMEOUT
 
 MANY = 200  # messages of a client that sends much
 
@@ -101,6 +104,16 @@ class TestTheWindow:
         turns.give_back(1)
         assert turns.running == 0
 
+    async def test_a_rest_has_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bullmq_proxy.gateway.turns.LONGEST_REST", 0.0)
+        monkeypatch.setattr("bullmq_proxy.gateway.turns.perf_counter", iter((0.0, 600.0)).__next__)
+        turns = Turns()
+        turns.hear_quiet(self)
+        await turns.take(LARGEST_WINDOW + 1)
+        turns.give_back(LARGEST_WINDOW + 1)
+        async with asyncio.timeout(TIMEOUT):
+            await turns.take(1)
+
     async def test_one_that_sends_much_all_at_once_ends_no_turns_of_others(self) -> None:
         turns = Turns()
         for who in ("a", "b", "b"):
@@ -127,6 +140,18 @@ class TestTheWindow:
         assert not turns.are_taken
 
 
+async def test_a_gateway_far_from_its_redis_has_a_larger_window(valkey: ValkeyProcess, prefix: str) -> None:
+    async with Relay(valkey) as relay:
+        relay.delay = 0.005
+        async with Gateway(relay.url, prefix=prefix) as gateway:
+            turns, _ = await one_who_is_quiet(gateway)
+
+            async def is_larger() -> bool:
+                return turns.window == LARGEST_WINDOW
+
+            await until(is_larger, "the first sign of life has its answer")
+
+
 class TestTheLoop:
     async def test_one_goes_on_in_each_turn_and_what_was_sent_before_leaves_first(self) -> None:
         turns, loop, order = Turns(), asyncio.get_running_loop(), list[str]()
@@ -139,7 +164,7 @@ class TestTheLoop:
             order.append(name)
 
         tasks = [asyncio.create_task(go_on(name)) for name in "abc"]
-        while len(order) < len(tasks):
+        while not all(task.done() for task in tasks):
             sent.append(len(sent))
             flush_soon(loop, partial(flushed.append, sent[-1]))
             before = len(order)
@@ -166,13 +191,19 @@ class TestTheLoop:
         assert (done, [type(each) for each in reported]) == ([1], [ZeroDivisionError])
 
 
+async def one_who_is_quiet(proxy: Gateway) -> tuple[Turns, Peer]:
+    """The turns of a shard, and a client that has made one call."""
+    assert proxy._proxy._app is not None
+    turns, peer = proxy._proxy._app.broker.queues.turns, await proxy.queue()
+    await peer.call("getJobState", "none")
+    assert turns.are_taken
+    return turns, peer
+
+
 @pytest.fixture
 async def turns(proxy: Gateway) -> AsyncIterator[Turns]:
-    """The window of a shard on which somebody quiet makes one call after the other."""
-    assert proxy._proxy._app is not None
-    turns = proxy._proxy._app.broker.queues.turns
-    quiet = await proxy.queue()
-    await quiet.call("getJobState", "none")
+    """The turns of a shard on which somebody quiet makes one call after the other."""
+    turns, quiet = await one_who_is_quiet(proxy)
 
     async def call_on() -> None:
         while True:
@@ -191,21 +222,13 @@ async def replies(peer: Peer, count: int) -> list[dict[str, Any]]:
 
 class TestAConnection:
     async def test_one_that_was_quiet_itself_takes_no_turns(self, proxy: Gateway) -> None:
-        assert proxy._proxy._app is not None
-        turns = proxy._proxy._app.broker.queues.turns
-        peer = await proxy.queue()
-        await peer.call("count")
-        assert turns.are_taken
+        turns, peer = await one_who_is_quiet(proxy)
         peer.socket.transport.write(b"".join(frame(call(n, "add", "a")) for n in range(MANY)))
         await replies(peer, MANY)
         assert not turns.are_taken
 
     async def test_one_that_is_gone_takes_no_turns(self, proxy: Gateway) -> None:
-        assert proxy._proxy._app is not None
-        turns = proxy._proxy._app.broker.queues.turns
-        peer = await proxy.queue()
-        await peer.call("count")
-        assert turns.are_taken
+        turns, peer = await one_who_is_quiet(proxy)
         await peer.socket.close()
 
         async def are_over() -> bool:
