@@ -130,19 +130,16 @@ def test_without_a_timeout_a_stopped_shard_is_left_alone(service: MakeService) -
 def test_sigusr1_shows_the_stacks_of_all_processes_and_disturbs_nobody(watched: Service) -> None:
     before, logged = watched.shards() + watched.servers(), len(watched.errors)
 
-    def told() -> str:
-        return watched.errors[logged:]
+    def stacks(file: str) -> int:
+        """Count the stacks that have come to their last frame: on a busy machine they come in any order."""
+        return len(re.findall(rf"{file}\.py\", line \d+ in run\n", watched.errors[logged:]))
 
     with ExitStack() as stack:
         sockets = [stack.enter_context(connect(watched.address("/queue/q"))) for _ in range(12)]
         watched.signal(signal.SIGUSR1)
-        wait_for(lambda: told().count("(most recent call first)") >= 3, "three processes show their stacks")
-        wait_for(lambda: told().count(" in _serve\n") == 2, "two of them are shards")
+        wait_for(lambda: stacks("master") == 1 and stacks("shard") == 2, "three processes show their stacks")
         assert all(map(answers, sockets))
-    own, first, second = re.split(r".*stacks of shard \d: SIGUSR1 to pid \d+\n", told())
-    assert re.search(r"master\.py\", line \d+ in run\n", own)
-    for shard in (first, second):
-        assert re.search(r"shard\.py\", line \d+ in run\n", shard)
+    assert len(re.findall(r"stacks of shard \d: SIGUSR1 to pid \d+\n", watched.errors[logged:])) == 2
     assert watched.shards() + watched.servers() == before
 
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ _CLAIM: Final = 5000  # ms in which one shard alone gives back the jobs of anoth
 _AT_A_TIME: Final = 64  # queues
 _NAMES: Final = 1000  # queues that one command names
 _FORGOTTEN: Final = 3600  # looks without a sign after which a shard is forgotten, where none is taken for dead
+_FAREWELL: Final = 1.0  # seconds in which the server is to have taken the sign away
 _FORGETTING: Final = 10  # looks between two searches for queues that are served no more
 
 
@@ -219,12 +221,13 @@ class Presence:
                 self._seen[shard] = (count, 0)  # should another one have claimed it, and die meanwhile
                 self._begin_takeover(shard, count)
             elif not self._patience and looks >= _FORGOTTEN:
-                self._forget(shard)
+                self._tasks.spawn(self._forget(shard))
 
-    def _forget(self, shard: Identity) -> None:
+    async def _forget(self, shard: Identity) -> None:
         """Remove what a shard has left that nobody takes for dead; one that comes back writes it down again."""
-        self._link.send(pack_command("HDEL", self._key("signs"), shard.address), _ignore)
-        self._link.send(pack_command("DEL", self._key("served", shard)), _ignore)
+        with suppress(GatewayError):
+            await self._link.call("HDEL", self._key("signs"), shard.address)
+            await self._link.call("DEL", self._key("served", shard))
 
     def bury(self, shard: Identity) -> None:
         """Give back what a shard held that is known to be dead, as soon as Redis can be asked."""
@@ -281,7 +284,9 @@ class Presence:
             self._timer.cancel()
         await self._tasks.wait()
         if self._link.is_up and not len(self._leases):
-            self._forget(self._own)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    await self._forget(self._own)
 
 
 def _ignore(reply: Any) -> None:
