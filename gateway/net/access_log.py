@@ -12,9 +12,10 @@ from websockets.http11 import Request, Response
 from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.net.connection import Connection
 from bullmq_proxy.gateway.net.exchange import Exchange
-from bullmq_proxy.gateway.net.http_connection import Admitted, HttpConnection
+from bullmq_proxy.gateway.net.http_connection import HttpConnection
 from bullmq_proxy.gateway.net.request_reader import Arrived
 from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.net.site import Admitted
 
 
 class LoggedConnection(Connection):
@@ -64,7 +65,7 @@ class LoggedHttpConnection(HttpConnection):
         super().__init__(shared, site, transport, address, request)
         self._begun: dict[Exchange, tuple[float, str, str, str]] = {}
 
-    def _start(self, exchange: Exchange, what: Admitted | Response, arrived: Arrived[Admitted]) -> None:
+    def _start(self, exchange: Exchange, what: Admitted | Response, arrived: Arrived[Admitted | Request]) -> None:
         path, key = (what.path, what.account.rights.grant.key) if isinstance(what, Admitted) else ("?", "")
         self._begun[exchange] = time.perf_counter(), arrived.method, path, key
         super()._start(exchange, what, arrived)

@@ -1,7 +1,8 @@
 """The front of a socket: the head of the first request, which says who has the socket from then on.
 
 A request for a WebSocket goes to a WebSocket connection, any other one to an HTTP connection. A client that
-sends no request gets a refusal that every client can read.
+sends no request gets a refusal that every client can read. While others are to be heard, one client begins in each
+turn of the loop.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from websockets.http11 import Request, Response
@@ -17,6 +19,7 @@ from bullmq_proxy.gateway.log_events import LogEvent
 from bullmq_proxy.gateway.net import opening
 from bullmq_proxy.gateway.net.shared import Shared
 from bullmq_proxy.gateway.net.tls import HELLO
+from bullmq_proxy.gateway.net.writing_connection import PAUSE
 
 HandOn = Callable[["Front", Request, bytes], None]
 
@@ -59,17 +62,33 @@ class Front(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Collect the request's head."""
-        if self._refused:
-            return  # what a refused client goes on sending; closing at once would take the answer from it
+        if self._refused:  # closing at once would take the answer from a client that goes on sending
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_later(PAUSE, self._read_on)
+            return
         if data[0] == HELLO and not self._head:
             LogEvent.TLS_OFF.log(address=self.address)
         self._head += data
-        match opening.judge(self._head, data):
+        if self._shared.budget.turns.are_taken:
+            self.transport.pause_reading()
+            self._shared.unfinished.add(self, partial(self._judge, len(data), is_paused=True))
+        else:
+            self._judge(len(data))
+
+    def _judge(self, latest: int, *, is_paused: bool = False) -> None:
+        """Look whether the head is whole; `latest` bytes of it have just come."""
+        if is_paused:
+            self._read_on()
+        match opening.judge(self._head, latest):
             case Request() as request:
                 self._shared.unopened.leave(self)
                 self._hand_on(self, request, opening.behind(self._head))
             case Response() as refusal:
                 self._refuse(refusal)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _refuse(self, response: Response) -> None:
         """Answer what is no request. The client closes, or the time for the head is up."""
@@ -82,3 +101,4 @@ class Front(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client."""
         self._shared.unopened.leave(self)
+        self._shared.unfinished.pop(self, None)

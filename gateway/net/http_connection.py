@@ -11,9 +11,8 @@ import logging
 import time
 from collections.abc import Awaitable
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from msgspec import Struct
 from websockets.http11 import Request, Response
 
 from bullmq_proxy.gateway.access.accounts import Account
@@ -26,62 +25,19 @@ from bullmq_proxy.gateway.net.request_reader import Arrived, RequestReader
 from bullmq_proxy.gateway.net.responding_connection import LINGER, RespondingConnection
 from bullmq_proxy.gateway.net.sending_connection import LARGE
 from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.net.site import Admitted, Scope, Site
 from bullmq_proxy.gateway.sessions.interfaces import CallSession, Result
-from bullmq_proxy.gateway.wire.endpoints import Endpoint, PageEndpoint, SessionEndpoint
-from bullmq_proxy.gateway.wire.routes import RouteParameters, Target
+from bullmq_proxy.gateway.wire.endpoints import PageEndpoint, SessionEndpoint
+from bullmq_proxy.gateway.wire.routes import Target
 
 log = logging.getLogger(__name__)
 
 _METHODS: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"))
 _SLICE: Final = 4096  # bytes that the parser gets at a time: what it finds in them is taken at once
+_SHORT_SLICE: Final = 256  # bytes while others are to be heard: two of the shortest requests
 _PIPELINED: Final = 128  # requests without a response
 IDLE_TIMEOUT: Final = 60.0
 """Seconds for which a connection stays open without a request."""
-
-Scope = tuple[type[Endpoint], str, Account]
-"""What a session is of: a kind of endpoints, the name of the queue, empty for none, and the account of the key."""
-
-
-class Admitted(Struct, frozen=True):
-    """A request that is let in.
-
-    Attributes:
-        target: what is asked for.
-        parameters: the checked ones of the target.
-        account: of whoever asks.
-        more: header lines of the response.
-        scope: the session that takes the call.
-        known: tags of pages that the client has, as in `If-None-Match`.
-        path: of the target, for the log.
-    """
-
-    target: Target
-    parameters: RouteParameters
-    account: Account
-    more: bytes
-    scope: Scope
-    known: str
-    path: str
-
-
-class Site(Protocol):
-    """What an HTTP connection asks of its listener."""
-
-    def admit(self, connection: HttpConnection, request: Request) -> Admitted | Response:
-        """Check a request; raises GatewayError."""
-
-    def open_calls(self, admitted: Admitted, connection: HttpConnection) -> CallSession:
-        """Return the session for a request; raises GatewayError."""
-
-    def open_stream(self, admitted: Admitted, connection: HttpConnection) -> None:
-        """Hand the socket of a connection on to a stream of events; raises GatewayError."""
-
-    def read_page(self, target: Target) -> http.Page | Awaitable[http.Page]:
-        """Return a page, or what it has to wait for."""
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether the gateway stops."""
 
 
 class HttpConnection(RespondingConnection):
@@ -100,7 +56,7 @@ class HttpConnection(RespondingConnection):
         self._scope: Scope | None = None  # of the session
         self._is_stale = False  # the key may not do any more what it could when the session was opened
         self._penalties = Penalties()
-        self._reader: RequestReader[Admitted] = RequestReader(shared, self, self)
+        self._reader: RequestReader[Admitted | Request] = RequestReader(shared, self, self)
         self._rest = b""  # has been read, and waits
         self._reading_paused = False  # by the session
         self._arrived = self._reader.arrived
@@ -138,7 +94,7 @@ class HttpConnection(RespondingConnection):
     def _take(self, data: bytes) -> None:
         """Parse what has come, as far as it may be taken now."""
         at, end, deadline = 0, len(data), 0.0
-        step = LARGE if self._reader.is_in_body else _SLICE
+        step = LARGE if self._reader.is_in_body else _SHORT_SLICE if self._shared.budget.turns.are_taken else _SLICE
         while at < end and not self._reader.is_deaf:
             if self._is_held_up:
                 self._rest = data[at:]
@@ -154,11 +110,15 @@ class HttpConnection(RespondingConnection):
                     return
             self._reader.feed(data[at : at + step] if end > step else data)
             at += step
+            if self._reader.behind is not None:
+                self._rest, at = self._reader.behind + data[at:], end
+                self.pause_socket()
             self._start_arrived()
 
-    def admit(self, request: Request) -> Admitted | Response:
-        """Return what a request asks for, or its refusal."""
+    def admit(self, request: Request) -> Admitted | Request | Response:
+        """Return what a request asks for, itself for a WebSocket, or its refusal."""
         self.key_name = ""
+        what: Admitted | Request | Response
         try:
             what = self._site.admit(self, request)
         except GatewayError as error:
@@ -182,6 +142,10 @@ class HttpConnection(RespondingConnection):
         while self._arrived and self._may_start:
             arrived = self._arrived[0]
             what = arrived.what
+            if isinstance(what, Request):
+                if not self._exchanges and not self._out:
+                    self._become_websocket(what)
+                return
             if isinstance(what, Admitted) and isinstance(what.target.endpoint, SessionEndpoint):
                 if not self._exchanges and not self._out:
                     self._watch(what)
@@ -206,6 +170,12 @@ class HttpConnection(RespondingConnection):
         ends = self._ending or bool(exchanges and exchanges[-1].is_last)
         return not (ends or self._reading_paused or len(exchanges) >= _PIPELINED)
 
+    def _become_websocket(self, request: Request) -> None:
+        """Hand the socket on to a WebSocket: a client, or a proxy, has kept the connection after other requests."""
+        early, self._rest = self._rest, b""
+        self.connection_lost(None)
+        self._site.open_websocket(self.transport, self.peer, request, early)
+
     def _watch(self, admitted: Admitted) -> None:
         """Hand the socket on to a stream of events."""
         self._leave()
@@ -221,7 +191,7 @@ class HttpConnection(RespondingConnection):
         is_call = not isinstance(what.target.endpoint, PageEndpoint | SessionEndpoint)
         return is_call and (self._is_stale or self._scope != what.scope)
 
-    def _start(self, exchange: Exchange, what: Admitted | Response, arrived: Arrived[Admitted]) -> None:
+    def _start(self, exchange: Exchange, what: Admitted | Response, arrived: Arrived[Admitted | Request]) -> None:
         if isinstance(what, Response):
             if what.status_code >= HTTPStatus.BAD_REQUEST:
                 self.penalize()

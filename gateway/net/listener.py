@@ -29,11 +29,12 @@ from bullmq_proxy.gateway.net.connection import Connection
 from bullmq_proxy.gateway.net.event_stream import EventStream, accepts_stream
 from bullmq_proxy.gateway.net.exchange import accepts_json, cross_origin, prefers_html, refusal, with_lines
 from bullmq_proxy.gateway.net.front import Front
-from bullmq_proxy.gateway.net.http_connection import Admitted, HttpConnection
+from bullmq_proxy.gateway.net.http_connection import HttpConnection
 from bullmq_proxy.gateway.net.keepalive import Keepalive
 from bullmq_proxy.gateway.net.places import Place
 from bullmq_proxy.gateway.net.proxies import ProxyHeader
 from bullmq_proxy.gateway.net.shared import Shared
+from bullmq_proxy.gateway.net.site import Admitted
 from bullmq_proxy.gateway.net.tls import Tls, TlsTransport
 from bullmq_proxy.gateway.net.unopened import Unopened
 from bullmq_proxy.gateway.rules import trace_context
@@ -170,20 +171,19 @@ class Listener:
 
     def _hand_on(self, front: Front, request: Request, rest: bytes) -> None:
         """Hand a socket on to a connection that speaks what the first request asks for."""
-        headers = request.headers
-        if (
-            request.method == "GET"
-            and "Upgrade" in headers
-            and (is_of_session(request.path) or offered_version(headers))
-        ):
-            connection = self._connection(self._shared)
-            front.transport.set_protocol(connection)
-            connection.take(front.transport, front.address)
-            connection.begin(request, rest, self._admit)
+        if _asks_for_websocket(request):
+            self.open_websocket(front.transport, front.address, request, rest)
         else:
             client = self._http_connection(self._shared, self, front.transport, front.address, request)
             front.transport.set_protocol(client)
             client.begin(rest)
+
+    def open_websocket(self, transport: asyncio.Transport, address: str, request: Request, early: bytes) -> None:
+        """Hand a socket on to a WebSocket, with the first bytes behind its request."""
+        connection = self._connection(self._shared)
+        transport.set_protocol(connection)
+        connection.take(transport, address)
+        connection.begin(request, early, self._admit)
 
     def serve_also(self, others: Mapping[int, socket.socket]) -> None:
         """Accept on the sockets of these slots, too, and no more on those of others that we were told of before."""
@@ -291,8 +291,10 @@ class Listener:
         self._admission.check_host(connection.transport, request.headers)
         self._shared.unopened.check(connection)
 
-    def admit(self, connection: HttpConnection, request: Request) -> Admitted | Response:
-        """Check a request of an HTTP connection, in the same order."""
+    def admit(self, connection: HttpConnection, request: Request) -> Admitted | Request | Response:
+        """Check a request of an HTTP connection, in the same order; one for a WebSocket is checked when it is open."""
+        if _asks_for_websocket(request) and handshake.refusal(request) is None:
+            return request
         self._check_client(connection, request)
         headers, admission = request.headers, self._admission
         more = cross_origin(headers) if admission.lets_read(headers) else b""
@@ -319,7 +321,9 @@ class Listener:
             connection.key_name = account.rights.grant.key
             return with_lines(refusal(target.refused(error)), more)
         if isinstance(target.endpoint, SessionEndpoint) and not is_stream:
-            return with_lines(handshake.refusal(request) or http.method_not_allowed(()), more)
+            no_websocket = handshake.refusal(request)
+            assert no_websocket is not None, "who asks for one has it"
+            return with_lines(no_websocket, more)
         scope, known = (type(target.endpoint), parameters.queue, account), ", ".join(headers.get_all("If-None-Match"))
         return Admitted(target, parameters, account, more, scope, known, request.path.partition("?")[0])
 
@@ -422,3 +426,9 @@ class Listener:
         await self._shared.unopened.wait_empty()
         if self._shared.handshakes:
             await asyncio.wait(self._shared.handshakes)
+
+
+def _asks_for_websocket(request: Request) -> bool:
+    headers = request.headers
+    is_of_one = is_of_session(request.path) or offered_version(headers) is not None
+    return request.method == "GET" and "Upgrade" in headers and is_of_one

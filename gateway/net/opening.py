@@ -38,18 +38,18 @@ class _Refused(Exception):
         self.status = status
 
 
-def judge(head: bytearray, latest: bytes) -> Request | Response | None:
+def judge(head: bytearray, latest: int) -> Request | Response | None:
     """Return the request once its head is complete, a refusal as soon as one is sure, and None in between.
 
     Args:
         head: all that has come; an empty line in front is taken out of it.
-        latest: the end of it that has just come: one that comes byte by byte is not read from its beginning each time.
+        latest: bytes of it that have just come: one that comes byte by byte is not read from its beginning each time.
     """
     if head.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line in front is ignored
         del head[:2]
     asks_for_no_body = head.startswith(b"HEAD ")
     try:
-        return _judge(head, len(latest))
+        return _judge(head, latest)
     except _Refused as refused:
         response = http.refusal(GatewayError(ErrorCode.INVALID_MESSAGE, refused.message), refused.status)
         return http.without_body(response) if asks_for_no_body else response

@@ -66,6 +66,7 @@ class RequestReader(Generic[T]):
     Attributes:
         arrived: those that are whole, for the connection to take.
         is_deaf: nothing more is read.
+        behind: what has come behind a request for a WebSocket, with which requests end; None while there is none.
         since: the loop time at which the request began that is being read.
     """
 
@@ -73,6 +74,7 @@ class RequestReader(Generic[T]):
         """Make one for a connection, which is both `owner` and `socket`."""
         self.arrived: list[Arrived[T]] = []
         self.is_deaf = False
+        self.behind: bytes | None = None
         self.since = 0.0
         self._shared = shared
         self._owner = owner
@@ -135,9 +137,11 @@ class RequestReader(Generic[T]):
             self._parser.feed_data(data)
             if self._comes_again and self._begun == 1 and not self._in_message:
                 self._remember(data)
-        except HttpParserUpgrade:  # to what is not spoken here: the request is answered as if it did not say so
+        except HttpParserUpgrade as upgrade:
             self.is_deaf = True
-            if self.arrived:
+            if self.arrived and isinstance(self.arrived[-1].what, Request):
+                self.behind = data[upgrade.args[0] :]
+            elif self.arrived:  # to what is not spoken here: the request is answered as if it did not say so
                 self.arrived[-1].is_last = True
         except HttpParserError:
             if not self.is_deaf:

@@ -7,7 +7,8 @@ from typing import Final
 
 from bullmq_proxy.gateway.net.shared import Shared
 
-_PAUSE: Final = 0.1  # s between two reads of a client that sends on although nothing more is heard of it
+PAUSE: Final = 0.1
+"""Seconds between two reads of a client that sends on although nothing more is heard of it."""
 
 
 class WritingConnection(asyncio.Protocol):
@@ -53,7 +54,7 @@ class WritingConnection(asyncio.Protocol):
         """Read nothing for a while of a client that sends on although nothing more is heard of it."""
         if self._pause is None:
             self.pause_socket()
-            self._pause = self.loop.call_later(_PAUSE, self._end_pause)
+            self._pause = self.loop.call_later(PAUSE, self._end_pause)
 
     def _end_pause(self) -> None:
         self._pause = None

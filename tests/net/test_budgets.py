@@ -129,6 +129,7 @@ class TestAClientThatIsNotHeardAnyMore:
             (handshake("/nowhere"), 404),
             (request("GET", "/health", "Connection: close"), 200),
             (request("GET", "/queue/q/events", "Accept: text/event-stream"), 200),
+            (b"\0", 400),
         ):
             async with await RawClient.connect(gateway.port) as client:
                 client.write(asked)

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+from pathlib import Path
 
 import pytest
 
 from bullmq_proxy.gateway import Proxy
 from bullmq_proxy.gateway.log_events import LogEvent
-from tests.net.support import CLOSE, PING, RawClient, fetch, frame, handshake, upgrade
+from tests.net.conftest import MakeGateway
+from tests.net.support import (
+    CLOSE,
+    PING,
+    RawClient,
+    call,
+    fetch,
+    frame,
+    handshake,
+    open_connections,
+    request,
+    upgrade,
+)
+from tests.support.node import find_node
 
+AUTHORIZED = "Authorization: Bearer key-1"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
@@ -165,3 +181,62 @@ class TestAfterARefusal:
         assert {getattr(record, "event", record.message) for record in caplog.records} <= {LogEvent.REFUSED.value}
         async with await RawClient.open(gateway.port, "/queue/q") as client:
             assert (await client.ask("count"))["ok"] == 0
+
+
+class TestAfterOtherRequests:
+    """RFC 9110 §7.8: any request may ask for an upgrade; clients and proxies keep connections, and use them again."""
+
+    @pytest.mark.parametrize("logs", [False, True])
+    async def test_a_kept_connection_becomes_a_websocket(self, make_gateway: MakeGateway, logs: bool) -> None:
+        gateway = await make_gateway(access_log=logs)
+        async with await RawClient.connect(gateway.port) as client:
+            assert (await client.fetch("GET", "/health")).status == 200
+            assert (await client.fetch("POST", "/queue/q/count", AUTHORIZED)).status == 200
+            assert (await client.upgrade("/queue/q")).status == 101
+            assert (await client.ask("count"))["ok"] == 0
+            assert len(open_connections(gateway)) == 1
+
+    async def test_the_responses_before_it_leave_first_and_frames_may_come_with_it(self, gateway: Proxy) -> None:
+        before = request("POST", "/queue/q/getJobCounts", AUTHORIZED) + request("GET", "/health")
+        for pieces in (1, 7, 100):
+            async with await RawClient.connect(gateway.port) as client:
+                sent = before + handshake("/queue/q") + frame(call(1, "count")) + frame(call(2, "count"))
+                step = -(-len(sent) // pieces)
+                for at in range(0, len(sent), step):
+                    client.write(sent[at : at + step])
+                    await asyncio.sleep(0)
+                assert [(await client.answer()).status for _ in range(3)] == [200, 200, 101]
+                assert [message["id"] for message in await client.messages(2)] == [1, 2]
+
+    async def test_a_refusal_is_that_of_a_first_request(self, gateway: Proxy) -> None:
+        for target, headers, status in (
+            ("/queue/q", ["Authorization: Bearer wrong"], 401),
+            ("/queue/q/process/0", [], 400),
+            ("/queue/q", ["Upgrade: h2c"], 426),
+            ("/queue/q", ["Sec-WebSocket-Version: 8"], 400),
+            ("/health", [], 200),
+        ):
+            async with await RawClient.connect(gateway.port) as client:
+                await client.fetch("GET", "/health")
+                assert (await client.upgrade(target, *headers)).status == status, target
+                await client.gone()
+
+    @pytest.mark.skipif(find_node() is None, reason="node is missing")
+    async def test_node_opens_its_websockets_on_kept_connections(self, gateway: Proxy) -> None:
+        node = find_node()
+        assert node is not None
+        command = (node, "--experimental-websocket", "--no-warnings", Path(__file__).with_name("kept_connections.mjs"))
+        running = await asyncio.create_subprocess_exec(
+            *command, f"http://127.0.0.1:{gateway.port}", "key-1", stdout=asyncio.subprocess.PIPE
+        )
+        opened, _ = await running.communicate()
+        assert int(opened) == 20
+
+    async def test_one_that_goes_before_it_is_answered_leaves_nothing(self, gateway: Proxy) -> None:
+        for _ in range(20):
+            client = await RawClient.connect(gateway.port)
+            client.write(request("GET", "/health") + handshake("/queue/q"))
+            client.abort()
+        async with await RawClient.open(gateway.port, "/queue/q") as last:
+            assert (await last.ask("count"))["ok"] == 0
+            assert len(open_connections(gateway)) == 1

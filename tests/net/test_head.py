@@ -254,5 +254,5 @@ def test_each_byte_of_a_head_is_looked_at_once() -> None:
         head, begin = bytearray(), time.process_time()
         for byte in text:
             head.append(byte)
-            assert opening.judge(head, bytes([byte])) is None
+            assert opening.judge(head, 1) is None
         assert time.process_time() - begin < 2

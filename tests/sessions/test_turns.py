@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from bullmq_proxy.gateway.flushing import flush_soon
+from bullmq_proxy.gateway.net.http_connection import HttpConnection
+from bullmq_proxy.gateway.net.listener import Listener
 from bullmq_proxy.gateway.turns import COMMAND_SIZE, LARGEST_WINDOW, WINDOW, Turns
-from tests.net.support import call, frame
+from tests.net.support import RawClient, call, frame, handshake, request
 from tests.sessions.peer import Gateway, Peer, until
 from tests.support.relay import Relay
 from tests.support.valkey import ValkeyProcess
@@ -294,6 +297,59 @@ class TestAConnection:
         jobs = await asyncio.gather(*(peer.call("add", "a", "x" * 900_000) for peer in peers))
         assert {job["name"] for job in jobs} == {"a"}
         assert turns.running == 0
+
+
+class TestClientsThatBegin:
+    async def test_one_begins_in_each_turn_of_the_loop(self, proxy: Gateway, turns: Turns) -> None:
+        listener = listener_of(proxy)
+        shared = listener.shared
+        ways: list[tuple[bytes, Callable[[], int]]] = [
+            (handshake("/queue/q"), lambda: listener.accepted),
+            (request("GET", "/health"), lambda: len(shared.http)),
+            (b"\0", lambda: shared.refusals.counts[400]),
+        ]
+        for head, begun in ways:
+            clients = [await RawClient.connect(proxy.port) for _ in range(20)]
+            counts = [begun()]
+            for client in clients:
+                client.write(head)
+            async with asyncio.timeout(TIMEOUT):
+                while counts[-1] < counts[0] + len(clients):
+                    await asyncio.sleep(0)
+                    counts.append(begun())
+            assert {after - before for before, after in pairwise(counts)} == {0, 1}
+            for client in clients:
+                client.abort()
+
+    async def test_its_head_may_come_in_parts_and_it_may_go_while_it_waits(self, proxy: Gateway, turns: Turns) -> None:
+        head = handshake("/queue/q")
+        async with await RawClient.connect(proxy.port) as client:
+            for _ in range(20):
+                gone = await RawClient.connect(proxy.port)
+                gone.write(head)
+                gone.abort()
+            await client.write_in_pieces(head + frame(call(1, "count")))
+            assert (await client.answer()).status == 101
+            assert json.loads((await client.read())[1])["data"] == {"ok": 0}
+
+    async def test_one_with_many_requests_gets_few_responses_in_each_turn(self, proxy: Gateway, turns: Turns) -> None:
+        async with await RawClient.connect(proxy.port) as client:
+            client.write(request("GET", "/health"))
+            assert await client.status() == 200
+            [connection] = listener_of(proxy).shared.http
+            assert isinstance(connection, HttpConnection)
+            client.write(request("GET", "/health") * MANY)
+            left = [0]
+            async with asyncio.timeout(TIMEOUT):
+                while connection._rest or not any(left):
+                    left.append(len(connection._rest))
+                    await asyncio.sleep(0)
+            assert max(before - after for before, after in pairwise(left)) < 2048
+
+
+def listener_of(proxy: Gateway) -> Listener:
+    assert proxy._proxy._app is not None
+    return proxy._proxy._app.listener
 
 
 async def _is(truth: bool) -> bool:
