@@ -38,17 +38,23 @@ def _say(data: str, id: int = 0) -> bytes:
     return frame(f'{{"id":{id},"data":{data}}}'.encode())
 
 
+def _request(line: str, body: str = "", key: str = "{key}") -> bytes:
+    head = f"{line} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Flood:
     """One kind of flood: what its clients connect to, and what they send over and over.
 
     Attributes:
         about: for the list of scenarios.
-        payload: sent again and again; empty for clients that only connect.
-        path: that they connect to.
+        payload: sent again and again; empty for clients that only connect. In HTTP `{key}` stands for the key.
+        path: of the WebSocket that they open; empty for those that speak HTTP.
         clients: how many there are.
         reads: whether they read what comes back.
         jobs: that the queue must hold.
+        once: whether each connection sends it once.
     """
 
     about: str
@@ -57,6 +63,7 @@ class Flood:
     clients: int = 8
     reads: bool = True
     jobs: int = 0
+    once: bool = False
 
 
 _BIG: Final = f'"{"x" * 900_000}"'
@@ -65,6 +72,10 @@ _WAITING: Final = '"waiting"'
 _WORKER: Final = f"{_QUEUE}/process/1"
 _BULK: Final = f"[{','.join([_ONE] * 1000)}]"
 _TYPES: Final = f"[{','.join([_WAITING] * 200)}]"
+
+_ADD: Final = f"POST {_QUEUE}/add"
+_HEALTH: Final = _request("GET /health")
+_WRONG: Final = _request(_ADD, key="wrong")
 
 FLOODS: Final[dict[str, Flood]] = {
     "unknown": Flood("calls of unknown functions", _call("gteJob", '"1"') * _CHUNK),
@@ -98,6 +109,11 @@ FLOODS: Final[dict[str, Flood]] = {
         "on and off", (_call("on", '"failed"') + _call("off", '"failed"')) * _CHUNK, path=f"{_QUEUE}/events"
     ),
     "handshakes": Flood("connecting, and closing again", b""),
+    "requests": Flood("HTTP requests, each on a connection of its own", _HEALTH, path="", once=True),
+    "pages": Flood("HTTP requests for a page", _HEALTH * _CHUNK, path=""),
+    "posts": Flood("adds by HTTP", _request(_ADD, '["a",{}]') * _CHUNK, path=""),
+    "keys": Flood("HTTP requests with a wrong key", _WRONG * _CHUNK, path=""),
+    "heads": Flood("bytes that are no request", bytes(_READ), path=""),
 }
 
 
@@ -108,6 +124,7 @@ class Flooder:
         self._flood = flood
         self._port = port
         self._key = key
+        self._payload = flood.payload.replace(b"{key}", key.encode())
 
     async def run(self) -> None:
         """Fill the queue, then let all clients go until they are cancelled."""
@@ -129,6 +146,8 @@ class Flooder:
 
     async def _connect(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        if not path:
+            return reader, writer
         writer.write(_HANDSHAKE.format(path=path, port=self._port, key=self._key).encode())
         await reader.readuntil(b"\r\n\r\n")
         return reader, writer
@@ -137,6 +156,11 @@ class Flooder:
         while True:
             with suppress(OSError, asyncio.IncompleteReadError):
                 reader, writer = await self._connect(self._flood.path)
+                if self._flood.once:
+                    writer.write(self._payload)
+                    await reader.read(_READ)
+                    writer.transport.abort()
+                    continue
                 reading = asyncio.create_task(_forget(reader)) if self._flood.reads else None
                 try:
                     await self._send(writer)
@@ -146,13 +170,12 @@ class Flooder:
                     writer.transport.abort()
 
     async def _send(self, writer: asyncio.StreamWriter) -> None:
-        flood = self._flood
-        if len(flood.payload) == _PIECE:
-            writer.write(flood.payload)
+        if len(self._payload) == _PIECE:
+            writer.write(self._payload)
             await asyncio.sleep(1)
-        elif flood.payload:
+        elif self._payload:
             while not writer.transport.is_closing():
-                writer.write(flood.payload)
+                writer.write(self._payload)
                 await writer.drain()
                 await asyncio.sleep(0)
 
