@@ -430,5 +430,6 @@ class Listener:
 
 def _asks_for_websocket(request: Request) -> bool:
     headers = request.headers
-    is_of_one = is_of_session(request.path) or offered_version(headers) is not None
-    return request.method == "GET" and "Upgrade" in headers and is_of_one
+    if request.method != "GET" or "Upgrade" not in headers:
+        return False
+    return is_of_session(request.path) or offered_version(headers) is not None

@@ -13,6 +13,7 @@ import pytest_asyncio
 from bullmq_proxy.gateway import Proxy
 from tests.net.conftest import MakeGateway
 from tests.net.support import PING, PONG, RawClient, call, frame, handshake
+from tests.support.waiting import stretched
 
 PUSHING = ["/queue/q/process/1", "/queue/q/events?lastEventId=0"]
 NEVER = 60.0  # s
@@ -38,7 +39,7 @@ def pause(id: int) -> str:
 @pytest.mark.parametrize("target", PUSHING)
 async def test_a_client_that_says_nothing_gets_it_a_little_later(busy: Proxy, target: str) -> None:
     async with await RawClient.open(busy.port, target) as client:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(stretched(1)):
             assert "data" in await client.message()
 
 

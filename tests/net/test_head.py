@@ -10,6 +10,7 @@ import pytest
 from bullmq_proxy.gateway import Proxy
 from bullmq_proxy.gateway.net import opening
 from tests.net.support import RawClient, fetch, get, upgrade
+from tests.support.waiting import stretched
 
 PAGES = ["/", "/health", "/ready", "/metrics"]
 
@@ -241,7 +242,7 @@ class TestConnections:
         async with await RawClient.connect(gateway.port) as client:
             client.write(b"GET /health HTTP/1.1\r\n")
             client.writer.write_eof()
-            await asyncio.wait_for(client.gone(), 1)
+            await asyncio.wait_for(client.gone(), stretched(1))
 
 
 def test_each_byte_of_a_head_is_looked_at_once() -> None:

@@ -15,6 +15,7 @@ from tests.net.refusing import NO_KEY, Request, refusals, refused
 from tests.net.support import CLOSE, KEY, RawClient, upgrade
 from tests.support.browser import Pages, browsing, find_chromium
 from tests.support.valkey import ValkeyProcess
+from tests.support.waiting import stretched
 
 CHROMIUM = find_chromium()
 FOREIGN = "Origin: http://elsewhere"
@@ -117,7 +118,7 @@ async def test_refused_clients_count_as_unopened_and_are_closed_soon(
         clients.append(await RawClient.connect(gateway.port))
         assert (await clients[-1].upgrade(request.path, NO_KEY, protocols)).status == 101
         assert (await clients[-1].read())[0] == CLOSE
-    async with asyncio.timeout(1):  # not because of the time
+    async with asyncio.timeout(stretched(1)):  # not because of the time
         await clients[0].gone()
     monkeypatch.setattr("bullmq_proxy.gateway.net.opening_connection._REFUSED_TIMEOUT", 0.05)
     async with await RawClient.connect(gateway.port) as late:

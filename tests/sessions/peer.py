@@ -21,6 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from bullmq_proxy.gateway import start_proxy
 from bullmq_proxy.gateway.embed import Proxy
 from tests.support.contract import check_result
+from tests.support.waiting import stretched
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ SOON = 8.0
 
 async def until(look: Callable[[], Awaitable[T]], what: str, timeout: float = SOON) -> T:
     """Ask until the answer is true, for what has no event to wait for; returns the answer."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + (timeout := stretched(timeout))
     while not (answer := await look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what}")
@@ -83,7 +84,7 @@ class Peer:
         return data
 
     async def _receive(self, timeout: float) -> str:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(stretched(timeout)):
             text = await self.socket.recv()
         assert isinstance(text, str)
         return text
@@ -165,7 +166,7 @@ class Peer:
 
     async def closed(self, timeout: float = SOON) -> int | None:
         """Wait until the gateway has closed the connection; returns its code."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(stretched(timeout)):
             await self.socket.wait_closed()
         return self.socket.close_code
 

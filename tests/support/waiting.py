@@ -17,9 +17,10 @@ _TICK = 0.02
 def wait_for(condition: Callable[[], T | None], what: str, timeout: float = TIMEOUT) -> T:
     """Ask until the condition is true and return its value; fail the test when the time is over.
 
-    For conditions without an event to wait for, such as another process's death or a line in its log.
+    For conditions without an event to wait for, such as another process's death or a line in its log. The time is
+    longer on a busy machine.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + (timeout := stretched(timeout))
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what}")
@@ -29,7 +30,7 @@ def wait_for(condition: Callable[[], T | None], what: str, timeout: float = TIME
 
 async def eventually(condition: Callable[[], T | None], what: str, timeout: float = TIMEOUT) -> T:
     """`wait_for` for tests in an event loop."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + (timeout := stretched(timeout))
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what}")
