@@ -16,7 +16,8 @@ from bullmq_proxy.gateway.values.text import text_of
 LISTS: Final = ("wait", "active", "paused")
 """Types that Redis has as lists, the oldest job last."""
 
-_IDS: Final = 1000  # ids that one call of a script reads
+_MARKED: Final = ("wait", "paused")  # lists from which the script removes the marker of an old version
+_IDS: Final = 1000  # ids that one command reads
 _ID_COMMANDS: Final = 5  # that take Redis as long
 _BACKFILL: Final = 5  # getJobs-1.lua: ranges that it looks at to make up for ids whose hash is gone
 BY_RANGE: Final = "ask for fewer, by `start` and `end`"
@@ -93,10 +94,20 @@ def _window_of_jobs(start: int, end: int, size: int) -> Window:
 async def _pages(queue: Queue, type: str, window: Window, *, asc: bool) -> AsyncIterator[list[bytes]]:
     for first in range(window.first, window.stop if window.most else 0, _IDS):
         last = min(first + _IDS, window.stop) - 1
-        args = [first, last, "1" if asc else "0", type]
         async with queue.turns.of(_ID_COMMANDS):
-            [ids] = await queue.scripts["getRanges"].run(queue.keys(""), args)
+            if type in _MARKED and first == window.first:
+                args = [first, last, "1" if asc else "0", type]
+                [ids] = await queue.scripts["getRanges"].run(queue.keys(""), args)
+            else:
+                ids = await queue.link.call(*_range(queue.key(type), type, first, last, asc=asc), decode=False)
         yield ids[::-1] if asc and type in LISTS else ids
+
+
+def _range(key: str | bytes, type: str, first: int, last: int, *, asc: bool) -> tuple[str | bytes | int, ...]:
+    """Return the command that getRanges-1.lua calls: alone it takes Redis a sixth of the time of the script."""
+    if type not in LISTS:
+        return "ZRANGE" if asc else "ZREVRANGE", key, first, last
+    return ("LRANGE", key, -1 - last, -1 - first) if asc else ("LRANGE", key, first, last)
 
 
 class _Jobs:
