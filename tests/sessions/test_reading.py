@@ -67,6 +67,31 @@ async def test_ids_come_in_the_order_of_the_types(queue: Peer) -> None:
     assert await queue.call("getRanges", ["waiting", "wait", "prioritized"], 0, -1, True) == list("135246")
 
 
+async def test_ranges_are_the_same_however_many_ids_are_read_at_a_time(
+    queue: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await queue.call("addBulk", [{"name": "a", "opts": opts} for opts in ({}, {"delay": 9999}, {"priority": 1}) * 7])
+    types = ["waiting", "delayed", "prioritized", "completed"]
+
+    async def ranges() -> list[Any]:
+        bounds = [(0, -1), (0, 0), (2, 5), (-4, -2), (5, 99), (6, 3)]
+        return [await queue.call("getRanges", types, *each, asc) for each in bounds for asc in (True, False)]
+
+    at_once = await ranges()
+    assert len(at_once[0]) == 21
+    monkeypatch.setattr("bullmq_proxy.gateway.broker.jobs.pages._IDS", 2)
+    assert await ranges() == at_once
+
+
+async def test_jobs_are_read_without_the_right_to_ask_how_they_are_stored(queue: Peer, redis: Redis) -> None:
+    added = await queue.call("addBulk", [{"name": "a"}, {"name": "b", "data": "x" * 100}])
+    await redis.execute_command("ACL", "SETUSER", "default", "-object")  # type: ignore[no-untyped-call]
+    try:
+        assert [job["data"] for job in await queue.call("getWaiting")] == [job["data"] for job in added]
+    finally:
+        await redis.execute_command("ACL", "SETUSER", "default", "+object")  # type: ignore[no-untyped-call]
+
+
 async def test_a_broken_hash_spoils_no_page(queue: Peer, redis: Redis, prefix: str) -> None:
     ids = [(await queue.call("add", "a", {"n": n}))["id"] for n in range(7)]
     broken: list[dict[str, str | bytes]] = [
