@@ -24,18 +24,23 @@ WINDOW: Final = 5
 LARGEST_WINDOW: Final = 64
 """Commands, however long the way to Redis is. A call that counts as more is a long one, and followed by a rest."""
 
+REST: Final = 3
+"""Times as long as a long call took are the others alone with Redis after it."""
+
 LONGEST_REST: Final = 0.05
-"""Seconds after a long call in which none of them sends commands; else as many as the call took."""
+"""Seconds that a rest takes at most."""
 
 COMMAND_SIZE: Final = 2048
 """Bytes of a call that count as one command more."""
+
+ROUND_TRIPS: Final = 60
+"""The shortest of so many counts: the others have waited in the line."""
 
 SLICE: Final = 0.0001
 """Seconds that one of them goes on in a turn of the loop."""
 
 _COMMAND: Final = 0.0001  # s of a round trip for which there is one command more
 _LONG_AGO: Final = -2  # a period
-_ROUND_TRIPS: Final = 4  # the shortest of so many counts: the others have waited in the line
 
 
 class Turns:
@@ -78,7 +83,7 @@ class Turns:
         self._long_since = 0.0  # perf_counter time at which a long command was sent
         self._rests = 0  # after long ones
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._round_trips: deque[float] = deque(maxlen=_ROUND_TRIPS)
+        self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
 
     def tick(self) -> None:
         """Begin another period; turns end when nobody who sends little was heard in the last one."""
@@ -141,7 +146,7 @@ class Turns:
         self.running -= commands
         if commands > LARGEST_WINDOW and self.are_taken:
             self._rests += 1
-            rest = min(perf_counter() - self._long_since, LONGEST_REST)
+            rest = min(REST * (perf_counter() - self._long_since), LONGEST_REST)
             asyncio.get_running_loop().call_later(rest, self._end_rest)
         elif self._line:
             self._serve()

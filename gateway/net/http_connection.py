@@ -94,13 +94,14 @@ class HttpConnection(RespondingConnection):
     def _take(self, data: bytes) -> None:
         """Parse what has come, as far as it may be taken now."""
         at, end, deadline = 0, len(data), 0.0
-        step = LARGE if self._reader.is_in_body else _SHORT_SLICE if self._shared.budget.turns.are_taken else _SLICE
+        step = _SHORT_SLICE if self._shared.budget.turns.are_taken else _SLICE
         while at < end and not self._reader.is_deaf:
             if self._is_held_up:
                 self._rest = data[at:]
                 self.pause_socket()
                 return
-            if end > step:
+            stop = at + min(max(step, self._reader.body_left), LARGE)
+            if at or stop < end:
                 now = time.perf_counter()
                 deadline = deadline or now + self._shared.turn
                 if now >= deadline:
@@ -108,8 +109,8 @@ class HttpConnection(RespondingConnection):
                     self.pause_socket()
                     self._go_on_soon()
                     return
-            self._reader.feed(data[at : at + step] if end > step else data)
-            at += step
+            self._reader.feed(data[at:stop] if at or stop < end else data)
+            at = stop
             if self._reader.behind is not None:
                 self._rest, at = self._reader.behind + data[at:], end
                 self.pause_socket()

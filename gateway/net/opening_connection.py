@@ -82,6 +82,8 @@ class OpeningConnection(WritingConnection):
     async def _open(self, request: Request, admit: Admit) -> None:
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT) as timeout:
+                if self._shared.budget.turns.are_taken:
+                    await self._shared.budget.turns.wait_for_slice()
                 response = await admit(self, request)
         except GatewayError as error:
             self._refuse(request, error)

@@ -107,6 +107,11 @@ class RequestReader(Generic[T]):
         return self._what is not None
 
     @property
+    def body_left(self) -> int:
+        """Bytes of its body that are to come, as far as the head says it."""
+        return max(self._length - self._size, 0) if self.is_in_body else 0
+
+    @property
     def waits_for_room(self) -> bool:
         """Whether a long body waits until there is room for it."""
         return self._partial is not None and self._partial.waits

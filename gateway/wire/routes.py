@@ -83,7 +83,10 @@ class RouteParameters(Struct, frozen=True):
 _PARAMETERS: Final = {f"{{{parameter}}}": parameter for parameter in PathParameter}
 GUESTS: Final = AncestorEndpoint | WorkersEndpoint
 _OF_GUESTS: Final = ("/queues/", "/workers/")  # paths on which a client of the ancestor's is answered in its form
-_TEMPLATES: Final = tuple((path.split("/"), endpoint) for endpoint in ENDPOINTS for path in endpoint.value.paths)
+_TEMPLATES: Final[dict[str, list[tuple[list[str], Endpoint]]]] = {}  # by their first segment, which is no parameter
+for _endpoint in ENDPOINTS:
+    for _path in _endpoint.value.paths:
+        _TEMPLATES.setdefault(_path.split("/")[1], []).append((_path.split("/"), _endpoint))
 
 
 class MethodNotAllowedError(GatewayError):
@@ -147,7 +150,7 @@ def _found(target: str, endpoints: Container[Endpoint] = ENDPOINTS) -> list[Targ
     segments = path.split("/")
     without_last_slash = path.removesuffix("/").split("/")  # which does not count for connections
     found: list[Target] = []
-    for template, endpoint in _TEMPLATES:
+    for template, endpoint in _TEMPLATES.get(segments[1] if len(segments) > 1 else "", ()):
         given = without_last_slash if isinstance(endpoint, SessionEndpoint) else segments
         if endpoint not in endpoints or (parameters := _match(template, given)) is None:
             continue

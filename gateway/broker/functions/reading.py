@@ -15,10 +15,11 @@ from bullmq_proxy.gateway.errors import invalid_arguments
 from bullmq_proxy.gateway.rules.ids import AnyJobId
 from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
 from bullmq_proxy.gateway.rules.shapes import Job, JobLogs
+from bullmq_proxy.gateway.values.lists import OneTime, taken
 from bullmq_proxy.gateway.values.numbers import MAX_SAFE_INTEGER
 from bullmq_proxy.gateway.values.text import text_of
 
-_SLICE: Final = 1000  # ids that are read in one turn of the loop
+_SLICE: Final = 250  # ids that are read in one turn of the loop
 
 
 @TABLE.function(OBSERVE, writes=False, example=["waiting-1"])
@@ -85,13 +86,16 @@ async def get_ranges(
     are_lists = [type in LISTS for type in stored if type != "paused"] + [False] * stored.count("paused")
     wanted = dict(zip(reversed(stored), reversed(are_lists), strict=True))  # of each type the first one counts
     ranges = await read_ids(queue, list(dict.fromkeys(stored)), start, end, asc=asc)
-    found: dict[str, None] = {}
+    found, seen = OneTime[str](), set[str]()
     for type, ids in ranges.items():
-        ordered = ids if wanted[type] or not asc or type not in LISTS else ids[::-1]
-        for first in range(0, len(ordered), _SLICE):
-            found.update(dict.fromkeys(map(text_of, ordered[first : first + _SLICE])))
+        if asc and type in LISTS and not wanted[type]:
+            ids.reverse()
+        for some in taken(ids, _SLICE):
+            new = [id for id in dict.fromkeys(map(text_of, some)) if id not in seen]
+            seen.update(new)
+            found += new
             await queue.turns.wait_for_slice()
-    return list(found)
+    return found
 
 
 @TABLE.function(OBSERVE, writes=False, example=["waiting-1"])

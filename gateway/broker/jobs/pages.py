@@ -11,6 +11,7 @@ from bullmq_proxy.gateway.broker.jobs.queue import Queue
 from bullmq_proxy.gateway.broker.jobs.replies import Reply
 from bullmq_proxy.gateway.rules.jobs import loaded_job, to_hash
 from bullmq_proxy.gateway.values.json_text import encode
+from bullmq_proxy.gateway.values.lists import OneTime
 from bullmq_proxy.gateway.values.text import text_of
 
 LISTS: Final = ("wait", "active", "paused")
@@ -44,7 +45,7 @@ async def read_jobs(queue: Queue, types: Sequence[str], start: int, end: int, *,
         jobs = _Jobs(queue, reply)
         for type, size in zip(types, await _sizes(queue, types), strict=True):
             await jobs.read(type, _window_of_jobs(start, end, size), asc=asc)
-        return list(jobs.found.values())
+        return OneTime(jobs.found.values())
 
 
 async def read_ids(queue: Queue, types: Sequence[str], start: int, end: int, *, asc: bool) -> dict[str, list[bytes]]:
