@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 _METHODS: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"))
 _SLICE: Final = 4096  # bytes that the parser gets at a time: what it finds in them is taken at once
-_SHORT_SLICE: Final = 256  # bytes while others are to be heard: two of the shortest requests
+_SHORT_SLICE: Final = 256  # bytes while others are to be heard: a few of the shortest requests
+_WHOLE: Final = 1024  # bytes that are parsed at once even then: one request, mostly, of a client that sends little
 _PIPELINED: Final = 128  # requests without a response
 IDLE_TIMEOUT: Final = 60.0
 """Seconds for which a connection stays open without a request."""
@@ -94,7 +95,7 @@ class HttpConnection(RespondingConnection):
     def _take(self, data: bytes) -> None:
         """Parse what has come, as far as it may be taken now."""
         at, end, deadline = 0, len(data), 0.0
-        step = _SHORT_SLICE if self._shared.budget.turns.are_taken else _SLICE
+        step = _SHORT_SLICE if end > _WHOLE and self._shared.budget.turns.are_taken else _SLICE
         while at < end and not self._reader.is_deaf:
             if self._is_held_up:
                 self._rest = data[at:]
