@@ -48,16 +48,24 @@ _TAKING_LATE_MESSAGES: Final = frozenset(code for code in CloseCode if code.take
 class Connection(SendingConnection):
     """The server's end of one connection; the Client of its session."""
 
+    __slots__ = (
+        "_fragments",
+        "_missing",
+        "_owed",
+        "_partial",
+        "_penalties",
+        "_pieces",
+        "_reading_paused",
+        "_rest",
+        "_starting",
+        "_weight",
+        "session",
+    )
+
     def __init__(self, shared: Shared) -> None:
         """Make a connection."""
         super().__init__(shared)
         self.session: Session | None = None
-        self.account = self.place = None
-        self.heard = True  # anything at all since the last look of the keepalive
-        self.heard_at = self.loop.time()  # at the look that has last found something
-        self.quiet_looks = 0  # since then, at which nothing was found
-        self.stuck_at = 0  # unread bytes at the keepalive's last look, while the connection is not read
-        self.pinged: dict[Connection, None] | None = None  # those that the keepalive has pinged with this one
         self._owed = 0  # bytes of the current frame that the library's parser has not seen yet
         self._pieces: list[bytes] = []  # of a frame that is not whole yet
         self._missing = 0  # bytes until it is, or until there is more to know of it
@@ -134,12 +142,6 @@ class Connection(SendingConnection):
             self.forget_ping()
         else:
             self._read_frames(data)
-
-    def forget_ping(self) -> None:
-        """Wait for no answer to the keepalive's ping any more."""
-        if self.pinged is not None:
-            self.pinged.pop(self, None)
-            self.pinged = None
 
     def _read_frames(self, data: bytes) -> None:
         """Take the whole text messages, which is nearly everything; leave all else to the library's parser.

@@ -46,12 +46,20 @@ class OpeningConnection(WritingConnection):
         key_name: that of the client, if it is refused though its key is right.
     """
 
-    key_name = ""
+    __slots__ = (
+        "_is_refused",
+        "address",
+        "early",
+        "key_name",
+        "peer",
+        "protocol",
+        "request",
+    )
 
     def __init__(self, shared: Shared) -> None:
         """Make a connection; `take` and `begin` follow."""
         super().__init__(shared)
-        self.address = self.peer = ""
+        self.address = self.peer = self.key_name = ""
         self.request: Request | None = None
         self.early: bytearray | None = bytearray()
         self.protocol = _UNOPENED

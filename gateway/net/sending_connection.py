@@ -33,14 +33,37 @@ class SendingConnection(OpeningConnection):
     Attributes:
         account: of the client's key, once the connection is counted.
         place: with it.
+        heard: anything at all since the last look of the keepalive.
+        heard_at: the loop time of its look that has last found something.
+        quiet_looks: since then, at which nothing was found.
+        stuck_at: unread bytes at its last look, while the connection is not read.
+        pinged: those that it has pinged with this one.
     """
 
-    account: Account | None = None
-    place: Place | None = None
+    __slots__ = (
+        "_close_code",
+        "_end",
+        "_out",
+        "_out_size",
+        "_pong",
+        "account",
+        "heard",
+        "heard_at",
+        "pinged",
+        "place",
+        "quiet_looks",
+        "stuck_at",
+    )
 
     def __init__(self, shared: Shared) -> None:
         """Make a connection."""
         super().__init__(shared)
+        self.account: Account | None = None
+        self.place: Place | None = None
+        self.heard = True
+        self.heard_at = self.loop.time()
+        self.quiet_looks = self.stuck_at = 0
+        self.pinged: dict[Any, None] | None = None
         self._out: list[bytes | Raw] = []  # frames of this turn of the loop
         self._out_size = 0
         self._pong = b""  # the answer to the last ping of this turn
@@ -145,6 +168,12 @@ class SendingConnection(OpeningConnection):
         """Send a ping."""
         if self.protocol.state is _OPEN:
             self.transport.write(frame)
+
+    def forget_ping(self) -> None:
+        """Wait for no answer to the keepalive's ping any more."""
+        if self.pinged is not None:
+            self.pinged.pop(self, None)
+            self.pinged = None
 
     def close_with(self, code: int, reason: str = "", timeout: float | None = None) -> None:
         """Send what is left and a close frame, and give the peer `timeout` seconds, or the usual ones, to answer it."""

@@ -21,6 +21,18 @@ class WritingConnection(asyncio.Protocol):
         number: no other connection of the shard has it; in microseconds since 1970, it is when this one was made.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_pause",
+        "_shared",
+        "_writable",
+        "_writing_paused",
+        "is_lost",
+        "loop",
+        "number",
+        "transport",
+    )
+
     transport: asyncio.Transport
 
     def __init__(self, shared: Shared) -> None:
