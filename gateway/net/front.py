@@ -48,6 +48,7 @@ class Front(asyncio.Protocol):
         self._hand_on = hand_on
         self._head = bytearray()
         self._refused = False
+        self._has_ended = False  # the client, while its head waits for its turn
 
     def connection_made(self, transport: Any) -> None:
         """Begin with a client that has connected."""
@@ -85,6 +86,15 @@ class Front(asyncio.Protocol):
                 self._hand_on(self, request, opening.behind(self._head))
             case Response() as refusal:
                 self._refuse(refusal)
+        if self._has_ended:
+            speaker: Any = self.transport.get_protocol()
+            if speaker is self or not speaker.eof_received():
+                self.transport.close()
+
+    def eof_received(self) -> bool:
+        """Answer a client first whose end has come with its head, as it may by TLS."""
+        self._has_ended = self in self._shared.unfinished
+        return self._has_ended
 
     def _read_on(self) -> None:
         if not self.transport.is_closing():

@@ -93,7 +93,7 @@ def _refuse(message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST, headers: 
 
 
 def _words(headers: Headers, name: str) -> list[str]:
-    return [word.strip().lower() for value in headers.get_all(name) for word in value.split(",")]
+    return [word.strip(" \t").lower() for value in headers.get_all(name) for word in value.split(",")]
 
 
 def _is_key(keys: list[str]) -> bool:

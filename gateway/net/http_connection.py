@@ -144,13 +144,9 @@ class HttpConnection(RespondingConnection):
         while self._arrived and self._may_start:
             arrived = self._arrived[0]
             what = arrived.what
-            if isinstance(what, Request):
-                if not self._exchanges and not self._out:
-                    self._become_websocket(what)
-                return
-            if isinstance(what, Admitted) and isinstance(what.target.endpoint, SessionEndpoint):
-                if not self._exchanges and not self._out:
-                    self._watch(what)
+            if isinstance(what, Request) or (isinstance(what, Admitted) and what.is_stream):
+                if not (self._exchanges or self._out or self._writing_paused):  # the client has read what came before
+                    self._hand_on(what)
                 return
             if isinstance(what, Admitted) and self._is_elsewhere(what):
                 if self._exchanges:
@@ -172,22 +168,23 @@ class HttpConnection(RespondingConnection):
         ends = self._ending or bool(exchanges and exchanges[-1].is_last)
         return not (ends or self._reading_paused or len(exchanges) >= _PIPELINED)
 
-    def _become_websocket(self, request: Request) -> None:
-        """Hand the socket on to a WebSocket: a client, or a proxy, has kept the connection after other requests."""
-        early, self._rest = self._rest, b""
-        self.connection_lost(None)
-        self._site.open_websocket(self.transport, self.peer, request, early)
-
-    def _watch(self, admitted: Admitted) -> None:
-        """Hand the socket on to a stream of events."""
-        self._leave()
-        try:
-            self._site.open_stream(admitted, self)
-        except GatewayError as error:
-            self._arrived[0].what = self.refuse(error, admitted.path, admitted.account)
-            self._start_arrived()
+    def _hand_on(self, what: Request | Admitted) -> None:
+        """Hand the socket on to a stream of events, or to a WebSocket, for which a connection was kept."""
+        if isinstance(what, Admitted):
+            self._leave()
+            try:
+                self._site.open_stream(what, self)
+            except GatewayError as error:
+                self._arrived[0].what = self.refuse(error, what.path, what.account)
+                self._start_arrived()
+            else:
+                self.connection_lost(None)
+        elif self._is_half_closed:
+            self.transport.close()
         else:
+            early, self._rest = self._rest, b""
             self.connection_lost(None)
+            self._site.open_websocket(self.transport, self.peer, what, early)
 
     def _is_elsewhere(self, what: Admitted) -> bool:
         is_call = not isinstance(what.target.endpoint, PageEndpoint | SessionEndpoint)
@@ -379,6 +376,12 @@ class HttpConnection(RespondingConnection):
             self._start_arrived()
         elif not self._reader.is_in_message and waited > IDLE_TIMEOUT:
             self.transport.close()
+
+    def resume_writing(self) -> None:
+        """Note that the client has read most of what was sent, and begin what waits for that."""
+        super().resume_writing()
+        if self._arrived:
+            self._go_on_soon()
 
     def eof_received(self) -> bool:
         """Note that the client sends no more: it may still read, and it may be gone, so nobody waits for it."""

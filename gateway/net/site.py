@@ -12,7 +12,7 @@ from websockets.http11 import Request, Response
 from bullmq_proxy.gateway.access.accounts import Account
 from bullmq_proxy.gateway.net import http
 from bullmq_proxy.gateway.sessions.interfaces import CallSession
-from bullmq_proxy.gateway.wire.endpoints import Endpoint
+from bullmq_proxy.gateway.wire.endpoints import Endpoint, SessionEndpoint
 from bullmq_proxy.gateway.wire.routes import RouteParameters, Target
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ class Admitted(Struct, frozen=True):
     scope: Scope
     known: str
     path: str
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether a stream of events is asked for."""
+        return isinstance(self.target.endpoint, SessionEndpoint)
 
 
 class Site(Protocol):

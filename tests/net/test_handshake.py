@@ -25,6 +25,7 @@ from tests.net.support import (
     upgrade,
 )
 from tests.support.node import find_node
+from tests.support.waiting import eventually
 
 AUTHORIZED = "Authorization: Bearer key-1"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -231,6 +232,44 @@ class TestAfterOtherRequests:
         )
         opened, _ = await running.communicate()
         assert int(opened) == 20
+
+    async def test_a_client_first_reads_what_was_sent_before(self, gateway: Proxy) -> None:
+        """What it leaves unread counts to the shard, as long as the HTTP connection has the socket."""
+        assert gateway._app is not None
+        shared = gateway._app.listener.shared
+        async with await RawClient.open(gateway.port, "/queue/q") as producer:
+            for _ in range(10):
+                await producer.ask("addBulk", [{"name": "a", "data": "x" * 150_000}] * 6)
+        reading = request("GET", "/queue/q/getWaiting", AUTHORIZED)
+        for asked in (
+            handshake("/queue/q"),
+            request("GET", "/queue/q/events", AUTHORIZED, "Accept: text/event-stream"),
+        ):
+            async with await RawClient.connect(gateway.port) as client:
+                client.stop_reading()
+                client.write(reading + asked)
+                await eventually(lambda: sum(shared.unread.values()) > 2**20, "much is unread")
+                unread = sum(shared.unread.values())
+                async with await RawClient.connect(gateway.port) as other:
+                    for _ in range(3):
+                        assert (await other.fetch("GET", "/health")).status == 200
+                assert sum(shared.unread.values()) == unread
+                assert not open_connections(gateway)
+                client.read_again()
+                assert len((await client.answer()).body) > 9_000_000
+                assert await client.status() in (101, 200)
+
+    @pytest.mark.parametrize("connection", ["Upgrade\xa0", "\x85Upgrade", "Upgrade;"])
+    async def test_the_reader_of_requests_agrees_about_what_an_upgrade_is(
+        self, gateway: Proxy, connection: str
+    ) -> None:
+        asked = handshake("/queue/q").replace(b"Connection: Upgrade", f"Connection: {connection}".encode("latin-1"))
+        for before in (b"", request("GET", "/health")):
+            async with await RawClient.connect(gateway.port) as client:
+                client.write(before + asked)
+                if before:
+                    assert (await client.answer()).status == 200
+                assert (await client.answer()).status in (400, 426)
 
     async def test_one_that_goes_before_it_is_answered_leaves_nothing(self, gateway: Proxy) -> None:
         for _ in range(20):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -170,6 +171,33 @@ class TestConversation:
             await hands.send()
             assert b'"status":"alive"' in await hands.read()
             await client.gone()
+
+    @pytest.mark.parametrize("in_turns", [False, True])
+    async def test_a_client_whose_end_comes_with_its_request_is_answered(
+        self, secure: Proxy, trusting: Callable[..., ssl.SSLContext], in_turns: bool
+    ) -> None:
+        assert secure._app is not None
+        turns = secure._app.broker.queues.turns
+        page, slow = request("GET", "/health"), request("GET", "/queue/q/getJobCounts", "Authorization: Bearer key-1")
+        for sent, answers in (
+            (page, [b"200"]),
+            (b"nonsense\r\n\r\n", [b"400"]),
+            (page + slow, [b"200", b"200"]),
+            (handshake("/queue/q"), []),  # it would hear nothing
+            (slow + handshake("/queue/q/process/1"), [b"200"]),
+        ):
+            async with await RawClient.connect(secure.port) as client:
+                hands = Hands(client, trusting())
+                await hands.shake()
+                hands.tls.write(sent)
+                with pytest.raises(ssl.SSLWantReadError):
+                    hands.tls.unwrap()
+                turns.hear_quiet(self) if in_turns else turns.forget_quiet()
+                client.write(hands._outgoing.read())
+                statuses = re.findall(rb"HTTP/1\.1 (\d+) ", await hands.read())
+                assert statuses == answers or not answers, sent
+                await client.gone()
+            await eventually(lambda: not open_connections(secure), "no connection is left")
 
     async def test_what_comes_with_the_end_of_the_handshake_is_read(
         self, secure: Proxy, trusting: Callable[..., ssl.SSLContext]

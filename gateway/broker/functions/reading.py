@@ -88,7 +88,7 @@ async def get_ranges(
     ranges = await read_ids(queue, list(dict.fromkeys(stored)), start, end, asc=asc)
     found, seen = OneTime[str](), set[str]()
     for type, ids in ranges.items():
-        if asc and type in LISTS and not wanted[type]:
+        if asc and (type in LISTS) != wanted[type]:
             ids.reverse()
         for some in taken(ids, _SLICE):
             new = [id for id in dict.fromkeys(map(text_of, some)) if id not in seen]

@@ -75,6 +75,8 @@ RANGES: Final = Scenario(
         *(call("getRanges", [type]) for type in TYPES),
         *(call("getRanges", [type], 0, -1, True) for type in TYPES),
         call("getRanges", []),
+        call("getRanges", ["paused", "prioritized", "wait"], 0, 9, True),
+        call("getRanges", ["paused", "wait", "prioritized"], 0, 9, True),
         call("getRanges", ["waiting", "wait"], 0, -1),
         call("getRanges", ["waiting", "wait"], 0, -1, True),
         call("getRanges", ["prioritized", "waiting", "prioritized"], 1, 2),
