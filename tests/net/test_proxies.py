@@ -219,6 +219,7 @@ async def judge(gateway: Proxy, port: int) -> None:
             found = await asking.fetch("GET", "/connections")
             addresses = {each["address"] for each in json.loads(found.body)["ok"]["connections"]}
             assert addresses == {"127.0.0.1"}, "not what the client says of itself"
+            assert (await asking.upgrade("/queue/q")).status == 101, "on a connection that a proxy may have kept, too"
         await client.close()
 
 
