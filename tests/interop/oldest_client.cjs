@@ -16,6 +16,7 @@ const listener = new WebSocket(`${base}/queues/${queue}/events?events=completed,
 worker.on('message', text => {
   const message = JSON.parse(text);
   (seen.pushed ??= []).push({ id: message.id, type: message.data.type, payload: message.data.payload });
+  if (!message.data.payload) throw new Error(`no job: ${text}`);
   const outcome = message.data.payload.fail
     ? { err: { message: 'no such address', stack: 'Error: no such address\n    at send (mail.js:1:1)' } }
     : { result: null };
