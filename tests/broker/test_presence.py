@@ -194,6 +194,24 @@ async def test_what_is_served_no_more_is_forgotten_once_all_its_jobs_are_back(
     assert await known(redis, prefix) == set()
 
 
+async def test_whoever_loses_all_keys_again_and_again_does_not_take_the_living_for_dead(
+    start: Start, redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "PERIOD", 0.1)
+    living, other = await start(Identity("living"), 0.3), await start(Identity("other"), 0.3)
+    worker, looks = Worker(living), list[int]()
+    other.presence.on_look = lambda shards, version: looks.append(shards)
+    await add(living)
+    await eventually(lambda: worker.leases, "it holds a job")
+    for times in range(1, 13):
+        await eventually(partial(lambda times: len(looks) > times, len(looks)), f"look {times}")
+        await redis.delete(f"{prefix}:{{gateways}}:signs")
+    assert looks.count(2) > 6, "it has seen both, mostly"
+    assert await redis.lrange(f"{prefix}:q:active", 0, -1) == [worker.leases[0].id]
+    assert worker.cancelled == []
+    worker.feed.leave(worker.consumer)
+
+
 async def test_a_shard_whose_link_breaks_again_and_again_does_not_take_the_living_for_dead(
     start: Start, redis: Redis, prefix: str
 ) -> None:

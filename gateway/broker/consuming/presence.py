@@ -94,6 +94,7 @@ class Presence:
         self._timer: asyncio.TimerHandle | None = None
         self._asked = False  # a sign is on its way
         self._asked_at = 0.0
+        self._given = 0  # signs
         self._is_known = False
         self._trouble = ""
         self._seen: dict[Identity, tuple[int, int]] = {}  # signs of the others, and for how many looks it is the number
@@ -142,7 +143,8 @@ class Presence:
         if self._link.is_up and not self._asked and not self._closed:
             self._asked, self._asked_at = True, time.perf_counter()
             keys = [self._key("signs"), self._key("claim", self._own), self._key("workers:version")]
-            self._show_life.send(keys, [self._own.address], partial(self._looked, counts))
+            self._given += 1
+            self._show_life.send(keys, [self._own.address, self._given], partial(self._looked, counts))
 
     def _key(self, kind: str, shard: Identity | None = None) -> str:
         return f"{self._base}{kind}" if shard is None else f"{self._base}{kind}:{shard.address}"
@@ -160,8 +162,8 @@ class Presence:
         if self._trouble:
             LogEvent.WRITES_TAKEN.log()
             self._trouble = ""
-        count, is_claimed, signs, version = reply
-        if (count == 1 and self._is_known) or is_claimed:
+        is_new, is_claimed, signs, version = reply
+        if (is_new and self._is_known) or is_claimed:
             self._given_up()
         elif not self._is_known:
             self._register()
