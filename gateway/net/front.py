@@ -72,20 +72,23 @@ class Front(asyncio.Protocol):
         self._head += data
         if self._shared.budget.turns.are_taken:
             self.transport.pause_reading()
-            self._shared.unfinished.add(self, partial(self._judge, len(data), is_paused=True))
+            self._shared.unfinished.add(self, partial(self._judge_in_turn, len(data)))
         else:
             self._judge(len(data))
 
-    def _judge(self, latest: int, *, is_paused: bool = False) -> None:
+    def _judge(self, latest: int) -> None:
         """Look whether the head is whole; `latest` bytes of it have just come."""
-        if is_paused:
-            self._read_on()
         match opening.judge(self._head, latest):
             case Request() as request:
                 self._shared.unopened.leave(self)
                 self._hand_on(self, request, opening.behind(self._head))
             case Response() as refusal:
                 self._refuse(refusal)
+
+    def _judge_in_turn(self, latest: int) -> None:
+        """Do so after a wait, in which the socket was not read."""
+        self._read_on()
+        self._judge(latest)
         if self._has_ended:
             speaker: Any = self.transport.get_protocol()
             if speaker is self or not speaker.eof_received():

@@ -1,4 +1,4 @@
-"""What an HTTP connection asks of its listener: who may ask for what, and who answers."""
+"""The site of an HTTP connection: its listener, which admits requests and opens what answers them."""
 
 from __future__ import annotations
 

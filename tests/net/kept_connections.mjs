@@ -4,7 +4,7 @@ const ask = () => fetch(`${url}/queue/q/count`, { headers: { Authorization: `Bea
 let opened = 0;
 for (let round = 0; round < 20; round++) {
   await Promise.all(Array.from({ length: 1 + (round % 4) }, async () => (await ask()).text()));
-  if (round % 2) await new Promise((resolve) => setTimeout(resolve, 5));
+  if (round % 2) await new Promise(setImmediate);
   await new Promise((resolve) => {
     const socket = new WebSocket(`${url.replace("http", "ws")}/queue/q`, [`bullmq-proxy.v1`, `bearer.${key}`]);
     socket.onopen = () => (opened++, socket.close());

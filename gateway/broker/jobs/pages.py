@@ -19,7 +19,7 @@ LISTS: Final = ("wait", "active", "paused")
 
 _MARKED: Final = ("wait", "paused")  # lists from which the script removes the marker of an old version
 _IDS: Final = 1000  # ids that one command reads
-_ID_COMMANDS: Final = 5  # that take Redis as long
+_ID_COMMANDS: Final = 5  # that take as long: Redis, where the script reads them, and the shard to parse them
 _BACKFILL: Final = 5  # getJobs-1.lua: ranges that it looks at to make up for ids whose hash is gone
 BY_RANGE: Final = "ask for fewer, by `start` and `end`"
 """What a client does about a reply that is too large."""
