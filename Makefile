@@ -31,7 +31,7 @@ serve: $(RUNTIME) ## Install and serve; flags go into ARGS, as in make serve ARG
 	@exec $(BIN)/bullmq-proxy serve $(ARGS)
 
 test: $(DEV) ## Install and run all tests; ARGS go to pytest
-	@$(BIN)/python -m pytest -n 6 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 8 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: $(DEV) ## Check format, lint and types
 	@$(BIN)/ruff format --check
@@ -43,7 +43,7 @@ fmt: $(DEV) ## Format the code and repair what the linter can
 	@$(BIN)/ruff check --fix
 
 cover: $(DEV) ## Run all tests and show which lines and branches they miss
-	@$(BIN)/python -m pytest -n 6 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest -n 8 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 bench: $(RUNTIME) ## Measure against the peers; ARGS as in ARGS="add --repeats 3", see benchmarks/README.md
 	@$(BIN)/python -m benchmarks run $(ARGS)

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,34 +35,45 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_FIRST = ("supervisor", "faults", "interop", "benchmarks", "console", "conformance")
+_FIRST = ("supervisor", "faults", "interop", "benchmarks", "console", "conformance", "test_owners.py")
+_LAST = ("access", "rules", "schema", "values", "wire")
+_MANY = 30  # tests: a file with so many lists cases, of which none takes long
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that mostly wait: short ones fill the gaps, and nobody waits for a last long one.
+    """Begin with the groups, which are long, then with the tests that mostly wait; end with the shortest ones.
 
-    Those that ask Node go to two of the processes, for each needs a Node and a service of its own for them; short ones
-    go file by file.
+    Short ones fill the gaps, and nobody waits for a last long one. Those that ask Node go to two of the processes, for
+    each needs a Node and a service of its own for them; those that do not mostly wait go file by file.
     """
-    places = {path: path.relative_to(ROOT).parts for path in {item.path for item in items}}
-    items.sort(key=lambda item: not any(part in _FIRST for part in places[item.path]))
+    count = Counter(item.path for item in items)
+    places = {path: path.relative_to(ROOT).parts for path in count}
+
+    def turn(item: pytest.Item) -> int:
+        if item.get_closest_marker("xdist_group") is not None:
+            return 0
+        parts = places[item.path]
+        if count[item.path] < _MANY and any(part in _FIRST for part in parts):
+            return 1
+        return 3 if parts[1] in _LAST else 2
+
     for item in items:
-        place = places[item.path]
         if "peer" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group(f"node-{len(item.name) % 2}"))
-        elif not any(part in _FIRST for part in place):
-            item.add_marker(pytest.mark.xdist_group("/".join(place)))
+    items.sort(key=turn)
+    for item in items:
+        if turn(item) > 1:
+            item.add_marker(pytest.mark.xdist_group("/".join(places[item.path])))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Look for garbage once, when all tests are imported, and never again among what the imports have made."""
+    """Look for garbage neither while tests are imported nor ever again among what the imports have made."""
     gc.disable()
     try:
         return (yield)
     finally:
-        gc.collect()
         gc.freeze()
         gc.enable()
 

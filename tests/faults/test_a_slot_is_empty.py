@@ -49,8 +49,9 @@ async def test_one_whose_shard_somebody_tells_to_leave_is_served_by_the_others_w
     await ask(caller, "addBulk", [{"name": "job", "data": {}}] * 24)
     jobs = [json.loads(await worker.recv()) for worker in workers]
     leaving, staying = running.shards()
+    said = running.errors.count("nobody serves slot")  # at a start of which one part took longer
     os.kill(leaving, signal.SIGTERM)
-    await eventually(lambda: "nobody serves slot" in running.errors, "its socket is shared")
+    await eventually(lambda: running.errors.count("nobody serves slot") > said, "its socket is shared")
     sockets = await asyncio.gather(*(dial(running.address("/queue/q")) for _ in range(30)))
     assert await asyncio.gather(*(ask(socket, "getActiveCount") for socket in sockets)) == [24] * 30
     assert {leaving, staying} == set(running.shards()), "it waits for its workers"

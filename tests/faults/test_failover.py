@@ -17,9 +17,16 @@ from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
-def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
     with Sentinels(tmp_path_factory.mktemp("sentinels")) as started:
         yield started
+
+
+@pytest.fixture
+def sentinels(started: Sentinels) -> Sentinels:
+    """Begin when what the test before did to them is over."""
+    started.await_follower()
+    return started
 
 
 async def test_a_frozen_master_that_goes_on_confirms_nothing_that_only_it_has(
@@ -72,7 +79,8 @@ async def test_a_master_that_dies_takes_nothing_along_that_was_replicated(
     began = time.monotonic()
     async with Gateway(sentinels.url, prefix=prefix) as gateway:
         async with load(gateway) as jobs:
-            sentinels.master.kill()
+            with sentinels.writes_paused():
+                sentinels.master.kill()
             await jobs.goes_on()
         assert not jobs.refused["REDIS_UNAVAILABLE"]
     *_, seconds = re.findall(

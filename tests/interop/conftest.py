@@ -17,7 +17,7 @@ from tests.support.service import Service
 from tests.support.valkey import ValkeyProcess
 
 KEY = "interop-key"
-PREFIX = "bull"  # Node's default, and ours; each pytest process has a server of its own
+PREFIX = "bull"  # Node's default, and ours
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,6 +49,13 @@ def modules(node: str) -> Path:
     lock file is complete on each of them.
     """
     return installed(HERE)
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+    """One server for Node and the gateway, which outlive each test: others take scripts away and count commands."""
+    with ValkeyProcess(tmp_path_factory.mktemp("interop-valkey"), extra_args=["--appendonly", "no"]) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

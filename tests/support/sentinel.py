@@ -83,7 +83,8 @@ class Sentinels:
     @contextmanager
     def writes_paused(self) -> Iterator[None]:
         """Let the master write nothing, and its replicas have all that it has confirmed, which a failover may lose."""
-        with Redis(port=self.master.port, decode_responses=True) as redis:
+        master = self.master
+        with Redis(port=master.port, decode_responses=True) as redis:
             redis.client_pause(_PAUSE, all=False)
             written = redis.info("replication")["master_repl_offset"]
 
@@ -93,7 +94,8 @@ class Sentinels:
 
             wait_for(have_all, "the replicas have all")
             yield
-            redis.client_unpause()  # else it would not take the sentinels' order to follow the other one
+            if master.is_running:
+                redis.client_unpause()  # else it would not take the sentinels' order to follow the other one
 
     def fail_over(self) -> None:
         """Let a replica take the master's place while the master lives."""
@@ -113,11 +115,15 @@ class Sentinels:
         """Wait until all other servers follow the master."""
         wait_for(self._follow, "all other servers follow the master", 60)
 
-    def _follow(self) -> bool:
+    def await_follower(self) -> None:
+        """Wait until a server follows the one master: there is one to take its place, which loses nothing then."""
+        wait_for(lambda: self.agree and self._follow(1), "a server follows the master")
+
+    def _follow(self, fewest: int | None = None) -> bool:
         with Redis(port=self.master.port, decode_responses=True) as redis:
             state = redis.info("replication")
         following = [each for name, each in state.items() if name.startswith("slave") and each["state"] == "online"]
-        return state["role"] == "master" and len(following) == len(self.servers) - 1
+        return state["role"] == "master" and len(following) >= (fewest or len(self.servers) - 1)
 
     def _know_each_other(self) -> bool:
         for sentinel in self.sentinels:
