@@ -254,8 +254,9 @@ class App:
             async with asyncio.timeout(self.settings.redis_timeout):
                 for _ in range(2):  # giving back a counted job takes two commands, one after the other
                     await asyncio.gather(*(link.call("PING") for link in self.broker.link.nodes))
-        except (TimeoutError, GatewayError):
-            log.warning("drain: Redis does not answer; its stalled check will find the jobs")
+        except (TimeoutError, GatewayError) as error:
+            reason = error if isinstance(error, GatewayError) else "Redis does not answer"
+            log.warning("drain: jobs in hand may not be back: %s; the stalled check will find them", reason)
 
     # What the listener asks for
 

@@ -233,21 +233,21 @@ class LogEvent(enum.Enum):
         "shard_silent",
         _WARNING,
         False,
-        "shard %(shard)s is dead: %(jobs)d jobs of its are back in wait",
+        "shard %(shard)s is dead; jobs of its that are back in wait: %(jobs)d",
         "a shard, of this gateway or another, gives no signs of life; this shard has acted for it",
     )
     DRAIN = (
         "drain",
         _INFO,
         False,
-        "drain: %(jobs)d jobs in hand, waiting up to %(seconds)g s for their answers",
+        "drain: jobs in hand: %(jobs)d; waiting up to %(seconds)g s for answers and calls",
         "a shard takes nothing new any more",
     )
     DRAINED = (
         "drained",
         _INFO,
         False,
-        "drain: ended after %(seconds).1f s, %(jobs)d jobs are given back unanswered",
+        "drain: ended after %(seconds).1f s; jobs given back unanswered: %(jobs)d",
         "all its connections are closed",
     )
     RELOAD = (

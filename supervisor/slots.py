@@ -99,7 +99,7 @@ def _bound(family: socket.AddressFamily, address: Address, *, share: bool) -> so
 
 
 _REASONS = {
-    errno.EADDRINUSE: "the port is taken by another process",
+    errno.EADDRINUSE: "the port is taken by another process; choose another --port",
     errno.EACCES: "no permission for this port",
     errno.EADDRNOTAVAIL: "this machine has no such address",
 }

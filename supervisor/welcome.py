@@ -39,7 +39,8 @@ def welcome(settings: Settings, place: str, authority: str | None, made_key: str
         if settings.tls_cert is not None:
             lines.append("The host in a URL has to be a name that the certificate has.")
             return lines
-        lines += ["A first call, which adds a job to the queue `welcome`:", "  " + _first_call(f"{url}{key}")]
+        remark = ", with one of the keys in place of KEY" if key.endswith("=KEY") else ""
+        lines += [f"A first call, which adds a job to the queue `welcome`{remark}:", "  " + _first_call(f"{url}{key}")]
     return lines
 
 

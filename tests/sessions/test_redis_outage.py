@@ -333,3 +333,16 @@ async def test_stopping_without_redis_ends_quickly_and_leaves_no_task(server: Va
         return asyncio.all_tasks() <= before | {asyncio.current_task()}
 
     await until(nothing_left, "all tasks have ended")
+
+
+async def test_a_drain_whose_last_command_redis_refuses_says_why(
+    server: ValkeyProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Gateway(server.url) as proxy:
+        await (await proxy.queue()).call("count")
+        with Redis.from_url(server.url) as redis:
+            redis.execute_command("ACL", "SETUSER", "default", "-ping")
+    [said] = [
+        record.getMessage() for record in caplog.records if record.getMessage().startswith("drain: jobs in hand may")
+    ]
+    assert "'ping'" in said and said.endswith("; the stalled check will find them")

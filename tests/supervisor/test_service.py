@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 from websockets.sync.client import connect
 
+from bullmq_proxy.gateway.settings import Settings
+from bullmq_proxy.supervisor.welcome import welcome
 from tests.supervisor.test_imports import FOR_SHARDS_ONLY
 from tests.support.service import COMMAND, ROOT, Service, clean_environment, command_of, lives, run_cli
 from tests.support.valkey import ValkeyProcess
@@ -63,6 +65,12 @@ class TestStart:
         assert running.output.count("ws://") == 2  # by itself, and in the first call
         assert f"\nFor people: http://127.0.0.1:{running.port}/\n" in running.output
         assert health(running) == 200
+
+    def test_whoever_has_keys_is_told_to_put_one_into_the_first_call(self) -> None:
+        *_, made, call = welcome(Settings(), "", "127.0.0.1:8080", "made")
+        assert made.endswith("`welcome`:") and "?token=made" in call
+        *_, remark, call = welcome(Settings(auth_keys=("one",)), "", "127.0.0.1:8080", None)
+        assert remark.endswith("`welcome`, with one of the keys in place of KEY:") and "?token=KEY" in call
 
     @beside_standing
     def test_the_first_call_that_it_prints_can_be_pasted_into_a_shell(self, standing: Service) -> None:
@@ -147,7 +155,7 @@ class TestFailedStart:
         result = run_cli(tmp_path, "serve", "--port", str(standing.port))
         assert result.returncode == 1
         assert error_line(result.stderr) == (
-            f"cannot listen on 127.0.0.1:{standing.port}: the port is taken by another process"
+            f"cannot listen on 127.0.0.1:{standing.port}: the port is taken by another process; choose another --port"
         )
 
     @beside_standing
