@@ -34,12 +34,12 @@ def welcome(settings: Settings, place: str, authority: str | None, made_key: str
         lines = [url, 'Clients send one of the configured keys: "Authorization: Bearer <key>" or ?token=<key>.']
     if authority is not None:
         key = "" if settings.no_auth else f"?token={made_key or 'KEY'}"
+        remark = "" if settings.no_auth or made_key else ", with one of the keys in place of KEY"
         if not settings.no_console:
             lines.append(f"For people: http{scheme[2:]}://{authority}/")
         if settings.tls_cert is not None:
             lines.append("The host in a URL has to be a name that the certificate has.")
             return lines
-        remark = ", with one of the keys in place of KEY" if key.endswith("=KEY") else ""
         lines += [f"A first call, which adds a job to the queue `welcome`{remark}:", "  " + _first_call(f"{url}{key}")]
     return lines
 

@@ -203,7 +203,7 @@ async def test_whoever_loses_all_keys_again_and_again_does_not_take_the_living_f
     other.presence.on_look = lambda shards, version: looks.append(shards)
     await add(living)
     await eventually(lambda: worker.leases, "it holds a job")
-    for times in range(1, 8):
+    for times in range(1, 13):
         await eventually(partial(lambda times: looks.count(2) >= times, times), f"look {times} that sees both")
         await redis.delete(f"{prefix}:{{gateways}}:signs")
     assert await redis.lrange(f"{prefix}:q:active", 0, -1) == [worker.leases[0].id]
